@@ -1,0 +1,287 @@
+"""From a run to a model folder: calibrate, quantize, record golden vectors, pass the gate, report, write it whole."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+import bittern
+from bittern import contract, dataset, evaluation, fileio, golden, manifest, pictures, runtime, scene, sheet
+from bittern.classifier import Classifier
+from bittern.contract import Pixels
+from bittern.dataset import Item
+from bittern.errors import BitternError, ConfigurationError, PictureError
+from bittern.manifest import GoldenPath, Head, Input, Manifest
+from bittern_convert import card, gate, run, tflite
+from bittern_convert.gate import Outcome, Pair
+from bittern_convert.run import Run
+
+MODEL_FILE = "model.tflite"
+MAX_MODEL_BYTES = 3_000_000
+CALIBRATION_PER_LABEL = 100
+# Golden frames: a size that is enlarged in one linear step, one that shrinks by area and then linear, one as it is.
+GOLDEN_SIZES = ((200, 160), (600, 500), (224, 224))
+# Other architectures: 5 steps were measured at most on XNNPACK, 40 on the plain kernels (of 255, 20 pictures).
+OTHER_MACHINE_STEPS: dict[runtime.ExecutionPath, int] = {"xnnpack": 8, "builtin": 64}
+
+# (what, done, of)
+Progress = Callable[[str, int, int], None]
+
+
+class GateFailed(BitternError):
+    """The int8 model is not close enough to its float parent; nothing was packaged."""
+
+
+class Shown(NamedTuple):
+    """The pictures of the gate: tensors (n, S, S, 3) uint8 RGB, targets (n,), a kind and a name for each."""
+
+    tensors: npt.NDArray[np.uint8]
+    targets: npt.NDArray[np.int64]
+    kinds: list[str]
+    names: list[str]
+
+
+def convert(
+    folder: Path, out: Path, *, data: Path | None, name: str, version: str, replace: bool, progress: Progress
+) -> tuple[Manifest, Outcome]:
+    """Convert a finished run into a model folder.
+
+    Args:
+        folder: the run.
+        out: the model folder to make.
+        data: folder of the pictures; None for where the run says they are.
+        name: of the model.
+        version: of the model.
+        replace: whether `out` may be there already.
+        progress: called with what is being done, and how far.
+
+    Returns:
+        The manifest and the gate's outcome.
+
+    Raises:
+        ConfigurationError: no finished run, no pictures, `out` is there.
+        GateFailed: the gate; the pictures that flipped are in `flipped.png` of the run.
+        BitternError: the quantization or the size came out wrong.
+    """
+    if out.exists() and not replace:
+        raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
+    made = run.load(folder)
+    labels: list[str] = made.task["labels"]
+    root = data or Path(made.data)
+    items = dataset.read(folder / run.INDEX, root)
+    calibration, rest = _choose_calibration(items, labels, made.seed)
+    model = _load_model(folder)
+    tensors = [t for item in calibration if (t := _tensor(item)) is not None]
+    progress("quantize", 0, 1)
+    output = f"{made.task['name']}_scores"
+    task: dict[str, Any] = made.task
+    packed = tflite.pack(
+        tflite.quantize(model, tensors),
+        name=name, version=version, question=task["question"], output=output, labels=labels,
+    )  # fmt: skip
+    progress("quantize", 1, 1)
+    if len(packed) > MAX_MODEL_BYTES:
+        raise BitternError(f"the int8 model has {len(packed)} bytes, at most {MAX_MODEL_BYTES} are allowed")
+
+    with fileio.atomic_folder(out, replace=replace) as new:
+        said = _write_model(new, packed, made, name, version, output)
+        device = Classifier(new)
+        shown = _gate_pictures(rest, labels, folder)
+        outcome = _pass_gate(model, device, shown, progress)
+        if not outcome.passed:
+            sheet_file = folder / "flipped.png"
+            _show_flipped(sheet_file, shown, outcome, labels)
+            raise GateFailed(f"the gate failed: {outcome.reason}; the pictures that flipped: {sheet_file}")
+        reports = _reports(device, items, progress)
+        provenance = _provenance(made, outcome, reports, len(tensors))
+        said = msgspec.structs.replace(said, provenance=provenance)
+        (new / "manifest.json").write_bytes(manifest.dump(said))
+        (new / "MODEL_CARD.md").write_text(card.render(said, made), encoding="utf-8")
+        Classifier(new)  # what will be shipped is opened once as a user would
+    return said, outcome
+
+
+def _load_model(folder: Path) -> Any:
+    import keras
+
+    try:
+        return keras.models.load_model(folder / run.MODEL, compile=False)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
+
+
+def _tensor(item: Item) -> Pixels | None:
+    try:
+        return contract.preprocess(pictures.decode(item.path))
+    except PictureError:
+        return None  # training listed it
+
+
+def _choose_calibration(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
+    """The same number of pictures of every label from train, val and extra; and what is left of those splits."""
+    usable = [i for i in items if i.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)]
+    order = np.random.default_rng(seed).permutation(len(usable))
+    of = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
+    # Never more than a third: the gate needs the others.
+    each = min(CALIBRATION_PER_LABEL, *(max(1, len(x) // 3) for x in of.values()))
+    chosen = [item for label in labels for item in of[label][:each]]
+    names = {i.name for i in chosen}
+    if not chosen:
+        raise ConfigurationError("the run's index has no pictures to calibrate with")
+    return chosen, [i for i in usable if i.name not in names]
+
+
+def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, output: str) -> Manifest:
+    """Model, labels, golden vectors and a first manifest, all but the provenance."""
+    task: dict[str, Any] = made.task
+    (new / MODEL_FILE).write_bytes(packed)
+    (new / tflite.LABELS).write_text("".join(f"{x}\n" for x in task["labels"]), encoding="utf-8")
+    rng = np.random.default_rng(made.seed)
+    frames = [
+        np.ascontiguousarray(scene.random_view(rng, stop=i % 2 == 0, size=size)[:, :, ::-1])
+        for i, size in enumerate(GOLDEN_SIZES)
+    ]
+    tensors = [contract.preprocess(f) for f in frames]
+    outputs: dict[str, list[list[Pixels]]] = {}
+    paths: dict[runtime.ExecutionPath, GoldenPath] = {}
+    for path in runtime.PATHS:
+        opened = runtime.open_model(packed, path, 1)
+        outputs[path] = []
+        for tensor in tensors:
+            opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
+            opened.interpreter.invoke()
+            outputs[path].append([opened.interpreter.get_tensor(o.handle)[0] for o in opened.outputs])
+        paths[path] = GoldenPath(
+            runtime=runtime.DISTRIBUTION,
+            version=runtime.version(),
+            machine=platform.machine(),
+            other_machine_steps=OTHER_MACHINE_STEPS[path],
+        )
+    golden.save(new / golden.FILE, frames, tensors, outputs)
+    picture, scores = opened.inputs[0], opened.outputs[0]
+    said = Manifest(
+        name=name,
+        version=version,
+        file=MODEL_FILE,
+        sha256=hashlib.sha256(packed).hexdigest(),
+        size=len(packed),
+        input=Input(
+            name=picture.name,
+            shape=(1, picture.shape[1], picture.shape[2], 3),
+            scale=picture.scale,
+            zero_point=picture.zero_point,
+        ),
+        heads=(
+            Head(
+                task=task["name"],
+                output=output,
+                labels=tuple(task["labels"]),
+                alarm=tuple(task["alarm"]),
+                nothing=tuple(task["nothing"]),
+                scale=scores.scale,
+                zero_point=scores.zero_point,
+                thresholds=made.thresholds,
+            ),
+        ),
+        golden=paths,
+        provenance={},
+    )
+    (new / "manifest.json").write_bytes(manifest.dump(said))
+    return said
+
+
+def _gate_pictures(rest: Sequence[Item], labels: Sequence[str], folder: Path) -> Shown:
+    tensors, targets, kinds, names = [], [], [], []
+    for item in rest:
+        tensor = _tensor(item)
+        if tensor is not None:
+            tensors.append(tensor)
+            targets.append(labels.index(item.label or ""))
+            kinds.append(f"photographs, split {item.split}")
+            names.append(item.name)
+    try:
+        with np.load(folder / run.COPIES, allow_pickle=False) as copies:
+            tensors.append(copies["tensors"])
+            targets += copies["targets"].tolist()
+            kinds += copies["kinds"].tolist()
+            names += copies["names"].tolist()
+    except (OSError, ValueError, KeyError) as error:
+        raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
+    return Shown(np.concatenate(tensors), np.array(targets, np.int64), kinds, names)
+
+
+def _pass_gate(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
+    import tensorflow as tf
+
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def parent(batch: Any) -> Any:
+        return model(batch, training=False)
+
+    labels = device.heads[0].labels
+    n = len(shown.targets)
+    scores = np.empty((n, len(labels)), np.float32), np.empty((n, len(labels)), np.float32)
+    for i, tensor in enumerate(shown.tensors):
+        scores[0][i] = parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0]
+        scores[1][i] = list(device.classify(tensor, "RGB")[0].scores.values())
+        progress("gate", i + 1, n)
+    return gate.judge(Pair(*scores, shown.targets), shown.kinds)
+
+
+def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[str]) -> None:
+    tiles = [
+        sheet.Tile(shown.tensors[i], [shown.names[i][-30:], f"is {labels[shown.targets[i]]}, {shown.kinds[i]}"], False)
+        for i in outcome.flipped[:60]
+    ]
+    if tiles:
+        sheet.write(file, tiles)
+
+
+def _reports(device: Classifier, items: Sequence[Item], progress: Progress) -> dict[str, dict[str, Any]]:
+    """Figures of the int8 model on every split that neither training nor a choice has used."""
+    reports = {}
+    by_split: dict[str, list[Item]] = {}
+    for item in items:
+        if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
+            by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
+    for number, (key, chosen) in enumerate(sorted(by_split.items())):
+        progress(f"report on {key}", number, len(by_split))
+        answers, skipped = evaluation.answer(device, chosen, None)
+        figures = evaluation.report(device, device.heads[0], key, answers[0], skipped)
+        kept = msgspec.to_builtins(figures)
+        for key_of_device in ("model", "version", "task", "split"):
+            del kept[key_of_device]
+        reports[key] = kept
+    progress("report", len(by_split), len(by_split))
+    return reports
+
+
+def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]], calibrated: int) -> dict[str, Any]:
+    kept = msgspec.to_builtins(outcome)
+    del kept["flipped"], kept["reason"]
+    return {
+        "run": made.id,
+        "seed": made.seed,
+        "data_sha256": made.data_sha256,
+        "weights_sha256": made.weights_sha256,
+        "revision": made.revision,
+        "versions": {
+            **made.versions,
+            "bittern": bittern.__version__,
+            runtime.DISTRIBUTION: runtime.version(),
+            "tensorflow": metadata.version("tensorflow"),
+        },
+        "pictures": made.pictures,
+        "choice": made.choice,
+        "cross_validation": made.metrics,
+        "calibration": {"pictures": calibrated, "plus": "one all-0 and one all-255 frame"},
+        "gate": kept,
+        "reports": reports,
+    }

@@ -1,0 +1,64 @@
+"""`runs/<id>/`: what training leaves and conversion reads. A run is finished when `run.json` exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bittern.errors import ConfigurationError
+from bittern.manifest import Strict, Threshold
+
+MODEL = "model.keras"
+FILE = "run.json"
+INDEX = "index.csv"
+COPIES = "copies.npz"
+
+
+class Run(Strict, frozen=True, kw_only=True):
+    """`run.json`.
+
+    Attributes:
+        task: the task file as a mapping; `name`, `labels`, `alarm`, `nothing` are used for the manifest.
+        data: folder of the pictures; the paths of `index.csv` are relative to it.
+        reports: data sets whose test splits conversion reports on: path below `data`, splits, label if unlabelled,
+            and the columns that select its rows.
+        thresholds: chosen on out-of-fold scores.
+        metrics: figures of the k-fold.
+        drawn: how many drawn pictures were trained on.
+        versions: of the tools.
+        revision: git revision of the code, empty where unknown.
+    """
+
+    id: str
+    task: dict[str, Any]
+    data: str
+    data_sha256: str
+    weights_sha256: str
+    seed: int
+    thresholds: dict[str, Threshold]
+    metrics: dict[str, Any]
+    choice: dict[str, Any]
+    pictures: dict[str, Any]
+    skipped: list[str]
+    versions: dict[str, str]
+    revision: str
+    seconds: float
+
+
+def load(folder: Path) -> Run:
+    """Read a finished run.
+
+    Raises:
+        ConfigurationError: no such run, or one that is not finished.
+    """
+    file = folder / FILE
+    if not folder.is_dir():
+        raise ConfigurationError(f"no run at {folder}: expected a folder that `bittern train` left, such as runs/NAME")
+    if not file.is_file():
+        raise ConfigurationError(f"{folder}: the run is not finished ({FILE} is missing): train again")
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Run)
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"{file}: {error}") from None

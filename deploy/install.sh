@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# The device's half of a deploy: checks what is needed; builds a release, switches to it, or goes back.
+#
+#   install.sh check ROOT INSTANCE picamera|other offline|online install|report
+#       One line on stderr and exit 2 when something is missing.
+#   install.sh install ROOT INSTANCE STAGE ID WHEEL
+#       Exit 1 when the device is left as it was.
+#
+# Both run as root.
+# ROOT is empty, or the folder that stands for / (deploy.sh --prefix).
+set -euo pipefail
+umask 022
+# The network may go at any moment: what has begun here is brought to its end, seen or not.
+trap '' HUP PIPE
+
+KEEP=3        # releases left on the device
+SETTLE_S=3    # a daemon that dies this soon after READY=1 was not ready
+START_S=120   # longer than the unit's own TimeoutStartSec + TimeoutStopSec, for when systemctl itself hangs
+JOURNAL=20    # lines shown of a daemon that did not start
+PICAMERA="^[[:space:]]*source[[:space:]]*=[[:space:]]*[\"']picamera:"  # the same line is in deploy.sh
+
+say() { printf 'deploy: %s\n' "$*" 2>/dev/null || true; }
+lament() { printf 'deploy: %s\n' "$*" >&2 2>/dev/null || true; }
+
+check() {
+    local root=$1 instance=$2 camera=$3 internet=$4 packages=$5
+    local python=$root/usr/bin/python3 version bits machine module missing=() config
+    refuse() { lament "$*"; exit 2; }
+
+    for command in systemctl flock; do
+        [ -n "$(command -v $command)" ] || refuse "there is no $command here; Bittern's daemon needs a Debian with systemd"
+    done
+    [ -x "$python" ] || refuse "there is no $python here; say: sudo apt-get install python3"
+    read -r version bits machine < <("$python" -c \
+        'import platform, struct; print(platform.python_version(), 8 * struct.calcsize("P"), platform.machine())')
+    case $version in
+        3.[0-9].* | 3.10.* | 2.*) refuse "Python here is $version, Bittern needs 3.11: Raspberry Pi OS bookworm or newer" ;;
+    esac
+    if [ "$bits" = 32 ]; then
+        # pip chooses wheels by the kernel's name for the machine: under a 64-bit kernel it finds none for 32 bits.
+        case $machine in
+            armv7l) [ "${version%.*}" = 3.11 ] || refuse "no runtime for 32 bits exists for Python $version, only for 3.11:" \
+                        "use the 64-bit Raspberry Pi OS, or 32-bit bookworm" ;;
+            armv6l) refuse "no runtime exists for this processor (armv6l: Pi 1, Pi Zero); a Pi Zero 2 or newer is needed" ;;
+            *) refuse "this is a 32-bit system under a 64-bit kernel ($machine); use the 64-bit Raspberry Pi OS," \
+                   "or put arm_64bit=0 into /boot/firmware/config.txt and restart" ;;
+        esac
+    fi
+
+    config=$root/etc/bittern/$instance.toml
+    if [ -e "$config" ]; then
+        camera=other
+        if grep -Eq "$PICAMERA" "$config"; then camera=picamera; fi
+    fi
+    [ -n "$(command -v rsync)" ] || missing+=(rsync)
+    for module in ensurepip:python3-venv numpy:python3-numpy cv2:python3-opencv; do
+        "$python" -c "import ${module%:*}" 2>/dev/null || missing+=("${module#*:}")
+    done
+    if [ "$camera" = picamera ]; then "$python" -c 'import picamera2' 2>/dev/null || missing+=(python3-picamera2); fi
+    # msgspec has no wheel for 32 bits on PyPI; where no other index has one either, pip compiles it.
+    if [ "$bits" = 32 ] && [ "$internet" = online ]; then
+        [ -n "$(command -v gcc)" ] || missing+=(gcc)
+        "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+            missing+=(python3-dev)
+    fi
+    if [ ${#missing[@]} != 0 ]; then
+        local apt=(apt-get install -y --no-install-recommends "${missing[@]}")
+        [ "$packages" = install ] ||
+            refuse "packages are missing here; run this, or deploy with --install-packages: sudo ${apt[*]}"
+        if ! { apt-get -q update && DEBIAN_FRONTEND=noninteractive "${apt[@]}"; } >&2; then
+            refuse "apt-get could not install ${missing[*]}; see above"
+        fi
+    fi
+    # What a deploy that was cut off left behind; a running one is younger than a day.
+    find /var/tmp -maxdepth 1 -name 'bittern-deploy.*' -mmin +1440 -exec rm -rf {} + 2>/dev/null || true
+}
+
+# --- install -----------------------------------------------------------------------------------------------------
+
+# In a subshell with set -e: the release whole, under a temporary name, then under its own. It touches nothing that runs.
+build() {
+    local numpy package python=$root/usr/bin/python3 log=$stage/pip.log offline=()
+    mkdir "$new"
+    # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another.
+    "$python" -m venv --system-site-packages "$new/venv"
+    numpy=$("$python" -c 'import numpy; print(numpy.__version__)')
+    # A second numpy in the venv breaks Debian's picamera2; so a package that wants another one fails here.
+    echo "numpy==$numpy" > "$new/constraints.txt"
+    [ ! -d "$stage/wheelhouse" ] || offline=(--no-index --find-links "$stage/wheelhouse")
+    if ! "$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${offline[@]}" \
+            --constraint "$new/constraints.txt" "$stage/$wheel" > "$log" 2>&1; then
+        tail -n "$JOURNAL" "$log" >&2 || true
+        lament "pip could not install $wheel; see above"
+        exit 1
+    fi
+    "$new/venv/bin/python" - <<'P'
+import sys, numpy, cv2
+own = [m.__name__ for m in (numpy, cv2) if m.__file__.startswith(sys.prefix)]
+sys.exit(f"deploy: pip brought its own {', '.join(own)} beside Debian's" if own else 0)
+P
+    mkdir "$new/models"
+    cp -R "$stage/models/." "$new/models/"
+    package=$("$new/venv/bin/python" -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
+    sed -E "s#(^|[ =:])/(opt|etc|var/lib)/bittern#\1$root/\2/bittern#g" "$package/shipped/systemd/bittern@.service" \
+        > "$new/bittern@.service"
+    # A venv names its own folder in its scripts.
+    grep -rlIF "$new" "$new/venv/bin" "$new/venv/pyvenv.cfg" | xargs sed -i "s#$new#$base/releases/$id#g"
+    chmod -R u=rwX,go=rX "$new"
+    sync -f "$new"
+    mv -T "$new" "$base/releases/$id"
+    sync -f "$base/releases"
+    "$base/releases/$id/venv/bin/bittern" --help > /dev/null ||
+        { lament "the new bittern does not start; see above"; exit 1; }
+}
+
+switch() {  # $1: a release. The link and then the unit, each replaced by one rename
+    ln -sfn "releases/$1" "$base/current.new" &&
+        mv -fT "$base/current.new" "$base/current" &&
+        cp "$base/releases/$1/bittern@.service" "$units/.bittern@.service.new" &&
+        mv -f "$units/.bittern@.service.new" "$units/bittern@.service" &&
+        sync -f "$base" &&
+        systemctl daemon-reload
+}
+
+start() {  # $1: a unit. Type=notify: systemctl returns when the daemon has said READY=1, or is dead
+    timeout "$START_S" systemctl restart "$1" && sleep "$SETTLE_S" && systemctl is-active --quiet "$1"
+}
+
+activate() {  # the new release, in every instance; false at the first that does not become ready
+    local unit since own=bittern@$instance.service
+    since=$(date +%s)
+    if ! { switch "$id" && systemctl enable --quiet "$own"; }; then
+        lament "could not switch to release $id"
+        return 1
+    fi
+    local units_to_start=("$own")
+    for unit in "${running[@]}"; do [ "$unit" = "$own" ] || units_to_start+=("$unit"); done
+    for unit in "${units_to_start[@]}"; do
+        say "starting $unit"
+        if ! start "$unit"; then
+            lament "$unit did not become ready; its last lines:"
+            journalctl -u "$unit" -n "$JOURNAL" --no-pager -o cat --since "@$since" >&2 || true
+            return 1
+        fi
+    done
+}
+
+back() {  # to the release before, or to none
+    local unit ok=1
+    if [ "$mine_config" = 1 ]; then rm -f "$config"; fi
+    if [ "$was_enabled" = 0 ]; then systemctl disable --quiet "bittern@$instance.service" || true; fi
+    if [ -z "$previous" ]; then
+        systemctl stop "bittern@$instance.service" || true
+        rm -f "$base/current" "$units/bittern@.service"
+        systemctl daemon-reload
+        lament "nothing was installed before, so nothing is now"
+    else
+        switch "$previous" || lament "could not switch back to release $previous"
+        [[ " ${running[*]} " == *" bittern@$instance.service "* ]] || systemctl stop "bittern@$instance.service" || true
+        for unit in "${running[@]}"; do
+            start "$unit" || { ok=0; lament "$unit does not start with release $previous either"; }
+        done
+        [ $ok = 0 ] || lament "release $previous is back${running[*]:+ and runs}"
+    fi
+    rm -rf "${base:?}/releases/$id"
+}
+
+install() {
+    root=$1 instance=$2 stage=$3 id=$4 wheel=$5
+    base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
+    new=$base/releases/.new-$id mine_config=0 was_enabled=0 previous='' running=()
+    trap 'rm -rf "$new" "$stage" "$config.new"' EXIT
+    mkdir -p "$base/releases" "$root/etc/bittern" "$units"
+    exec 9> "$base/.lock"
+    flock -w 30 9 || { lament "another deploy is running here"; exit 1; }
+    rm -rf "$base"/releases/.new-* "$base/current.new"
+    [ ! -e "$base/releases/$id" ] || { lament "release $id is already here"; exit 1; }
+    if [ -e "$stage/config.toml" ] && [ -e "$config" ] && ! cmp -s "$stage/config.toml" "$config"; then
+        lament "$config is there, differs from the file of --config, and is never overwritten:" \
+            "change it there, or move it away"
+        exit 2
+    fi
+    if [ -L "$base/current" ]; then previous=$(basename "$(readlink "$base/current")"); fi
+    if [ ! -d "$base/releases/$previous" ]; then previous=''; fi
+
+    getent passwd bittern > /dev/null ||
+        useradd --system --user-group --home-dir /var/lib/bittern --shell /usr/sbin/nologin bittern
+    local group unit
+    for group in video render; do
+        if getent group "$group" > /dev/null; then usermod --append --groups "$group" bittern; fi
+    done
+
+    say "building release $id"
+    local built
+    set +e  # for the next line only: inside `if` and `||`, set -e would not hold in build
+    (set -e; build); built=$?
+    set -e
+    if [ $built != 0 ]; then
+        rm -rf "${base:?}/releases/$id"
+        lament "release $id could not be built; nothing was changed"
+        exit 1
+    fi
+
+    if [ ! -e "$config" ]; then
+        mine_config=1
+        if [ -e "$stage/config.toml" ]; then cp "$stage/config.toml" "$config.new"
+        else sed "s/@NAME/@$instance/" "$stage/default.toml" > "$config.new"; fi
+        # Addresses of cameras hold passwords: for root and the daemon only.
+        chgrp bittern "$config.new"
+        chmod 640 "$config.new"
+        sync "$config.new"
+        mv -f "$config.new" "$config"
+    fi
+    if systemctl is-enabled --quiet "bittern@$instance.service" 2>/dev/null; then was_enabled=1; fi
+    # Every instance runs from `current`, so every one that runs is restarted.
+    mapfile -t running < <(systemctl list-units --plain --no-legend --state=active,activating 'bittern@*.service' |
+        awk '{print $1}')
+
+    if ! activate; then
+        back
+        exit 1
+    fi
+
+    # Names begin with the time, so the order of names is the order of age.
+    find "$base/releases" -mindepth 1 -maxdepth 1 -type d ! -name "$id" ! -name '.*' -printf '%f\n' | sort -r |
+        tail -n "+$KEEP" | while read -r old; do rm -rf "${base:?}/releases/$old"; done
+    say "bittern@$instance runs release $id; see its events:  journalctl -u bittern@$instance -f -o cat"
+}
+
+# The last line, so that half a script, after a lost connection, does nothing.
+"$@"

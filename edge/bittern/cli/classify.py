@@ -1,0 +1,109 @@
+"""`bittern classify`: the answer for single pictures, folders, or a picture on stdin."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bittern.cli.common import model_options, print_json, warn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bittern.contract import Pixels
+    from bittern.errors import PictureError
+    from bittern.runtime import ExecutionPath
+
+
+@click.command(epilog="Example: bittern classify street.jpg holiday/ --json")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    default=("stop_sign",),
+    show_default=True,
+    help="Name, folder or .tflite; may be given again.",
+)
+@model_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and model.")
+@click.pass_context
+def classify(
+    ctx: click.Context,
+    images: tuple[str, ...],
+    models: tuple[str, ...],
+    labels: Path | None,
+    path: ExecutionPath | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Say what is on pictures: label, score, alarm yes or no, time.
+
+    IMAGE is a file, a folder (every picture below it) or - for a picture on stdin. The time is from the decoded
+    picture to the answer, in milliseconds. Exit code 1 if a picture could not be read.
+    """
+    from time import perf_counter
+
+    from bittern.classifier import Classifier
+
+    classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
+    for classifier in classifiers:
+        if classifier.manifest is None:
+            warn(f"{classifier.name}: no manifest: not verified")
+    failed = False
+    for name, picture in _pictures(images):
+        if not hasattr(picture, "shape"):
+            warn(str(picture))
+            failed = True
+            continue
+        for classifier in classifiers:
+            start = perf_counter()
+            results = classifier.classify(picture)  # type: ignore[arg-type]
+            time_ms = (perf_counter() - start) * 1e3
+            for result in results:
+                if as_json:
+                    print_json(
+                        {
+                            "path": name,
+                            "model": classifier.name,
+                            "task": result.task,
+                            "label": result.label,
+                            "score": round(result.score, 6),
+                            "alarm": result.alarm,
+                            "scores": {k: round(v, 6) for k, v in result.scores.items()},
+                            "time_ms": round(time_ms, 3),
+                        }
+                    )
+                else:
+                    which = f"  {classifier.name}" if len(classifiers) > 1 else ""
+                    alarm = "ALARM" if result.alarm else "-"
+                    click.echo(f"{name}{which}  {result.label}  {result.score:.3f}  {alarm}  {time_ms:.1f} ms")
+    if failed:
+        ctx.exit(1)
+
+
+def _pictures(images: tuple[str, ...]) -> Iterator[tuple[str, Pixels | PictureError]]:
+    from bittern import pictures
+    from bittern.errors import PictureError
+
+    for image in images:
+        if image == "-":
+            name, sources = "-", [None]
+        elif Path(image).is_dir():
+            name, sources = image, [*pictures.find(Path(image))]  # type: ignore[list-item]
+            if not sources:
+                yield name, PictureError(f"{image}: no pictures in this folder")
+        else:
+            name, sources = image, [Path(image)]  # type: ignore[list-item]
+        for source in sources:
+            try:
+                if source is None:
+                    data = sys.stdin.buffer.read(pictures.MAX_BYTES + 1) if sys.stdin else b""
+                    yield "-", pictures.decode_bytes(data, "stdin")
+                else:
+                    yield str(source), pictures.decode(source)
+            except PictureError as error:
+                yield name, error

@@ -1,0 +1,56 @@
+"""What several commands share: options of a model, JSON lines, and the guard of host commands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bittern.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def model_options(function: F) -> F:
+    """--labels, --path and --threads."""
+    for option in (
+        click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="For one inference."),
+        click.option(
+            "--path", type=click.Choice(["xnnpack", "builtin"]), help="Execution path.  [default: xnnpack if there]"
+        ),
+        click.option(
+            "--labels", type=click.Path(path_type=Path), help="One label a line, for a bare .tflite without labels."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on stdout."""
+    import msgspec
+
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    click.echo(f"bittern: {message}", err=True)
+
+
+def host_command(command: click.Command) -> click.Command:
+    """Let a command say in one line how to install TensorFlow where that is missing, before anything else happens."""
+    from bittern.cli import HOST_HINT, host_is_ready
+
+    inner = command.callback
+    assert inner is not None
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if not host_is_ready():
+            raise ConfigurationError(f"{command.name} needs the host packages: {HOST_HINT}")
+        return inner(*args, **kwargs)
+
+    command.callback = guarded
+    return command

@@ -1,0 +1,55 @@
+"""`bittern models`: which models can be called by name, and whether each keeps its contract here."""
+
+from __future__ import annotations
+
+import click
+
+from bittern.cli.common import print_json
+
+
+@click.command(epilog="Example: bittern models --json")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a model.")
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
+    """List the models, each opened and its golden vectors replayed on this machine.
+
+    Models are looked for in $BITTERN_MODELS, ./models, and among those that ship with Bittern. Exit code 1 if one
+    of them is refused.
+    """
+    from bittern import catalog
+    from bittern.classifier import Classifier
+    from bittern.errors import ConfigurationError, ModelRefused
+
+    found = catalog.available()
+    if not found:
+        raise ConfigurationError("no models: " + ", ".join(str(p) for p in catalog.search_path()) + " have none")
+    refused = False
+    for name, folder in found.items():
+        row: dict[str, object] = {"name": name, "folder": str(folder)}
+        try:
+            classifier = Classifier(folder)
+        except ModelRefused as error:
+            refused = True
+            row |= {"verified": False, "reason": str(error)}
+        else:
+            manifest = classifier.manifest
+            assert manifest is not None
+            row |= {
+                "verified": True,
+                "version": manifest.version,
+                "path": classifier.path,
+                "bytes": manifest.size,
+                "sha256": manifest.sha256,
+                "tasks": {head.task: list(head.labels) for head in manifest.heads},
+                "alarm": [label for head in manifest.heads for label in head.alarm],
+            }
+        if as_json:
+            print_json(row)
+        elif row["verified"]:
+            tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
+            size = f"{manifest.size / 1e6:.2f} MB" if manifest else ""
+            click.echo(f"{name}  {classifier.version}  {size}  verified on {classifier.path}  {tasks}  {folder}")
+        else:
+            click.echo(f"{name}  REFUSED  {row['reason']}")
+    if refused:
+        ctx.exit(1)

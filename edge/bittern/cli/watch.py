@@ -1,0 +1,130 @@
+"""`bittern watch`: the daemon's loop."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bittern.cli.common import warn
+
+if TYPE_CHECKING:
+    from bittern.sheet import Tile
+    from bittern.watch import Seen
+
+# A contact sheet shows about this many frames, evenly over the whole time.
+SHEET_TILES = 24
+
+
+@click.command(epilog="Example: bittern watch --source 'demo:?laps=1' --sheet demo.png")
+@click.option(
+    "--source", metavar="URI", help="picamera:, usb:0, demo:, a video file or a folder.  [default: picamera:]"
+)
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options given here win over it."
+)
+@click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
+@click.option("--fps", type=float, help="Frames a second that are classified at most.  [default: 5]")
+@click.option("--frames", type=click.IntRange(min=1), help="Stop after so many frames.")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="PNG of what the camera saw, with scores, at the end.",
+)
+def watch(
+    source: str | None,
+    config_file: Path | None,
+    models: tuple[str, ...],
+    fps: float | None,
+    frames: int | None,
+    sheet: Path | None,
+) -> None:
+    """Watch a camera and print one event a line, as JSON, on stdout.
+
+    Ends with the source, after --frames, or cleanly on Ctrl-C and SIGTERM. On a live source the newest frame wins:
+    what comes while a frame is classified is dropped and counted.
+    """
+    import logging
+
+    import msgspec
+
+    from bittern import config, events, notify
+    from bittern import watch as loop
+    from bittern.classifier import Classifier
+    from bittern.errors import ConfigurationError
+    from bittern.sources import open_source
+
+    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    base = config.load(config_file) if config_file else config.WatchConfig()
+    given = {"source": source, "models": models or None, "fps": fps}
+    try:
+        settings = msgspec.convert(
+            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, config.WatchConfig
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"options: {error}") from None
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise ConfigurationError(f"--sheet: no folder {sheet.parent}")
+
+    stop = loop.Stop()
+    film = _Film()
+    with stop.signals():
+        notify.notify(STATUS="opening models")
+        classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
+        for classifier in classifiers:
+            if classifier.manifest is None:
+                warn(f"{classifier.name}: no manifest: not verified")
+        with open_source(settings.source) as opened:
+            opened.timeout_s = settings.timeout_s
+            which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
+            warn(f"watching {settings.name or opened.name} with {which}; Ctrl-C ends it")
+            try:
+                summary = loop.watch(
+                    opened,
+                    classifiers,
+                    settings,
+                    lambda event: _print(events.to_line(event)),
+                    stop,
+                    frames=frames,
+                    observe=film.take if sheet else lambda _: None,
+                )
+            finally:
+                if sheet is not None:
+                    film.develop(sheet)
+    warn(f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.dropped} dropped, {summary.events} events")
+
+
+def _print(line: bytes) -> None:
+    # Flushed at once: whoever reads the pipe should not wait for a buffer to fill.
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+
+
+class _Film:
+    """Keeps frames evenly over a time whose end is not known: when it is full, every other one is dropped."""
+
+    def __init__(self) -> None:
+        self._tiles: list[Tile] = []
+        self._every = 1
+        self._seen = 0
+
+    def take(self, seen: Seen) -> None:
+        from bittern.sheet import Tile
+
+        if self._seen % self._every == 0:
+            best = [f"{r.label} {r.score:.2f}" for r in seen.results]
+            lines = [", ".join(best), f"frame {seen.frame.number}" + (", ALARM" if seen.alarm else "")]
+            self._tiles.append(Tile(seen.tensor[0].copy(), lines, seen.alarm))
+        self._seen += 1
+        if len(self._tiles) >= 2 * SHEET_TILES:
+            self._tiles = self._tiles[::2]
+            self._every *= 2
+
+    def develop(self, file: Path) -> None:
+        from bittern import sheet
+
+        if self._tiles:
+            step = max(1, round(len(self._tiles) / SHEET_TILES))
+            sheet.write(file, self._tiles[::step])

@@ -1,0 +1,120 @@
+"""What a network sees: the one way from a frame to the input tensor, the same bytes on every machine.
+
+Training, calibration, evaluation and the daemon all call `preprocess`. The resize is the one that was measured to be
+equal to the byte on x86-64 and aarch64 and on OpenCV 4.6 to 5.0; `tests/bittern/test_contract.py` replays stored bytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bittern.errors import ConfigurationError
+from bittern.frames import Order
+
+Pixels = npt.NDArray[np.uint8]
+
+# OpenCV's own thread pool costs more than it gives at this size, and can dead-lock under qemu.
+cv2.setNumThreads(1)
+
+
+class Region(NamedTuple):
+    """A rectangle in pixels of the frame: left, top, width, height."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def center_square(frame: Pixels, region: Region | None = None) -> Pixels:
+    """The centred square of a frame, or of a region of it.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        region: a rectangle inside the frame; None takes the whole frame.
+
+    Returns:
+        (S, S, 3) uint8 with S = min(H, W): a view, not a copy. Offsets are (H - S) // 2 and (W - S) // 2.
+
+    Raises:
+        ConfigurationError: the frame has another shape or dtype, or the region is empty or reaches outside.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+    if region is not None:
+        x, y, w, h = region
+        height, width = frame.shape[:2]
+        if w < 1 or h < 1 or x < 0 or y < 0 or x + w > width or y + h > height:
+            raise ConfigurationError(
+                f"region x={x} y={y} width={w} height={h} does not fit into the frame of {width} x {height} pixels"
+            )
+        frame = frame[y : y + h, x : x + w]
+    height, width = frame.shape[:2]
+    side = min(height, width)
+    if side < 1:
+        raise ConfigurationError(f"the frame of {width} x {height} pixels is empty")
+    top, left = (height - side) // 2, (width - side) // 2
+    return frame[top : top + side, left : left + side]
+
+
+def resize_exact(square: Pixels, size: int = 224) -> Pixels:
+    """Resize a square picture; the same bytes on every architecture and OpenCV version.
+
+    First `INTER_AREA` by the whole factor `side // size` (an exact box mean, so nothing aliases), over the still
+    centred part that the factor divides; then one `INTER_LINEAR_EXACT` step, by a factor below two.
+
+    Args:
+        square: (S, S, 3) uint8.
+        size: side of the result, in pixels.
+
+    Returns:
+        (size, size, 3) uint8. The input itself (no copy) when it has that size already.
+    """
+    side = square.shape[0]
+    factor = max(1, side // size)
+    if factor > 1:
+        cut, small = side % factor, side // factor
+        start = cut // 2
+        square = square[start : start + small * factor, start : start + small * factor]
+        square = cv2.resize(square, (small, small), interpolation=cv2.INTER_AREA)
+    if square.shape[0] != size:
+        square = cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR_EXACT)
+    return square
+
+
+def preprocess(
+    frame: Pixels,
+    order: Order = "BGR",
+    *,
+    size: int = 224,
+    region: Region | None = None,
+    out: Pixels | None = None,
+) -> Pixels:
+    """Turn a frame into the input tensor: centred square, exact resize, RGB.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        order: the channel order of `frame`; "BGR" is what OpenCV decodes to.
+        size: side of the network's input, in pixels.
+        region: a rectangle to look at instead of the whole frame.
+        out: a (1, size, size, 3) uint8 array to write into, so that no memory is allocated per frame.
+
+    Returns:
+        (1, size, size, 3) uint8 RGB: the picture itself. The scaling to [-1, 1] that the weights expect is part of
+        the model's input quantization (scale 1/127.5).
+
+    Raises:
+        ConfigurationError: see `center_square`.
+    """
+    small = resize_exact(center_square(frame, region), size)
+    if out is None:
+        out = np.empty((1, size, size, 3), np.uint8)
+    if order == "BGR":
+        cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[0])
+    else:
+        out[0] = small
+    return out

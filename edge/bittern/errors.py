@@ -1,0 +1,29 @@
+"""The errors that reach a user: one line that says what was expected, what came and what to do."""
+
+
+class BitternError(Exception):
+    """Something failed that the user can mend; the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 1
+
+
+class ConfigurationError(BitternError):
+    """A wrong option, key, name or model: nothing was started."""
+
+    exit_code = 2
+
+
+class ModelRefused(ConfigurationError):
+    """A model file or folder that does not keep the contract."""
+
+
+class PictureError(BitternError):
+    """A picture that cannot be read, or is larger than allowed."""
+
+
+class SourceError(BitternError):
+    """A source of frames that is absent (exit code 2) or was lost while running (exit code 1)."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

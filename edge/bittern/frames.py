@@ -1,0 +1,82 @@
+"""A frame, and what every source of frames promises."""
+
+from __future__ import annotations
+
+import abc
+import time
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+Order = Literal["BGR", "RGB"]
+
+
+class Frame(msgspec.Struct, frozen=True, eq=False):
+    """One picture of a source, as it came.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, channels in the order that `order` names.
+        order: "BGR" (OpenCV's own) or "RGB".
+        monotonic_ns: when the picture was taken, on the monotonic clock, in ns: from the sensor where there is
+            one. A recorded source (`live` is false) counts from its own first frame instead.
+        time_ns: the wall clock at that moment, ns since 1970, UTC. Only for people: intervals use `monotonic_ns`.
+        number: counts the frames of the source from 0. A gap says that frames were dropped.
+        source: the name of the source.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    order: Order
+    monotonic_ns: int
+    time_ns: int
+    number: int
+    source: str
+
+
+class Source(abc.ABC):
+    """An iterator of frames.
+
+    The iterator ends when a recorded source is at its end. It raises `SourceError` when no frame came within
+    `timeout_s` seconds, or when the source is lost. `close` may be called at any time, and more than once.
+
+    Attributes:
+        name: what events call this source.
+        live: a camera. Old frames are dropped, so that the next frame is the newest one; a recorded source gives
+            every frame.
+        timeout_s: how long to wait for one frame, in seconds.
+    """
+
+    name: str
+    live: bool
+    timeout_s: float = 5.0
+
+    @abc.abstractmethod
+    def read(self) -> Frame | None:
+        """The next frame, or None at the end. Raises `SourceError`."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Give the device back."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Frame:
+        frame = self.read()
+        if frame is None:
+            raise StopIteration
+        return frame
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def wall_clock_of(monotonic_ns: int) -> int:
+    """The wall clock (ns since 1970) at a past moment of the monotonic clock (ns)."""
+    return time.time_ns() - (time.monotonic_ns() - monotonic_ns)

@@ -1,0 +1,358 @@
+"""Road signs drawn by code: each kind as a pyramid of RGBA pictures, and how one is laid into a picture.
+
+A face is a tuple of (n, n, 4) uint8 arrays, RGB premultiplied by alpha, each half the size of the one before.
+Lettering is drawn by strokes of our own, so that it does not depend on the fonts of an OpenCV version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Face = tuple[Pixels, ...]
+Colour = tuple[int, int, int]
+
+FACE_PX = 320
+
+
+def floats(values: Any) -> Floats:
+    """As a float32 array."""
+    return np.asarray(values, np.float32)
+
+
+_SUPERSAMPLING = 3
+# A regular octagon of width 2 has its corners at 1 and tan(22.5 degrees).
+OCTAGON: Floats = floats(
+    [(x, y) for x, y in [(-1, -0.4142), (-0.4142, -1), (0.4142, -1), (1, -0.4142)]]
+    + [(-x, -y) for x, y in [(-1, -0.4142), (-0.4142, -1), (0.4142, -1), (1, -0.4142)]]
+)
+
+WHITE, BLACK = (244, 244, 240), (22, 22, 24)
+RED, BLUE, YELLOW, GREEN = (188, 24, 32), (24, 76, 160), (244, 190, 24), (12, 104, 66)
+
+OTHERS = (
+    *(
+        "yield",
+        "no_entry",
+        "speed_limit",
+        "speed_limit_us",
+        "priority",
+        "warning_diamond",
+        "warning_triangle",
+    ),
+    *("parking", "arrow", "no_parking", "no_vehicles", "wrong_way", "one_way", "street_name", "red_board"),
+    *("red_disc", "traffic_light", "no_turn", "construction"),
+)
+VARIANTS = {"stop": 10, "red_board": 6, "red_disc": 6, "speed_limit": 5}
+
+# Centre lines of the letters in a unit box, y down: (width, straight strokes, round strokes).
+_Strokes = Sequence[Sequence[tuple[float, float]]]
+_O = [(0.5, 0), (1, 0), (1, 0.3), (1, 0.7), (1, 1), (0.5, 1), (0, 1), (0, 0.7), (0, 0.3), (0, 0), (0.5, 0)]
+_BOWL = [(0, 0), (0.6, 0), (1, 0), (1, 0.27), (1, 0.54), (0.6, 0.54), (0, 0.54)]
+_S = [(1, 0.28), (1, 0), (0, 0), (0, 0.43), (1, 0.55), (1, 1), (0, 1), (0, 0.72)]
+_STEM, _FOOT, _HEAD, _BAR = [(0, 0), (0, 1)], [(0, 1), (1, 1)], [(0, 0), (1, 0)], [(0, 0.5), (0.85, 0.5)]
+_GLYPHS: dict[str, tuple[float, _Strokes, _Strokes]] = {
+    "A": (0.62, [[(0, 1), (0.5, 0)], [(0.5, 0), (1, 1)], [(0.2, 0.68), (0.8, 0.68)]], []),
+    "B": (0.54, [_STEM], [[(x * 0.95, y * 0.93) for x, y in _BOWL], [(x, 0.5 + y * 0.93) for x, y in _BOWL]]),
+    "C": (0.54, [], [[(1, 0.3), (1, 0), (0, 0), (0, 0.3), (0, 0.7), (0, 1), (1, 1), (1, 0.7)]]),
+    "D": (0.54, [_STEM], [[(0, 0), (0.5, 0), (1, 0), (1, 0.3), (1, 0.7), (1, 1), (0.5, 1), (0, 1)]]),
+    "E": (0.48, [_STEM, _HEAD, _BAR, _FOOT], []),
+    "G": (0.54, [[(0.6, 0.55), (1, 0.55)], [(1, 0.55), (1, 0.9)]],
+          [[(1, 0.3), (1, 0), (0, 0), (0, 0.3), (0, 0.7), (0, 1), (1, 1), (1, 0.7)]]),
+    "I": (0.16, [[(0.5, 0), (0.5, 1)]], []),
+    "K": (0.56, [_STEM, [(0, 0.62), (1, 0)], [(0.35, 0.42), (1, 1)]], []),
+    "L": (0.46, [_STEM, _FOOT], []),
+    "M": (0.66, [_STEM, [(0, 0), (0.5, 0.7)], [(0.5, 0.7), (1, 0)], [(1, 0), (1, 1)]], []),
+    "N": (0.56, [_STEM, [(0, 0), (1, 1)], [(1, 0), (1, 1)]], []),
+    "O": (0.56, [], [_O]),
+    "P": (0.54, [_STEM], [_BOWL]),
+    "R": (0.54, [_STEM, [(0.45, 0.54), (1, 1)]], [_BOWL]),
+    "S": (0.54, [], [_S]),
+    "T": (0.52, [_HEAD, [(0.5, 0), (0.5, 1)]], []),
+    "U": (0.54, [], [[(0, 0), (0, 0.3), (0, 0.7), (0, 1), (1, 1), (1, 0.7), (1, 0.3), (1, 0)]]),
+    "W": (0.8, [[(0, 0), (0.25, 1)], [(0.25, 1), (0.5, 0.2)],
+                [(0.5, 0.2), (0.75, 1)], [(0.75, 1), (1, 0)]], []),
+    "Y": (0.58, [[(0, 0), (0.5, 0.5)], [(1, 0), (0.5, 0.5)], [(0.5, 0.5), (0.5, 1)]], []),
+    "0": (0.54, [], [_O]),
+    "1": (0.3, [[(0.7, 0), (0.7, 1)], [(0.1, 0.2), (0.7, 0)]], []),
+    "2": (0.54, [_FOOT, [(0.92, 0.5), (0, 1)]], [[(0, 0.28), (0, 0), (1, 0), (1, 0.4), (0.86, 0.56)]]),
+    "3": (0.54, [], [[(0, 0.25), (0, 0), (1, 0), (1, 0.47), (0.35, 0.47)],
+                     [(0.35, 0.47), (1, 0.47), (1, 1), (0, 1), (0, 0.75)]]),
+    "5": (0.54, [[(0, 0), (0, 0.45)], [(0, 0), (0.9, 0)]],
+          [[(0, 0.45), (1, 0.35), (1, 1), (0, 1), (0, 0.75)]]),
+    "6": (0.54, [], [[(1, 0.2), (1, 0), (0, 0), (0, 0.5), (0, 1), (1, 1), (1, 0.45), (0, 0.45), (0, 0.7)]]),
+    "7": (0.52, [_HEAD, [(1, 0), (0.3, 1)]], []),
+    "8": (0.54, [], [[(0.5, 0), (1, 0), (1, 0.48), (0, 0.48), (0, 1), (0.5, 1)],
+                     [(0.5, 0), (0, 0), (0, 0.48), (1, 0.48), (1, 1), (0.5, 1)]]),
+}  # fmt: skip
+
+
+class _Sheet:
+    """A square sheet from -1 to 1, y down, drawn large and without smoothing, then shrunk."""
+
+    def __init__(self, ground: Colour) -> None:
+        self.side = FACE_PX * _SUPERSAMPLING
+        self.rgb = np.empty((self.side, self.side, 3), np.uint8)
+        self.rgb[:] = ground
+        self.alpha = np.zeros((self.side, self.side), np.uint8)
+
+    def _at(self, points: Any) -> npt.NDArray[np.int32]:
+        return np.round((np.asarray(points, np.float32) + 1) * (self.side / 2)).astype(np.int32)
+
+    def fill(self, points: Any, colour: Colour) -> None:
+        """Paint a polygon; the sign is wherever something was painted."""
+        at = self._at(points)
+        cv2.fillPoly(self.rgb, [at], colour)
+        cv2.fillPoly(self.alpha, [at], 255)
+
+    def stroke(self, path: Any, width: float, colour: Colour) -> None:
+        """Paint a line of a width, with flat ends."""
+        at = np.asarray(path, np.float32)
+        along = np.gradient(at, axis=0)
+        along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
+        across = np.stack([-along[:, 1], along[:, 0]], axis=1) * (width / 2)
+        left, right = at + across, at - across
+        for i in range(len(at) - 1):
+            self.fill([left[i], left[i + 1], right[i + 1], right[i]], colour)
+
+    def text(self, text: str, box: tuple[float, float, float, float], colour: Colour, weight: float) -> None:
+        """Paint a word that fills a box (x, y of its centre, width, height); weight = stroke / height."""
+        cx, cy, width, height = box
+        stroke, gap = weight * height, 0.13
+        natural = sum(_GLYPHS[c][0] if c != " " else 0.3 for c in text) + gap * (len(text) - 1)
+        scale = width / natural
+        x = cx - width / 2
+        for char in text:
+            glyph_width, straight, rounded = _GLYPHS.get(char, (0.3, [], []))
+            corner = floats([x + stroke / 2, cy - height / 2 + stroke / 2])
+            extent = floats([max(glyph_width * scale - stroke, 0.0), height - stroke])
+            for path in straight:
+                ends = corner + floats(path) * extent
+                along = ends[1] - ends[0]
+                reach = along / max(float(np.hypot(*along)), 1e-6) * stroke / 2
+                self.stroke([ends[0] - reach, ends[1] + reach], stroke, colour)
+            for path in rounded:
+                self.stroke(corner + _rounded(path) * extent, stroke, colour)
+            x += (glyph_width + gap) * scale
+
+    def levels(self) -> Face:
+        """The pyramid, premultiplied."""
+        size = (FACE_PX, FACE_PX)
+        painted = cv2.bitwise_and(self.rgb, self.rgb, mask=self.alpha)
+        small = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (painted, self.alpha))
+        return pyramid(np.dstack(list(small)))
+
+
+def _rounded(path: Any) -> Floats:
+    """Cut the corners of an open path three times (Chaikin 1974), keeping its ends."""
+    at = np.asarray(path, np.float32)
+    for _ in range(3):
+        a, b = at[:-1], at[1:]
+        cut = np.stack([0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b], axis=1).reshape(-1, 2)
+        at = np.concatenate([at[:1], cut[1:-1], at[-1:]])
+    return at
+
+
+def _disc(radius: float) -> Floats:
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32) * np.float32(radius)
+
+
+def _panel(width: float, height: float, y: float = 0.0, corner: float = 0.06) -> Floats:
+    arc = _disc(corner).reshape(4, 16, 2)
+    centre = [(width - corner, height - corner), (corner - width, height - corner)]
+    centre += [(corner - width, corner - height), (width - corner, corner - height)]
+    at = np.concatenate([arc[i] + floats(centre[i]) for i in range(4)])
+    return at + floats([0, y])
+
+
+def _triangle(inset: float, up: bool) -> Floats:
+    at = _rounded(
+        floats([(0, -0.88), (0.5, -0.88), (1, -0.88), (0.5, 0), (0, 0.9), (-0.5, 0), (-1, -0.88), (0, -0.88)])
+    )
+    at = (at - floats([0, -0.28])) * np.float32(1 - inset) + floats([0, -0.28])
+    return -at if up else at
+
+
+_ARROW: Floats = floats(
+    [(-0.14, 0.6), (-0.14, -0.1), (-0.42, -0.1), (0, -0.62), (0.42, -0.1), (0.14, -0.1), (0.14, 0.6)]
+)
+
+
+def pyramid(top: Pixels) -> Face:
+    """The picture (n, n, 4) and its halves down to about 8 px."""
+    levels = [top]
+    while levels[-1].shape[0] >= 16:
+        side = levels[-1].shape[0] // 2
+        levels.append(cv2.resize(levels[-1], (side, side), interpolation=cv2.INTER_AREA))
+    return tuple(levels)
+
+
+def variant_of(rng: np.random.Generator, kind: str) -> Face:
+    """One of the looks of a kind."""
+    return face(kind, int(rng.integers(VARIANTS.get(kind, 3))))
+
+
+@lru_cache(maxsize=96)
+def face(kind: str, variant: int) -> Face:
+    """The face of "stop" or of one of `OTHERS`; the variant number picks proportions, colours and legends."""
+    rng = np.random.default_rng([variant, *kind.encode()])
+
+    def vary(colour: Colour, by: int = 14) -> Colour:
+        r, g, b = np.clip(np.add(colour, rng.integers(-by, by + 1, 3)), 0, 255).tolist()
+        return r, g, b
+
+    red, white, black = vary(RED), vary(WHITE, 4), vary(BLACK, 8)
+    sheet = _Sheet(white)
+    if kind == "stop":
+        border = rng.uniform(0.035, 0.075)
+        if rng.random() < 0.3:  # a dark rim outside of the white border
+            sheet.fill(OCTAGON, red)
+            sheet.fill(OCTAGON * np.float32(0.965), white)
+            border += 0.035
+        else:
+            sheet.fill(OCTAGON, white)
+        sheet.fill(OCTAGON * np.float32(1 - border), red)
+        box = (0.0, rng.uniform(-0.02, 0.02), rng.uniform(1.42, 1.6), rng.uniform(0.62, 0.76))
+        sheet.text("STOP", box, white, rng.uniform(0.165, 0.205))
+        if rng.random() < 0.6:
+            for y in (-0.74, 0.74):
+                sheet.fill(_disc(0.035) + floats([0, y]), (150, 140, 140))
+    elif kind == "yield":
+        sheet.fill(_triangle(0, False), red)
+        sheet.fill(_triangle(rng.uniform(0.34, 0.48), False), white)
+        if rng.random() < 0.5:
+            sheet.text("YIELD", (0, -0.42, 0.62, 0.2), red, 0.2)
+    elif kind == "no_entry":
+        if rng.random() < 0.35:
+            sheet.fill(_panel(1, 1), white)
+            sheet.fill(_disc(0.92), red)
+        else:
+            sheet.fill(_disc(1), white)
+            sheet.fill(_disc(0.96), red)
+        sheet.fill(_panel(0.7, 0.15, corner=0.02), white)
+    elif kind in ("speed_limit", "no_vehicles"):
+        sheet.fill(_disc(1), red)
+        sheet.fill(_disc(rng.uniform(0.72, 0.8)), white)
+        if kind == "speed_limit":
+            sheet.text(str(rng.choice(["30", "50", "60", "70", "80"])), (0, 0, 1.0, 0.78), black, 0.17)
+    elif kind == "speed_limit_us":
+        sheet.fill(_panel(0.78, 1), white)
+        sheet.fill(_panel(0.72, 0.94), black)
+        sheet.fill(_panel(0.69, 0.91), white)
+        sheet.text("SPEED", (0, -0.64, 0.98, 0.26), black, 0.2)
+        sheet.text("LIMIT", (0, -0.24, 0.8, 0.26), black, 0.2)
+        sheet.text(str(rng.choice(["25", "35", "55"])), (0, 0.42, 0.9, 0.74), black, 0.18)
+    elif kind in ("priority", "warning_diamond", "construction"):
+        diamond = floats([(0, -1), (1, 0), (0, 1), (-1, 0)])
+        if kind == "priority":
+            sheet.fill(diamond, white)
+            sheet.fill(diamond * np.float32(0.7), vary(YELLOW))
+        else:
+            sheet.fill(diamond, vary(YELLOW) if kind == "warning_diamond" else vary((236, 116, 24)))
+            for inset, colour in (
+                (0.93, black),
+                (0.88, tuple(sheet.rgb[sheet.side // 2, sheet.side // 2].tolist())),
+            ):
+                sheet.fill(diamond * np.float32(inset), colour)
+            sheet.fill(_ARROW * np.float32(0.75), black)
+    elif kind == "warning_triangle":
+        sheet.fill(_triangle(0, True), red)
+        sheet.fill(_triangle(rng.uniform(0.3, 0.4), True), white)
+        sheet.fill(_panel(0.07, 0.24, 0.2, 0.02), black)
+        sheet.fill(_disc(0.08) + floats([0, 0.58]), black)
+    elif kind == "parking":
+        sheet.fill(_panel(1, 1, corner=0.12), white)
+        sheet.fill(_panel(0.95, 0.95, corner=0.1), vary(BLUE))
+        sheet.text("P", (0, 0, 0.78, 1.3), white, 0.19)
+    elif kind == "arrow":
+        sheet.fill(_disc(1), white)
+        sheet.fill(_disc(0.95), vary(BLUE))
+        turn = np.deg2rad(rng.choice([0, 90, -90, 135, -135]))
+        spin = floats([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        sheet.fill(_ARROW @ spin.T, white)
+    elif kind in ("no_parking", "no_turn"):
+        sheet.fill(_disc(1), red)
+        sheet.fill(_disc(0.8), vary(BLUE) if kind == "no_parking" else white)
+        if kind == "no_turn":
+            sheet.fill(_ARROW @ floats([[0, -1], [1, 0]]), black)
+        sheet.stroke([(-0.62, -0.62), (0.62, 0.62)], 0.18, red)
+    elif kind in ("wrong_way", "red_board"):
+        tall = 0.55 if kind == "wrong_way" else rng.uniform(0.35, 1.0)
+        sheet.fill(_panel(1, tall), white)
+        sheet.fill(_panel(0.95, tall - 0.05), red)
+        if kind == "wrong_way":
+            sheet.text("WRONG", (0, -0.23, 1.5, 0.34), white, 0.2)
+            sheet.text("WAY", (0, 0.23, 1.0, 0.34), white, 0.2)
+        else:
+            word = str(rng.choice(["SALE", "OPEN", "BUS", "COLA", "BANK"]))
+            sheet.text(word, (0, 0, 1.5, min(tall, 0.6)), white, 0.18)
+    elif kind == "one_way":
+        sheet.fill(_panel(1, 0.36), black)
+        sheet.fill((_ARROW @ floats([[0, -1], [1, 0]])) * floats([1.5, 0.7]), white)
+    elif kind == "street_name":
+        sheet.fill(_panel(1, 0.2, corner=0.03), white)
+        sheet.fill(_panel(0.98, 0.18, corner=0.03), vary(GREEN if rng.random() < 0.6 else BLUE))
+        sheet.text(str(rng.choice(["MAIN ST", "PARK RD", "MILL LN"])), (0, 0, 1.6, 0.22), white, 0.17)
+    elif kind == "red_disc":
+        sheet.fill(_disc(1), vary((204, 28, 34), 22))
+        if rng.random() < 0.5:
+            sheet.fill(_disc(0.72), white)
+            sheet.fill(_disc(0.48), red)
+        else:
+            sheet.text(str(rng.choice(["COLA", "BUS", "UP", "GO"])), (0, 0, 1.4, 0.5), white, 0.18)
+    elif kind == "traffic_light":
+        sheet.fill(_panel(0.38, 1, corner=0.1), vary((40, 42, 40), 20))
+        lit = int(rng.integers(3))
+        for i, (y, colour) in enumerate(((-0.62, (255, 40, 30)), (0, (255, 190, 40)), (0.62, (60, 240, 130)))):
+            off: Colour = (colour[0] // 5, colour[1] // 5, colour[2] // 5)
+            sheet.fill(_disc(0.26) + floats([0, y]), colour if i == lit else off)
+    else:
+        raise ValueError(f"no such sign: {kind!r}")
+    return sheet.levels()
+
+
+def place(
+    canvas: Pixels,
+    levels: Face,
+    quad: Floats,
+    gain: npt.NDArray[np.float32],
+    haze: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Lay a face into a picture, in place.
+
+    Args:
+        canvas: (H, W, C) uint8; with C = 4, premultiplied RGBA.
+        levels: the face.
+        quad: (4, 2) where its corners go, in px: top left, top right, bottom right, bottom left.
+        gain: (3,) factor for each colour channel.
+        haze: (3,) colour that is added where the face is opaque, or None.
+    """
+    height, width = canvas.shape[:2]
+    x0, y0 = np.maximum(np.floor(quad.min(axis=0)), 0).astype(int).tolist()
+    x1, y1 = np.minimum(np.ceil(quad.max(axis=0)) + 1, (width, height)).astype(int).tolist()
+    if x1 <= x0 or y1 <= y0:
+        return
+    edge = max(float(np.hypot(*(quad[1] - quad[0]))), float(np.hypot(*(quad[3] - quad[0]))))
+    level = next((lv for lv in reversed(levels) if lv.shape[0] >= edge), levels[0])
+    side = level.shape[0]
+    # Pixel centres lie at halves: without the half, small signs shift up and to the left.
+    corners = floats([(0, 0), (side, 0), (side, side), (0, side)]) - np.float32(0.5)
+    to = cv2.getPerspectiveTransform(corners, (quad - floats([x0 + 0.5, y0 + 0.5])).astype(np.float32))
+    laid = cv2.warpPerspective(level, to, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    colours = np.zeros((canvas.shape[2], 4), np.float32)
+    colours[[0, 1, 2], [0, 1, 2]] = gain
+    if haze is not None:
+        colours[:3, 3] = haze / 255
+    if canvas.shape[2] == 4:
+        colours[3, 3] = 1
+    rest = cv2.merge([255 - laid[:, :, 3]] * canvas.shape[2])
+    part = canvas[y0:y1, x0:x1]
+    part[:] = cv2.add(cv2.multiply(part, rest, scale=1 / 255), cv2.transform(laid, colours))

@@ -1,0 +1,78 @@
+"""The source `folder`: every picture of a folder, one after the other."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from bittern import pictures
+from bittern.errors import ConfigurationError, PictureError
+from bittern.frames import Frame, Source
+
+_log = logging.getLogger("bittern")
+
+
+class FolderSource(Source):
+    """The picture files below a folder, sorted by path; not live: every picture is given.
+
+    A picture that cannot be read is named in one warning, counted in `skipped`, and leaves a gap in the
+    numbers.
+
+    Attributes:
+        skipped: how many pictures could not be read so far.
+
+    Raises:
+        ConfigurationError: there is no such folder, or no picture in it.
+    """
+
+    live = False
+
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        """Options of the URI; `fps` spaces the pictures on the recorded clock, in pictures a second."""
+
+        fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+
+    def __init__(self, address: str, options: Options) -> None:
+        folder = Path(address)
+        if not address or not folder.is_dir():
+            raise ConfigurationError(f"source folder: expected the path of a folder, got {address!r}")
+        self.name = str(folder)
+        self.skipped = 0
+        self._fps = options.fps
+        self._paths = pictures.find(folder)
+        if not self._paths:
+            expected = ", ".join(sorted(pictures.SUFFIXES))
+            raise ConfigurationError(f"{folder}: no picture in this folder: expected files ending in {expected}")
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        """The next picture that can be read; None after the last one, and once closed.
+
+        `time_ns` is the moment of reading: a picture file does not say reliably when it was taken.
+        """
+        while self._next < len(self._paths):
+            number = self._next
+            self._next += 1
+            try:
+                pixels = pictures.decode(self._paths[number])
+            except PictureError as error:
+                self.skipped += 1
+                _log.warning("skipped: %s", error)
+                continue
+            return Frame(
+                pixels=pixels,
+                order="BGR",
+                monotonic_ns=round(number * 1e9 / self._fps),
+                time_ns=time.time_ns(),
+                number=number,
+                source=self.name,
+            )
+        return None
+
+    def close(self) -> None:
+        """End the iteration."""
+        self._next = len(self._paths)

@@ -1,0 +1,319 @@
+"""The source `picamera`: a Raspberry Pi camera through picamera2 and libcamera."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from concurrent.futures import CancelledError
+from typing import Annotated, Any, Literal
+
+import cv2
+import msgspec
+
+from bittern.errors import ConfigurationError, SourceError
+from bittern.frames import Frame, Source, wall_clock_of
+from bittern.sources import parse_size
+from bittern.sources.devices import held_by
+from bittern.sources.pixel_formats import KNOWN_FORMATS, to_pixels
+
+_log = logging.getLogger("bittern")
+_FORMAT = "RGB888"  # arrays in B, G, R order, as OpenCV has them: see pixel_formats
+_DEVICES = ("/dev/media*", "/dev/video*")
+
+
+class PicameraSource(Source):
+    """A camera of libcamera; live: the newest frame, old ones are dropped.
+
+    Attributes:
+        pixel_format: what libcamera gives, which need not be what was asked for.
+        size: width and height that libcamera gives, in pixels.
+
+    Raises:
+        SourceError: exit code 2 when picamera2 or the camera is absent, or the camera is busy or gives a
+            format that is not known here.
+        ConfigurationError: an option that this camera cannot follow.
+    """
+
+    live = True
+
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        """Options of the URI.
+
+        `size` in pixels; `fps` in frames a second; `rotation` in degrees; `camera` counts from 0 as
+        `rpicam-hello --list-cameras` does; `lens_position` in dioptres (1 / metres) fixes the focus, which is
+        otherwise continuous autofocus where the camera has it.
+        """
+
+        size: str = "640x480"
+        fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 15.0
+        rotation: Literal[0, 180] = 0
+        camera: Annotated[int, msgspec.Meta(ge=0)] = 0
+        lens_position: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+
+    def __init__(self, address: str, options: Options) -> None:
+        if address:
+            raise ConfigurationError(
+                f"source picamera:{address}: expected no address; a camera's number is an option: picamera:?camera=1"
+            )
+        asked = parse_size(options.size)
+        self.name = f"picamera:{options.camera}"
+        self._last_stamp = 0
+        self._first_sequence: int | None = None
+        self._count = 0
+        self._due = 0.0
+        self._camera: Any = None
+        libcamera, picamera2 = _import_picamera2(self.name)
+        self._camera = _open(picamera2.Picamera2, options.camera, self.name)
+        try:
+            self._configure(libcamera, asked, options)
+            self._camera.start()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, RuntimeError):  # what libcamera's binding and picamera2 raise
+                raise SourceError(f"{self.name}: the camera does not start: {_reason(error)}", exit_code=2) from None
+            raise
+
+    def _configure(self, libcamera: Any, asked: tuple[int, int], options: Options) -> None:
+        camera = self._camera
+        transform = libcamera.Transform(hflip=options.rotation // 180, vflip=options.rotation // 180)
+        controls = self._controls(libcamera, camera.camera_controls, options)
+        # A small picture may otherwise be cut from the middle of the sensor.
+        mode = _full_view(camera, asked)
+        camera.configure(
+            camera.create_video_configuration(
+                main={"format": _FORMAT, "size": asked},
+                raw=None,  # no stream that nobody reads; libcamera's virtual camera has none at all
+                transform=transform,
+                colour_space=libcamera.ColorSpace.Smpte170m(),  # what pixel_formats converts, were it YUV
+                buffer_count=4,
+                queue=False,  # a frame taken after the call, not one that waits in picamera2
+                controls=controls,
+                **({"sensor": mode} if mode else {}),
+            )
+        )
+        # libcamera adjusts without a word what it cannot do.
+        given = camera.camera_configuration()
+        self.pixel_format = str(given["main"]["format"])
+        self.size = (int(given["main"]["size"][0]), int(given["main"]["size"][1]))
+        self._turn = bool(given["transform"] != transform)
+        if self.pixel_format not in KNOWN_FORMATS:
+            raise SourceError(
+                f"{self.name}: libcamera gives pixel format {self.pixel_format} instead of {_FORMAT}: "
+                f"expected one of {', '.join(KNOWN_FORMATS)}",
+                exit_code=2,
+            )
+        if (self.pixel_format, self.size) != (_FORMAT, asked):
+            _log.warning(
+                "%s: asked for %s %dx%d, libcamera gives %s %dx%d: converted",
+                *(self.name, _FORMAT, *asked, self.pixel_format, *self.size),
+            )
+        sensor = given.get("sensor")
+        if mode and sensor and tuple(sensor["output_size"]) != tuple(mode["output_size"]):
+            _log.warning(
+                "%s: asked for the sensor mode %s (full view), libcamera takes %s: the view may be cropped",
+                *(self.name, mode["output_size"], sensor["output_size"]),
+            )
+
+    def _controls(self, libcamera: Any, advertised: dict[str, Any], options: Options) -> dict[str, Any]:
+        controls: dict[str, Any] = {}
+        # picamera2 refuses controls that a camera does not have. Without this one `read` spaces the frames.
+        self._spacing = 0.0 if "FrameDurationLimits" in advertised else 1.0 / options.fps
+        if not self._spacing:
+            period_us = round(1e6 / options.fps)
+            controls["FrameDurationLimits"] = (period_us, period_us)
+        modes = libcamera.controls.AfModeEnum
+        if options.lens_position is not None:
+            if "LensPosition" not in advertised or "AfMode" not in advertised:
+                raise ConfigurationError(
+                    f"{self.name}: lens_position={options.lens_position:g}: this camera's focus cannot "
+                    "be set; leave the option out"
+                )
+            controls["AfMode"] = modes.Manual
+            controls["LensPosition"] = options.lens_position
+        elif "AfMode" in advertised:
+            controls["AfMode"] = modes.Continuous  # off by default
+        return controls
+
+    def read(self) -> Frame | None:
+        """The next frame that is newer than the last one; None once closed.
+
+        `monotonic_ns` is libcamera's SensorTimestamp where there is one. `number` is libcamera's count of
+        requests, which goes on while nobody reads.
+
+        Raises:
+            SourceError: no new frame within `timeout_s`, or a frame that does not fit the configuration.
+        """
+        deadline = time.monotonic() + self.timeout_s
+        while (camera := self._camera) is not None:
+            if self._spacing:
+                time.sleep(max(0.0, self._due - time.monotonic()))
+                self._due = time.monotonic() + self._spacing
+            try:
+                request = self._next_request(camera, deadline)
+                if request is None:
+                    break
+                try:
+                    frame = self._frame_of(request)
+                finally:
+                    request.release()  # an unreleased request is a buffer less: the fourth stops the stream
+            except RuntimeError as error:
+                raise SourceError(f"{self.name}: the frame cannot be read: {_reason(error)}") from None
+            if frame is not None:
+                return frame
+            if time.monotonic() > deadline:
+                raise SourceError(f"{self.name}: the camera gave the same frame for {self.timeout_s:g} s: it hangs")
+        return None
+
+    def _next_request(self, camera: Any, deadline: float) -> Any:
+        """A completed request, or None when the source was closed meanwhile."""
+        job = camera.capture_request(wait=False)
+        try:
+            return camera.wait(job, timeout=max(0.0, deadline - time.monotonic()))
+        except CancelledError:
+            return None
+        except TimeoutError:
+            pass
+        # Left alone, the job would take the next buffer and never give it back: four time-outs, and the stream
+        # stands for good. Hence not `capture_request(wait=seconds)`, which keeps the job to itself.
+        camera.cancel_all_and_flush()
+        try:
+            return camera.wait(job, timeout=1.0)  # it was just being completed
+        except (CancelledError, TimeoutError):
+            pass
+        if self._camera is None:
+            return None
+        raise SourceError(
+            f"{self.name}: no new frame within {self.timeout_s:g} s: the camera hangs or came loose; "
+            "check the cable, and `dmesg`"
+        )
+
+    def _frame_of(self, request: Any) -> Frame | None:
+        """The frame in a completed request, or None if it is no newer than the last one."""
+        metadata = request.get_metadata()
+        stamp = metadata.get("SensorTimestamp")
+        if stamp is not None:
+            if stamp <= self._last_stamp:
+                return None
+            self._last_stamp = stamp
+        monotonic_ns = time.monotonic_ns() if stamp is None else on_monotonic_clock(stamp)
+        pixels, order = to_pixels(request.make_array("main"), self.pixel_format, self.size)
+        if self._turn:
+            pixels = cv2.rotate(pixels, cv2.ROTATE_180)
+        return Frame(
+            pixels=pixels,
+            order=order,
+            monotonic_ns=monotonic_ns,
+            time_ns=wall_clock_of(monotonic_ns),
+            number=self._number(request),
+            source=self.name,
+        )
+
+    def _number(self, request: Any) -> int:
+        sequence = getattr(request.request, "sequence", None)
+        if sequence is None:
+            self._count += 1
+            return self._count - 1
+        if self._first_sequence is None:
+            self._first_sequence = sequence
+        return int(sequence) - self._first_sequence
+
+    def close(self) -> None:
+        """Stop the camera and give it back; a `read` that waits in another thread ends."""
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            camera.cancel_all_and_flush()  # ends the wait of that `read`
+            camera.close()  # stops it first
+
+
+def on_monotonic_clock(stamp_ns: int) -> int:
+    """libcamera's SensorTimestamp (ns) as a moment of the monotonic clock (ns), never in the future.
+
+    libcamera documents CLOCK_BOOTTIME; the kernel's V4L2 buffers, from which its pipelines fill it in, carry
+    CLOCK_MONOTONIC. The two differ by the time that the machine was suspended, and a picture is not taken in
+    the future: that tells them apart. A stamp of neither clock counts as "now".
+    """
+    now = time.monotonic_ns()
+    if stamp_ns > now:
+        stamp_ns -= time.clock_gettime_ns(time.CLOCK_BOOTTIME) - now
+    return stamp_ns if 0 < stamp_ns <= now else now
+
+
+def _import_picamera2(name: str) -> tuple[Any, Any]:
+    os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # read by libcamera when it is loaded
+    # Its errors come to the user as our own line.
+    logging.getLogger("picamera2").addHandler(logging.NullHandler())
+    try:
+        import libcamera
+
+        import picamera2
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            f"{name}: Python has no module {error.name}: apt install python3-picamera2 "
+            "--no-install-recommends; make a virtual environment with --system-site-packages to see it",
+            exit_code=2,
+        ) from None
+    except (ImportError, ValueError) as error:  # ValueError: "numpy.dtype size changed"
+        raise SourceError(
+            f"{name}: picamera2 does not load: {' '.join(str(error).split())}; a virtual environment on a "
+            "Raspberry Pi must not bring its own numpy or OpenCV",
+            exit_code=2,
+        ) from None
+    return libcamera, picamera2
+
+
+def _open(picamera2_class: Any, number: int, name: str) -> Any:
+    try:
+        found = picamera2_class.global_camera_info()
+        if not found:
+            raise SourceError(
+                f"{name}: no camera found: check the ribbon cable, then `rpicam-hello --list-cameras`",
+                exit_code=2,
+            )
+        if number >= len(found):
+            models = ", ".join(f"{i} ({info.get('Model', '?')})" for i, info in enumerate(found))
+            raise SourceError(
+                f"{name}: no camera {number}: there is {models}; see `rpicam-hello --list-cameras`",
+                exit_code=2,
+            )
+        return picamera2_class(number)
+    except RuntimeError as error:
+        reason = _reason(error)
+        if "busy" in reason.lower():
+            raise SourceError(f"{name}: the camera is busy: {held_by(*_DEVICES)}", exit_code=2) from None
+        raise SourceError(
+            f"{name}: the camera does not open: {reason}; see `rpicam-hello --list-cameras`", exit_code=2
+        ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong first: picamera2 wraps libcamera's errors in its own, which say less."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _full_view(camera: Any, asked: tuple[int, int]) -> dict[str, Any] | None:
+    """The sensor mode with the full field of view that costs least, as `sensor` of a configuration.
+
+    Of the modes whose `crop_limits` (x, y, width, height on the sensor) cover the most, the smallest that is
+    not smaller than the picture, else the largest; of equal sizes the one with more bits. None for a camera
+    without sensor modes (USB, virtual), which picamera2 tells by the colour filter.
+    """
+    if "ColorFilterArrangement" not in camera.camera_properties:
+        return None
+    modes = [mode for mode in camera.sensor_modes if {"size", "bit_depth", "crop_limits"} <= mode.keys()]
+    if not modes:
+        return None
+
+    def seen(mode: dict[str, Any]) -> int:
+        return int(mode["crop_limits"][2] * mode["crop_limits"][3])
+
+    widest = max(map(seen, modes))
+    full = [mode for mode in modes if seen(mode) == widest]
+    enough = [mode for mode in full if mode["size"][0] >= asked[0] and mode["size"][1] >= asked[1]]
+    if enough:
+        mode = min(enough, key=lambda mode: (mode["size"][0] * mode["size"][1], -mode["bit_depth"]))
+    else:
+        mode = max(full, key=lambda mode: (mode["size"][0] * mode["size"][1], mode["bit_depth"]))
+    return {"output_size": tuple(mode["size"]), "bit_depth": mode["bit_depth"]}

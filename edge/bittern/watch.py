@@ -1,0 +1,195 @@
+"""The loop: frame, classify, decide, event. The only place that knows sources, classifiers, decisions and sinks."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import NamedTuple
+
+from bittern import notify
+from bittern.classifier import Classifier, Result
+from bittern.config import DecisionConfig, WatchConfig
+from bittern.contract import Pixels
+from bittern.decision import Decision
+from bittern.errors import ConfigurationError
+from bittern.events import Event, rfc3339, uuid7
+from bittern.frames import Frame, Source
+from bittern.manifest import Head
+
+Sink = Callable[[Event], None]
+
+
+class Seen(NamedTuple):
+    """What the loop made of one frame with one model; the tensor is valid until the next frame."""
+
+    frame: Frame
+    classifier: Classifier
+    tensor: Pixels
+    results: list[Result]
+    alarm: bool
+
+
+class Summary(NamedTuple):
+    """What a loop did."""
+
+    frames: int
+    dropped: int
+    events: int
+    seconds: float
+
+
+class Stop:
+    """Set by SIGTERM and SIGINT; ends a wait for a frame at once, but never interrupts an event being written."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._waiting = False
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while the block runs."""
+        old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A block that a signal may break off."""
+        try:
+            self._waiting = True
+            if not self.asked:
+                yield
+        except _Stopped:
+            pass
+        finally:
+            self._waiting = False
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+        if self._waiting:
+            self._waiting = False
+            raise _Stopped
+
+
+class _Stopped(BaseException):
+    """Leaves a wait; caught by `Stop.waiting`."""
+
+
+def watch(
+    source: Source,
+    classifiers: Sequence[Classifier],
+    config: WatchConfig,
+    sink: Sink,
+    stop: Stop,
+    *,
+    frames: int | None = None,
+    observe: Callable[[Seen], None] = lambda _: None,
+) -> Summary:
+    """Watch until the source ends, `stop` is asked, or enough frames were classified.
+
+    Args:
+        source: where frames come from. It is not closed here.
+        classifiers: all of them see every frame.
+        config: frame-rate cap and decision.
+        sink: takes every event, in order.
+        stop: see `Stop`.
+        frames: how many to classify at most.
+        observe: called once a frame and model.
+
+    Raises:
+        ConfigurationError: the decision does not fit the model.
+        SourceError: the source was lost.
+    """
+    decisions = [_decisions(classifier, config.decision) for classifier in classifiers]
+    start = time.monotonic()
+    done = dropped = events = 0
+    last_number: int | None = None
+    while not stop.asked and (frames is None or done < frames):
+        due = time.monotonic() + 1 / config.fps
+        frame: Frame | None = None
+        with stop.waiting():
+            frame = source.read()
+        if frame is None or stop.asked:
+            break
+        if last_number is not None:
+            dropped += frame.number - last_number - 1
+        last_number = frame.number
+        for classifier, of_model in zip(classifiers, decisions, strict=True):
+            tensor = classifier.preprocess(frame.pixels, frame.order)
+            results = classifier.answer(classifier.invoke(tensor))
+            for (head, label), decision in of_model.items():
+                score = results[head].scores[label]
+                change = decision.update(score, frame.monotonic_ns)
+                if change is not None:
+                    sink(_event(f"alarm.{change}", frame, config, classifier, results[head].task, label, score))
+                    events += 1
+            observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in of_model.values())))
+        done += 1
+        if done == 1:
+            notify.notify(READY=1, STATUS=f"watching {config.name or frame.source}")
+        # Fed by progress, a frame and its inference, not by a timer.
+        notify.notify(WATCHDOG=1)
+        if source.live and (rest := due - time.monotonic()) > 0:
+            with stop.waiting():
+                time.sleep(rest)
+    notify.notify(STOPPING=1)
+    return Summary(done, dropped, events, time.monotonic() - start)
+
+
+def _decisions(classifier: Classifier, config: DecisionConfig) -> dict[tuple[int, str], Decision]:
+    made = {}
+    for number, head in enumerate(classifier.heads):
+        on, off = _thresholds(classifier, head, config)
+        for label in head.alarm:
+            made[number, label] = Decision(
+                on=on,
+                off=off,
+                votes=config.votes,
+                of=config.of,
+                cooldown_s=config.cooldown_s,
+                min_off_s=config.min_off_s,
+            )
+    if not made:
+        raise ConfigurationError(f"model {classifier.name!r} has no label that raises an alarm: nothing to watch for")
+    return made
+
+
+def _thresholds(classifier: Classifier, head: Head, config: DecisionConfig) -> tuple[float, float]:
+    if isinstance(config.threshold, str):
+        named = head.thresholds.get(config.threshold)
+        if named is None:
+            raise ConfigurationError(
+                f"decision.threshold: model {classifier.name!r} has no threshold {config.threshold!r}; "
+                f"it has {', '.join(head.thresholds)}, or give a score from 0 to 1"
+            )
+        on, off = named.on, named.off if config.off is None else config.off
+    else:
+        on = config.threshold
+        off = on / 2 if config.off is None else config.off
+    if off > on:
+        raise ConfigurationError(f"decision.off {off:g} is above the threshold {on:g} of model {classifier.name!r}")
+    return on, off
+
+
+def _event(
+    kind: str, frame: Frame, config: WatchConfig, classifier: Classifier, task: str, label: str, score: float
+) -> Event:
+    return Event(
+        id=uuid7(frame.time_ns),
+        type=kind,  # type: ignore[arg-type]
+        time=rfc3339(frame.time_ns),
+        monotonic_ns=frame.monotonic_ns,
+        source=config.name or frame.source,
+        model=classifier.name,
+        model_version=classifier.version,
+        task=task,
+        label=label,
+        score=round(score, 6),
+        frame=frame.number,
+    )

@@ -1,0 +1,68 @@
+"""The systemd unit: no line that systemd does not understand, and how much of the system it can reach."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNIT = Path(__file__).parents[2] / "edge/systemd/bittern@.service"
+# Keys of systemd 254; older ones ignore them, as the unit's comment says.
+SINCE_254 = ("RestartSteps", "RestartMaxDelaySec")
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="needs systemd-analyze (Debian: systemd)"
+)
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", *(str(argument) for argument in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def version() -> int:
+    match = re.match(r"systemd (\d+)", analyze("--version").stdout)
+    assert match
+    return int(match[1])
+
+
+def complaints(unit: str, folder: Path) -> list[str]:
+    """What `systemd-analyze verify` says; its exit code is 0 even for a key that does not exist."""
+    path = folder / UNIT.name
+    # It also looks whether the program is there.
+    path.write_text(re.sub(r"/opt/\S+/bittern ", f"{sys.executable} ", unit))
+    lines = analyze("verify", path).stderr.splitlines()
+    known = version() >= 254
+    return [line for line in lines if known or not any(f"Unknown key '{key}'" in line for key in SINCE_254)]
+
+
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    assert complaints(UNIT.read_text(), tmp_path) == []
+
+
+def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
+    unit = UNIT.read_text().replace("NoNewPrivileges=", "NoNewPriviliges=")
+    assert "NoNewPriviliges" in "".join(complaints(unit, tmp_path))
+
+
+def test_exposure_is_at_most_two() -> None:
+    """Of 10; a unit without hardening has 9.6. What is left is the network, the camera and /proc."""
+    result = analyze("security", "--offline=true", "--threshold=20", UNIT)
+    match = re.search(r"Overall exposure level for .*: ([\d.]+)", result.stdout)
+    assert match, result.stderr
+    assert float(match[1]) <= 2.0
+    assert result.returncode == 0
+
+
+def test_the_camera_stays_reachable() -> None:
+    unit = UNIT.read_text().splitlines()
+    assert "DevicePolicy=closed" in unit
+    for group in ("char-video4linux", "char-media", "char-dma_heap"):
+        assert f"DeviceAllow={group} rw" in unit
+    assert not any(line.startswith(("PrivateDevices=", "ProcSubset=")) for line in unit)
+    (families,) = [line for line in unit if line.startswith("RestrictAddressFamilies=")]
+    assert "AF_NETLINK" in families

@@ -1,0 +1,48 @@
+"""`bittern train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bittern.cli.common import host_command
+
+
+@host_command
+@click.command(epilog="Example: bittern train stop_sign --data ../shared/data --weights imagenet --out runs/stop_sign")
+@click.argument("task")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@click.option("--force", is_flag=True, help="Replace a run that is there.")
+def train(task: str, data: Path, weights: str, out: Path | None, seed: int, force: bool) -> None:
+    """Fine-tune MobileNetV2 on pictures, and leave a run.
+
+    TASK is the name of a shipped task, a .toml file, or "folders": then --data has a folder of pictures for each
+    label. Unreadable pictures are skipped and listed. Choices are made by grouped k-fold on train + val, then one fit
+    uses both.
+    """
+    from bittern_convert.quiet import quiet
+    from bittern_convert.screen import bar
+    from bittern_train import task as tasks
+
+    if task == "folders":
+        from bittern import dataset
+
+        names = sorted({item.label for item in dataset.read(data) if item.label})
+        chosen = tasks.from_folders(names, data.resolve().name.lower().replace(" ", "_"))
+    else:
+        chosen = tasks.load(task)
+    target = out or Path("runs") / chosen.name
+    log = target.parent / f"{target.name}.log"
+    with quiet(log) as console, bar(console) as progress:
+        from bittern_train import session
+
+        made = session.train(
+            chosen, data, target, weights=weights, seed=seed, replace=force,
+            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), progress=progress,
+        )  # fmt: skip
+    trained = ", ".join(f"{sum(of.values())} {kind}" for kind, of in made.pictures["trained_on"].items())
+    click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")

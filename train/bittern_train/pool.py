@@ -1,0 +1,274 @@
+"""The pictures of a task: gathered from its data sets, derived splits and groups, drawn pictures, augmented copies."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from bittern import contract, dataset, fileio, pictures, scene
+from bittern.contract import Pixels
+from bittern.dataset import Item
+from bittern.errors import ConfigurationError, PictureError
+from bittern_train import augment
+from bittern_train.task import Augment, Data, Task
+
+# Of the pictures of a folder without an index, this share becomes the test split.
+TEST_SHARE = 0.2
+# Two pictures whose 64-bit perceptual hashes differ in at most this many bits share a group.
+NEAR_BITS = 6
+
+Kind = Literal["photo", "street", "pasted"]
+# Rounds a seed to independent generators: one for every picture and copy, whatever else is drawn.
+_COPY, _STREET, _PASTE, _SPLIT = range(4)
+
+
+class Sample(NamedTuple):
+    """One picture of the pool.
+
+    Attributes:
+        item: where it is from; for a street drawn by our own code there is no file.
+        target: index of its label.
+        kind: a photograph, a drawn street, or a photograph with a drawn sign.
+        trains: whether it may be trained on.
+        chooses: whether it may be validated on (splits train and val, photographs).
+    """
+
+    item: Item
+    target: int
+    kind: Kind
+    trains: bool
+    chooses: bool
+
+
+def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]:
+    """The pictures that a task may train on and choose with.
+
+    Returns:
+        The pool, and every item that is trained on, chosen with or reported on: its label set, its one column "set"
+        the data set that it is from.
+
+    Raises:
+        ConfigurationError: data is missing, a label is unknown, a class has too few pictures.
+    """
+    pool: list[Sample] = []
+    everything: list[Item] = []
+    for data in task.data:
+        items = _select(data, dataset.read(root / data.path), root / data.path)
+        if not any(i.split for i in items):
+            items = _derive_splits(items, seed)
+        for item in items:
+            used = item.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
+            if not used and item.split not in data.report:
+                continue
+            label = item.label or data.label
+            if label not in task.labels:
+                raise ConfigurationError(
+                    f"{item.path}: label {label!r} is not one of the task's: {', '.join(task.labels)}"
+                )
+            note = item.columns.get("note", "")
+            own = item._replace(path=item.path.resolve(), label=label, columns={"set": data.path or root.name})
+            everything.append(own)
+            if used:
+                hidden = data.train_without_note is not None and data.train_without_note in note
+                target = task.labels.index(label)
+                pool.append(Sample(own, target, "photo", not hidden, item.split in dataset.CHOICE_SPLITS))
+    return pool, everything
+
+
+def check_classes(task: Task, pool: Sequence[Sample]) -> None:
+    """Raises ConfigurationError when a label has too few groups for the k-fold."""
+    for target, label in enumerate(task.labels):
+        groups = {s.item.group for s in pool if s.chooses and s.target == target}
+        if len(groups) < task.recipe.folds:
+            raise ConfigurationError(
+                f"label {label!r} has {len(groups)} distinct pictures in train + val, at least {task.recipe.folds} "
+                f"are needed for {task.recipe.folds} folds: add pictures, or lower recipe.folds"
+            )
+
+
+def add_drawn(task: Task, pool: list[Sample], seed: int) -> list[Sample]:
+    """The pool with the drawn pictures that the task asks for; a pasted one keeps its photograph's group."""
+    drawn = task.drawn
+    if drawn is None:
+        return pool
+    targets = [task.labels.index(drawn.without_sign), task.labels.index(drawn.with_sign)]
+    added = [
+        Sample(Item(Path(), f"drawn/street-{i}", drawn.with_sign, "extra", f"drawn-{i}", {}), targets[i % 2],
+               "street", True, False)
+        for i in range(drawn.streets)
+    ]  # fmt: skip
+    plain = [s for s in pool if s.target == targets[0] and s.trains]
+    order = np.random.default_rng([seed, _PASTE]).permutation(len(plain))[: drawn.pasted]
+    added += [plain[i]._replace(target=targets[1], kind="pasted", chooses=False) for i in order]
+    return pool + added
+
+
+def readable(
+    pool: Sequence[Sample], progress: Callable[[Iterator[Pixels | str]], Iterator[Pixels | str]]
+) -> tuple[list[Sample], list[Pixels], list[str]]:
+    """Decode the pool once.
+
+    Returns:
+        The samples that can be read, their centred squares ((S, S, 3) uint8 BGR, at most twice the side that
+        augmentation works on), and a line for each file that was skipped.
+    """
+    kept: list[Sample] = []
+    squares: list[Pixels] = []
+    skipped: list[str] = []
+    with ThreadPoolExecutor() as threads:
+        for sample, got in zip(pool, progress(threads.map(_square, pool)), strict=True):
+            if isinstance(got, str):
+                skipped.append(got)
+            else:
+                kept.append(sample)
+                squares.append(got)
+    return kept, squares, sorted(set(skipped))
+
+
+def _square(sample: Sample) -> Pixels | str:
+    if sample.kind == "street":
+        return np.empty((0, 0, 3), np.uint8)
+    try:
+        square = contract.center_square(pictures.decode(sample.item.path))
+    except (PictureError, ConfigurationError) as error:
+        return str(error)
+    # Keeps memory small; the factor is whole, so the contract's resize gives the same from here.
+    return square.copy()
+
+
+def frame(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:
+    """The unaltered picture of a sample, (S, S, 3) uint8 BGR; drawn things are drawn anew for every copy."""
+    if sample.kind == "photo":
+        return square
+    assert task.drawn is not None
+    stop = sample.target == task.labels.index(task.drawn.with_sign)
+    rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
+    if sample.kind == "street":
+        return np.ascontiguousarray(scene.random_view(rng, stop=stop)[:, :, ::-1])
+    return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=True)[:, :, ::-1])
+
+
+def copies(
+    task: Task, samples: Sequence[Sample], squares: Sequence[Pixels], seed: int, numbers: Sequence[int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Every sample's copies of the given numbers, through the contract: (copies, size, size, 3) uint8 RGB each.
+
+    Copy 0 is the picture itself; the others are altered. The same seed gives the same copies.
+    """
+
+    def one(at: int) -> npt.NDArray[np.uint8]:
+        made = [copy(task, samples[at], squares[at], seed, number) for number in numbers]
+        return np.concatenate([contract.preprocess(m) for m in made])
+
+    with ThreadPoolExecutor() as threads:
+        yield from threads.map(one, range(len(samples)))
+
+
+def copy(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:
+    """One copy of a sample, before the contract: (S, S, 3) uint8 BGR."""
+    picture = frame(task, sample, square, seed, number)
+    if number == 0:
+        return picture
+    how: Augment = task.augment
+    rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
+    drawn = task.drawn
+    if (
+        drawn is not None
+        and sample.kind == "photo"
+        and task.labels[sample.target] == drawn.without_sign
+        and rng.random() < how.other_signs
+    ):
+        picture = np.ascontiguousarray(scene.paste_sign(rng, picture[:, :, ::-1], stop=False)[:, :, ::-1])
+    return augment.alter(rng, picture, how)
+
+
+def _stable(sample: Sample) -> int:
+    # A number of the picture's own, so that adding pictures does not change the copies of the others.
+    text = f"{sample.kind}:{sample.item.name}:{sample.item.group}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def _select(data: Data, items: list[Item], where: Path) -> list[Item]:
+    for key in data.where:
+        if key not in items[0].columns:
+            raise ConfigurationError(f"{where}: the index has no column {key!r}, which the task selects by")
+    chosen = [i for i in items if all(i.columns[k] == v for k, v in data.where.items())]
+    if not chosen:
+        raise ConfigurationError(f"{where}: no picture has {data.where}")
+    return chosen
+
+
+def _derive_splits(items: list[Item], seed: int) -> list[Item]:
+    """Groups of near-duplicates, and a seeded split train / test that no group crosses, label by label."""
+    groups = _near_duplicates(items)
+    by_label: dict[str, dict[int, list[int]]] = {}
+    for at, (item, group) in enumerate(zip(items, groups, strict=True)):
+        by_label.setdefault(item.label or "", {}).setdefault(group, []).append(at)
+    in_test: set[int] = set()
+    seen: set[int] = set()
+    for label in sorted(by_label):
+        of_label = by_label[label]
+        free = [g for g in sorted(of_label) if g not in seen]  # a group with two labels keeps its first side
+        seen.update(free)
+        order = np.random.default_rng([seed, _SPLIT, len(seen)]).permutation(len(free))
+        wanted = TEST_SHARE * sum(len(of_label[g]) for g in free)
+        taken = 0
+        for i in order:
+            size = len(of_label[free[i]])
+            if taken + size / 2 > wanted:
+                break
+            in_test.add(free[i])
+            taken += size
+    return [
+        i._replace(split="test" if g in in_test else "train", group=f"g{g:05d}")
+        for i, g in zip(items, groups, strict=True)
+    ]
+
+
+def _near_duplicates(items: Sequence[Item]) -> list[int]:
+    import imagehash
+    from PIL import Image
+
+    bits: list[npt.NDArray[np.bool_] | None] = []
+    for item in items:
+        try:
+            bgr = pictures.decode(item.path)
+        except PictureError:
+            bits.append(None)
+            continue
+        bits.append(imagehash.phash(Image.fromarray(bgr[:, :, ::-1])).hash.ravel())
+    parent = list(range(len(items)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    there = [i for i, b in enumerate(bits) if b is not None]
+    table = np.array([bits[i] for i in there], np.float32).reshape(len(there), -1) * 2 - 1
+    for row, i in enumerate(there):
+        # of ±1 vectors the product is 64 - 2 * (bits that differ)
+        near = np.flatnonzero(table[row + 1 :] @ table[row] >= 64 - 2 * NEAR_BITS)
+        for other in near:
+            parent[root(there[row + 1 + other])] = root(i)
+    return [root(i) for i in range(len(items))]
+
+
+def write_index(file: Path, items: Sequence[Item], root: Path) -> None:
+    """Write the index that a run really used, with paths relative to the folder of its data."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "label", "split", "group", "set"])
+    for item in items:
+        name = item.path.relative_to(root.resolve()).as_posix()
+        writer.writerow([name, item.label, item.split, item.group, item.columns["set"]])
+    fileio.write(file, text.getvalue().encode())

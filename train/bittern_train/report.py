@@ -1,0 +1,63 @@
+"""Pictures of a run: learning curves of the folds, and the out-of-fold confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bittern import fileio
+from bittern_train.training import Choice
+
+
+def curves(file: Path, choices: Sequence[Choice]) -> None:
+    """Validation loss and accuracy over the epochs: one line a fold, one colour a candidate."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for number, choice in enumerate(choices):
+        colour = f"C{number % 10}"
+        for k, fold in enumerate(choice.folds):
+            epochs = [row["epoch"] for row in fold.history]
+            label = f"rate {choice.candidate.rate:g}" if k == 0 else None
+            for axis, key in zip(axes, ("val_loss", "val_accuracy"), strict=True):
+                values = [row[key] for row in fold.history]
+                # Epoch 0 is the head alone; a candidate that trains no more is that one point.
+                axis.plot(epochs, values, color=colour, alpha=0.8, marker="o", markersize=3, label=label)
+                axis.plot(fold.best, values[fold.best], marker="o", color=colour, markersize=8, fillstyle="none")
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy, classes weighed alike", title="validation, by fold")
+    axes[1].set(xlabel="epoch", ylabel="accuracy", title="ring: the epoch that was kept")
+    axes[0].legend()
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    _save(figure, file)
+
+
+def confusion(
+    file: Path, labels: Sequence[str], targets: npt.NDArray[np.int64], answers: npt.NDArray[np.int64]
+) -> None:
+    """Out-of-fold confusion matrix: counts, coloured by the share of the true label."""
+    counts = np.zeros((len(labels), len(labels)), int)
+    np.add.at(counts, (targets, answers), 1)
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    side = max(4.0, 1.2 * len(labels) + 1.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        axis.text(
+            column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black"
+        )
+    axis.set_xticks(range(len(labels)), labels)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.set(xlabel="answered", ylabel="true", title=f"out of fold, n = {counts.sum()}")
+    _save(figure, file)
+
+
+def _save(figure: Figure, file: Path) -> None:
+    FigureCanvasAgg(figure)
+    with fileio.atomic(file) as opened:
+        figure.savefig(opened, format="png", dpi=110)

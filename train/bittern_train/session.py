@@ -1,0 +1,220 @@
+"""One training session: from a task and a folder of pictures to a finished run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from bittern import dataset, evaluation, fileio
+from bittern.contract import Pixels
+from bittern.errors import ConfigurationError
+from bittern_convert import run
+from bittern_convert.run import Run
+from bittern_train import pool as pools
+from bittern_train import report, thresholds, training
+from bittern_train.network import Network, features
+from bittern_train.pool import Sample
+from bittern_train.task import Task
+from bittern_train.training import Cache, Choice
+
+# Conversion's gate needs a thousand pictures, and calibration takes at most a third of the photographs: what is missing
+# is filled with copies, and so many of them are there in any case.
+GATE_PICTURES = 1000
+GATE_COPIES = 200
+
+# (what, done, of)
+Progress = Callable[[str, int, int], None]
+
+
+def train(
+    task: Task,
+    root: Path,
+    out: Path,
+    *,
+    weights: str,
+    seed: int,
+    replace: bool,
+    say: Callable[[str], None],
+    progress: Progress,
+) -> Run:
+    """Train and write a run, whole or not at all.
+
+    Args:
+        task: what to learn.
+        root: folder that the task's data sets are below.
+        out: folder of the run.
+        weights: "imagenet", "none" or a file.
+        seed: of everything random.
+        replace: whether `out` may be there already.
+        say: takes lines for the user.
+        progress: takes how far each step is.
+
+    Raises:
+        ConfigurationError: data, labels, weights or recipe do not fit.
+    """
+    import tensorflow as tf
+
+    start = time.monotonic()
+    if out.exists() and not replace:
+        raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
+    tf.config.experimental.enable_op_determinism()
+    network = Network(weights, task.recipe.cut)
+    pool, everything = pools.gather(task, root, seed)
+    pool = pools.add_drawn(task, pool, seed)
+
+    def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:
+        for done, one in enumerate(decoded):
+            yield one
+            progress("read pictures", done + 1, len(pool))
+
+    wanted = len(pool)
+    pool, squares, skipped = pools.readable(pool, counted)
+    for line in skipped:
+        say(f"skipped {line}")
+    pools.check_classes(task, pool)
+    copies = task.augment.copies
+    cached = features(
+        network.body,
+        pools.copies(task, pool, squares, seed, range(copies)),
+        (len(pool), copies),
+        lambda done: progress(f"features of {copies} copies", done, len(pool)),
+    )
+    cache = Cache(cached, np.array([s.target for s in pool], np.int64))
+    choices = training.cross_validate(task, network, pool, cache, seed, progress)
+    best = choices[0]
+    for choice in choices:
+        say(_line(choice, pool))
+    model, final = training.fit(
+        task, network, pool, cache, best, seed, lambda done, of: progress("final fit", done, of)
+    )
+    chosen = [s for s in pool if s.chooses]
+    targets = np.array([s.target for s in chosen], np.int64)
+    with fileio.atomic_folder(out, replace=replace) as new:
+        model.save(new / run.MODEL)
+        pools.write_index(new / run.INDEX, everything, root)
+        _write_copies(new / run.COPIES, task, pool, squares, seed)
+        history = {
+            "candidates": [
+                {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
+            ],
+            "final": final.history,
+        }
+        (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
+        report.curves(new / "curves.png", choices)
+        report.confusion(new / "confusion.png", task.labels, targets, best.scores.argmax(1))
+        made = Run(
+            id=out.name,
+            task=msgspec.to_builtins(task),
+            data=str(root.resolve()),
+            data_sha256=dataset.digest(everything),
+            weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
+            seed=seed,
+            thresholds=_thresholds(task, best, targets),
+            metrics=_metrics(task, best, chosen, targets),
+            choice={
+                "rate": best.candidate.rate,
+                "epochs": best.epochs,
+                "loss": best.loss,
+                "others": [{"rate": c.candidate.rate, "loss": c.loss} for c in choices[1:]],
+            },
+            pictures=_counts(task, pool, wanted),
+            skipped=skipped,
+            versions={
+                "python": platform.python_version(),
+                **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
+            },
+            revision=_revision(),
+            seconds=round(time.monotonic() - start, 1),
+        )
+        # Last: a run is finished when this file is there.
+        (new / run.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1))
+    return made
+
+
+def _line(choice: Choice, pool: list[Sample]) -> str:
+    targets = np.array([s.target for s in pool if s.chooses])
+    right = int((choice.scores.argmax(1) == targets).sum())
+    low, high = evaluation.wilson(right, len(targets))
+    return (
+        f"rate {choice.candidate.rate:g}: out of fold {right} of {len(targets)} right (95 % {low:.1%} to {high:.1%}), "
+        f"loss {choice.loss:.4f}, best after {choice.epochs} epochs"
+    )
+
+
+def _write_copies(file: Path, task: Task, pool: list[Sample], squares: list[Pixels], seed: int) -> None:
+    photos = sum(s.kind == "photo" for s in pool)
+    wanted = max(GATE_COPIES, GATE_PICTURES - 2 * photos // 3 + len(task.labels))
+    # Numbers of their own: copies that no epoch has seen.
+    rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
+    chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]
+    samples = [pool[i] for i in chosen for _ in rounds]
+    made = pools.copies(task, [pool[i] for i in chosen], [squares[i] for i in chosen], seed, list(rounds))
+    tensors = np.concatenate(list(made))
+    kinds = {"photo": "augmented copies", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
+    with fileio.atomic(file) as opened:
+        np.savez(
+            opened,
+            tensors=tensors,
+            targets=np.array([s.target for s in samples], np.int64),
+            kinds=np.array([kinds[s.kind] for s in samples]),
+            names=np.array([s.item.name for s in samples]),
+        )
+
+
+def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Any]:
+    alarms = [task.labels.index(label) for label in task.alarm]
+    if not alarms:
+        # No label raises an alarm, so no figure can choose; a score that is more likely than not.
+        return {"default": {"on": 0.5, "off": 0.5, "chosen_for": "no alarm labels: an even chance"}}
+    return {**thresholds.choose(best.scores[:, alarms].max(1), np.isin(targets, alarms))}
+
+
+def _metrics(
+    task: Task, best: Choice, chosen: list[Sample], targets: np.ndarray[Any, np.dtype[np.int64]]
+) -> dict[str, Any]:
+    right = best.scores.argmax(1) == targets
+    sets = np.array([s.item.columns["set"] for s in chosen])
+    found = {}
+    for name in ["all", *sorted(set(sets))]:
+        mask = np.ones(len(sets), bool) if name == "all" else sets == name
+        n, k = int(mask.sum()), int(right[mask].sum())
+        found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluation.wilson(k, n)}
+    return {"method": f"grouped {task.recipe.folds}-fold over train + val, float", "sets": found}
+
+
+def _counts(task: Task, pool: list[Sample], wanted: int) -> dict[str, Any]:
+    kinds: dict[str, dict[str, int]] = {}
+    for sample in pool:
+        if sample.trains:
+            of = kinds.setdefault(sample.kind, dict.fromkeys(task.labels, 0))
+            of[task.labels[sample.target]] += 1
+    return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": wanted - len(pool)}
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _revision() -> str:
+    here = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()

@@ -1,0 +1,162 @@
+"""A task: one TOML file that says labels, alarms, data, augmentation and recipe."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from bittern.errors import ConfigurationError
+from bittern.manifest import Name, Strict, Text
+
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class Data(Strict, frozen=True, kw_only=True):
+    """One data set of a task.
+
+    Attributes:
+        path: below the folder given by --data; empty for that folder itself.
+        label: for an index without labels.
+        where: columns of the index and the value that each must have.
+        report: splits that conversion reports figures on; no choice is made on them.
+        train_without_note: pictures whose column `note` has this text are not trained on, but still validated on.
+    """
+
+    path: str = ""
+    label: str | None = None
+    where: dict[str, str] = msgspec.field(default_factory=dict)
+    report: tuple[str, ...] = ("test",)
+    train_without_note: str | None = None
+
+
+class Drawn(Strict, frozen=True, kw_only=True):
+    """Pictures that `bittern.scene` draws, for training only.
+
+    Attributes:
+        with_sign: the label of pictures with a stop sign.
+        without_sign: the label of pictures without.
+        streets: how many street pictures, half of them with a stop sign.
+        pasted: how many photographs of label `without_sign` get a drawn stop sign.
+    """
+
+    with_sign: Text
+    without_sign: Text
+    streets: Annotated[int, Meta(ge=0)] = 0
+    pasted: Annotated[int, Meta(ge=0)] = 0
+
+
+class Augment(Strict, frozen=True, kw_only=True):
+    """How copies of a picture are altered, see `bittern_train.augment`."""
+
+    copies: Count = 8
+    mirror: bool = True
+    zoom: tuple[Positive, Positive] = (0.8, 1.0)
+    turn_degrees: float = 8.0
+    brightness: tuple[Positive, Positive] = (0.6, 1.3)
+    contrast: tuple[Positive, Positive] = (0.8, 1.2)
+    colour: Share = 0.06
+    noise: float = 8.0
+    blur: float = 1.2
+    other_signs: Share = 0.0
+
+
+class Recipe(Strict, frozen=True, kw_only=True):
+    """How a network is fine-tuned; a list holds candidates, and grouped k-fold chooses.
+
+    Attributes:
+        folds: of the grouped k-fold.
+        cut: name of the last layer that stays as it is; its output is computed once for every copy of a picture.
+        epochs: at most; early stopping finds how many.
+        batch: pictures a step.
+        rate: learning rates of the fine-tuning; 0 trains the head only.
+        head_rate: learning rate of the head on cached features.
+        dropout: before the head.
+        label_smoothing: of the cross-entropy.
+        patience: epochs without a better validation loss before a fold stops.
+    """
+
+    folds: Annotated[int, Meta(ge=2)] = 4
+    cut: str = "block_6_project_BN"
+    epochs: Count = 12
+    batch: Count = 32
+    rate: Annotated[tuple[Annotated[float, Meta(ge=0.0)], ...], Meta(min_length=1)] = (0.0, 3e-4)
+    head_rate: Positive = 3e-3
+    dropout: Share = 0.2
+    label_smoothing: Share = 0.05
+    patience: Count = 4
+
+
+class Task(Strict, frozen=True, kw_only=True):
+    """A task file, see `train/tasks/stop_sign.toml` for one with every key explained.
+
+    Attributes:
+        sources: where the pictures are from, for the model card.
+        limits: what is known to go wrong, for the model card.
+    """
+
+    name: Name
+    question: Text
+    labels: Annotated[tuple[Text, ...], Meta(min_length=2)]
+    alarm: tuple[Text, ...] = ()
+    nothing: tuple[Text, ...] = ()
+    sources: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    data: tuple[Data, ...] = (Data(),)
+    drawn: Drawn | None = None
+    augment: Augment = Augment()
+    recipe: Recipe = Recipe()
+
+    def __post_init__(self) -> None:
+        named = [*self.alarm, *self.nothing, *(d.label for d in self.data if d.label is not None)]
+        if self.drawn:
+            named += [self.drawn.with_sign, self.drawn.without_sign]
+        for label in named:
+            if label not in self.labels:
+                raise ValueError(f"label {label!r} is not among the labels {list(self.labels)}")
+
+
+def folder() -> Path:
+    """Where the shipped tasks are."""
+    package = Path(__file__).parent
+    shipped = package / "shipped" / "tasks"
+    return shipped if shipped.is_dir() else package.parent / "tasks"
+
+
+def load(name: str) -> Task:
+    """Read a task by its name among the shipped ones, or by the path of a .toml file.
+
+    Raises:
+        ConfigurationError: no such task, or a file that does not fit; the message names the key.
+    """
+    if name.endswith(".toml"):
+        file = Path(name)
+    else:
+        known = sorted(f.stem for f in folder().glob("*.toml"))
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
+        file = folder() / f"{name}.toml"
+    try:
+        return msgspec.toml.decode(file.read_bytes(), type=Task)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def from_folders(labels: list[str], name: str) -> Task:
+    """A task with every default, for a folder per class: no alarm is known, so no label raises one."""
+    if len(labels) < 2:
+        raise ConfigurationError(f"expected two labels or more, found {labels or 'none'}: make a folder per label")
+    values: dict[str, Any] = {"name": name, "question": f"which of {', '.join(labels)}?", "labels": labels}
+    try:
+        return msgspec.convert(values, Task)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"the folders make no task: {error}") from None

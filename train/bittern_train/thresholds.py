@@ -1,0 +1,49 @@
+"""Alarm thresholds, chosen on out-of-fold scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from bittern.manifest import Threshold
+
+# What "quiet" allows among pictures without the alarm label.
+QUIET_FALSE_ALARMS = 0.005
+# What "sensitive" finds of the pictures with it.
+SENSITIVE_FOUND = 0.99
+# An alarm may end below this part of the score that started it.
+_OFF = 0.6
+
+
+def choose(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> dict[str, Threshold]:
+    """Thresholds "default", "quiet" and "sensitive" for one score.
+
+    Args:
+        scores: (n,) out-of-fold scores of the alarm, 0 to 1.
+        positive: (n,) whether the picture has it.
+
+    Returns:
+        "default" has the highest balanced accuracy (the middle of the best range), "quiet" is the lowest one with at
+        most QUIET_FALSE_ALARMS false alarms, "sensitive" the highest one that finds SENSITIVE_FOUND of the positive.
+    """
+    steps = np.arange(1, 256) / 256  # what an int8 score can be
+    found = np.array([(scores[positive] >= s).mean() for s in steps])
+    false = np.array([(scores[~positive] >= s).mean() for s in steps])
+    balanced = (found + 1 - false) / 2
+    best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
+    silent, finding = np.flatnonzero(false <= QUIET_FALSE_ALARMS), np.flatnonzero(found >= SENSITIVE_FOUND)
+    # Where no step will do, the one at the end comes nearest; `chosen_for` says what it really gives.
+    picks = {
+        "default": (int(best[len(best) // 2]), "balanced accuracy"),
+        "quiet": (int(silent[0]) if len(silent) else len(steps) - 1, f"at most {QUIET_FALSE_ALARMS:.1%} false alarms"),
+        "sensitive": (int(finding[-1]) if len(finding) else 0, f"{SENSITIVE_FOUND:.0%} of the alarms found"),
+    }
+    n, m = int(positive.sum()), int((~positive).sum())
+    return {
+        name: Threshold(
+            on=float(steps[i]),
+            off=float(round(steps[i] * _OFF * 256) / 256),
+            chosen_for=f"{why}, out of fold: {found[i]:.1%} of {n} found, {false[i]:.1%} false alarms of {m}",
+        )
+        for name, (i, why) in picks.items()
+    }

@@ -1,0 +1,228 @@
+"""Fine-tuning: candidates compared by grouped k-fold on cached features, then one fit on everything."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from sklearn.model_selection import StratifiedGroupKFold
+
+from bittern_train.network import Floats, Network
+from bittern_train.pool import Sample
+from bittern_train.task import Recipe, Task
+
+HEAD_EPOCHS = 20
+
+# (what, done, of)
+Progress = Callable[[str, int, int], None]
+
+
+class Candidate(NamedTuple):
+    """One combination of the recipe's lists."""
+
+    rate: float
+
+
+class Fold(NamedTuple):
+    """One fit of the k-fold.
+
+    Attributes:
+        history: a row an epoch: epoch, loss, val_loss, val_accuracy. Epoch 0 is the head alone.
+        best: the epoch with the lowest validation loss.
+        scores: (validated samples, labels), of that epoch.
+    """
+
+    history: list[dict[str, float]]
+    best: int
+    scores: Floats
+
+
+class Choice(NamedTuple):
+    """What the k-fold says of one candidate.
+
+    Attributes:
+        loss: mean cross-entropy of the out-of-fold scores, classes weighed alike.
+        epochs: median best epoch of the folds: how long the final fit runs.
+        scores: out-of-fold scores of every sample that chooses, (n, labels), in the order of the pool.
+    """
+
+    candidate: Candidate
+    loss: float
+    epochs: int
+    scores: Floats
+    folds: list[Fold]
+
+
+class Cache(NamedTuple):
+    """What the frozen body makes of the pool, (samples, copies, h, w, channels), and the labels' indices (n,)."""
+
+    features: npt.NDArray[np.float16]
+    targets: npt.NDArray[np.int64]
+
+
+def candidates(recipe: Recipe) -> list[Candidate]:
+    """Every combination of the recipe's lists."""
+    return [Candidate(*values) for values in itertools.product(recipe.rate)]
+
+
+def cross_validate(
+    task: Task, network: Network, pool: Sequence[Sample], cache: Cache, seed: int, progress: Progress
+) -> list[Choice]:
+    """Every candidate by grouped k-fold over the samples that choose; best first.
+
+    In a fold, no sample is trained on whose group is validated, drawn and extra ones included.
+    """
+    recipe = task.recipe
+    choosing = np.flatnonzero([s.chooses for s in pool])
+    groups = np.array([s.item.group for s in pool])
+    trains = np.array([s.trains for s in pool])
+    splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
+    splits = list(splitter.split(choosing, cache.targets[choosing], groups[choosing]))
+    found = []
+    of = len(candidates(recipe)) * recipe.folds * recipe.epochs
+    for number, candidate in enumerate(candidates(recipe)):
+        folds = []
+        scores = np.zeros((len(choosing), len(task.labels)), np.float32)
+        for k, (_, held) in enumerate(splits):
+            validated = choosing[held]
+            trained = np.flatnonzero(trains & ~np.isin(groups, groups[validated]))
+            done = (number * recipe.folds + k) * recipe.epochs
+            fold = _fit(
+                task, network, cache, candidate, trained, validated, None, seed + k,
+                lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
+            )[1]  # fmt: skip
+            scores[held] = fold.scores
+            folds.append(fold)
+        epochs = int(np.median([f.best for f in folds]))
+        found.append(Choice(candidate, balanced_loss(scores, cache.targets[choosing]), epochs, scores, folds))
+    progress("cross-validation", of, of)
+    return sorted(found, key=lambda c: c.loss)
+
+
+def fit(
+    task: Task,
+    network: Network,
+    pool: Sequence[Sample],
+    cache: Cache,
+    choice: Choice,
+    seed: int,
+    progress: Callable[[int, int], None],
+) -> tuple[keras.Model, Fold]:
+    """The final fit on train and val, for as many epochs as the folds say."""
+    trained = np.flatnonzero([s.trains for s in pool])
+    head, fold = _fit(
+        task, network, cache, choice.candidate, trained, trained[:0], choice.epochs, seed,
+        lambda epoch: progress(epoch, max(1, choice.epochs)),
+    )  # fmt: skip
+    return network.classifier(head), fold
+
+
+def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
+    """Mean cross-entropy in nats, each class with the same weight."""
+    own = np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1)
+    return float(np.mean([-np.log(own[targets == t]).mean() for t in np.unique(targets)]))
+
+
+def _fit(
+    task: Task,
+    network: Network,
+    cache: Cache,
+    candidate: Candidate,
+    trained: npt.NDArray[np.intp],
+    validated: npt.NDArray[np.intp],
+    epochs: int | None,
+    seed: int,
+    progress: Callable[[int], None],
+) -> tuple[keras.layers.Dense, Fold]:
+    recipe = task.recipe
+    keras.utils.set_random_seed(seed)
+    network.reset()
+    labels = len(task.labels)
+    targets = cache.targets
+    counts = np.bincount(targets[trained], minlength=labels)
+    weights = (len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
+    wanted = keras.utils.to_categorical(targets, labels)
+    copies = cache.features.shape[1]
+
+    head = keras.layers.Dense(labels, activation="softmax", name="scores")
+    _fit_head(network, head, cache, trained, wanted, weights, recipe)
+    model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=seed), head])
+    model.build((None, *cache.features.shape[2:]))
+    held = cache.features[validated, 0].astype(np.float32)
+
+    def score() -> Floats:
+        return np.asarray(model.predict(held, batch_size=128, verbose=0), np.float32)
+
+    def row(epoch: int, loss: float, scores: Floats) -> dict[str, float]:
+        if not len(validated):
+            return {"epoch": epoch, "loss": loss}
+        return {
+            "epoch": epoch,
+            "loss": loss,
+            "val_loss": balanced_loss(scores, targets[validated]),
+            "val_accuracy": float((scores.argmax(1) == targets[validated]).mean()),
+        }
+
+    best_scores = score() if len(validated) else np.zeros((0, labels), np.float32)
+    history = [row(0, float("nan"), best_scores)]
+    best = 0
+    most = recipe.epochs if epochs is None else epochs
+    if candidate.rate > 0 and most > 0:
+        steps = -(-len(trained) // recipe.batch)
+        # The schedule is as long as the recipe says, also when the final fit stops earlier: so did the folds.
+        schedule = keras.optimizers.schedules.CosineDecay(
+            candidate.rate, recipe.epochs * steps, alpha=0.02, warmup_target=candidate.rate, warmup_steps=0
+        )
+        model.compile(
+            keras.optimizers.Adam(schedule),
+            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            jit_compile=False,  # XLA's convolutions are ten times slower than oneDNN's on a CPU
+        )
+        for epoch in range(1, most + 1):
+            chosen = cache.features[trained, epoch % copies].astype(np.float32)
+            done = model.fit(
+                chosen, wanted[trained], sample_weight=weights, batch_size=recipe.batch, verbose=0, shuffle=True
+            )
+            scores = score() if len(validated) else best_scores
+            history.append(row(epoch, float(done.history["loss"][0]), scores))
+            progress(epoch)
+            if len(validated):
+                if history[-1]["val_loss"] < history[best]["val_loss"]:
+                    best, best_scores = epoch, scores
+                elif epoch - best >= recipe.patience:
+                    break
+    return head, Fold(history, best if epochs is None else most, best_scores)
+
+
+def _fit_head(
+    network: Network,
+    head: keras.layers.Dense,
+    cache: Cache,
+    trained: npt.NDArray[np.intp],
+    wanted: Floats,
+    weights: Floats,
+    recipe: Recipe,
+) -> None:
+    # On pooled features of two copies: enough to start the fine-tuning from, and fast.
+    parts: list[Any] = [
+        network.tail.predict(cache.features[trained, c].astype(np.float32), batch_size=128, verbose=0)
+        for c in range(min(2, cache.features.shape[1]))
+    ]
+    model = keras.Sequential([keras.layers.Dropout(recipe.dropout), head])
+    model.compile(
+        keras.optimizers.Adam(recipe.head_rate),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        jit_compile=False,
+    )
+    model.fit(
+        np.concatenate(parts),
+        np.concatenate([wanted[trained]] * len(parts)),
+        sample_weight=np.concatenate([weights] * len(parts)),
+        batch_size=128,
+        epochs=HEAD_EPOCHS,
+        verbose=0,
+    )
