@@ -2,24 +2,30 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
-# Roots of other systems for test-arm64 and test-picamera2; kept out of the checkout so that fresh clones find them.
+# What tests need of other systems (root file systems); outside of the checkout, so that a fresh clone finds it.
 CACHE ?= $(HOME)/.cache/bittern
+# A shipped task, or a .toml file.
 TASK ?= stop_sign
-RUN ?= runs/$(TASK)
+NAME := $(notdir $(basename $(TASK)))
+RUN ?= runs/$(NAME)
+MODEL ?= models/$(NAME)
+# Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
+WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
 DEV := .venv
-HOST := .venv-host
+HOSTENV := .venv-host
 PIP := -m pip install --quiet --disable-pip-version-check
+NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-device test-host test-arm64 test-picamera2 lint train convert evaluate wheel deploy clean
+.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
 
-# --- environments: made on first use from a bare Python, again when pyproject.toml changes -----------------------
+# --- environments: made on first use from a bare Python, and again when pyproject.toml changes ---
 
 $(DEV)/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bittern needs Python 3.11 or newer, not $$($(PYTHON) -V); say make PYTHON=python3.12" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bittern needs Python 3.11 or newer, this is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12" >&2; exit 2; }
 	@echo "making $(DEV): the device side, without TensorFlow"
 	@$(PYTHON) -m venv $(DEV)
 	@$(DEV)/bin/python $(PIP) -e '.[opencv]'
@@ -29,47 +35,59 @@ $(DEV)/.dev: $(DEV)/.ready
 	@$(DEV)/bin/python $(PIP) -e '.[opencv,dev]'
 	@touch $@
 
-$(HOST)/.ready: pyproject.toml
-	@echo "making $(HOST): the host side, with TensorFlow (about 2 GB)"
-	@$(PYTHON) -m venv $(HOST)
-	@$(HOST)/bin/python $(PIP) -e '.[train,dev]'
+$(HOSTENV)/.ready: pyproject.toml
+	@echo "making $(HOSTENV): the host side, with TensorFlow (2 GB, some minutes)"
+	@$(PYTHON) -m venv $(HOSTENV)
+	@$(HOSTENV)/bin/python $(PIP) -e '.[train,dev]'
 	@touch $@
 
-# --- for users ---------------------------------------------------------------------------------------------------
+# --- for users ---
 
-demo: $(DEV)/.ready  ## watch a drawn street, print the event, leave build/demo.png
+demo: $(DEV)/.ready  ## watch a drawn street, print the events, leave build/demo.png
 	@mkdir -p build
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-train: $(HOST)/.ready  ## fine-tune TASK (stop_sign) on the pictures in DATA=folder
-	@test -n "$(DATA)" || { echo "say where the pictures are: make train DATA=../shared/data" >&2; exit 2; }
-	$(HOST)/bin/bittern train $(TASK) --data $(DATA) $(if $(WEIGHTS),--weights $(WEIGHTS)) --out $(RUN) --force
+train: $(HOSTENV)/.ready  ## fine-tune on the pictures below DATA=folder (TASK=stop_sign)
+	$(NEED_DATA)
+	$(HOSTENV)/bin/bittern train $(TASK) --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force
 
-convert: $(HOST)/.ready  ## turn the run into an int8 model folder, models/TASK, through the gate
-	$(HOST)/bin/bittern convert $(RUN) --out models/$(TASK) --force
+convert: $(HOSTENV)/.ready  ## turn the run into an int8 model folder, if it passes the gate
+	$(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force
 
-evaluate: $(HOST)/.ready  ## figures of models/TASK on the test pictures in DATA=folder
-	@test -n "$(DATA)" || { echo "say where the pictures are: make evaluate DATA=../shared/data" >&2; exit 2; }
-	$(HOST)/bin/bittern evaluate models/$(TASK) --data $(DATA)
+evaluate: $(DEV)/.ready  ## figures of the model on the test pictures below DATA=folder
+	$(NEED_DATA)
+	@for set in $(NAME) background; do for split in test seed_test; do \
+	    grep -qs ",$$split," $(DATA)/$$set/index.csv || continue; \
+	    $(DEV)/bin/bittern evaluate $(MODEL) --data $(DATA)/$$set --split $$split || exit; done; done
+	@test -e $(DATA)/$(NAME)/index.csv || $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA)
 
-# --- for developers ----------------------------------------------------------------------------------------------
+deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
+	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
+	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG))
+
+wheel: $(DEV)/.dev  ## dist/bittern-VERSION-py3-none-any.whl, models included
+	@rm -rf dist
+	$(DEV)/bin/python -m build --wheel --outdir dist .
+
+# --- for developers ---
 
 lint: $(DEV)/.dev  ## ruff and strict mypy
 	$(DEV)/bin/ruff check .
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
-test: test-device test-host  ## every test that runs anywhere
+test: test-device test-host  ## every test that runs on any machine
 
 test-device: $(DEV)/.dev  ## the device side and whole journeys, without TensorFlow
-	$(DEV)/bin/python -m pytest -m 'not host' $(ARGS)
+	$(DEV)/bin/python -m pytest --ignore tests/bittern_train --ignore tests/bittern_convert $(ARGS)
 
-test-host: $(HOST)/.ready  ## training and conversion, with TensorFlow
-	$(HOST)/bin/python -m pytest -m host $(ARGS)
+test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
+	$(HOSTENV)/bin/python -m pytest tests/bittern_train tests/bittern_convert $(ARGS)
 
-wheel: $(DEV)/.dev  ## dist/bittern-VERSION-py3-none-any.whl, models included
-	$(DEV)/bin/python -m build --wheel --outdir dist .
+test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debian; 1 GB in CACHE)
+	tests/picamera2/root.sh $(CACHE) build
+	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
 
 clean:  ## remove what make made, but not runs/ and models/
-	rm -rf $(DEV) $(HOST) build dist
+	rm -rf $(DEV) $(HOSTENV) build dist

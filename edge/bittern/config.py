@@ -49,7 +49,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         source: URI of the camera, see `bittern.sources`.
         name: what events call the source; None takes the source's own name.
         models: names or folders.
-        fps: frames a second that are classified at most; recorded sources are read as fast as they can be.
+        fps: frames a second that are classified at most; recorded sources are read as fast as they can be. Not below
+            0.1, because frames feed the watchdog, whose time is 30 s.
         threads: for one inference.
         timeout_s: seconds without a frame after which the source counts as lost.
     """
@@ -57,7 +58,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     source: str = "picamera:"
     name: str | None = None
     models: Annotated[tuple[str, ...], Meta(min_length=1)] = ("stop_sign",)
-    fps: Annotated[float, Meta(gt=0.0, le=240.0)] = 5.0
+    fps: Annotated[float, Meta(ge=0.1, le=240.0)] = 5.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 5.0
     decision: DecisionConfig = DecisionConfig()

@@ -50,6 +50,21 @@ class Network:
         self._start = self.tail.get_weights()
         self.body_features = self.body.output.shape[1:]
 
+    def settle(self, tensors: npt.NDArray[np.uint8]) -> None:
+        """Give random weights batch norm statistics of real pictures, (n, 224, 224, 3) uint8 RGB.
+
+        Batch norms are frozen in training, and with the statistics 0 and 1 of new ones a random network gives the same
+        for every picture.
+        """
+        norms = [x for x in self.base.layers if isinstance(x, keras.layers.BatchNormalization)]
+        for layer in norms:
+            layer.trainable, layer.momentum = True, 0.5
+        for at in range(0, len(tensors), _BATCH):
+            self.base(scale(tensors[at : at + _BATCH]), training=True)
+        for layer in norms:
+            layer.trainable = False
+        self._start = self.tail.get_weights()
+
     def reset(self) -> None:
         """Put the tail back to the weights it was built with."""
         self.tail.set_weights(self._start)

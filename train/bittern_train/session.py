@@ -32,6 +32,9 @@ from bittern_train.training import Cache, Choice
 GATE_PICTURES = 1000
 GATE_COPIES = 200
 
+# Pictures that give a random network its batch norm statistics.
+SETTLING_PICTURES = 512
+
 # (what, done, of)
 Progress = Callable[[str, int, int], None]
 
@@ -83,6 +86,10 @@ def train(
         say(f"skipped {line}")
     pools.check_classes(task, pool)
     copies = task.augment.copies
+    if weights == "none":
+        some = np.random.default_rng(seed).permutation(len(pool))[:SETTLING_PICTURES]
+        plain = pools.copies(task, [pool[i] for i in some], [squares[i] for i in some], seed, [0])
+        network.settle(np.concatenate(list(plain)))
     cached = features(
         network.body,
         pools.copies(task, pool, squares, seed, range(copies)),

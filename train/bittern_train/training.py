@@ -16,6 +16,8 @@ from bittern_train.pool import Sample
 from bittern_train.task import Recipe, Task
 
 HEAD_EPOCHS = 20
+# Of the moving average over the weights of the last steps, which is what is kept.
+EMA = 0.98
 
 # (what, done, of)
 Progress = Callable[[str, int, int], None]
@@ -146,7 +148,6 @@ def _fit(
     counts = np.bincount(targets[trained], minlength=labels)
     weights = (len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
     wanted = keras.utils.to_categorical(targets, labels)
-    copies = cache.features.shape[1]
 
     head = keras.layers.Dense(labels, activation="softmax", name="scores")
     _fit_head(network, head, cache, trained, wanted, weights, recipe)
@@ -172,30 +173,75 @@ def _fit(
     best = 0
     most = recipe.epochs if epochs is None else epochs
     if candidate.rate > 0 and most > 0:
-        steps = -(-len(trained) // recipe.batch)
-        # The schedule is as long as the recipe says, also when the final fit stops earlier: so did the folds.
-        schedule = keras.optimizers.schedules.CosineDecay(
-            candidate.rate, recipe.epochs * steps, alpha=0.02, warmup_target=candidate.rate, warmup_steps=0
-        )
+        batches = _Batches(cache, trained, wanted, weights, recipe.batch, seed)
+        # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
+        schedule = keras.optimizers.schedules.CosineDecay(candidate.rate, recipe.epochs * len(batches), alpha=0.02)
         model.compile(
-            keras.optimizers.Adam(schedule),
+            keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=EMA),
             keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
             jit_compile=False,  # XLA's convolutions are ten times slower than oneDNN's on a CPU
         )
-        for epoch in range(1, most + 1):
-            chosen = cache.features[trained, epoch % copies].astype(np.float32)
-            done = model.fit(
-                chosen, wanted[trained], sample_weight=weights, batch_size=recipe.batch, verbose=0, shuffle=True
-            )
+
+        def after(epoch: int, loss: float) -> bool:
+            nonlocal best, best_scores
             scores = score() if len(validated) else best_scores
-            history.append(row(epoch, float(done.history["loss"][0]), scores))
+            history.append(row(epoch, loss, scores))
             progress(epoch)
-            if len(validated):
-                if history[-1]["val_loss"] < history[best]["val_loss"]:
-                    best, best_scores = epoch, scores
-                elif epoch - best >= recipe.patience:
-                    break
+            if not len(validated):
+                return False
+            if history[-1]["val_loss"] < history[best]["val_loss"]:
+                best, best_scores = epoch, scores
+            return epoch - best >= recipe.patience
+
+        # The averaged weights are swapped in at the end of an epoch, then `after` looks at them.
+        model.fit(batches, epochs=most, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
     return head, Fold(history, best if epochs is None else most, best_scores)
+
+
+class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of cached features; every epoch sees the next copy of each picture, in another order."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        trained: npt.NDArray[np.intp],
+        wanted: Floats,
+        weights: Floats,
+        size: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._cache, self._trained, self._wanted, self._weights, self._size = cache, trained, wanted, weights, size
+        self._rng = np.random.default_rng(seed)
+        self._epoch = 0
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        return -(-len(self._trained) // self._size)
+
+    def __getitem__(self, number: int) -> tuple[Floats, Floats, Floats]:
+        rows = self._order[number * self._size : (number + 1) * self._size]
+        samples = self._trained[rows]
+        copy = self._epoch % self._cache.features.shape[1]
+        return self._cache.features[samples, copy].astype(np.float32), self._wanted[samples], self._weights[rows]
+
+    def on_epoch_end(self) -> None:
+        """The next copy, shuffled."""
+        self._epoch += 1
+        self._order = self._rng.permutation(len(self._trained))
+
+
+class _After(keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls `function(epoch, loss)` after every epoch, and stops the training when it says so."""
+
+    def __init__(self, function: Callable[[int, float], bool]) -> None:
+        super().__init__()
+        self._function = function
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """See the class."""
+        if self._function(epoch + 1, (logs or {})["loss"]):
+            self.model.stop_training = True
 
 
 def _fit_head(

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="An index.csv, a folder with one, or a folder per label.",
 )
+@click.option(
+    "--root", type=click.Path(path_type=Path), help="What the index's paths are relative to.  [default: its folder]"
+)
 @click.option("--split", default="test", show_default=True, help="Split of the index; without an index all pictures.")
 @click.option("--label", help="Label of pictures whose index has none.  [default: the model's 'nothing']")
 @model_options
@@ -32,6 +35,7 @@ def evaluate(
     ctx: click.Context,
     model: str,
     data: Path,
+    root: Path | None,
     split: str,
     label: str | None,
     labels: Path | None,
@@ -47,7 +51,7 @@ def evaluate(
     from bittern.classifier import Classifier
     from bittern.errors import ConfigurationError
 
-    items = dataset.read(data)
+    items = dataset.read(data, root)
     splits = {item.split for item in items}
     if splits != {""}:
         items = [item for item in items if item.split == split]

@@ -1,0 +1,75 @@
+"""The gate's arithmetic, on scores that are made up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bittern_convert import gate
+from bittern_convert.gate import Pair, judge, paired_loss_interval
+
+
+def pair(n: int, flips: int, parent_wrong: int = 0) -> Pair:
+    """Scores of n pictures of label 0; int8 answers `flips` of those that the parent has right with label 1."""
+    targets = np.zeros(n, np.int64)
+    parent = np.tile(np.array([0.9, 0.1], np.float32), (n, 1))
+    parent[n - parent_wrong :] = (0.1, 0.9)
+    int8 = parent.copy()
+    int8[:flips] = (0.4, 0.6)
+    return Pair(parent, int8, targets)
+
+
+def test_equal_networks_pass() -> None:
+    outcome = judge(pair(1200, 0, parent_wrong=100), ["a"] * 1000 + ["b"] * 200)
+    assert outcome.passed
+    assert not outcome.reason
+    assert outcome.kinds == {"a": 1000, "b": 200}
+    assert outcome.same == outcome.n == 1200
+    assert outcome.loss == 0
+    assert outcome.loss_ci95[0] < 0 < outcome.loss_ci95[1]
+
+
+def test_too_few_pictures_fail() -> None:
+    outcome = judge(pair(gate.PICTURES - 1, 0), ["a"] * (gate.PICTURES - 1))
+    assert not outcome.passed
+    assert "too few" in outcome.reason
+
+
+def test_the_limit_of_agreement_is_two_in_a_hundred() -> None:
+    # The flips go both ways here, so that accuracy is lost on neither side.
+    for flips, passes in ((20, True), (22, False)):
+        p = pair(1000, 0)
+        targets = p.targets.copy()
+        p.int8[:flips] = (0.4, 0.6)
+        targets[: flips // 2] = 1
+        outcome = judge(Pair(p.parent, p.int8, targets), ["a"] * 1000)
+        assert outcome.passed is passes, outcome.reason
+        assert outcome.flipped == list(range(flips))
+
+
+def test_a_loss_over_a_point_that_can_be_told_from_zero_fails() -> None:
+    outcome = judge(pair(1000, 15), ["a"] * 1000)
+    assert outcome.agreement == pytest.approx(0.985)
+    assert not outcome.passed
+    assert "points of accuracy" in outcome.reason
+    # Below a point it is allowed, whatever the interval says.
+    assert judge(pair(1000, 9), ["a"] * 1000).passed
+
+
+def test_paired_interval_against_the_published_example() -> None:
+    # Agresti and Min 2005, section 2: n = 1144 matched pairs, 132 against 107 discordant: 0.022 (-0.004 to 0.048).
+    low, high = paired_loss_interval(132, 107, 1144)
+    assert low == pytest.approx(-0.0046, abs=0.0015)
+    assert high == pytest.approx(0.0484, abs=0.0015)
+
+
+@given(st.integers(1, 5000), st.data())
+def test_paired_interval_holds_the_difference(n: int, data: st.DataObject) -> None:
+    lost = data.draw(st.integers(0, n))
+    won = data.draw(st.integers(0, n - lost))
+    low, high = paired_loss_interval(lost, won, n)
+    assert -1 <= low <= (lost - won) / (n + 2) <= high <= 1
+    mirrored = paired_loss_interval(won, lost, n)
+    assert mirrored == pytest.approx((-high, -low))

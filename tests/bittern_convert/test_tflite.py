@@ -1,0 +1,80 @@
+"""Quantization and packing, on a network of a few layers."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from bittern import runtime
+from bittern.contract import Pixels
+from bittern_convert import tflite
+
+LABELS = ["no", "yes", "perhaps"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    keras.utils.set_random_seed(1)
+    picture = keras.Input((32, 32, 3), batch_size=1)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(picture)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(picture, keras.layers.Dense(3, activation="softmax")(x))
+
+
+def pale(n: int) -> list[Pixels]:
+    """Pictures that span only 90 to 170: alone they would shrink the input's range."""
+    rng = np.random.default_rng(1)
+    return [rng.integers(90, 170, (1, 32, 32, 3), dtype=np.uint8) for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def packed(model: Any) -> bytes:
+    data = tflite.quantize(model, pale(8))
+    return tflite.pack(data, name="t", version="1", question="is it?", output="t_scores", labels=LABELS)
+
+
+def test_the_uint8_input_is_the_pixel_even_with_pale_pictures(packed: bytes) -> None:
+    opened = runtime.open_model(packed, "builtin", 1)
+    (picture,), (scores,) = opened.inputs, opened.outputs
+    assert (picture.name, picture.shape, picture.dtype) == ("image", (1, 32, 32, 3), "uint8")
+    assert picture.scale == pytest.approx(1 / 127.5, rel=1e-4)
+    assert picture.zero_point == 127
+    assert (scores.name, scores.shape, scores.dtype) == ("t_scores", (1, 3), "uint8")
+    assert scores.scale == pytest.approx(1 / 256)
+    assert scores.zero_point == 0
+
+
+def test_int8_answers_as_float_does(model: Any, packed: bytes) -> None:
+    opened = runtime.open_model(packed, "xnnpack", 1)
+    for tensor in pale(20):
+        opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
+        opened.interpreter.invoke()
+        got = opened.interpreter.get_tensor(opened.outputs[0].handle)[0] / 256
+        want = model(tensor.astype(np.float32) / 127.5 - 1).numpy()[0]
+        np.testing.assert_allclose(got, want, atol=0.03)
+
+
+def test_labels_and_metadata_are_inside(packed: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(packed)) as archive:
+        assert archive.namelist() == ["labels.txt"]
+        assert archive.read("labels.txt").decode().split() == LABELS
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(packed, 0))
+    (entry,) = [m for m in model.metadata if m.name == b"TFLITE_METADATA"]
+    buffer = bytes(model.buffers[entry.buffer].data)
+    assert buffer[4:8] == b"M001"
+    for text in (b"is it?", b"labels.txt", b"t_scores"):
+        assert text in buffer
+
+
+def test_packing_the_same_gives_the_same_bytes(model: Any) -> None:
+    data = tflite.quantize(model, pale(2))
+    once, again = (
+        tflite.pack(data, name="t", version="1", question="is it?", output="s", labels=LABELS) for _ in range(2)
+    )
+    assert once == again

@@ -1,0 +1,224 @@
+"""From a folder of pictures to a model folder, through the commands, as somebody at a host would: `make train convert`.
+
+The weights are random, because no others are in the project: these tests say that the way works, not that the network
+is good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests import drawn_pictures
+
+from bittern import Classifier
+from bittern_convert import run as runs
+
+REPO = Path(__file__).parents[2]
+BITTERN = Path(sys.executable).with_name("bittern")
+TASK = """
+name = "discs"
+question = "Is there a red disc?"
+labels = ["blue", "red"]
+alarm = ["red"]
+nothing = ["blue"]
+limits = ["The weights are random."]
+[augment]
+copies = 2
+turn_degrees = 0
+brightness = [0.9, 1.1]
+contrast = [0.95, 1.05]
+[recipe]
+folds = 2
+epochs = 2
+cut = "block_15_add"
+rate = [0.0, 1e-4]
+"""
+
+
+def call(
+    *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [str(BITTERN), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+class World:
+    """A data set, a task file, and what the commands made of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.data = drawn_pictures.discs(root / "pictures", 16)
+        (self.data / "red" / "broken.jpg").write_bytes((self.data / "red" / "000.jpg").read_bytes()[:700])
+        self.task = root / "discs.toml"
+        self.task.write_text(TASK)
+        self.run = root / "runs" / "discs"
+        self.model = root / "models" / "discs"
+        self.done = self.make("train", "convert", "evaluate")
+
+    def make(self, *targets: str) -> subprocess.CompletedProcess[str]:
+        settings = {"TASK": self.task, "DATA": self.data, "RUN": self.run, "MODEL": self.model, "WEIGHTS": "none"}
+        command = ["make", *targets, *(f"{k}={v}" for k, v in settings.items())]
+        environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
+        return subprocess.run(
+            command, cwd=REPO, env=environment, capture_output=True, text=True, timeout=1200, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("journey"))
+    assert made.done.returncode == 0, made.done.stderr
+    return made
+
+
+def test_a_run_is_whole(world: World) -> None:
+    names = {f.name for f in world.run.iterdir()}
+    assert {"model.keras", "run.json", "history.json", "index.csv", "curves.png", "confusion.png"} <= names
+    made = runs.load(world.run)
+    assert [Path(line.split(":")[0]).name for line in made.skipped] == ["broken.jpg"]
+    assert "skipped" in world.done.stderr
+    for picture in ("curves.png", "confusion.png"):
+        assert np.asarray(cv2.imread(str(world.run / picture))).std() > 5
+    history = json.loads((world.run / "history.json").read_text())
+    assert {c["rate"] for c in history["candidates"]} == {0.0, 1e-4}
+    assert not list(world.run.parent.glob(".*"))
+
+
+def test_nothing_of_the_users_pictures_was_touched(world: World) -> None:
+    files = [f for f in world.data.rglob("*") if f.is_file()]
+    assert len(files) == 33
+
+
+def test_tensorflow_says_nothing(world: World) -> None:
+    for noise in ("tensorflow", "cuda", "WARNING", "Estimated count", "XNNPACK"):
+        assert noise not in world.done.stderr + world.done.stdout
+
+
+def test_the_model_folder_keeps_the_contract(world: World) -> None:
+    assert {f.name for f in world.model.iterdir()} == {
+        "model.tflite",
+        "manifest.json",
+        "labels.txt",
+        "golden.npz",
+        "MODEL_CARD.md",
+    }
+    classifier = Classifier(world.model)
+    manifest = classifier.manifest
+    assert manifest is not None
+    assert manifest.size == (world.model / "model.tflite").stat().st_size <= 3_000_000
+    assert manifest.input.scale == pytest.approx(1 / 127.5)
+    assert manifest.input.zero_point == 127
+    assert manifest.provenance["gate"]["n"] >= 1000
+    assert "augmented copies" in manifest.provenance["gate"]["kinds"]
+    assert str(world.root) not in (world.model / "manifest.json").read_text()
+    card = (world.model / "MODEL_CARD.md").read_text()
+    assert "The weights are random." in card
+    assert str(world.root) not in card
+    # The labels are packed into the file too, so it runs without its folder.
+    bare = world.root / "alone.tflite"
+    shutil.copyfile(world.model / "model.tflite", bare)
+    frame = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    assert Classifier(bare).classify(frame)[0].scores == classifier.classify(frame)[0].scores
+
+
+def test_evaluate_was_on_the_derived_test_split(world: World) -> None:
+    assert "split test" in world.done.stdout
+    index = (world.run / "index.csv").read_text()
+    assert ",test," in index
+
+
+@pytest.fixture
+def flipping(world: World, tmp_path: Path) -> Path:
+    """The run with another network in it: its answer hangs on a colour difference that int8 cannot hold."""
+    import keras
+
+    folder = tmp_path / "flipping"
+    shutil.copytree(world.run, folder)
+    with np.load(folder / "copies.npz") as copies:
+        means = (copies["tensors"].astype(np.float32) / 127.5 - 1).mean((1, 2))
+    middle = float(np.median(means[:, 0] - means[:, 2]))
+    picture = keras.Input((224, 224, 3), batch_size=1)
+    pooled = keras.layers.GlobalAveragePooling2D()(picture)
+    head = keras.layers.Dense(2, activation="softmax")
+    model = keras.Model(picture, head(pooled))
+    head.set_weights([np.array([[60, -60], [0, 0], [-60, 60]]), np.array([-60 * middle, 60 * middle])])
+    model.save(folder / "model.keras")
+    return folder
+
+
+def test_a_failed_gate_packages_nothing_and_shows_what_flipped(flipping: Path, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "discs"
+    line = one_line(call("convert", flipping, "--out", out), 1)
+    assert "the gate failed: the answer is the same on" in line
+    assert not out.exists()
+    assert not list(out.parent.glob(".*"))
+    assert np.asarray(cv2.imread(str(flipping / "flipped.png"))).shape[1] > 224
+
+
+def test_what_is_there_is_not_replaced_without_force(world: World) -> None:
+    before = (world.model / "manifest.json").read_bytes()
+    assert "--force" in one_line(call("convert", world.run, "--out", world.model), 2)
+    assert "--force" in one_line(call("train", world.task, "--data", world.data, "--out", world.run), 2)
+    assert (world.model / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "stop_sing", "--data", "."), "did you mean 'stop_sign'"),
+        (("train", "{task}", "--data", "{root}/nowhere"), "no data at"),
+        (("train", "{task}", "--data", "{data}", "--weights", "{root}/none.h5"), "no file"),
+        (("train", "{task}", "--data", "{data}", "--weights", "{task}"), "not weights of MobileNetV2"),
+        (("train", "folders", "--data", "{data}/red"), "no pictures found"),
+        (("convert", "{root}/nowhere"), "no run at"),
+        (("convert", "{data}"), "not finished"),
+        (("convert", "{run}", "--data", "{root}/nowhere", "--out", "{root}/x"), "pictures"),
+    ],
+)
+def test_wrong_usage_is_one_line(world: World, tmp_path: Path, arguments: Sequence[str], said: str) -> None:
+    places = {"task": world.task, "root": world.root, "data": world.data, "run": world.run}
+    done = call(*(a.format(**places) for a in arguments), cwd=tmp_path)
+    assert said in one_line(done, 2)
+    assert done.stdout == ""
+
+
+def test_imagenet_that_cannot_be_fetched_names_file_and_place(world: World, tmp_path: Path) -> None:
+    # A proxy that nobody listens on: the machine is offline whatever network it has.
+    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "KERAS_HOME": str(tmp_path / "keras")}
+    done = call("train", world.task, "--data", world.data, "--out", tmp_path / "run", env=environment)
+    line = one_line(done, 2)
+    assert "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5" in line
+    assert str(tmp_path / "keras" / "models") in line
+
+
+def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> None:
+    plain = tmp_path / "my_discs"
+    shutil.copytree(world.data, plain)
+    (plain / "red" / "broken.jpg").unlink()
+    one_class = tmp_path / "one"
+    shutil.copytree(plain / "red", one_class / "red")
+    assert "two labels" in one_line(call("train", "folders", "--data", one_class, cwd=tmp_path), 2)
+    few = tmp_path / "few"
+    for label in ("red", "blue"):
+        (few / label).mkdir(parents=True)
+        shutil.copyfile(plain / label / "001.jpg", few / label / "001.jpg")
+    assert "at least 4 are needed" in one_line(
+        call("train", "folders", "--data", few, "--weights", "none", cwd=tmp_path), 2
+    )
+    assert not (tmp_path / "runs" / "few").exists()

@@ -1,0 +1,145 @@
+"""The pool of a task: what may be trained on, what may choose, and what is neither."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+from tests import drawn_pictures
+
+from bittern.contract import Pixels
+from bittern.errors import ConfigurationError
+from bittern_train import pool
+from bittern_train.task import Data, Drawn, Task
+
+TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return drawn_pictures.folders(tmp_path_factory.mktemp("data") / "signs", 15)
+
+
+def indexed(root: Path, rows: list[tuple[str, str, str, str]]) -> Path:
+    """A data set of flat pictures, each with a brightness of its own: path, label, split, group."""
+    root.mkdir()
+    for i, (path, *_) in enumerate(rows):
+        cv2.imwrite(str(root / path), np.full((40, 50, 3), 10 * i, np.uint8))
+    with (root / "index.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split", "group"])
+        writer.writerows(rows)
+    return root
+
+
+def test_splits_keep_their_meaning(tmp_path: Path) -> None:
+    root = indexed(
+        tmp_path / "set",
+        [
+            ("a.png", "stop", "train", "g1"),
+            ("b.png", "not_stop", "val", "g2"),
+            ("c.png", "stop", "extra", "g3"),
+            ("d.png", "stop", "test", "g4"),
+            ("e.png", "stop", "dup", "g4"),
+        ],
+    )
+    samples, everything = pool.gather(TASK, root, seed=1)
+    assert {s.item.name: (s.trains, s.chooses) for s in samples} == {
+        "a.png": (True, True),
+        "b.png": (True, True),
+        "c.png": (True, False),
+    }
+    assert [i.name for i in everything] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_derived_splits_are_seeded_and_cross_no_group(folders: Path) -> None:
+    twin = cv2.imread(str(folders / "stop" / "003.jpg"))
+    cv2.imwrite(str(folders / "stop" / "twin.jpg"), cv2.resize(twin, None, fx=0.9, fy=0.9))
+    first = pool.gather(TASK, folders, seed=1)[1]
+    assert [(i.split, i.group) for i in first] == [(i.split, i.group) for i in pool.gather(TASK, folders, seed=1)[1]]
+    assert [i.split for i in first] != [i.split for i in pool.gather(TASK, folders, seed=2)[1]]
+    by_group: dict[str, set[str]] = {}
+    for item in first:
+        by_group.setdefault(item.group, set()).add(item.split)
+    assert all(len(splits) == 1 for splits in by_group.values())
+    of = {i.name: i.group for i in first}
+    assert of["stop/twin.jpg"] == of["stop/003.jpg"]
+    for label in TASK.labels:
+        share = np.mean([i.split == "test" for i in first if i.label == label])
+        assert 0.1 <= share <= 0.3
+    assert not (folders / "index.csv").exists()
+
+
+def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
+    root = drawn_pictures.folders(tmp_path / "signs", 6)
+    (root / "stop" / "empty.jpg").write_bytes(b"")
+    (root / "stop" / "text.png").write_text("no picture")
+    task = msgspec.structs.replace(TASK)
+    samples, _ = pool.gather(task, root, seed=3)
+    wanted = {s.item.name for s in samples if s.item.name in ("stop/empty.jpg", "stop/text.png")}
+    kept, squares, skipped = pool.readable(samples, lambda decoded: decoded)
+    assert len(kept) == len(squares) == len(samples) - len(wanted)
+    assert len(skipped) == len(wanted)
+    assert all(str(root.resolve()) in line and "\n" not in line for line in skipped)
+
+
+def test_a_class_with_too_few_pictures_is_refused(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2")])
+    samples, _ = pool.gather(TASK, root, seed=1)
+    with pytest.raises(ConfigurationError, match="'not_stop' has 1 distinct"):
+        pool.check_classes(TASK, samples)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (Data(path="missing"), "no data at"),
+        (Data(where={"has_sign": "1"}), "no column 'has_sign'"),
+    ],
+)
+def test_missing_data_is_one_line(folders: Path, data: Data, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        pool.gather(msgspec.structs.replace(TASK, data=(data,)), folders, seed=1)
+
+
+def test_a_folder_whose_name_is_no_label_is_refused(folders: Path) -> None:
+    other = msgspec.structs.replace(TASK, labels=("stop", "yield"))
+    with pytest.raises(ConfigurationError, match="'not_stop' is not one of the task's: stop, yield"):
+        pool.gather(other, folders, seed=1)
+
+
+def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
+    task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", streets=6, pasted=4))
+    plain, _ = pool.gather(task, folders, seed=1)
+    samples = pool.add_drawn(task, plain, seed=1)
+    drawn = [s for s in samples if s.kind != "photo"]
+    assert [s.kind for s in drawn].count("street") == 6
+    assert [s.kind for s in drawn].count("pasted") == 4
+    assert all(s.trains and not s.chooses for s in drawn)
+    by_name = {s.item.name: s for s in plain}
+    for s in drawn:
+        if s.kind == "pasted":
+            assert (s.target, by_name[s.item.name].target) == (1, 0)
+            assert s.item.group == by_name[s.item.name].item.group
+
+
+def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
+    samples, _ = pool.gather(TASK, folders, seed=1)
+    samples, squares, _ = pool.readable(samples[:3], lambda decoded: decoded)
+
+    def made(seed: int, numbers: list[int]) -> list[Pixels]:
+        return list(pool.copies(TASK, samples, squares, seed, numbers))
+
+    first = made(1, [0, 1, 2])
+    assert [t.shape for t in first] == [(3, 224, 224, 3)] * 3
+    for a, b in zip(first, made(1, [0, 1, 2]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(first, made(2, [0, 1]), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        assert (a[1] != b[1]).any()
+    # A copy does not depend on which others are made, or on its neighbours.
+    np.testing.assert_array_equal(first[1][2], next(iter(pool.copies(TASK, samples[1:2], squares[1:2], 1, [2])))[0])

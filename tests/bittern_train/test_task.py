@@ -1,0 +1,51 @@
+"""Task files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import ConfigurationError
+from bittern_train import task
+
+
+def test_every_shipped_task_loads_under_its_own_name() -> None:
+    names = [f.stem for f in task.folder().glob("*.toml")]
+    assert "stop_sign" in names
+    for name in names:
+        assert task.load(name).name == name
+
+
+def test_an_unknown_task_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'stop_sign'"):
+        task.load("stop_sing")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('labels = ["a", "b"]\ncolour = 1', "colour"),
+        ('labels = ["a"]', "labels"),
+        ('labels = ["a", "b"]\nalarm = ["c"]', "'c'"),
+        ('labels = ["a", "b"]\n[recipe]\nfolds = 1', "recipe.folds"),
+        ('labels = ["a", "b"]\n[recipe]\nrate = []', "recipe.rate"),
+        ('labels = ["a", "b"]\n[augment]\nmirrored = true', "mirrored"),
+        ("labels = [", "line"),
+    ],
+)
+def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, change: str, said: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(f'name = "mine"\nquestion = "which?"\n{change}\n')
+    with pytest.raises(ConfigurationError) as caught:
+        task.load(str(file))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_make_a_task_without_alarms() -> None:
+    made = task.from_folders(["cat", "dog"], "pets")
+    assert (made.labels, made.alarm) == (("cat", "dog"), ())
+    for labels in ([], ["cat"]):
+        with pytest.raises(ConfigurationError, match="two labels"):
+            task.from_folders(labels, "pets")

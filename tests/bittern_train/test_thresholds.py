@@ -1,0 +1,33 @@
+"""Thresholds from out-of-fold scores."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bittern_train.thresholds import QUIET_FALSE_ALARMS, choose
+
+
+def test_separable_scores_put_the_default_between() -> None:
+    scores = np.array([0.1] * 500 + [0.9] * 100, np.float32)
+    found = choose(scores, scores > 0.5)
+    assert 0.3 < found["default"].on < 0.7
+    assert "100.0% of 100 found, 0.0% false alarms of 500" in found["default"].chosen_for
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=2, max_size=300))
+def test_what_is_chosen_does_what_it_says(rows: list[tuple[int, bool]]) -> None:
+    rows += [(10, False), (200, True)]
+    scores = np.array([q / 256 for q, _ in rows], np.float32)
+    positive = np.array([p for _, p in rows])
+    found = choose(scores, positive)
+    assert set(found) == {"default", "quiet", "sensitive"}
+    for threshold in found.values():
+        assert 0 <= threshold.off <= threshold.on <= 1
+    quiet = found["quiet"].on
+    if quiet < 255 / 256:
+        assert (scores[~positive] >= quiet).mean() <= QUIET_FALSE_ALARMS
+    sensitive = found["sensitive"].on
+    if sensitive > 1 / 256:
+        assert (scores[positive] >= sensitive).mean() >= 0.99
