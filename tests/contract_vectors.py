@@ -83,7 +83,7 @@ def draw(width: int, height: int, kind: Literal["noise", "gradient"]) -> Pixels:
     noise: Pixels = raw.astype("<u8").view(np.uint8)[:count].reshape(height, width, 3)
     if kind == "noise":
         return noise
-    frame = noise >> 3
+    frame: Pixels = noise >> np.uint8(3)
     x, y = np.arange(width, dtype=np.int32), np.arange(height, dtype=np.int32)[:, None]
     for channel, (right, down) in enumerate(((3, 2), (4, -5), (-5, 7))):
         saw: npt.NDArray[np.int32] = (x * right + y * down) // 7 % 256

@@ -78,9 +78,14 @@ def convert(
     root = data or Path(made.data)
     items = dataset.read(folder / run.INDEX, root)
     calibration, rest = _choose_calibration(items, labels, made.seed)
-    model = _load_model(folder)
     tensors = [t for item in calibration if (t := _tensor(item)) is not None]
+    if len(tensors) < len(calibration) / 2:
+        raise ConfigurationError(
+            f"{root}: {len(calibration) - len(tensors)} of {len(calibration)} pictures to calibrate with cannot be "
+            f"read there ({calibration[0].name}, ...): say with --data where they are now"
+        )
     progress("quantize", 0, 1)
+    model = _load_model(folder)
     output = f"{made.task['name']}_scores"
     task: dict[str, Any] = made.task
     packed = tflite.pack(

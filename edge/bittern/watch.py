@@ -6,8 +6,9 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import FrameType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bittern import notify
 from bittern.classifier import Classifier, Result
@@ -19,6 +20,7 @@ from bittern.events import Event, rfc3339, uuid7
 from bittern.frames import Frame, Source
 from bittern.manifest import Head
 
+T = TypeVar("T")
 Sink = Callable[[Event], None]
 
 
@@ -58,15 +60,13 @@ class Stop:
             for number, handler in old.items():
                 signal.signal(number, handler)
 
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """A block that a signal may break off."""
+    def wait(self, call: Callable[[], T]) -> T | None:
+        """Call something that waits; None if a signal came before it returned."""
         try:
             self._waiting = True
-            if not self.asked:
-                yield
+            return None if self.asked else call()
         except _Stopped:
-            pass
+            return None
         finally:
             self._waiting = False
 
@@ -78,7 +78,7 @@ class Stop:
 
 
 class _Stopped(BaseException):
-    """Leaves a wait; caught by `Stop.waiting`."""
+    """Leaves a wait; caught by `Stop.wait`."""
 
 
 def watch(
@@ -112,9 +112,7 @@ def watch(
     last_number: int | None = None
     while not stop.asked and (frames is None or done < frames):
         due = time.monotonic() + 1 / config.fps
-        frame: Frame | None = None
-        with stop.waiting():
-            frame = source.read()
+        frame = stop.wait(source.read)
         if frame is None or stop.asked:
             break
         if last_number is not None:
@@ -136,8 +134,7 @@ def watch(
         # Fed by progress, a frame and its inference, not by a timer.
         notify.notify(WATCHDOG=1)
         if source.live and (rest := due - time.monotonic()) > 0:
-            with stop.waiting():
-                time.sleep(rest)
+            stop.wait(partial(time.sleep, rest))
     notify.notify(STOPPING=1)
     return Summary(done, dropped, events, time.monotonic() - start)
 

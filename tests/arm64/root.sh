@@ -9,7 +9,7 @@
 # SUITE=bookworm (the default, Python 3.11) or trixie (Python 3.13) by the environment. Wheels are fetched by the pip of
 # $PYTHON (python3) outside, and again when ARG... changes.
 # Needs root, Debian on x86-64, apt and pip that reach their registries, and a kernel with binfmt_misc.
-# `build` took 3 minutes on two cores and 0.25 GB.
+# `build` of trixie took 2.3 minutes of CPU and 0.14 GB, bookworm is 0.22 GB; the wheels of a test run are 0.28 GB more.
 #
 # Two traps:
 #   QEMU_CPU  by default qemu 7.2 offers a CPU with everything (SVE, SME, pointer authentication): XNNPACK takes kernels
@@ -52,6 +52,7 @@ binfmt() {   # flag F: the kernel opens qemu now, so that nothing of it is neede
 
 system() {   # Debian, and the files that describe a Pi 4, into $1
     local mirror=${MIRROR:-} n
+    # shellcheck disable=SC2016  # it is apt-get that expands these
     [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)' 'Created-By: Packages' |
         awk -F'|' '$2 == "Debian" && $3 == "Debian" && !seen { print $1; seen = 1 }')
     [ -n "$mirror" ] || die "no Debian mirror in apt's sources: say MIRROR=..."

@@ -28,7 +28,8 @@ def box_mean(square: Pixels, factor: int) -> Pixels:
     mean, rest = total // area, total % area
     up = 2 * rest > area
     tie = 2 * rest == area
-    return (mean + (up | (tie if factor == 2 else tie & (mean % 2 == 1)))).astype(np.uint8)
+    rounded: Integers = mean + (up | (tie if factor == 2 else tie & (mean % 2 == 1)))
+    return rounded.astype(np.uint8)
 
 
 def linear(square: Pixels, size: int) -> Pixels:
@@ -40,7 +41,7 @@ def linear(square: Pixels, size: int) -> Pixels:
     first, second = at.clip(0, side - 1), (at + 1).clip(0, side - 1)
     values = square.astype(np.int64)
     rows = values[first] * (256 - weight)[:, None, None] + values[second] * weight[:, None, None]
-    both = rows[:, first] * (256 - weight)[:, None] + rows[:, second] * weight[:, None]
+    both: Integers = rows[:, first] * (256 - weight)[:, None] + rows[:, second] * weight[:, None]
     return ((both + 2**15) >> 16).astype(np.uint8)
 
 

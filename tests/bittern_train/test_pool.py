@@ -48,10 +48,10 @@ def test_splits_keep_their_meaning(tmp_path: Path) -> None:
         ],
     )
     samples, everything = pool.gather(TASK, root, seed=1)
-    assert {s.item.name: (s.trains, s.chooses) for s in samples} == {
-        "a.png": (True, True),
-        "b.png": (True, True),
-        "c.png": (True, False),
+    assert {s.item.name: s.chooses for s in samples} == {
+        "a.png": True,
+        "b.png": True,
+        "c.png": False,
     }
     assert [i.name for i in everything] == ["a.png", "b.png", "c.png", "d.png"]
 
@@ -119,7 +119,7 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
     drawn = [s for s in samples if s.kind != "photo"]
     assert [s.kind for s in drawn].count("street") == 6
     assert [s.kind for s in drawn].count("pasted") == 4
-    assert all(s.trains and not s.chooses for s in drawn)
+    assert not any(s.chooses for s in drawn)
     by_name = {s.item.name: s for s in plain}
     for s in drawn:
         if s.kind == "pasted":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def _base(weights: str) -> keras.Model:
         )
     except Exception as error:  # Keras raises plain Exception for a failed download
         if weights == "imagenet":
-            where = Path(keras.config.keras_home()) / "models" / IMAGENET_FILE
+            where = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / IMAGENET_FILE
             raise ConfigurationError(
                 f"--weights imagenet: cannot be fetched here: put {IMAGENET_FILE} (keras.applications, MobileNetV2) "
                 f"at {where}, or give a file with --weights PATH"

@@ -25,6 +25,9 @@ TEST_SHARE = 0.2
 # Two pictures whose 64-bit perceptual hashes differ in at most this many bits share a group.
 NEAR_BITS = 6
 
+# Samples whose copies are made ahead of the network.
+_PART = 64
+
 Kind = Literal["photo", "street", "pasted"]
 # Rounds a seed to independent generators: one for every picture and copy, whatever else is drawn.
 _COPY, _STREET, _PASTE, _SPLIT = range(4)
@@ -37,14 +40,12 @@ class Sample(NamedTuple):
         item: where it is from; for a street drawn by our own code there is no file.
         target: index of its label.
         kind: a photograph, a drawn street, or a photograph with a drawn sign.
-        trains: whether it may be trained on.
         chooses: whether it may be validated on (splits train and val, photographs).
     """
 
     item: Item
     target: int
     kind: Kind
-    trains: bool
     chooses: bool
 
 
@@ -77,9 +78,9 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
             own = item._replace(path=item.path.resolve(), label=label, columns={"set": data.path or root.name})
             everything.append(own)
             if used:
-                hidden = data.train_without_note is not None and data.train_without_note in note
-                target = task.labels.index(label)
-                pool.append(Sample(own, target, "photo", not hidden, item.split in dataset.CHOICE_SPLITS))
+                if data.without_note is not None and data.without_note in note:
+                    continue
+                pool.append(Sample(own, task.labels.index(label), "photo", item.split in dataset.CHOICE_SPLITS))
     return pool, everything
 
 
@@ -102,10 +103,10 @@ def add_drawn(task: Task, pool: list[Sample], seed: int) -> list[Sample]:
     targets = [task.labels.index(drawn.without_sign), task.labels.index(drawn.with_sign)]
     added = [
         Sample(Item(Path(), f"drawn/street-{i}", drawn.with_sign, "extra", f"drawn-{i}", {}), targets[i % 2],
-               "street", True, False)
+               "street", False)
         for i in range(drawn.streets)
     ]  # fmt: skip
-    plain = [s for s in pool if s.target == targets[0] and s.trains]
+    plain = [s for s in pool if s.target == targets[0]]
     order = np.random.default_rng([seed, _PASTE]).permutation(len(plain))[: drawn.pasted]
     added += [plain[i]._replace(target=targets[1], kind="pasted", chooses=False) for i in order]
     return pool + added
@@ -117,8 +118,9 @@ def readable(
     """Decode the pool once.
 
     Returns:
-        The samples that can be read, their centred squares ((S, S, 3) uint8 BGR, at most twice the side that
-        augmentation works on), and a line for each file that was skipped.
+        The samples that can be read, their centred squares ((S, S, 3) uint8 BGR, shrunk by a whole factor where S would
+        be over 4 * augment.SIDE, to save memory: the contract's own first step, but rounded twice), and a line for each
+        file that was skipped.
     """
     kept: list[Sample] = []
     squares: list[Pixels] = []
@@ -140,8 +142,8 @@ def _square(sample: Sample) -> Pixels | str:
         square = contract.center_square(pictures.decode(sample.item.path))
     except (PictureError, ConfigurationError) as error:
         return str(error)
-    # Keeps memory small; the factor is whole, so the contract's resize gives the same from here.
-    return square.copy()
+    factor = square.shape[0] // (2 * augment.SIDE)
+    return contract.resize_exact(square, square.shape[0] // factor) if factor > 1 else square.copy()
 
 
 def frame(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:
@@ -169,7 +171,9 @@ def copies(
         return np.concatenate([contract.preprocess(m) for m in made])
 
     with ThreadPoolExecutor() as threads:
-        yield from threads.map(one, range(len(samples)))
+        # In parts: all at once would pile up in memory when the network is slower than the drawing.
+        for start in range(0, len(samples), _PART):
+            yield from threads.map(one, range(start, min(start + _PART, len(samples))))
 
 
 def copy(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:

@@ -67,12 +67,12 @@ def train(
     """
     import tensorflow as tf
 
-    start = time.monotonic()
+    start, revision = time.monotonic(), _revision()
     if out.exists() and not replace:
         raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
     tf.config.experimental.enable_op_determinism()
-    network = Network(weights, task.recipe.cut)
     pool, everything = pools.gather(task, root, seed)
+    network = Network(weights, task.recipe.cut)
     pool = pools.add_drawn(task, pool, seed)
 
     def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:
@@ -99,12 +99,12 @@ def train(
     cache = Cache(cached, np.array([s.target for s in pool], np.int64))
     choices = training.cross_validate(task, network, pool, cache, seed, progress)
     best = choices[0]
+    chosen = [s for s in pool if s.chooses]
     for choice in choices:
-        say(_line(choice, pool))
+        say(_line(task, choice, chosen))
     model, final = training.fit(
         task, network, pool, cache, best, seed, lambda done, of: progress("final fit", done, of)
     )
-    chosen = [s for s in pool if s.chooses]
     targets = np.array([s.target for s in chosen], np.int64)
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
@@ -127,7 +127,7 @@ def train(
             weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
             seed=seed,
             thresholds=_thresholds(task, best, targets),
-            metrics=_metrics(task, best, chosen, targets),
+            metrics=_metrics(task, best, chosen),
             choice={
                 "rate": best.candidate.rate,
                 "epochs": best.epochs,
@@ -140,7 +140,7 @@ def train(
                 "python": platform.python_version(),
                 **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
             },
-            revision=_revision(),
+            revision=revision,
             seconds=round(time.monotonic() - start, 1),
         )
         # Last: a run is finished when this file is there.
@@ -148,13 +148,12 @@ def train(
     return made
 
 
-def _line(choice: Choice, pool: list[Sample]) -> str:
-    targets = np.array([s.target for s in pool if s.chooses])
-    right = int((choice.scores.argmax(1) == targets).sum())
-    low, high = evaluation.wilson(right, len(targets))
+def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
+    sets = _metrics(task, choice, chosen)["sets"]
+    right = ", ".join(f"{name} {of['correct']} of {of['n']}" for name, of in sets.items())
     return (
-        f"rate {choice.candidate.rate:g}: out of fold {right} of {len(targets)} right (95 % {low:.1%} to {high:.1%}), "
-        f"loss {choice.loss:.4f}, best after {choice.epochs} epochs"
+        f"rate {choice.candidate.rate:g}: out of fold right on {right}; loss {choice.loss:.4f}, "
+        f"best after {choice.epochs} epochs"
     )
 
 
@@ -186,9 +185,8 @@ def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.i
     return {**thresholds.choose(best.scores[:, alarms].max(1), np.isin(targets, alarms))}
 
 
-def _metrics(
-    task: Task, best: Choice, chosen: list[Sample], targets: np.ndarray[Any, np.dtype[np.int64]]
-) -> dict[str, Any]:
+def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
+    targets = np.array([s.target for s in chosen])
     right = best.scores.argmax(1) == targets
     sets = np.array([s.item.columns["set"] for s in chosen])
     found = {}
@@ -202,9 +200,8 @@ def _metrics(
 def _counts(task: Task, pool: list[Sample], wanted: int) -> dict[str, Any]:
     kinds: dict[str, dict[str, int]] = {}
     for sample in pool:
-        if sample.trains:
-            of = kinds.setdefault(sample.kind, dict.fromkeys(task.labels, 0))
-            of[task.labels[sample.target]] += 1
+        of = kinds.setdefault(sample.kind, dict.fromkeys(task.labels, 0))
+        of[task.labels[sample.target]] += 1
     return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": wanted - len(pool)}
 
 

@@ -25,14 +25,14 @@ class Data(Strict, frozen=True, kw_only=True):
         label: for an index without labels.
         where: columns of the index and the value that each must have.
         report: splits that conversion reports figures on; no choice is made on them.
-        train_without_note: pictures whose column `note` has this text are not trained on, but still validated on.
+        without_note: pictures whose column `note` has this text are neither trained on nor chosen with.
     """
 
     path: str = ""
     label: str | None = None
     where: dict[str, str] = msgspec.field(default_factory=dict)
     report: tuple[str, ...] = ("test",)
-    train_without_note: str | None = None
+    without_note: str | None = None
 
 
 class Drawn(Strict, frozen=True, kw_only=True):
@@ -75,6 +75,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         epochs: at most; early stopping finds how many.
         batch: pictures a step.
         rate: learning rates of the fine-tuning; 0 trains the head only.
+        cost: of an error on a label, where it is not 1; on top of weights that balance the labels.
         head_rate: learning rate of the head on cached features.
         dropout: before the head.
         label_smoothing: of the cross-entropy.
@@ -87,6 +88,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     batch: Count = 32
     rate: Annotated[tuple[Annotated[float, Meta(ge=0.0)], ...], Meta(min_length=1)] = (0.0, 3e-4)
     head_rate: Positive = 3e-3
+    cost: dict[str, Positive] = msgspec.field(default_factory=dict)
     dropout: Share = 0.2
     label_smoothing: Share = 0.05
     patience: Count = 4
@@ -113,7 +115,7 @@ class Task(Strict, frozen=True, kw_only=True):
     recipe: Recipe = Recipe()
 
     def __post_init__(self) -> None:
-        named = [*self.alarm, *self.nothing, *(d.label for d in self.data if d.label is not None)]
+        named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
         if self.drawn:
             named += [self.drawn.with_sign, self.drawn.without_sign]
         for label in named:

@@ -81,7 +81,6 @@ def cross_validate(
     recipe = task.recipe
     choosing = np.flatnonzero([s.chooses for s in pool])
     groups = np.array([s.item.group for s in pool])
-    trains = np.array([s.trains for s in pool])
     splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(choosing, cache.targets[choosing], groups[choosing]))
     found = []
@@ -91,7 +90,7 @@ def cross_validate(
         scores = np.zeros((len(choosing), len(task.labels)), np.float32)
         for k, (_, held) in enumerate(splits):
             validated = choosing[held]
-            trained = np.flatnonzero(trains & ~np.isin(groups, groups[validated]))
+            trained = np.flatnonzero(~np.isin(groups, groups[validated]))
             done = (number * recipe.folds + k) * recipe.epochs
             fold = _fit(
                 task, network, cache, candidate, trained, validated, None, seed + k,
@@ -115,7 +114,7 @@ def fit(
     progress: Callable[[int, int], None],
 ) -> tuple[keras.Model, Fold]:
     """The final fit on train and val, for as many epochs as the folds say."""
-    trained = np.flatnonzero([s.trains for s in pool])
+    trained = np.arange(len(pool))
     head, fold = _fit(
         task, network, cache, choice.candidate, trained, trained[:0], choice.epochs, seed,
         lambda epoch: progress(epoch, max(1, choice.epochs)),
@@ -146,7 +145,8 @@ def _fit(
     labels = len(task.labels)
     targets = cache.targets
     counts = np.bincount(targets[trained], minlength=labels)
-    weights = (len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
+    cost = np.array([recipe.cost.get(label, 1.0) for label in task.labels])
+    weights = (cost * len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
     wanted = keras.utils.to_categorical(targets, labels)
 
     head = keras.layers.Dense(labels, activation="softmax", name="scores")

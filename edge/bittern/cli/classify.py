@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import model_options, print_json, warn
+from bittern.errors import PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bittern.contract import Pixels
-    from bittern.errors import PictureError
     from bittern.runtime import ExecutionPath
 
 
@@ -55,13 +55,13 @@ def classify(
             warn(f"{classifier.name}: no manifest: not verified")
     failed = False
     for name, picture in _pictures(images):
-        if not hasattr(picture, "shape"):
+        if isinstance(picture, PictureError):
             warn(str(picture))
             failed = True
             continue
         for classifier in classifiers:
             start = perf_counter()
-            results = classifier.classify(picture)  # type: ignore[arg-type]
+            results = classifier.classify(picture)
             time_ms = (perf_counter() - start) * 1e3
             for result in results:
                 if as_json:
@@ -87,23 +87,18 @@ def classify(
 
 def _pictures(images: tuple[str, ...]) -> Iterator[tuple[str, Pixels | PictureError]]:
     from bittern import pictures
-    from bittern.errors import PictureError
 
     for image in images:
-        if image == "-":
-            name, sources = "-", [None]
-        elif Path(image).is_dir():
-            name, sources = image, [*pictures.find(Path(image))]  # type: ignore[list-item]
-            if not sources:
-                yield name, PictureError(f"{image}: no pictures in this folder")
-        else:
-            name, sources = image, [Path(image)]  # type: ignore[list-item]
-        for source in sources:
+        folder = Path(image) if image != "-" and Path(image).is_dir() else None
+        names = [str(file) for file in pictures.find(folder)] if folder else [image]
+        if not names:
+            yield image, PictureError(f"{image}: no pictures in this folder")
+        for name in names:
             try:
-                if source is None:
+                if name == "-":
                     data = sys.stdin.buffer.read(pictures.MAX_BYTES + 1) if sys.stdin else b""
-                    yield "-", pictures.decode_bytes(data, "stdin")
+                    yield name, pictures.decode_bytes(data, "stdin")
                 else:
-                    yield str(source), pictures.decode(source)
+                    yield name, pictures.decode(name)
             except PictureError as error:
                 yield name, error

@@ -60,8 +60,11 @@ def evaluate(
     else:
         split = "all"
     classifier = Classifier(model, labels=labels, path=path, threads=threads)
-    with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
-        answers, skipped = evaluation.answer(classifier, items, label, lambda _: bar.update(1))
+    if sys.stderr is not None and sys.stderr.isatty():
+        with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
+            answers, skipped = evaluation.answer(classifier, items, label, lambda _: bar.update(1))
+    else:
+        answers, skipped = evaluation.answer(classifier, items, label)
     for line in skipped:
         warn(line)
     for head, answered in zip(classifier.heads, answers, strict=True):

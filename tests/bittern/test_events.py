@@ -1,0 +1,76 @@
+"""Event ids and times as their standards say them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bittern.events import Event, rfc3339, to_line, uuid7
+
+MS = 1_000_000
+# Until the year 9999, which RFC 3339 ends with.
+TIMES = st.integers(0, 253_402_300_799 * 10**9)
+
+
+@given(TIMES)
+def test_a_uuid7_has_version_variant_and_milliseconds(now_ns: int) -> None:
+    text = uuid7(now_ns)
+    parsed = uuid.UUID(text)
+    assert str(parsed) == text
+    assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+    assert parsed.int >> 80 == now_ns // MS
+
+
+@given(TIMES, st.integers(1, 10**15))
+def test_ids_sort_by_millisecond(now_ns: int, later_ms: int) -> None:
+    assert uuid7(now_ns) < uuid7(now_ns + later_ms * MS)
+
+
+def test_ids_of_the_same_moment_differ() -> None:
+    assert len({uuid7(5) for _ in range(10_000)}) == 10_000
+    ids = [uuid.UUID(uuid7(5)).int for _ in range(2000)]
+    free = (1 << 80) - 1 & ~(0xF << 76) & ~(0x3 << 62)
+    for bit in (b for b in range(80) if free >> b & 1):
+        ones = sum(value >> bit & 1 for value in ids)
+        assert 800 < ones < 1200, f"bit {bit} is random"
+
+
+def test_an_id_without_a_time_is_of_now() -> None:
+    assert abs((uuid.UUID(uuid7()).int >> 80) - time.time_ns() // MS) < 10_000
+
+
+@given(TIMES)
+def test_a_time_is_rfc_3339_in_utc_to_the_millisecond(time_ns: int) -> None:
+    text = rfc3339(time_ns)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
+    assert datetime.fromisoformat(text) == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ns // MS)
+
+
+@given(st.text(), st.text(), st.floats(0, 1), st.integers(0, 2**63 - 1))
+def test_an_event_is_one_line(source: str, label: str, score: float, number: int) -> None:
+    event = Event(
+        id=uuid7(),
+        type="alarm.on",
+        time=rfc3339(0),
+        monotonic_ns=number,
+        source=source,
+        model="m",
+        model_version="1",
+        task="t",
+        label=label,
+        score=score,
+        frame=number,
+    )
+    line = to_line(event)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert b"\r" not in line
+    said = json.loads(line)
+    assert list(said) == list(Event.__struct_fields__)
+    assert (said["source"], said["label"], said["score"], said["frame"]) == (source, label, score, number)

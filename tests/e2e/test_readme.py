@@ -1,0 +1,98 @@
+"""The README: every command in it is run by a test, its figures are the model's own, its links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+
+from bittern import config, scene
+
+REPO = Path(__file__).parents[2]
+README = (REPO / "README.md").read_text(encoding="utf-8")
+BITTERN = Path(sys.executable).with_name("bittern")
+
+# Commands that a test elsewhere runs, and which.
+ELSEWHERE = {
+    "make demo": "tests/e2e/test_demo.py",
+    "make test": ".ci/run",
+    "pip install '.[opencv]'": "tests/e2e/test_wheel.py",
+    "make train convert evaluate DATA=../shared/data": "tests/bittern_train/test_journey.py",
+    "make deploy HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
+    "bittern train folders --data pictures/ --weights imagenet --out runs/mine": "tests/bittern_train/test_journey.py",
+    "bittern convert runs/mine --out models/mine": "tests/bittern_train/test_journey.py",
+    "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": "tests/bittern_train/test_journey.py",
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the files that the README speaks of."""
+    street = scene.Street(seed=1, size=(480, 360))
+    (tmp_path / "holiday").mkdir()
+    for name, t in (("street.jpg", 9.4), ("holiday/1.jpg", 0.0), ("holiday/2.jpg", 9.0), ("holiday/3.jpg", 9.2)):
+        cv2.imwrite(str(tmp_path / name), np.ascontiguousarray(street.render(t).pixels[:, :, ::-1]))
+    (tmp_path / "door.toml").write_text('source = "demo:?laps=1&fps=30"\nfps = 30\n')
+    return tmp_path
+
+
+def test_commands_run_elsewhere_are_in_the_readme_and_their_tests_are_there() -> None:
+    for command, test in ELSEWHERE.items():
+        assert command in COMMANDS
+        assert (REPO / test).is_file()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in ELSEWHERE])
+def test_command(command: str, folder: Path) -> None:
+    assert command.startswith("bittern ")
+    environment = os.environ | {"PATH": f"{BITTERN.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (code,) = blocks("python")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(code, {})
+    assert said.getvalue().split()[:2] == ["stop_sign", "stop"]
+
+
+def test_the_configuration_shows_the_defaults() -> None:
+    (text,) = blocks("toml")
+    shown = msgspec.toml.decode(text.encode(), type=config.WatchConfig)
+    assert msgspec.structs.replace(shown, source="picamera:") == config.WatchConfig()
+
+
+def test_the_figures_are_those_of_the_card() -> None:
+    card = (REPO / "models" / "stop_sign" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    table = re.search(r"## Figures.*?\n(\|.*?)\n\n", card, re.DOTALL)
+    between = re.search(r"<!-- figures: stop_sign -->\n(.*?)<!-- end of figures -->", README, re.DOTALL)
+    assert table is not None
+    assert between is not None
+    assert between[1].strip() == table[1].strip()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (REPO / target).exists(), target
