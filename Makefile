@@ -12,8 +12,12 @@ MODEL ?= models/$(NAME)
 # Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
 WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
+# On a Raspberry Pi numpy, OpenCV and picamera2 are Debian's; a wheel of another numpy beside them breaks picamera2.
+PI := $(shell grep -qas 'Raspberry Pi' /proc/device-tree/model && echo yes)
+COMMA := ,
 DEV := .venv
 HOSTENV := .venv-host
+OPENCV410 := .venv-opencv410
 PIP := -m pip install --quiet --disable-pip-version-check
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
@@ -27,18 +31,24 @@ help:  ## list the targets
 $(DEV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bittern needs Python 3.11 or newer, this is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12" >&2; exit 2; }
 	@echo "making $(DEV): the device side, without TensorFlow"
-	@$(PYTHON) -m venv $(DEV)
-	@$(DEV)/bin/python $(PIP) -e '.[opencv]'
+	@$(PYTHON) -m venv $(if $(PI),--system-site-packages) $(DEV)
+	@$(DEV)/bin/python $(PIP) -e '.$(if $(PI),,[opencv])'
 	@touch $@
 
 $(DEV)/.dev: $(DEV)/.ready
-	@$(DEV)/bin/python $(PIP) -e '.[opencv,dev]'
+	@$(DEV)/bin/python $(PIP) -e '.[dev$(if $(PI),,$(COMMA)opencv)]'
 	@touch $@
 
 $(HOSTENV)/.ready: pyproject.toml
 	@echo "making $(HOSTENV): the host side, with TensorFlow (2 GB, some minutes)"
 	@$(PYTHON) -m venv $(HOSTENV)
 	@$(HOSTENV)/bin/python $(PIP) -e '.[train,dev]'
+	@touch $@
+
+$(OPENCV410)/.ready: pyproject.toml
+	@echo "making $(OPENCV410): the device side with OpenCV 4.10, Debian trixie's"
+	@$(PYTHON) -m venv $(OPENCV410)
+	@$(OPENCV410)/bin/python $(PIP) -e . opencv-python-headless==4.10.0.84 pytest hypothesis
 	@touch $@
 
 # --- for users ---
@@ -85,9 +95,21 @@ test-device: $(DEV)/.dev  ## the device side and whole journeys, without TensorF
 test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
 	$(HOSTENV)/bin/python -m pytest tests/bittern_train tests/bittern_convert $(ARGS)
 
+VECTORS := tests/bittern/test_contract_vectors.py tests/bittern/test_shipped_models.py
+
+test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## contract and golden vectors with OpenCV 5 and 4.10
+	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'
+	$(DEV)/bin/python -m pytest -q $(VECTORS)
+	$(OPENCV410)/bin/python -c 'import cv2; assert cv2.__version__.startswith("4.10."), cv2.__version__'
+	$(OPENCV410)/bin/python -m pytest -q $(VECTORS)
+
+test-arm64: $(DEV)/.ready  ## the same on aarch64 under qemu, scores compared (root, Debian; 0.6 GB in CACHE; SUITE=trixie)
+	tests/arm64/root.sh $(CACHE) build
+	PYTHONPATH=. $(DEV)/bin/python tests/arm64/check_arm64.py $(CACHE) $(MODELS)
+
 test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debian; 1 GB in CACHE)
 	tests/picamera2/root.sh $(CACHE) build
 	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
 
 clean:  ## remove what make made, but not runs/ and models/
-	rm -rf $(DEV) $(HOSTENV) build dist
+	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) build dist

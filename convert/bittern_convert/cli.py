@@ -16,7 +16,7 @@ from bittern.cli.common import host_command, print_json
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Model folder to make.  [default: models/TASK]")
 @click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it moved since training.")
-@click.option("--name", help="Name of the model.  [default: the task's]")
+@click.option("--name", help="Name of the model.  [default: that of its folder]")
 @click.option("--version", default="1", show_default=True, help="Version of the model.")
 @click.option("--force", is_flag=True, help="Replace a model folder that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print the gate's outcome as JSON.")

@@ -22,11 +22,10 @@ class Run(Strict, frozen=True, kw_only=True):
     Attributes:
         task: the task file as a mapping; `name`, `labels`, `alarm`, `nothing` are used for the manifest.
         data: folder of the pictures; the paths of `index.csv` are relative to it.
-        reports: data sets whose test splits conversion reports on: path below `data`, splits, label if unlabelled,
-            and the columns that select its rows.
         thresholds: chosen on out-of-fold scores.
         metrics: figures of the k-fold.
-        drawn: how many drawn pictures were trained on.
+        pictures: what was trained on, by kind and label, and how many could not be read.
+        choice: the candidate that the k-fold chose, and the others' losses.
         versions: of the tools.
         revision: git revision of the code, empty where unknown.
     """

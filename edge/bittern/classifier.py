@@ -154,7 +154,7 @@ class Classifier:
                 f"but runs on {self.path} here"
             )
         vectors = golden.load(folder / golden.FILE, self.path)
-        allowed = 0 if recorded.machine == platform.machine() else recorded.other_machine_steps
+        allowed = recorded.steps_on(platform.machine())
         for i, vector in enumerate(vectors):
             try:
                 tensor = self.preprocess(vector.frame)

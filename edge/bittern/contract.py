@@ -1,7 +1,8 @@
 """What a network sees: the one way from a frame to the input tensor, the same bytes on every machine.
 
 Training, calibration, evaluation and the daemon all call `preprocess`. The resize is the one that was measured to be
-equal to the byte on x86-64 and aarch64 and on OpenCV 4.6 to 5.0; `tests/bittern/test_contract.py` replays stored bytes.
+equal to the byte on x86-64 and aarch64 and on OpenCV 4.6 to 5.0; `tests/bittern/test_contract_vectors.py` replays
+stored bytes.
 """
 
 from __future__ import annotations
@@ -64,8 +65,9 @@ def center_square(frame: Pixels, region: Region | None = None) -> Pixels:
 def resize_exact(square: Pixels, size: int = 224) -> Pixels:
     """Resize a square picture; the same bytes on every architecture and OpenCV version.
 
-    First `INTER_AREA` by the whole factor `side // size` (an exact box mean, so nothing aliases), over the still
-    centred part that the factor divides; then one `INTER_LINEAR_EXACT` step, by a factor below two.
+    First `INTER_AREA` by the whole factor `side // size` over the still centred part that it divides: the box mean,
+    rounded to nearest (ties up for factor 2, to even above), so nothing aliases. Then one `INTER_LINEAR_EXACT` step, by
+    a factor below two.
 
     Args:
         square: (S, S, 3) uint8.

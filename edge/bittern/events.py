@@ -52,7 +52,8 @@ def uuid7(now_ns: int | None = None) -> str:
 
 def rfc3339(time_ns: int) -> str:
     """A wall-clock time (ns since 1970) as RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(time_ns // 1_000_000 / 1e3, UTC)
+    seconds, milliseconds = divmod(time_ns // 1_000_000, 1000)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -95,14 +95,19 @@ class GoldenPath(Strict, frozen=True, kw_only=True):
         runtime: distribution that ran it, "ai-edge-litert".
         version: of the runtime.
         machine: `platform.machine()` of the recording.
-        other_machine_steps: how many output steps (1/256 of a score) another architecture may be off; on the same
-            architecture the bytes must be equal.
+        same_machine_steps: how many output steps (1/256 of a score) the same architecture may be off; 0 is exact.
+        other_machine_steps: the same for another architecture.
     """
 
     runtime: Text
     version: Text
     machine: Text
+    same_machine_steps: Annotated[int, Meta(ge=0, le=255)] = 0
     other_machine_steps: Annotated[int, Meta(ge=0, le=255)]
+
+    def steps_on(self, machine: str) -> int:
+        """How many output steps a `platform.machine()` may be off."""
+        return self.same_machine_steps if machine == self.machine else self.other_machine_steps
 
 
 class Manifest(Strict, frozen=True, kw_only=True):

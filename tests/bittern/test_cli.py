@@ -1,88 +1,20 @@
-"""The command line as a user meets it: real processes, their output, exit codes and signals."""
+"""The command line as a user meets it: real processes, their output and exit codes."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import random
 import re
-import signal
 import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 import pytest
-from tests.drawn_pictures import folders
-from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
+from tests.command import BITTERN, OFTEN, Done, bittern, one_line
+from tests.tflite_files import COLOURS, model_folder_of_means
 
 from bittern.cli import COMMANDS
-from bittern.scene import Street
 
-BITTERN = str(Path(sys.executable).with_name("bittern"))
 HOST = importlib.util.find_spec("tensorflow") is not None
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[Any]:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-
-def bittern(*words: str | Path, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> Done:
-    done = subprocess.run(
-        [BITTERN, *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        cwd=cwd,
-        env=os.environ | {"PYTHONWARNINGS": "error"} | env,
-        timeout=60,
-    )
-    out, err = done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "surrogateescape")
-    assert "Traceback" not in err or "--debug" in words
-    return Done(done.returncode, out, err)
-
-
-def one_line(done: Done, code: int, *says: str) -> str:
-    """Nothing on stdout, one line on stderr that has all of these words, and the exit code."""
-    assert done.err.count("\n") == 1, done.err
-    assert done.err.startswith("bittern: ")
-    for words in says:
-        assert words in done.err
-    assert "internal error" not in done.err
-    assert (done.code, done.out) == (code, "")
-    return done.err
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
-    """A folder to work in: pictures of plain colours, a small model, a bare one, and a labelled set."""
-    place = tmp_path_factory.mktemp("place")
-    for name, bgr in (("red", (0, 0, 255)), ("green", (0, 255, 0)), ("blue", (255, 0, 0))):
-        cv2.imwrite(str(place / f"{name}.png"), np.full((30, 40, 3), bgr, np.uint8))
-    (place / "more/deep").mkdir(parents=True)
-    cv2.imwrite(str(place / "more/a.jpg"), np.full((30, 40, 3), (0, 0, 255), np.uint8))
-    cv2.imwrite(str(place / "more/deep/b.bmp"), np.full((30, 40, 3), (255, 0, 0), np.uint8))
-    (place / "broken.png").write_bytes((place / "red.png").read_bytes()[:40])
-    (place / "text.jpg").write_text("no picture")
-    (place / "empty.jpg").write_bytes(b"")
-    (place / "nothing").mkdir()
-    model_folder_of_means(place / "means")
-    (place / "bare.tflite").write_bytes(with_files(channel_means(), labels_txt="\n".join(COLOURS).encode()))
-    (place / "unlabelled.tflite").write_bytes(channel_means())
-    (place / "colours.txt").write_text("\n".join(COLOURS))
-    folders(place / "set", 3)
-    return place
 
 
 # --- help and usage --------------------------------------------------------------------------------------------------
@@ -361,10 +293,9 @@ PRINTS = {
     "classify": "classify red.png --model means",
     "classify --json": "classify more --model means --json",
     "models": "models",
-    "evaluate": "evaluate means --data colours --json",
+    "evaluate": "evaluate bare.tflite --data colours --json",
     "watch": "watch --source more --model means --config often.toml",
 }
-OFTEN = "[decision]\nvotes = 1\nof = 1\ncooldown_s = 0\nmin_off_s = 0\n"
 
 
 @pytest.mark.parametrize("stdout", STDOUT)
@@ -391,180 +322,8 @@ def test_a_stdout_that_takes_nothing_is_one_line(place: Path, words: str, stdout
     )
     if "|" in STDOUT[stdout]:
         os.close(output)
-    told = [line for line in done.stderr.splitlines() if not re.match(r"bittern: watching |evaluate ", line)]
+    usual = r"bittern: watching |bittern: bare: no manifest|evaluate"
+    told = [line for line in done.stderr.splitlines() if not re.match(usual, line)]
     assert len(told) == 1, done.stderr
     assert re.match(r"bittern: .*(stdout|No space left)", told[0])
     assert done.returncode == 1
-
-
-# --- watch -----------------------------------------------------------------------------------------------------------
-
-EVENT = {"id", "type", "time", "monotonic_ns", "source", "model", "model_version", "task", "label", "score", "frame"}
-
-
-@pytest.fixture
-def film(tmp_path: Path) -> Path:
-    """Pictures that a folder source gives one a second: red in the second, third and fifth."""
-    (tmp_path / "film").mkdir()
-    for i, red in enumerate((0, 255, 255, 0, 255, 0)):
-        cv2.imwrite(str(tmp_path / f"film/{i}.png"), np.full((30, 40, 3), (10, 10, red), np.uint8))
-    return tmp_path / "film"
-
-
-def test_watch_prints_an_event_a_line(place: Path, film: Path, tmp_path: Path) -> None:
-    config = tmp_path / "watch.toml"
-    config.write_text(f'source = "{film}"\nname = "the gate"\nmodels = ["{place / "means"}"]\n{OFTEN}')
-    done = bittern("watch", "--config", config)
-    assert done.code == 0
-    assert "6 frames in" in done.err
-    assert "8 events" in done.err
-    events = done.lines
-    assert all(set(event) == EVENT for event in events)
-    of_head = [event for event in events if event["task"] == "colour_1"]
-    assert [(e["type"], e["frame"], e["label"]) for e in of_head] == [
-        ("alarm.on", 1, "red"),
-        ("alarm.off", 3, "red"),
-        ("alarm.on", 4, "red"),
-        ("alarm.off", 5, "red"),
-    ]
-    assert [e["monotonic_ns"] for e in of_head] == [1_000_000_000, 3_000_000_000, 4_000_000_000, 5_000_000_000]
-    assert {(e["source"], e["model"], e["model_version"]) for e in events} == {("the gate", "means", "7")}
-    assert [e["score"] for e in of_head] == [1.0, 0.0, 1.0, 0.0]
-    assert len({e["id"] for e in events}) == 8
-    moments = [datetime.fromisoformat(e["time"]) for e in of_head]
-    assert moments == sorted(moments)
-    assert all(e["time"].endswith("Z") for e in events)
-
-
-def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path: Path) -> None:
-    config = tmp_path / "watch.toml"
-    config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")
-    done = bittern("watch", "--config", config, "--source", film, "--model", place / "means")
-    seen = [(e["type"], e["frame"]) for e in done.lines if e["task"] == "colour_0"]
-    assert seen == [("alarm.on", 2), ("alarm.off", 3)]
-
-
-def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.png"
-    words = ("--fps", "20", "--frames", "12", "--model", place / "means")
-    done = bittern("watch", "--source", "demo:?fps=40&size=160x120", "--sheet", sheet, *words)
-    assert done.code == 0
-    found = re.search(r"12 frames in (\d+\.\d) s, (\d+) dropped", done.err)
-    assert found is not None
-    assert 0.4 <= float(found[1]) < 3
-    assert int(found[2]) >= 5, "the cap leaves frames out"
-    picture = cv2.imread(str(sheet))
-    assert picture is not None
-    assert picture.shape[2] == 3
-    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
-
-
-def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -> None:
-    config = tmp_path / "watch.toml"
-    for text, says in (
-        ('[decision]\nthreshold = "quite"', "has no threshold 'quite'"),
-        ("[decision]\noff = 0.9", "decision.off 0.9 is above the threshold 0.5"),
-        ("[decision]\nvots = 3", "did you mean 'votes'"),
-        ("[decision]\nvotes = 9", "votes 9 is more than of 3"),
-        ("fps = 'fast'", "$.fps"),
-        ("fps 3", "line 1"),
-        ("x = " + "[" * 20_000, ""),
-    ):
-        config.write_text(text)
-        done = bittern("watch", "--config", config, "--source", "demo:", "--model", place / "means")
-        told = [line for line in done.err.splitlines() if "watching" not in line]
-        one_line(Done(done.code, done.out, "\n".join(told) + "\n"), 2, says)
-
-
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-
-def takes_signals(pid: int) -> bool:
-    """Whether a process has its own handler for SIGTERM, as Linux says it."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
-    return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-
-def until_it_takes_signals(process: subprocess.Popen[bytes]) -> None:
-    for _ in range(3000):
-        if takes_signals(process.pid) or process.poll() is not None:
-            return
-        time.sleep(0.005)
-    raise AssertionError("no handler for SIGTERM")
-
-
-@pytest.fixture(scope="module")
-def busy(place: Path) -> list[str]:
-    """A command that prints events all the time: the threshold is the median of what the model says to the street."""
-    street = Street(1, (64, 48))
-    means = [street.render(t / 10).pixels[:, 8:56, 0].mean() / 255 for t in range(120)]
-    (place / "busy.toml").write_text(f"{OFTEN}threshold = {np.median(means):.4f}\noff = {np.median(means):.4f}\n")
-    words = ["--source", "demo:?fps=240&size=64x48", "--fps", "240", "--model", "means"]
-    return [BITTERN, "watch", "--config", "busy.toml", *words]
-
-
-def stopped(busy: list[str], place: Path, number: signal.Signals, delay: float) -> tuple[int, float, bytes, bytes]:
-    process = subprocess.Popen(busy, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    until_it_takes_signals(process)
-    time.sleep(delay)
-    process.send_signal(number)
-    begin = time.monotonic()
-    out, err = process.communicate(timeout=30)
-    return process.returncode, time.monotonic() - begin, out, err
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_at_any_moment_ends_it_cleanly(busy: list[str], place: Path, number: signal.Signals) -> None:
-    rng = random.Random(number)
-    delays = [rng.uniform(0, 1.5) for _ in range(20)]
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda delay: stopped(busy, place, number, delay), delays))
-    for (code, seconds, out, err), delay in zip(results, delays, strict=True):
-        where = f"{number.name} after {delay:.3f} s: {err.decode()}"
-        assert code == 0, where
-        assert seconds < 2, where
-        assert out.endswith(b"\n") or not out, where
-        assert all(set(json.loads(line)) == EVENT for line in out.splitlines()), where
-        assert b"Traceback" not in err, where
-        assert b"internal error" not in err, where
-    assert sum(bool(out) for _, _, out, _ in results) >= 5, "some were stopped while events were printed"
-
-
-def test_signals_are_taken_before_the_heavy_imports(busy: list[str], place: Path) -> None:
-    process = subprocess.Popen(busy, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until_it_takes_signals(process)
-    loaded = Path(f"/proc/{process.pid}/maps").read_text()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
-    assert "/cv2" not in loaded
-    assert "tensorflow" not in loaded
-    assert "ai_edge_litert" not in loaded
-
-
-def test_a_second_signal_does_no_harm(busy: list[str], place: Path) -> None:
-    process = subprocess.Popen(busy, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until_it_takes_signals(process)
-    time.sleep(0.8)
-    for _ in range(5):
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
-    assert b"Traceback" not in err
-    assert b"internal error" not in err
-    assert process.returncode == 0
-
-
-def test_a_sheet_is_left_by_a_stopped_watch(place: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.png"
-    words = ["watch", "--source", "demo:?size=64x48", "--model", "means", "--sheet", str(sheet)]
-    process = subprocess.Popen([BITTERN, *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    until_it_takes_signals(process)
-    time.sleep(1.5)
-    process.terminate()
-    _, err = process.communicate(timeout=10)
-    assert process.returncode == 0, err
-    assert cv2.imread(str(sheet)) is not None

@@ -134,7 +134,7 @@ def test_out_is_written_in_place(order: Any) -> None:
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_out_saves_the_allocation(order: Any) -> None:
-    frame = frame_of(480, 640)
+    frame = frame_of(224, 300)  # no resize, whose own arrays would hide it
     out = np.empty((1, 224, 224, 3), np.uint8)
     preprocess(frame, order, out=out)
     peaks = []
@@ -143,7 +143,8 @@ def test_out_saves_the_allocation(order: Any) -> None:
         preprocess(frame, order, out=given_out)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] - peaks[0] >= out.nbytes * 0.9
+    assert peaks[0] < 10_000
+    assert peaks[1] >= out.nbytes
 
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bittern.decision import Change, Decision
@@ -25,7 +26,8 @@ class Case(NamedTuple):
     def run(self) -> list[tuple[int, float, Change]]:
         """Every change as (time in ns, score, change)."""
         decision = Decision(**{k: v for k, v in self._asdict().items() if k != "steps"})
-        now, seen = 0, []
+        now = 0
+        seen: list[tuple[int, float, Change]] = []
         for score, gap in self.steps:
             now += gap
             change = decision.update(score, now)
@@ -64,7 +66,7 @@ def naive(case: Case) -> list[tuple[int, float, Change]]:
         else:
             reached = sum(s >= case.on for _, s in history[-case.of :])
             cooled = not seen or now - seen[-1][0] >= case.cooldown_s * S
-            if reached >= case.votes and cooled:
+            if score >= case.on and reached >= case.votes and cooled:
                 seen.append((now, score, "on"))
     return seen
 
@@ -83,7 +85,7 @@ def test_on_and_off_alternate(case: Case) -> None:
 @given(cases())
 def test_an_alarm_ends_only_below_off_and_not_before_min_off(case: Case) -> None:
     seen = case.run()
-    for (began, _, _), (ended, score, change) in zip(seen, seen[1:], strict=False):
+    for (began, _, _), (ended, score, change) in itertools.pairwise(seen):
         if change == "off":
             assert score < case.off
             assert ended - began >= case.min_off_s * S
@@ -92,12 +94,13 @@ def test_an_alarm_ends_only_below_off_and_not_before_min_off(case: Case) -> None
 @given(cases())
 def test_no_alarm_within_the_cooldown(case: Case) -> None:
     seen = case.run()
-    for (ended, _, _), (began, _, change) in zip(seen, seen[1:], strict=False):
+    for (ended, _, _), (began, _, change) in itertools.pairwise(seen):
         if change == "on":
             assert began - ended >= case.cooldown_s * S
 
 
 @given(cases())
+@example(Case(0.5, 0.5, 1, 2, 1.0, 0.0, [(1.0, S), (0.0, 0), (1.0, S // 2), (0.0, S // 2)]))
 def test_an_alarm_begins_with_a_frame_that_reaches_the_threshold(case: Case) -> None:
     """The event carries this frame's score and snapshot: they must show what was seen."""
     assert all(score >= case.on for _, score, change in case.run() if change == "on")

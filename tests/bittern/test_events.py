@@ -27,7 +27,7 @@ def test_a_uuid7_has_version_variant_and_milliseconds(now_ns: int) -> None:
     assert parsed.int >> 80 == now_ns // MS
 
 
-@given(TIMES, st.integers(1, 10**15))
+@given(TIMES, st.integers(1, 10**12))
 def test_ids_sort_by_millisecond(now_ns: int, later_ms: int) -> None:
     assert uuid7(now_ns) < uuid7(now_ns + later_ms * MS)
 

@@ -76,3 +76,15 @@ def test_a_host_command_says_what_to_install(installed: Path, tmp_path: Path) ->
     )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr == "bittern: train needs the host packages: pip install 'bittern[train]'\n"
+
+
+def test_without_opencv_it_says_what_to_install(installed: Path, tmp_path: Path) -> None:
+    python = installed / "python"
+    subprocess.run([str(python), "-m", "pip", "uninstall", "-q", "-y", "opencv-python-headless"], check=True)
+    done = subprocess.run(
+        [str(installed / "bittern"), "classify", "street.png"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("bittern: OpenCV is missing: pip install 'bittern[opencv]'")
+    assert len(done.stderr.splitlines()) == 1

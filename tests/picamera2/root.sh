@@ -41,6 +41,7 @@ system() {   # Debian and picamera2, into $1
         DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends mmdebstrap
     fi
     local mirror=${MIRROR:-} packages
+    # shellcheck disable=SC2016  # apt's own placeholders
     [ -n "$mirror" ] || mirror=$(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)' 'Created-By: Packages' |
         awk -F'|' '$2 == "Debian" && $3 == "Debian" && !seen { print $1; seen = 1 }')
     [ -n "$mirror" ] || die "no Debian mirror in apt's sources: say MIRROR=..."

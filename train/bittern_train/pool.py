@@ -25,6 +25,9 @@ TEST_SHARE = 0.2
 # Two pictures whose 64-bit perceptual hashes differ in at most this many bits share a group.
 NEAR_BITS = 6
 
+# Side in pixels that a photograph is enlarged to before a sign is drawn into it.
+_LEAST_SIDE = 96
+_USED = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
 # Samples whose copies are made ahead of the network.
 _PART = 64
 
@@ -66,7 +69,7 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
         if not any(i.split for i in items):
             items = _derive_splits(items, seed)
         for item in items:
-            used = item.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
+            used = item.split in _USED
             if not used and item.split not in data.report:
                 continue
             label = item.label or data.label
@@ -74,13 +77,21 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
                 raise ConfigurationError(
                     f"{item.path}: label {label!r} is not one of the task's: {', '.join(task.labels)}"
                 )
-            note = item.columns.get("note", "")
-            own = item._replace(path=item.path.resolve(), label=label, columns={"set": data.path or root.name})
+            if used and data.without_note is not None and data.without_note in item.columns.get("note", ""):
+                continue
+            # The name is relative to `root`, so that it is the picture's own among all data sets of the task.
+            name = (Path(data.path) / item.name).as_posix()
+            group = (Path(data.path) / item.group).as_posix() if item.group else name
+            own = item._replace(name=name, label=label, group=group, columns={"set": data.path or root.name})
             everything.append(own)
             if used:
-                if data.without_note is not None and data.without_note in note:
-                    continue
                 pool.append(Sample(own, task.labels.index(label), "photo", item.split in dataset.CHOICE_SPLITS))
+    crossing = {i.group for i in everything if i.split not in _USED} & {s.item.group for s in pool}
+    if crossing:
+        raise ConfigurationError(
+            f"{root}: group {min(crossing)!r} is on both sides of a split ({len(crossing)} such groups): "
+            "near-duplicates of test pictures must not be trained on"
+        )
     return pool, everything
 
 
@@ -155,7 +166,13 @@ def frame(task: Task, sample: Sample, square: Pixels, seed: int, number: int) ->
     rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
     if sample.kind == "street":
         return np.ascontiguousarray(scene.random_view(rng, stop=stop)[:, :, ::-1])
-    return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=True)[:, :, ::-1])
+    return _paste(rng, square, stop=True)
+
+
+def _paste(rng: np.random.Generator, square: Pixels, *, stop: bool) -> Pixels:
+    if square.shape[0] < _LEAST_SIDE:
+        square = contract.resize_exact(square, _LEAST_SIDE)
+    return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
 
 
 def copies(
@@ -190,7 +207,7 @@ def copy(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> 
         and task.labels[sample.target] == drawn.without_sign
         and rng.random() < how.other_signs
     ):
-        picture = np.ascontiguousarray(scene.paste_sign(rng, picture[:, :, ::-1], stop=False)[:, :, ::-1])
+        picture = _paste(rng, picture, stop=False)
     return augment.alter(rng, picture, how)
 
 
@@ -267,12 +284,11 @@ def _near_duplicates(items: Sequence[Item]) -> list[int]:
     return [root(i) for i in range(len(items))]
 
 
-def write_index(file: Path, items: Sequence[Item], root: Path) -> None:
-    """Write the index that a run really used, with paths relative to the folder of its data."""
+def write_index(file: Path, items: Sequence[Item]) -> None:
+    """Write the index that a run really used; names are relative to the folder of its data."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", "set"])
     for item in items:
-        name = item.path.relative_to(root.resolve()).as_posix()
-        writer.writerow([name, item.label, item.split, item.group, item.columns["set"]])
+        writer.writerow([item.name, item.label, item.split, item.group, item.columns["set"]])
     fileio.write(file, text.getvalue().encode())

@@ -27,7 +27,8 @@ def curves(file: Path, choices: Sequence[Choice]) -> None:
                 values = [row[key] for row in fold.history]
                 # Epoch 0 is the head alone; a candidate that trains no more is that one point.
                 axis.plot(epochs, values, color=colour, alpha=0.8, marker="o", markersize=3, label=label)
-                axis.plot(fold.best, values[fold.best], marker="o", color=colour, markersize=8, fillstyle="none")
+                kept = fold.at(choice.epochs)
+                axis.plot(kept, values[kept], marker="o", color=colour, markersize=8, fillstyle="none")
     axes[0].set(xlabel="epoch", ylabel="cross-entropy, classes weighed alike", title="validation, by fold")
     axes[1].set(xlabel="epoch", ylabel="accuracy", title="ring: the epoch that was kept")
     axes[0].legend()

@@ -27,8 +27,8 @@ from bittern_train.pool import Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
-# Conversion's gate needs a thousand pictures, and calibration takes at most a third of the photographs: what is missing
-# is filled with copies, and so many of them are there in any case.
+# Conversion's gate needs a thousand pictures, and calibration takes a third of the photographs at most, with all copies
+# of those: twice what is missing is filled with copies, and so many are there in any case.
 GATE_PICTURES = 1000
 GATE_COPIES = 200
 
@@ -70,6 +70,8 @@ def train(
     start, revision = time.monotonic(), _revision()
     if out.exists() and not replace:
         raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
+    if out.exists() and not (out / run.FILE).is_file():
+        raise ConfigurationError(f"{out} is no run: it is not replaced")
     tf.config.experimental.enable_op_determinism()
     pool, everything = pools.gather(task, root, seed)
     network = Network(weights, task.recipe.cut)
@@ -108,7 +110,7 @@ def train(
     targets = np.array([s.target for s in chosen], np.int64)
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
-        pools.write_index(new / run.INDEX, everything, root)
+        pools.write_index(new / run.INDEX, everything)
         _write_copies(new / run.COPIES, task, pool, squares, seed)
         history = {
             "candidates": [
@@ -152,14 +154,14 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
     sets = _metrics(task, choice, chosen)["sets"]
     right = ", ".join(f"{name} {of['correct']} of {of['n']}" for name, of in sets.items())
     return (
-        f"rate {choice.candidate.rate:g}: out of fold right on {right}; loss {choice.loss:.4f}, "
-        f"best after {choice.epochs} epochs"
+        f"rate {choice.candidate.rate:g}: out of fold right on {right}; loss {choice.loss:.4f} "
+        f"after {choice.epochs} epochs"
     )
 
 
 def _write_copies(file: Path, task: Task, pool: list[Sample], squares: list[Pixels], seed: int) -> None:
     photos = sum(s.kind == "photo" for s in pool)
-    wanted = max(GATE_COPIES, GATE_PICTURES - 2 * photos // 3 + len(task.labels))
+    wanted = max(GATE_COPIES, 2 * (GATE_PICTURES - 2 * photos // 3))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]
@@ -174,6 +176,7 @@ def _write_copies(file: Path, task: Task, pool: list[Sample], squares: list[Pixe
             targets=np.array([s.target for s in samples], np.int64),
             kinds=np.array([kinds[s.kind] for s in samples]),
             names=np.array([s.item.name for s in samples]),
+            groups=np.array([s.item.group for s in samples]),
         )
 
 
@@ -210,7 +213,9 @@ def _sha256(file: Path) -> str:
 
 
 def _revision() -> str:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():  # installed; whatever repository is around it is not ours
+        return ""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

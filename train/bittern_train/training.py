@@ -34,22 +34,24 @@ class Fold(NamedTuple):
 
     Attributes:
         history: a row an epoch: epoch, loss, val_loss, val_accuracy. Epoch 0 is the head alone.
-        best: the epoch with the lowest validation loss.
-        scores: (validated samples, labels), of that epoch.
+        scores: after each epoch, (validated samples, labels); fewer epochs than asked for if it stopped early.
     """
 
     history: list[dict[str, float]]
-    best: int
-    scores: Floats
+    scores: list[Floats]
+
+    def at(self, epoch: int) -> int:
+        """The epoch itself, or the last one before it that was trained."""
+        return min(epoch, len(self.scores) - 1)
 
 
 class Choice(NamedTuple):
     """What the k-fold says of one candidate.
 
     Attributes:
-        loss: mean cross-entropy of the out-of-fold scores, classes weighed alike.
-        epochs: median best epoch of the folds: how long the final fit runs.
-        scores: out-of-fold scores of every sample that chooses, (n, labels), in the order of the pool.
+        loss: cross-entropy of the out-of-fold scores (`balanced_loss`) after `epochs`.
+        epochs: one number for all folds, the one with the lowest loss; so long the final fit runs.
+        scores: out-of-fold scores after `epochs` of every sample that chooses, (n, labels), in the order of the pool.
     """
 
     candidate: Candidate
@@ -82,24 +84,33 @@ def cross_validate(
     choosing = np.flatnonzero([s.chooses for s in pool])
     groups = np.array([s.item.group for s in pool])
     splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
-    splits = list(splitter.split(choosing, cache.targets[choosing], groups[choosing]))
+    targets = cache.targets[choosing]
+    splits = list(splitter.split(choosing, targets, groups[choosing]))
+    cost = _costs(task)
     found = []
     of = len(candidates(recipe)) * recipe.folds * recipe.epochs
     for number, candidate in enumerate(candidates(recipe)):
         folds = []
-        scores = np.zeros((len(choosing), len(task.labels)), np.float32)
         for k, (_, held) in enumerate(splits):
             validated = choosing[held]
             trained = np.flatnonzero(~np.isin(groups, groups[validated]))
             done = (number * recipe.folds + k) * recipe.epochs
-            fold = _fit(
-                task, network, cache, candidate, trained, validated, None, seed + k,
-                lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
-            )[1]  # fmt: skip
-            scores[held] = fold.scores
-            folds.append(fold)
-        epochs = int(np.median([f.best for f in folds]))
-        found.append(Choice(candidate, balanced_loss(scores, cache.targets[choosing]), epochs, scores, folds))
+            folds.append(
+                _fit(
+                    task, network, cache, candidate, trained, validated, recipe.epochs, seed + k,
+                    lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
+                )[1]
+            )  # fmt: skip
+        # One length for all folds: a length of its own for each would be chosen on what it is then judged by. A
+        # candidate that fine-tunes does so for an epoch at least, or it would be the candidate that does not.
+        lengths = range(1, max(len(f.scores) for f in folds)) if candidate.rate > 0 else range(1)
+        tried = []
+        for epochs in lengths:
+            scores = np.zeros((len(choosing), len(task.labels)), np.float32)
+            for (_, held), fold in zip(splits, folds, strict=True):
+                scores[held] = fold.scores[fold.at(epochs)]
+            tried.append(Choice(candidate, balanced_loss(scores, targets, cost), epochs, scores, folds))
+        found.append(min(tried, key=lambda c: c.loss))
     progress("cross-validation", of, of)
     return sorted(found, key=lambda c: c.loss)
 
@@ -122,10 +133,21 @@ def fit(
     return network.classifier(head), fold
 
 
-def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
-    """Mean cross-entropy in nats, each class with the same weight."""
+def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
+    """Mean cross-entropy in nats; every label counts alike, times what an error on it costs.
+
+    Args:
+        scores: (n, labels).
+        targets: (n,) indices of the labels.
+        cost: (labels,).
+    """
     own = np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1)
-    return float(np.mean([-np.log(own[targets == t]).mean() for t in np.unique(targets)]))
+    there = np.unique(targets)
+    return float(np.average([-np.log(own[targets == t]).mean() for t in there], weights=cost[there]))
+
+
+def _costs(task: Task) -> npt.NDArray[np.float64]:
+    return np.array([task.recipe.cost.get(label, 1.0) for label in task.labels])
 
 
 def _fit(
@@ -135,7 +157,7 @@ def _fit(
     candidate: Candidate,
     trained: npt.NDArray[np.intp],
     validated: npt.NDArray[np.intp],
-    epochs: int | None,
+    epochs: int,
     seed: int,
     progress: Callable[[int], None],
 ) -> tuple[keras.layers.Dense, Fold]:
@@ -145,7 +167,7 @@ def _fit(
     labels = len(task.labels)
     targets = cache.targets
     counts = np.bincount(targets[trained], minlength=labels)
-    cost = np.array([recipe.cost.get(label, 1.0) for label in task.labels])
+    cost = _costs(task)
     weights = (cost * len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
     wanted = keras.utils.to_categorical(targets, labels)
 
@@ -164,15 +186,13 @@ def _fit(
         return {
             "epoch": epoch,
             "loss": loss,
-            "val_loss": balanced_loss(scores, targets[validated]),
+            "val_loss": balanced_loss(scores, targets[validated], cost),
             "val_accuracy": float((scores.argmax(1) == targets[validated]).mean()),
         }
 
-    best_scores = score() if len(validated) else np.zeros((0, labels), np.float32)
-    history = [row(0, float("nan"), best_scores)]
-    best = 0
-    most = recipe.epochs if epochs is None else epochs
-    if candidate.rate > 0 and most > 0:
+    found = [score() if len(validated) else np.zeros((0, labels), np.float32)]
+    history = [row(0, float("nan"), found[0])]
+    if candidate.rate > 0 and epochs > 0:
         batches = _Batches(cache, trained, wanted, weights, recipe.batch, seed)
         # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
         schedule = keras.optimizers.schedules.CosineDecay(candidate.rate, recipe.epochs * len(batches), alpha=0.02)
@@ -183,19 +203,19 @@ def _fit(
         )
 
         def after(epoch: int, loss: float) -> bool:
-            nonlocal best, best_scores
-            scores = score() if len(validated) else best_scores
-            history.append(row(epoch, loss, scores))
+            """Whether to stop: no better validation loss for as many epochs as the recipe's patience."""
             progress(epoch)
             if not len(validated):
+                history.append(row(epoch, loss, found[0]))
                 return False
-            if history[-1]["val_loss"] < history[best]["val_loss"]:
-                best, best_scores = epoch, scores
-            return epoch - best >= recipe.patience
+            found.append(score())
+            history.append(row(epoch, loss, found[-1]))
+            losses = [r["val_loss"] for r in history]
+            return epoch - int(np.argmin(losses)) >= recipe.patience
 
         # The averaged weights are swapped in at the end of an epoch, then `after` looks at them.
-        model.fit(batches, epochs=most, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
-    return head, Fold(history, best if epochs is None else most, best_scores)
+        model.fit(batches, epochs=epochs, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
+    return head, Fold(history, found)
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]

@@ -19,6 +19,7 @@ from bittern.errors import BitternError
 COMMANDS = ("classify", "evaluate", "models", "watch")
 HOST_GROUP = "bittern.commands"
 HOST_HINT = "pip install 'bittern[train]'"
+OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install python3-opencv"
 
 
 class Commands(click.Group):
@@ -83,6 +84,8 @@ class Commands(click.Group):
             _fail(str(error))
         except Exception as error:
             _debug_or(error)
+            if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+                _fail(f"OpenCV is missing: {OPENCV_HINT}", 2)
             _fail(
                 f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]} "
                 "(bittern --debug COMMAND ... shows where)"

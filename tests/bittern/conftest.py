@@ -1,0 +1,32 @@
+"""The folder in which the command line is tried."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.drawn_pictures import folders
+from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Path:
+    """A folder to work in: pictures of plain colours, a small model, a bare one, and a labelled set."""
+    place = tmp_path_factory.mktemp("place")
+    for name, bgr in (("red", (0, 0, 255)), ("green", (0, 255, 0)), ("blue", (255, 0, 0))):
+        cv2.imwrite(str(place / f"{name}.png"), np.full((30, 40, 3), bgr, np.uint8))
+    (place / "more/deep").mkdir(parents=True)
+    cv2.imwrite(str(place / "more/a.jpg"), np.full((30, 40, 3), (0, 0, 255), np.uint8))
+    cv2.imwrite(str(place / "more/deep/b.bmp"), np.full((30, 40, 3), (255, 0, 0), np.uint8))
+    (place / "broken.png").write_bytes((place / "red.png").read_bytes()[:40])
+    (place / "text.jpg").write_text("no picture")
+    (place / "empty.jpg").write_bytes(b"")
+    (place / "nothing").mkdir()
+    model_folder_of_means(place / "means")
+    (place / "bare.tflite").write_bytes(with_files(channel_means(), labels_txt="\n".join(COLOURS).encode()))
+    (place / "unlabelled.tflite").write_bytes(channel_means())
+    (place / "colours.txt").write_text("\n".join(COLOURS))
+    folders(place / "set", 3)
+    return place

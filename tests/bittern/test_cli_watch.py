@@ -1,0 +1,200 @@
+"""`bittern watch` as a user meets it: events, signals at any moment, what it leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from tests.command import BITTERN, EVENT, OFTEN, Done, bittern, one_line
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Pictures that a folder source gives one a second: red in the second, third and fifth."""
+    (tmp_path / "film").mkdir()
+    for i, red in enumerate((0, 255, 255, 0, 255, 0)):
+        cv2.imwrite(str(tmp_path / f"film/{i}.png"), np.full((30, 40, 3), (10, 10, red), np.uint8))
+    return tmp_path / "film"
+
+
+def test_watch_prints_an_event_a_line(place: Path, film: Path, tmp_path: Path) -> None:
+    config = tmp_path / "watch.toml"
+    config.write_text(f'source = "{film}"\nname = "the gate"\nmodels = ["{place / "means"}"]\n{OFTEN}')
+    done = bittern("watch", "--config", config)
+    assert done.code == 0
+    assert "6 frames in" in done.err
+    assert "8 events" in done.err
+    events = done.lines
+    assert all(set(event) == EVENT for event in events)
+    of_head = [event for event in events if event["task"] == "colour_1"]
+    assert [(e["type"], e["frame"], e["label"]) for e in of_head] == [
+        ("alarm.on", 1, "red"),
+        ("alarm.off", 3, "red"),
+        ("alarm.on", 4, "red"),
+        ("alarm.off", 5, "red"),
+    ]
+    assert [e["monotonic_ns"] for e in of_head] == [1_000_000_000, 3_000_000_000, 4_000_000_000, 5_000_000_000]
+    assert {(e["source"], e["model"], e["model_version"]) for e in events} == {("the gate", "means", "7")}
+    assert [e["score"] for e in of_head] == [1.0, 0.0, 1.0, 0.0]
+    assert len({e["id"] for e in events}) == 8
+    moments = [datetime.fromisoformat(e["time"]) for e in of_head]
+    assert moments == sorted(moments)
+    assert all(e["time"].endswith("Z") for e in events)
+
+
+def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path: Path) -> None:
+    config = tmp_path / "watch.toml"
+    config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")
+    done = bittern("watch", "--config", config, "--source", film, "--model", place / "means")
+    seen = [(e["type"], e["frame"]) for e in done.lines if e["task"] == "colour_0"]
+    assert seen == [("alarm.on", 2), ("alarm.off", 3)]
+
+
+def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    words = ("--fps", "20", "--frames", "12", "--model", place / "means")
+    done = bittern("watch", "--source", "demo:?fps=40&size=160x120", "--sheet", sheet, *words)
+    assert done.code == 0
+    found = re.search(r"12 frames in (\d+\.\d) s, (\d+) dropped", done.err)
+    assert found is not None
+    assert 0.4 <= float(found[1]) < 3
+    assert int(found[2]) >= 5, "the cap leaves frames out"
+    picture = cv2.imread(str(sheet))
+    assert picture is not None
+    assert picture.shape[2] == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -> None:
+    config = tmp_path / "watch.toml"
+    for text, says in (
+        ('[decision]\nthreshold = "quite"', "has no threshold 'quite'"),
+        ("[decision]\noff = 0.9", "decision.off 0.9 is above the threshold 0.5"),
+        ("[decision]\nvots = 3", "did you mean 'votes'"),
+        ("[decision]\nvotes = 9", "votes 9 is more than of 3"),
+        ("fps = 'fast'", "$.fps"),
+        ("fps 3", "line 1"),
+        ("x = " + "[" * 20_000, ""),
+    ):
+        config.write_text(text)
+        done = bittern("watch", "--config", config, "--source", "demo:", "--model", place / "means")
+        told = [line for line in done.err.splitlines() if "watching" not in line]
+        one_line(Done(done.code, done.out, "\n".join(told) + "\n"), 2, says)
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+
+def takes_signals(pid: int) -> bool:
+    """Whether a process has its own handler for SIGTERM, as Linux says it."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
+    return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def until_it_takes_signals(process: subprocess.Popen[bytes]) -> None:
+    for _ in range(3000):
+        if takes_signals(process.pid) or process.poll() is not None:
+            return
+        time.sleep(0.005)
+    raise AssertionError("no handler for SIGTERM")
+
+
+@pytest.fixture(scope="module")
+def live(place: Path) -> list[str]:
+    """A command that waits for frames most of the time."""
+    words = ["--source", "demo:?fps=240&size=64x48", "--fps", "240", "--model", "means"]
+    return [BITTERN, "watch", *words]
+
+
+@pytest.fixture(scope="module")
+def busy(place: Path) -> list[str]:
+    """A command that prints events all the time: red and black pictures in turn, enough for many seconds."""
+    (place / "flicker").mkdir()
+    for i in range(4000):
+        if i < 2:
+            cv2.imwrite(str(place / f"flicker/{i:04}.png"), np.full((480, 640, 3), (0, 0, 255 * i), np.uint8))
+        else:
+            os.link(place / f"flicker/{i % 2:04}.png", place / f"flicker/{i:04}.png")
+    (place / "busy.toml").write_text(OFTEN)
+    return [BITTERN, "watch", "--config", "busy.toml", "--source", "flicker", "--model", "means"]
+
+
+def stopped(command: list[str], place: Path, number: signal.Signals, delay: float) -> tuple[int, float, bytes, bytes]:
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until_it_takes_signals(process)
+    time.sleep(delay)
+    process.send_signal(number)
+    begin = time.monotonic()
+    out, err = process.communicate(timeout=30)
+    return process.returncode, time.monotonic() - begin, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_at_any_moment_ends_it_cleanly(
+    busy: list[str], live: list[str], place: Path, number: signal.Signals
+) -> None:
+    rng = random.Random(number)
+    delays = [rng.uniform(0, 1.2) for _ in range(20)]
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(stopped, (busy, live)[i % 2], place, number, delay) for i, delay in enumerate(delays)]
+        results = [job.result() for job in jobs]
+    for (code, seconds, out, err), delay in zip(results, delays, strict=True):
+        where = f"{number.name} after {delay:.3f} s: {err.decode()}"
+        assert code == 0, where
+        assert seconds < 2, where
+        assert out.endswith(b"\n") or not out, where
+        assert all(set(json.loads(line)) == EVENT for line in out.splitlines()), where
+        assert b"Traceback" not in err, where
+        assert b"internal error" not in err, where
+    assert any(out for _, _, out, _ in results), "some were stopped while events were printed"
+
+
+def test_signals_are_taken_before_the_heavy_imports(busy: list[str], place: Path) -> None:
+    process = subprocess.Popen(busy, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until_it_takes_signals(process)
+    loaded = Path(f"/proc/{process.pid}/maps").read_text()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+    assert "/cv2" not in loaded
+    assert "tensorflow" not in loaded
+    assert "ai_edge_litert" not in loaded
+
+
+def test_a_second_signal_does_no_harm(busy: list[str], place: Path) -> None:
+    process = subprocess.Popen(busy, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until_it_takes_signals(process)
+    time.sleep(0.8)
+    for _ in range(5):
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert b"Traceback" not in err
+    assert b"internal error" not in err
+    assert process.returncode == 0
+
+
+def test_a_sheet_is_left_by_a_stopped_watch(place: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    words = ["watch", "--source", "demo:?size=64x48", "--model", "means", "--sheet", str(sheet)]
+    process = subprocess.Popen([BITTERN, *words], cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    until_it_takes_signals(process)
+    time.sleep(1.5)
+    process.terminate()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0, err
+    assert cv2.imread(str(sheet)) is not None
