@@ -23,7 +23,7 @@ def available() -> dict[str, Path]:
     """Every model that can be called by its name, with its folder."""
     found: dict[str, Path] = {}
     for root in search_path():
-        for manifest in sorted(root.glob("*/manifest.json")):
+        for manifest in sorted(root.glob("[!.]*/manifest.json")):
             found.setdefault(manifest.parent.name, manifest.parent)
     return found
 
@@ -36,13 +36,14 @@ def find(model: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(model)
     path = Path(text)
-    if path.suffix == ".tflite" or path.is_dir() or os.sep in text:
-        if path.exists():
+    known = available()
+    # A name wins over a folder that only happens to be called so: pictures of stop signs lie in `stop_sign` too.
+    if text in known and not (path / "manifest.json").is_file():
+        return known[text]
+    if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises
+        if os.path.exists(text):  # noqa: PTH110
             return path
         raise ConfigurationError(f"no model at {text}: expected a model folder or a .tflite file")
-    known = available()
-    if text in known:
-        return known[text]
     near = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{hint}")

@@ -114,9 +114,14 @@ class Classifier:
             self.name, self.version = file.stem, "unverified"
             self.heads = tuple(_bare_heads(file, data, labels, opened.outputs))
             self._outputs = opened.outputs
-        self._tensor = np.empty((1, self.size, self.size, 3), np.uint8)
+        self._tensor = np.zeros((1, self.size, self.size, 3), np.uint8)
         if self.manifest is not None:
             self._replay(folder)
+        else:
+            try:
+                self.invoke(self._tensor)
+            except (ValueError, RuntimeError) as error:
+                raise ModelRefused(f"{file}: the runtime cannot run it: {' '.join(str(error).split())}") from None
 
     def preprocess(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> Pixels:
         """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites."""
@@ -321,5 +326,7 @@ def _packed_labels(file: Path, data: bytes) -> str:
             if info.file_size > 2**20:
                 raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are refused")
             return archive.read(info).decode("utf-8")
-    except (zipfile.BadZipFile, UnicodeDecodeError, OSError, NotImplementedError, RuntimeError):
+    except ModelRefused:
+        raise
+    except Exception:  # zipfile and zlib raise half a dozen kinds on a broken archive
         raise ModelRefused(missing) from None

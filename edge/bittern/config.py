@@ -13,6 +13,8 @@ from msgspec import Meta
 from bittern.errors import ConfigurationError
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
+Offset = Annotated[int, Meta(ge=0)]
+Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
@@ -53,6 +55,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             0.1, because frames feed the watchdog, whose time is 30 s.
         threads: for one inference.
         timeout_s: seconds without a frame after which the source counts as lost.
+        region: left, top, width, height in pixels of the frame: what to look at instead of the whole frame.
     """
 
     source: str = "picamera:"
@@ -61,6 +64,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fps: Annotated[float, Meta(ge=0.1, le=240.0)] = 5.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 5.0
+    region: tuple[Offset, Offset, Length, Length] | None = None
     decision: DecisionConfig = DecisionConfig()
 
 
@@ -77,7 +81,7 @@ def load(file: Path) -> WatchConfig:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     try:
         return msgspec.toml.decode(data, type=WatchConfig)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{file}: {error}{_hint(str(error))}") from None
 
 
@@ -85,6 +89,10 @@ def _hint(message: str) -> str:
     found = re.search(r"unknown field `(.+?)`", message)
     if found is None:
         return ""
-    known = (*WatchConfig.__struct_fields__, *DecisionConfig.__struct_fields__)
-    near = difflib.get_close_matches(found[1], known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(known)}"
+    tables = {"": WatchConfig.__struct_fields__, "decision": DecisionConfig.__struct_fields__}
+    here = "decision" if "`$.decision`" in message else ""
+    for table, keys in tables.items():
+        if table != here and found[1] in keys:
+            return f": it belongs {f'under [{table}]' if table else 'above every [table]'}"
+    near = difflib.get_close_matches(found[1], tables[here], n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(tables[here])}"

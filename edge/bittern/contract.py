@@ -110,11 +110,16 @@ def preprocess(
         the model's input quantization (scale 1/127.5).
 
     Raises:
-        ConfigurationError: see `center_square`.
+        ConfigurationError: see `center_square`; also for an unknown order, and an `out` of another shape or dtype.
     """
-    small = resize_exact(center_square(frame, region), size)
+    if order not in ("BGR", "RGB"):
+        raise ConfigurationError(f"expected channel order BGR or RGB, got {order!r}")
     if out is None:
         out = np.empty((1, size, size, 3), np.uint8)
+    elif out.shape != (1, size, size, 3) or out.dtype != np.uint8:
+        # OpenCV would allocate another array, and leave this one as it was.
+        raise ConfigurationError(f"expected out of shape {(1, size, size, 3)} uint8, got {out.shape} {out.dtype}")
+    small = resize_exact(center_square(frame, region), size)
     if order == "BGR":
         cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[0])
     else:

@@ -63,6 +63,7 @@ def digest(items: Iterable[Item]) -> str:
 
 def _read_index(file: Path, root: Path) -> list[Item]:
     items: list[Item] = []
+    seen: set[str] = set()
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened, strict=True)
@@ -79,8 +80,11 @@ def _read_index(file: Path, root: Path) -> list[Item]:
                 name = row["path"]
                 path = root / name
                 # By its words only: where a link of the user's leads is the user's business.
-                if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+                if "\0" in name or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
                     raise ConfigurationError(f"{where}: path {name!r} is empty or leads outside the folder")
+                if name in seen:
+                    raise ConfigurationError(f"{where}: path {name!r} is there twice")
+                seen.add(name)
                 rest = {k: v for k, v in row.items() if k not in ("path", "label", "split", "group")}
                 items.append(Item(path, name, row.get("label"), row["split"], row["group"], rest))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -11,8 +11,9 @@ Change = Literal["on", "off"]
 class Decision:
     """The state of one alarm label.
 
-    The alarm goes on when at least `votes` of the last `of` scores reached `on`, and the last alarm ended at least
-    `cooldown_s` ago. It goes off when no score has reached `off` for `min_off_s`, and at least that long passed.
+    The alarm goes on with a score that reaches `on`, when at least `votes` of the last `of` did, and the last alarm
+    ended at least `cooldown_s` ago. It goes off when no score has reached `off` for `min_off_s`, and at least that long
+    passed.
     """
 
     def __init__(self, *, on: float, off: float, votes: int, of: int, cooldown_s: float, min_off_s: float) -> None:
@@ -62,7 +63,7 @@ class Decision:
                 self._last.clear()
                 return "off"
             return None
-        if sum(self._last) < self._votes:
+        if score < self._on or sum(self._last) < self._votes:
             return None
         if self._ended_ns is not None and now_ns - self._ended_ns < self._cooldown_ns:
             return None

@@ -66,9 +66,9 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
                 temporary.rename(folder)
             except BaseException:
                 (old / folder.name).rename(folder)
+                old.rmdir()
                 raise
-            finally:
-                shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.rename(folder)
     except BaseException:

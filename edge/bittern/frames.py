@@ -47,11 +47,13 @@ class Source(abc.ABC):
         live: a camera. Old frames are dropped, so that the next frame is the newest one; a recorded source gives
             every frame.
         timeout_s: how long to wait for one frame, in seconds.
+        skipped: how many of its pictures a recorded source could not read.
     """
 
     name: str
     live: bool
     timeout_s: float = 5.0
+    skipped: int = 0
 
     @abc.abstractmethod
     def read(self) -> Frame | None:

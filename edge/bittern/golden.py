@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,11 @@ from bittern.errors import ModelRefused
 from bittern.runtime import ExecutionPath
 
 FILE = "golden.npz"
+# What numpy, zipfile and zlib raise for a file that is damaged, none, or too large to be one (TypeError: a lone .npy).
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class Vector(NamedTuple):
@@ -54,15 +60,20 @@ def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:
         ModelRefused: the file is missing, broken or empty, or has none for this path.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here, because numpy leaves a file open that it cannot read.
+        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             names = set(archive.files)
             vectors: list[Vector] = []
             while (key := f"frame_{len(vectors)}") in names:
                 i = len(vectors)
                 heads = sorted((n for n in names if n.startswith(f"{path}_{i}_")), key=lambda n: int(n.split("_")[2]))
                 vectors.append(Vector(archive[key], archive[f"tensor_{i}"], [archive[h] for h in heads]))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelRefused(f"{file}: no golden vectors can be read ({error})") from None
+    except _UNREADABLE as error:
+        raise ModelRefused(f"{file}: no golden vectors can be read ({' '.join(str(error).split())})") from None
+    for vector in vectors:
+        for array in (vector.frame, vector.tensor, *vector.outputs):
+            if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+                raise ModelRefused(f"{file}: golden vectors must be uint8 arrays")
     if not vectors or not all(v.outputs for v in vectors):
         raise ModelRefused(f"{file}: has no golden vectors for the execution path {path}")
     return vectors

@@ -9,9 +9,10 @@ from msgspec import Meta
 
 SCHEMA = 1
 
-Text = Annotated[str, Meta(min_length=1)]
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+# One line, printable as it is; \Z because $ lets a line break follow.
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
@@ -125,7 +126,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     schema: Literal[1] = 1
     name: Name
     version: Text
-    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$")]
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+\Z")]
     sha256: Sha256
     size: Annotated[int, Meta(gt=0)]
     input: Input
@@ -141,10 +142,16 @@ def load(data: bytes) -> Manifest:
         ValueError: no JSON, another schema version, an unknown or missing key, a value of the wrong kind. The text
             names the path of the key.
     """
-    version = msgspec.json.decode(data, type=_Schema).schema
+    try:
+        version = msgspec.json.decode(data, type=_Schema).schema
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if version != SCHEMA:
         raise ValueError(f"schema {version}, but this Bittern reads schema {SCHEMA}: update one of the two")
-    return msgspec.json.decode(data, type=Manifest)
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def dump(manifest: Manifest) -> bytes:

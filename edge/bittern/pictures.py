@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from bittern import stderr
 from bittern.contract import Pixels
 from bittern.errors import PictureError
 
@@ -66,7 +68,8 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     if _ends_early(data):
         raise PictureError(f"{name}: broken picture, the file ends too early")
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        with stderr.silenced():  # libjpeg, libpng and OpenCV print what they find there
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise PictureError(f"{name}: broken picture ({error.err})") from None
     if picture is None:
@@ -89,23 +92,28 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
+    for marker, at in _jpeg_segments(data):
+        # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack_from(">HH", data, at + 3)
+            return width, height
+    return None
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position (of its length field) of every segment up to the first scan, that one included."""
     at = 2
-    while True:
-        if data[at] != 0xFF:
-            return None
+    while data[at] == 0xFF:
         while data[at] == 0xFF:
             at += 1
         marker = data[at]
         at += 1
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
+        yield marker, at
         if marker in (0xD9, 0xDA):
-            return None
+            return
         (length,) = struct.unpack_from(">H", data, at)
-        # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 3)
-            return width, height
         at += max(2, length)
 
 
@@ -178,10 +186,21 @@ _READERS = (
 def _ends_early(data: bytes) -> bool:
     # OpenCV fills what is missing with grey and says so on stderr only, so the end marker is looked for here.
     if data.startswith(b"\xff\xd8"):
-        # A preview inside the EXIF data has an end marker too, but it stands before the picture's own scan.
-        return data.rfind(b"\xff\xd9") < max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"), data.rfind(b"\xff\xda"))
+        # A preview in the EXIF data has an end marker too, so only what follows the picture's own first scan counts;
+        # what stands behind the end (a motion photograph's film) does not.
+        try:
+            scan = next(at for marker, at in _jpeg_segments(data) if marker == 0xDA)
+        except (StopIteration, IndexError, struct.error):
+            return True
+        return data.find(b"\xff\xd9", scan) < 0
     if data.startswith(b"\x89PNG"):
-        return b"IEND" not in data
+        # Chunk by chunk: OpenCV allocates what a chunk's length says, up to 1 GB, before it looks whether it is there.
+        at = 8
+        while at + 12 <= len(data):
+            if data[at + 4 : at + 8] == b"IEND":
+                return False
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        return True
     if data.startswith(b"RIFF"):
         return len(data) < int.from_bytes(data[4:8], "little") + 8
     return False

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Any, Literal, NamedTuple, get_args
 
+from bittern import stderr
 from bittern.errors import ConfigurationError, ModelRefused
 
 ExecutionPath = Literal["xnnpack", "builtin"]
@@ -70,20 +68,20 @@ def open_model(model: bytes, path: ExecutionPath | None, threads: int) -> Opened
     """
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if path == "builtin" else OpResolverType.AUTO
     try:
-        with _without_stderr():
+        # "INFO: Created TensorFlow Lite XNNPACK delegate" has no switch; what matters of an error is in the exception.
+        with stderr.silenced():
             interpreter = Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
             interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
+        # XNNPACK declines graphs (and whole machines) without a word; only the list of operations tells.
+        operations = {op["op_name"] for op in interpreter._get_ops_details()}
+        inputs = [_tensor(d) for d in interpreter.get_input_details()]
+        outputs = [_tensor(d) for d in interpreter.get_output_details()]
+    except (ValueError, RuntimeError) as error:  # of the details: names that are no UTF-8
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelRefused(f"the runtime cannot load this model: {reason}") from None
-    # XNNPACK declines graphs (and whole machines) without a word; only the list of operations tells.
-    taken: ExecutionPath = (
-        "xnnpack" if any(op["op_name"] == "DELEGATE" for op in interpreter._get_ops_details()) else "builtin"
-    )
+    taken: ExecutionPath = "xnnpack" if "DELEGATE" in operations else "builtin"
     if path == "xnnpack" and taken != "xnnpack":
         raise ModelRefused("XNNPACK was asked for, but did not take the graph of this model on this machine")
-    inputs = [_tensor(d) for d in interpreter.get_input_details()]
-    outputs = [_tensor(d) for d in interpreter.get_output_details()]
     return Opened(interpreter, taken, inputs, outputs)
 
 
@@ -97,22 +95,3 @@ def _tensor(detail: dict[str, Any]) -> Tensor:
         scale=float(scale),
         zero_point=int(zero_point),
     )
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    # "INFO: Created TensorFlow Lite XNNPACK delegate" is written past Python and has no switch; what matters of an
-    # error is in the exception too.
-    try:
-        saved = os.dup(2)
-    except OSError:  # there is no stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from types import FrameType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from bittern import notify
 from bittern.classifier import Classifier, Result
 from bittern.config import DecisionConfig, WatchConfig
-from bittern.contract import Pixels
+from bittern.contract import Pixels, Region
 from bittern.decision import Decision
 from bittern.errors import ConfigurationError
 from bittern.events import Event, rfc3339, uuid7
 from bittern.frames import Frame, Source
 from bittern.manifest import Head
+from bittern.stop import Stop
 
-T = TypeVar("T")
 Sink = Callable[[Event], None]
 
 
@@ -41,44 +38,6 @@ class Summary(NamedTuple):
     dropped: int
     events: int
     seconds: float
-
-
-class Stop:
-    """Set by SIGTERM and SIGINT; ends a wait for a frame at once, but never interrupts an event being written."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._waiting = False
-
-    @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the block runs."""
-        old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-    def wait(self, call: Callable[[], T]) -> T | None:
-        """Call something that waits; None if a signal came before it returned."""
-        try:
-            self._waiting = True
-            return None if self.asked else call()
-        except _Stopped:
-            return None
-        finally:
-            self._waiting = False
-
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-        if self._waiting:
-            self._waiting = False
-            raise _Stopped
-
-
-class _Stopped(BaseException):
-    """Leaves a wait; caught by `Stop.wait`."""
 
 
 def watch(
@@ -106,6 +65,7 @@ def watch(
         ConfigurationError: the decision does not fit the model.
         SourceError: the source was lost.
     """
+    region = Region(*config.region) if config.region is not None else None
     decisions = [_decisions(classifier, config.decision) for classifier in classifiers]
     start = time.monotonic()
     done = dropped = events = 0
@@ -119,7 +79,7 @@ def watch(
             dropped += frame.number - last_number - 1
         last_number = frame.number
         for classifier, of_model in zip(classifiers, decisions, strict=True):
-            tensor = classifier.preprocess(frame.pixels, frame.order)
+            tensor = classifier.preprocess(frame.pixels, frame.order, region)
             results = classifier.answer(classifier.invoke(tensor))
             for (head, label), decision in of_model.items():
                 score = results[head].scores[label]
@@ -133,7 +93,7 @@ def watch(
             notify.notify(READY=1, STATUS=f"watching {config.name or frame.source}")
         # Fed by progress, a frame and its inference, not by a timer.
         notify.notify(WATCHDOG=1)
-        if source.live and (rest := due - time.monotonic()) > 0:
+        if source.live and done != frames and (rest := due - time.monotonic()) > 0:
             stop.wait(partial(time.sleep, rest))
     notify.notify(STOPPING=1)
     return Summary(done, dropped, events, time.monotonic() - start)

@@ -132,6 +132,24 @@ def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: p
     assert names(tmp_path) == ["f"]
 
 
+def test_if_nothing_can_be_renamed_any_more_the_old_folder_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f/old").touch()
+    rename = Path.rename
+
+    def only_once(self: Path, target: Path) -> Path:
+        if self != tmp_path / "f":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", only_once)
+    with pytest.raises(OSError, match="Input/output"), fileio.atomic_folder(tmp_path / "f", replace=True) as folder:
+        (folder / "new").touch()
+    assert [names(path) for path in tmp_path.glob(".f.old-*/f")] == [["old"]]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -17,7 +17,8 @@ from bittern.config import DecisionConfig, WatchConfig
 from bittern.errors import ConfigurationError
 from bittern.events import Event
 from bittern.frames import Frame, Source
-from bittern.watch import Seen, Stop, watch
+from bittern.stop import Stop
+from bittern.watch import Seen, watch
 
 MS = 1_000_000
 EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)

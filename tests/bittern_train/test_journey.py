@@ -210,17 +210,42 @@ def test_imagenet_that_cannot_be_fetched_names_file_and_place(world: World, tmp_
 
 
 def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> None:
-    plain = tmp_path / "my_discs"
-    shutil.copytree(world.data, plain)
-    (plain / "red" / "broken.jpg").unlink()
+    """The README's way for pictures of one's own, to an event."""
+    shutil.copytree(world.data, tmp_path / "My Discs")
+    (tmp_path / "My Discs" / "red" / "broken.jpg").unlink()
+    for command in (
+        ["train", "folders", "--data", "My Discs/", "--alarm", "red", "--weights", "none", "--out", "runs/mine"],
+        ["convert", "runs/mine", "--out", "models/mine"],
+        ["evaluate", "models/mine", "--data", "runs/mine/index.csv", "--root", "My Discs/"],
+    ):
+        done = call(*command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "split test" in done.stdout
+    manifest = Classifier(tmp_path / "models" / "mine").manifest
+    assert manifest is not None
+    assert (manifest.name, manifest.heads[0].task, manifest.heads[0].alarm) == ("mine", "my_discs", ("red",))
+    watched = call("watch", "--source", "My Discs/red", "--model", "mine", cwd=tmp_path)
+    assert watched.returncode == 0, watched.stderr
+    assert json.loads(watched.stdout.splitlines()[0])["type"] == "alarm.on"
+
+
+def test_too_few_labels_or_pictures(world: World, tmp_path: Path) -> None:
     one_class = tmp_path / "one"
-    shutil.copytree(plain / "red", one_class / "red")
+    shutil.copytree(world.data / "red", one_class / "red")
     assert "two labels" in one_line(call("train", "folders", "--data", one_class, cwd=tmp_path), 2)
     few = tmp_path / "few"
     for label in ("red", "blue"):
         (few / label).mkdir(parents=True)
-        shutil.copyfile(plain / label / "001.jpg", few / label / "001.jpg")
-    assert "at least 4 are needed" in one_line(
-        call("train", "folders", "--data", few, "--weights", "none", cwd=tmp_path), 2
-    )
+        shutil.copyfile(world.data / label / "001.jpg", few / label / "001.jpg")
+    done = call("train", "folders", "--data", few, "--weights", "none", cwd=tmp_path)
+    assert "at least 4 are needed" in one_line(done, 2)
     assert not (tmp_path / "runs" / "few").exists()
+
+
+def test_only_a_run_or_a_model_is_replaced(world: World, tmp_path: Path) -> None:
+    mine = tmp_path / "album"
+    mine.mkdir()
+    (mine / "only-copy.jpg").write_bytes(b"precious")
+    assert "not replaced" in one_line(call("train", world.task, "--data", world.data, "--out", mine, "--force"), 2)
+    assert "not replaced" in one_line(call("convert", world.run, "--out", mine, "--force"), 2)
+    assert (mine / "only-copy.jpg").read_bytes() == b"precious"

@@ -143,3 +143,37 @@ def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Pa
         assert (a[1] != b[1]).any()
     # A copy does not depend on which others are made, or on its neighbours.
     np.testing.assert_array_equal(first[1][2], next(iter(pool.copies(TASK, samples[1:2], squares[1:2], 1, [2])))[0])
+
+
+def test_a_group_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "stop", "test", "g1")])
+    with pytest.raises(ConfigurationError, match="'g1' is on both sides"):
+        pool.gather(TASK, root, seed=1)
+
+
+def test_an_empty_group_is_a_picture_alone(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", ""), ("b.png", "stop", "test", "")])
+    assert len(pool.gather(TASK, root, seed=1)[1]) == 2
+
+
+def test_pictures_behind_a_link_are_pictures(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2")])
+    (root / "a.png").rename(tmp_path / "elsewhere.png")
+    (root / "a.png").symlink_to(tmp_path / "elsewhere.png")
+    (tmp_path / "link").symlink_to(root)
+    samples, everything = pool.gather(TASK, tmp_path / "link", seed=1)
+    assert len(pool.readable(samples, lambda decoded: decoded)[0]) == 2
+    pool.write_index(tmp_path / "index.csv", everything)
+    assert "a.png,stop,train" in (tmp_path / "index.csv").read_text()
+
+
+def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    indexed(root, [(f"{i}.png", ("stop", "not_stop")[i % 2], "train", f"g{i}") for i in range(4)])
+    for file in root.glob("*.png"):
+        cv2.imwrite(str(file), np.full((9, 12, 3), 90, np.uint8))
+    task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", pasted=2))
+    samples = pool.add_drawn(task, pool.gather(task, root, seed=1)[0], seed=1)
+    samples, squares, _ = pool.readable(samples, lambda decoded: decoded)
+    tensors = list(pool.copies(task, samples, squares, 1, [0, 1]))
+    assert [t.shape for t in tensors] == [(2, 224, 224, 3)] * 6

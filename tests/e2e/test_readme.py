@@ -21,16 +21,17 @@ REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 BITTERN = Path(sys.executable).with_name("bittern")
 
+JOURNEY = "tests/bittern_train/test_journey.py"
 # Commands that a test elsewhere runs, and which.
 ELSEWHERE = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": ".ci/run",
     "pip install '.[opencv]'": "tests/e2e/test_wheel.py",
-    "make train convert evaluate DATA=../shared/data": "tests/bittern_train/test_journey.py",
+    "make train convert evaluate DATA=../shared/data": JOURNEY,
     "make deploy HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
-    "bittern train folders --data pictures/ --weights imagenet --out runs/mine": "tests/bittern_train/test_journey.py",
-    "bittern convert runs/mine --out models/mine": "tests/bittern_train/test_journey.py",
-    "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": "tests/bittern_train/test_journey.py",
+    "bittern train folders --data pictures/ --alarm cat --weights imagenet --out runs/mine": JOURNEY,
+    "bittern convert runs/mine --out models/mine": JOURNEY,
+    "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": JOURNEY,
 }
 
 

@@ -15,9 +15,12 @@ from bittern.cli.common import host_command
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
+@click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be given again.')
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
 @click.option("--force", is_flag=True, help="Replace a run that is there.")
-def train(task: str, data: Path, weights: str, out: Path | None, seed: int, force: bool) -> None:
+def train(
+    task: str, data: Path, weights: str, out: Path | None, alarm: tuple[str, ...], seed: int, force: bool
+) -> None:
     """Fine-tune MobileNetV2 on pictures, and leave a run.
 
     TASK is the name of a shipped task, a .toml file, or "folders": then --data has a folder of pictures for each
@@ -32,7 +35,9 @@ def train(task: str, data: Path, weights: str, out: Path | None, seed: int, forc
         from bittern import dataset
 
         names = sorted({item.label for item in dataset.read(data) if item.label})
-        chosen = tasks.from_folders(names, data.resolve().name.lower().replace(" ", "_"))
+        chosen = tasks.from_folders(names, data.resolve().name, alarm)
+    elif alarm:
+        raise click.UsageError('--alarm goes with "folders"; a task file has its own "alarm"')
     else:
         chosen = tasks.load(task)
     target = out or Path("runs") / chosen.name

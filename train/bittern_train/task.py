@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from bittern.manifest import Name, Strict, Text
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
+NotNegative = Annotated[float, Meta(ge=0.0)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -57,13 +59,21 @@ class Augment(Strict, frozen=True, kw_only=True):
     copies: Count = 8
     mirror: bool = True
     zoom: tuple[Positive, Positive] = (0.8, 1.0)
-    turn_degrees: float = 8.0
+    turn_degrees: NotNegative = 8.0
     brightness: tuple[Positive, Positive] = (0.6, 1.3)
     contrast: tuple[Positive, Positive] = (0.8, 1.2)
     colour: Share = 0.06
-    noise: float = 8.0
-    blur: float = 1.2
+    noise: NotNegative = 8.0
+    blur: NotNegative = 1.2
     other_signs: Share = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("zoom", "brightness", "contrast"):
+            low, high = getattr(self, key)
+            if low > high:
+                raise ValueError(f"{key}: {low:g} is above {high:g}; the smaller one comes first")
+        if self.zoom[1] > 1:
+            raise ValueError(f"zoom: {self.zoom[1]:g} is above 1; it is the part of the square that is seen")
 
 
 class Recipe(Strict, frozen=True, kw_only=True):
@@ -115,6 +125,8 @@ class Task(Strict, frozen=True, kw_only=True):
     recipe: Recipe = Recipe()
 
     def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels {list(self.labels)} are not distinct")
         named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
         if self.drawn:
             named += [self.drawn.with_sign, self.drawn.without_sign]
@@ -153,11 +165,19 @@ def load(name: str) -> Task:
         raise ConfigurationError(f"{file}: {error}") from None
 
 
-def from_folders(labels: list[str], name: str) -> Task:
-    """A task with every default, for a folder per class: no alarm is known, so no label raises one."""
+def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) -> Task:
+    """A task with every default, for a folder per class.
+
+    Args:
+        labels: names of the folders.
+        folder: that holds them; the task is named after it.
+        alarm: labels that raise an alarm.
+    """
+    name = re.sub(r"[^a-z0-9_.-]+", "_", folder.lower()).strip("_.-") or "task"
     if len(labels) < 2:
         raise ConfigurationError(f"expected two labels or more, found {labels or 'none'}: make a folder per label")
     values: dict[str, Any] = {"name": name, "question": f"which of {', '.join(labels)}?", "labels": labels}
+    values |= {"alarm": alarm}
     try:
         return msgspec.convert(values, Task)
     except msgspec.ValidationError as error:

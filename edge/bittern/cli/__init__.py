@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -57,14 +59,21 @@ class Commands(click.Group):
             formatter.write_text(f"Host commands ({', '.join(sorted(host))}) need TensorFlow: {HOST_HINT}")
         super().format_epilog(ctx, formatter)
 
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
         """Run, and turn what goes wrong into one line."""
         if sys.stdout is None:
             _fail("stdout is closed: there is nowhere to print results to")
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            # Not click's own `main`, which says nothing when stdout is a closed pipe.
+            with self.make_context("bittern", list(sys.argv[1:] if args is None else args)) as context:
+                self.invoke(context)
+            code = 0
             sys.stdout.flush()
-        except click.exceptions.Abort:
+        except click.exceptions.Exit as left:
+            code = left.exit_code
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+        except (click.exceptions.Abort, KeyboardInterrupt):
             _fail("interrupted", 130)
         except click.UsageError as error:
             where = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
@@ -90,7 +99,7 @@ class Commands(click.Group):
                 f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]} "
                 "(bittern --debug COMMAND ... shows where)"
             )
-        sys.exit(code if isinstance(code, int) else 0)
+        sys.exit(code)
 
 
 def host_is_ready() -> bool:
@@ -103,8 +112,8 @@ def _host_commands() -> dict[str, EntryPoint]:
 
 
 def _debug_or(error: BaseException) -> None:
-    context = click.get_current_context(silent=True)
-    if "--debug" in sys.argv[1:2] or (context is not None and context.find_root().params.get("debug")):
+    # An option of the group itself, so it can only stand first.
+    if "--debug" in sys.argv[1:2]:
         raise error
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, warn
+from bittern.cli.common import model_options, print_json, printable, warn
 from bittern.errors import PictureError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def classify(
                 if as_json:
                     print_json(
                         {
-                            "path": name,
+                            "path": printable(name),
                             "model": classifier.name,
                             "task": result.task,
                             "label": result.label,
@@ -80,7 +81,8 @@ def classify(
                 else:
                     which = f"  {classifier.name}" if len(classifiers) > 1 else ""
                     alarm = "ALARM" if result.alarm else "-"
-                    click.echo(f"{name}{which}  {result.label}  {result.score:.3f}  {alarm}  {time_ms:.1f} ms")
+                    answer = f"{result.label}  {result.score:.3f}  {alarm}  {time_ms:.1f} ms"
+                    click.echo(f"{printable(name)}{which}  {answer}")
     if failed:
         ctx.exit(1)
 
@@ -89,7 +91,7 @@ def _pictures(images: tuple[str, ...]) -> Iterator[tuple[str, Pixels | PictureEr
     from bittern import pictures
 
     for image in images:
-        folder = Path(image) if image != "-" and Path(image).is_dir() else None
+        folder = Path(image) if image != "-" and os.path.isdir(image) else None  # noqa: PTH112 - Path.is_dir raises
         names = [str(file) for file in pictures.find(folder)] if folder else [image]
         if not names:
             yield image, PictureError(f"{image}: no pictures in this folder")

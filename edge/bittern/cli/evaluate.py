@@ -49,7 +49,7 @@ def evaluate(
     """
     from bittern import dataset, evaluation
     from bittern.classifier import Classifier
-    from bittern.errors import ConfigurationError
+    from bittern.errors import ConfigurationError, PictureError
 
     items = dataset.read(data, root)
     splits = {item.split for item in items}
@@ -67,6 +67,8 @@ def evaluate(
         answers, skipped = evaluation.answer(classifier, items, label)
     for line in skipped:
         warn(line)
+    if len(skipped) == len(items):
+        raise PictureError(f"{data}: no picture of split {split!r} could be read")
     for head, answered in zip(classifier.heads, answers, strict=True):
         figures = evaluation.report(classifier, head, split, answered, skipped)
         if as_json:

@@ -11,6 +11,9 @@ import click
 from bittern.cli.common import warn
 
 if TYPE_CHECKING:
+    from bittern.classifier import Classifier
+    from bittern.config import WatchConfig
+    from bittern.frames import Source
     from bittern.sheet import Tile
     from bittern.watch import Seen
 
@@ -33,7 +36,9 @@ SHEET_TILES = 24
     type=click.Path(path_type=Path, dir_okay=False),
     help="PNG of what the camera saw, with scores, at the end.",
 )
+@click.pass_context
 def watch(
+    ctx: click.Context,
     source: str | None,
     config_file: Path | None,
     models: tuple[str, ...],
@@ -46,38 +51,20 @@ def watch(
     Ends with the source, after --frames, or cleanly on Ctrl-C and SIGTERM. On a live source the newest frame wins:
     what comes while a frame is classified is dropped and counted.
     """
-    import logging
+    from bittern.stop import Stop
 
-    import msgspec
-
-    from bittern import config, events, notify
-    from bittern import watch as loop
-    from bittern.classifier import Classifier
-    from bittern.errors import ConfigurationError
-    from bittern.sources import open_source
-
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
-    base = config.load(config_file) if config_file else config.WatchConfig()
-    given = {"source": source, "models": models or None, "fps": fps}
-    try:
-        settings = msgspec.convert(
-            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, config.WatchConfig
-        )
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"options: {error}") from None
-    if sheet is not None and not sheet.absolute().parent.is_dir():
-        raise ConfigurationError(f"--sheet: no folder {sheet.parent}")
-
-    stop = loop.Stop()
+    stop = Stop()
     film = _Film()
     with stop.signals():
-        notify.notify(STATUS="opening models")
-        classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
-        for classifier in classifiers:
-            if classifier.manifest is None:
-                warn(f"{classifier.name}: no manifest: not verified")
-        with open_source(settings.source) as opened:
-            opened.timeout_s = settings.timeout_s
+        # A signal also ends the start, most of which is imports.
+        ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
+        if ready is None:
+            return
+        from bittern import events
+        from bittern import watch as loop
+
+        settings, classifiers, opened = ready
+        with opened:
             which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
             warn(f"watching {settings.name or opened.name} with {which}; Ctrl-C ends it")
             try:
@@ -94,6 +81,41 @@ def watch(
                 if sheet is not None:
                     film.develop(sheet)
     warn(f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.dropped} dropped, {summary.events} events")
+    if opened.skipped:
+        ctx.exit(1)
+
+
+def _start(
+    source: str | None, config_file: Path | None, models: tuple[str, ...], fps: float | None, sheet: Path | None
+) -> tuple[WatchConfig, list[Classifier], Source]:
+    import logging
+
+    import msgspec
+
+    from bittern import config, notify
+    from bittern.classifier import Classifier
+    from bittern.errors import ConfigurationError
+    from bittern.sources import open_source
+
+    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    base = config.load(config_file) if config_file else config.WatchConfig()
+    given = {"source": source, "models": models or None, "fps": fps}
+    try:
+        settings = msgspec.convert(
+            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, config.WatchConfig
+        )
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"options: {error}") from None
+    if sheet is not None and not sheet.absolute().parent.is_dir():
+        raise ConfigurationError(f"--sheet: no folder {sheet.parent}")
+    notify.notify(STATUS="opening models")
+    classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
+    for classifier in classifiers:
+        if classifier.manifest is None:
+            warn(f"{classifier.name}: no manifest: not verified")
+    opened = open_source(settings.source)
+    opened.timeout_s = settings.timeout_s
+    return settings, classifiers, opened
 
 
 def _print(line: bytes) -> None:

@@ -40,14 +40,21 @@ def open_source(uri: str) -> Source:
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
-    path = Path(uri)
-    if path.is_dir():
-        return "folder", uri, {}
-    if path.exists():
-        return "video", uri, {}
-    parts = urlsplit(uri)
+    try:
+        path, parts = Path(uri), urlsplit(uri)
+        if path.is_dir():
+            return "folder", uri, {}
+        if path.exists():
+            return "video", uri, {}
+    except (ValueError, OSError) as error:  # a NUL, half an IPv6 address, a name that is too long
+        raise ConfigurationError(f"source {uri!r}: {error}") from None
     if parts.scheme in SCHEMES:
-        return parts.scheme, parts.path or parts.netloc, dict(parse_qsl(parts.query, keep_blank_values=True))
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        if parts.netloc:
+            raise ConfigurationError(f"source {uri!r}: leave the // out: {parts.scheme}:{parts.netloc}{parts.path}")
+        if len(dict(options)) < len(options):
+            raise ConfigurationError(f"source {uri!r}: an option is given twice")
+        return parts.scheme, parts.path, dict(options)
     if not parts.scheme or "/" in uri or "." in uri:
         raise ConfigurationError(f"no such file or folder: {uri}")
     near = difflib.get_close_matches(parts.scheme, SCHEMES, n=1)
