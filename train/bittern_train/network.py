@@ -29,12 +29,13 @@ class Network:
         tail: from there to the pooled features, (n, 1280); batch norms stay in inference mode.
     """
 
-    def __init__(self, weights: str, cut: str) -> None:
+    def __init__(self, weights: str, cut: str, noise: float) -> None:
         """Build it.
 
         Args:
             weights: "imagenet", "none", or the path of an .h5 file without the top.
             cut: name of the last frozen layer.
+            noise: standard deviation of the noise after every linear bottleneck of the tail, in training only.
 
         Raises:
             ConfigurationError: weights that cannot be had or do not fit, or no such layer.
@@ -44,7 +45,7 @@ class Network:
         if cut not in names[1:-1]:
             raise ConfigurationError(f"recipe.cut: MobileNetV2 has no layer {cut!r}, for example block_6_project_BN")
         self.body = keras.Model(self.base.input, self.base.get_layer(cut).output)
-        self.tail = _tail(self.base, cut)
+        self.tail = _tail(self.base, cut, noise)
         for layer in self.tail.layers:
             # A frozen batch norm uses its stored statistics in training too, so what the cache holds stays true.
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
@@ -158,11 +159,15 @@ def _base(weights: str) -> keras.Model:
         raise ConfigurationError(f"--weights {weights}: not weights of MobileNetV2 1.0 without the top") from error
 
 
-def _tail(base: keras.Model, cut: str) -> keras.Model:
-    # The tail calls the layers of the base themselves: training the one trains the other.
+def _tail(base: keras.Model, cut: str, noise: float) -> keras.Model:
+    # The tail calls the layers of the base themselves: training the one trains the other. Bottlenecks are where int8
+    # is coarsest (a step is 0.2 to 0.4 there, elsewhere 0.02): noise of that size makes the tail indifferent to it.
     start = keras.Input(base.get_layer(cut).output.shape[1:])
-    outputs = {cut: start}
+    outputs = {cut: keras.layers.GaussianNoise(noise)(start) if noise else start}
     for layer in base.layers[[x.name for x in base.layers].index(cut) + 1 :]:
         parents = [outputs[node.operation.name] for node in layer._inbound_nodes[0].parent_nodes]
-        outputs[layer.name] = layer(parents[0] if len(parents) == 1 else parents)
+        output = layer(parents[0] if len(parents) == 1 else parents)
+        if noise and layer.name.endswith("_project_BN"):
+            output = keras.layers.GaussianNoise(noise)(output)
+        outputs[layer.name] = output
     return keras.Model(start, outputs[base.layers[-1].name])

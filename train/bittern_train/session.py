@@ -74,7 +74,7 @@ def train(
         raise ConfigurationError(f"{out} is no run: it is not replaced")
     tf.config.experimental.enable_op_determinism()
     pool, everything = pools.gather(task, root, seed)
-    network = Network(weights, task.recipe.cut)
+    network = Network(weights, task.recipe.cut, task.recipe.noise)
     pool = pools.add_drawn(task, pool, seed)
 
     def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:

@@ -88,6 +88,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         cost: of an error on a label, where it is not 1; on top of weights that balance the labels.
         head_rate: learning rate of the head on cached features.
         dropout: before the head.
+        noise: standard deviation of noise after every linear bottleneck while fine-tuning, against the steps of int8.
         label_smoothing: of the cross-entropy.
         patience: epochs without a better validation loss before a fold stops.
     """
@@ -100,6 +101,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     head_rate: Positive = 3e-3
     cost: dict[str, Positive] = msgspec.field(default_factory=dict)
     dropout: Share = 0.2
+    noise: NotNegative = 0.1
     label_smoothing: Share = 0.05
     patience: Count = 4
 
