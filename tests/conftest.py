@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -19,10 +18,7 @@ settings.load_profile("bittern")
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     """The shipped model folder; never written to."""
-    shipped = REPO / "models" / "stop_sign"
-    if not (shipped / "manifest.json").is_file() and (other := os.environ.get("BITTERN_TEST_MODEL")):
-        return Path(other)
-    return shipped
+    return REPO / "models" / "stop_sign"
 
 
 @pytest.fixture

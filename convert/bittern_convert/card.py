@@ -58,8 +58,10 @@ def render(said: Manifest, made: Run) -> str:
         "## Data",
         f"Trained on, by kind: {_kinds(found['pictures']['trained_on'])}; {found['pictures']['copies']} altered copies "
         f"of each. {found['pictures']['unreadable']} files could not be read. Calibrated with "
-        f"{found['calibration']['pictures']} pictures and {found['calibration']['plus']}. Streets and pasted signs are "
-        "drawn by Bittern's own code.",
+        f"{found['calibration']['pictures']} pictures and {found['calibration']['plus']}; the head's biases take back "
+        f"what int8 shifts ({_biases(found['calibration']['head_bias'])}, from "
+        f"{found['calibration']['head_bias_pictures']} pictures that the gate does not see). Streets and pasted signs "
+        "are drawn by Bittern's own code.",
         "",
     ]
     parts += [f"- {line}" for line in task["sources"]]
@@ -86,3 +88,7 @@ def _kinds(trained: dict[str, dict[str, int]]) -> str:
         f"{sum(of.values())} {names[kind]} ({', '.join(f'{n} {label}' for label, n in of.items())})"
         for kind, of in trained.items()
     )
+
+
+def _biases(bias: dict[str, float]) -> str:
+    return ", ".join(f"{label} {b:+.2f}" for label, b in bias.items())

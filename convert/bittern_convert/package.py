@@ -20,7 +20,7 @@ from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.manifest import GoldenPath, Head, Input, Manifest
-from bittern_convert import card, gate, run, tflite
+from bittern_convert import card, correction, gate, run, tflite
 from bittern_convert.gate import Outcome, Pair
 from bittern_convert.run import Run
 
@@ -88,8 +88,15 @@ def convert(
     model = _load_model(folder)
     output = f"{made.task['name']}_scores"
     task: dict[str, Any] = made.task
+    copies = _read_copies(folder)
+    calibrated = np.isin(copies["groups"], [i.group for i in calibration])
+    # Shifts are looked for on the pictures of the calibration and their copies, which the gate does not see.
+    known = np.concatenate([*tensors, copies["tensors"][calibrated]])
+    bias = correction.head_bias(_float_scores(model, known), _int8_scores(tflite.quantize(model, tensors), known))
+    with correction.applied(model, bias):
+        quantized = tflite.quantize(model, tensors)
     packed = tflite.pack(
-        tflite.quantize(model, tensors),
+        quantized,
         name=name, version=version, question=task["question"], output=output, labels=labels,
     )  # fmt: skip
     progress("quantize", 1, 1)
@@ -99,14 +106,20 @@ def convert(
     with fileio.atomic_folder(out, replace=replace) as new:
         said = _write_model(new, packed, made, name, version, output)
         device = Classifier(new)
-        shown = _gate_pictures(rest, [i.group for i in calibration], labels, folder)
+        shown = _gate_pictures(rest, labels, {key: column[~calibrated] for key, column in copies.items()})
         outcome = _pass_gate(model, device, shown, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
             raise GateFailed(f"the gate failed: {outcome.reason}; the pictures that flipped: {sheet_file}")
         reports = _reports(device, items, progress)
-        provenance = _provenance(made, outcome, reports, len(tensors))
+        provenance = _provenance(made, outcome, reports)
+        provenance["calibration"] = {
+            "pictures": len(tensors),
+            "plus": "one all-0 and one all-255 frame",
+            "head_bias": {label: round(float(b), 4) for label, b in zip(labels, bias, strict=True)},
+            "head_bias_pictures": len(known),
+        }
         said = msgspec.structs.replace(said, provenance=provenance)
         (new / "manifest.json").write_bytes(manifest.dump(said))
         (new / "MODEL_CARD.md").write_text(card.render(said, made), encoding="utf-8")
@@ -216,7 +229,16 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
     return said
 
 
-def _gate_pictures(rest: Sequence[Item], calibrated: Sequence[str], labels: Sequence[str], folder: Path) -> Shown:
+def _read_copies(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    """`copies.npz` of a run: tensors, targets, kinds, names and groups of the same length."""
+    try:
+        with np.load(folder / run.COPIES, allow_pickle=False) as archive:
+            return {key: archive[key] for key in ("tensors", "targets", "kinds", "names", "groups")}
+    except Exception as error:  # numpy, zipfile and zlib raise half a dozen kinds
+        raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
+
+
+def _gate_pictures(rest: Sequence[Item], labels: Sequence[str], copies: dict[str, npt.NDArray[Any]]) -> Shown:
     tensors, targets, kinds, names = [], [], [], []
     for item in rest:
         tensor = _tensor(item)
@@ -225,33 +247,49 @@ def _gate_pictures(rest: Sequence[Item], calibrated: Sequence[str], labels: Sequ
             targets.append(labels.index(item.label or ""))
             kinds.append(f"photographs, split {item.split}")
             names.append(item.name)
-    try:
-        with np.load(folder / run.COPIES, allow_pickle=False) as copies:
-            fresh = ~np.isin(copies["groups"], calibrated)
-            tensors.append(copies["tensors"][fresh])
-            targets += copies["targets"][fresh].tolist()
-            kinds += copies["kinds"][fresh].tolist()
-            names += copies["names"][fresh].tolist()
-    except Exception as error:  # numpy, zipfile and zlib raise half a dozen kinds
-        raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
-    return Shown(np.concatenate(tensors), np.array(targets, np.int64), kinds, names)
+    return Shown(
+        np.concatenate([*tensors, copies["tensors"]]),
+        np.array([*targets, *copies["targets"]], np.int64),
+        [*kinds, *copies["kinds"].tolist()],
+        [*names, *copies["names"].tolist()],
+    )
 
 
-def _pass_gate(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
+def _float_scores(
+    model: Any, tensors: npt.NDArray[np.uint8], done: Callable[[int], None] = lambda _: None
+) -> npt.NDArray[np.float32]:
+    """Scores (n, labels) of the float parent."""
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def parent(batch: Any) -> Any:
         return model(batch, training=False)
 
-    labels = device.heads[0].labels
+    scores = []
+    for i, tensor in enumerate(tensors):
+        scores.append(parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0])
+        done(i + 1)
+    return np.array(scores, np.float32)
+
+
+def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Scores (n, labels) of a model that is not yet a folder."""
+    opened = runtime.open_model(model, None, 1)
+    output = opened.outputs[0]
+    scores = []
+    for tensor in tensors:
+        opened.interpreter.set_tensor(opened.inputs[0].handle, tensor[None])
+        opened.interpreter.invoke()
+        raw = opened.interpreter.get_tensor(output.handle)[0].astype(np.float32)
+        scores.append(output.scale * (raw - output.zero_point))
+    return np.array(scores, np.float32)
+
+
+def _pass_gate(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
     n = len(shown.targets)
-    scores = np.empty((n, len(labels)), np.float32), np.empty((n, len(labels)), np.float32)
-    for i, tensor in enumerate(shown.tensors):
-        scores[0][i] = parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0]
-        scores[1][i] = list(device.classify(tensor, "RGB")[0].scores.values())
-        progress("gate", i + 1, n)
-    return gate.judge(Pair(*scores, shown.targets), shown.kinds)
+    parent = _float_scores(model, shown.tensors, lambda done: progress("gate", done, n))
+    int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in shown.tensors]
+    return gate.judge(Pair(parent, np.array(int8, np.float32), shown.targets), shown.kinds)
 
 
 def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[str]) -> None:
@@ -282,7 +320,7 @@ def _reports(device: Classifier, items: Sequence[Item], progress: Progress) -> d
     return reports
 
 
-def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]], calibrated: int) -> dict[str, Any]:
+def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kept = msgspec.to_builtins(outcome)
     del kept["flipped"], kept["reason"]
     return {
@@ -300,7 +338,6 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]],
         "pictures": made.pictures,
         "choice": made.choice,
         "cross_validation": made.metrics,
-        "calibration": {"pictures": calibrated, "plus": "one all-0 and one all-255 frame"},
         "gate": kept,
         "reports": reports,
     }

@@ -35,7 +35,7 @@ class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     votes: Annotated[int, Meta(ge=1, le=1000)] = 2
     of: Annotated[int, Meta(ge=1, le=1000)] = 3
     cooldown_s: Seconds = 5.0
-    min_off_s: Seconds = 1.0
+    min_off_s: Seconds = 0.5
 
     def __post_init__(self) -> None:
         if self.votes > self.of:
