@@ -157,8 +157,8 @@ def flipping(world: World, tmp_path: Path) -> Path:
     pooled = keras.layers.GlobalAveragePooling2D()(picture)
     large, head = keras.layers.Dense(2, activation="relu"), keras.layers.Dense(2, activation="softmax")
     model = keras.Model(picture, head(large(pooled)))
-    # 100 + brightness and 100: in int8 a step is 0.4, which is a large part of what the brightness spans.
-    large.set_weights([np.array([[1, 0], [1, 0], [1, 0]]), np.array([100, 100])])
+    # 1000 + brightness and 1000: in int8 a step is 4, which is more than all that the brightness spans.
+    large.set_weights([np.array([[1, 0], [1, 0], [1, 0]]), np.array([1000, 1000])])
     head.set_weights([np.array([[9, -9], [-9, 9]]), np.array([-9 * middle, 9 * middle])])
     model.save(folder / "model.keras")
     return folder
@@ -210,21 +210,29 @@ def test_imagenet_that_cannot_be_fetched_names_file_and_place(world: World, tmp_
 
 
 def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> None:
-    """The README's way for pictures of one's own, to an event."""
     shutil.copytree(world.data, tmp_path / "My Discs")
-    (tmp_path / "My Discs" / "red" / "broken.jpg").unlink()
+    arguments = ["--data", "My Discs/", "--alarm", "red", "--weights", "none", "--out", "runs/mine"]
+    done = call("train", "folders", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = runs.load(tmp_path / "runs" / "mine")
+    assert (made.task["name"], made.task["labels"], made.task["alarm"]) == ("my_discs", ["blue", "red"], ["red"])
+
+
+def test_from_a_run_to_an_event(world: World, tmp_path: Path) -> None:
+    """The README's commands for pictures of one's own, after the training."""
+    shutil.copytree(world.run, tmp_path / "runs" / "mine")
     for command in (
-        ["train", "folders", "--data", "My Discs/", "--alarm", "red", "--weights", "none", "--out", "runs/mine"],
         ["convert", "runs/mine", "--out", "models/mine"],
-        ["evaluate", "models/mine", "--data", "runs/mine/index.csv", "--root", "My Discs/"],
+        ["evaluate", "models/mine", "--data", "runs/mine/index.csv", "--root", str(world.data)],
     ):
         done = call(*command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert "split test" in done.stdout
     manifest = Classifier(tmp_path / "models" / "mine").manifest
     assert manifest is not None
-    assert (manifest.name, manifest.heads[0].task, manifest.heads[0].alarm) == ("mine", "my_discs", ("red",))
-    watched = call("watch", "--source", "My Discs/red", "--model", "mine", cwd=tmp_path)
+    assert (manifest.name, manifest.heads[0].task, manifest.heads[0].alarm) == ("mine", "discs", ("red",))
+    shutil.copytree(world.data / "red", tmp_path / "red", ignore=shutil.ignore_patterns("broken.jpg"))
+    watched = call("watch", "--source", "red", "--model", "mine", cwd=tmp_path)
     assert watched.returncode == 0, watched.stderr
     assert json.loads(watched.stdout.splitlines()[0])["type"] == "alarm.on"
 

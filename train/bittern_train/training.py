@@ -15,7 +15,10 @@ from bittern_train.network import Floats, Network
 from bittern_train.pool import Sample
 from bittern_train.task import Recipe, Task
 
+# The head alone: so many epochs, or more where the pictures are few.
 HEAD_EPOCHS = 20
+HEAD_STEPS = 400
+_HEAD_BATCH = 128
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
 
@@ -288,7 +291,7 @@ def _fit_head(
         np.concatenate(parts),
         np.concatenate([wanted[trained]] * len(parts)),
         sample_weight=np.concatenate([weights] * len(parts)),
-        batch_size=128,
-        epochs=HEAD_EPOCHS,
+        batch_size=_HEAD_BATCH,
+        epochs=max(HEAD_EPOCHS, HEAD_STEPS // -(-len(trained) * len(parts) // _HEAD_BATCH)),
         verbose=0,
     )
