@@ -218,7 +218,7 @@ def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> 
     assert (made.task["name"], made.task["labels"], made.task["alarm"]) == ("my_discs", ["blue", "red"], ["red"])
 
 
-def test_from_a_run_to_an_event(world: World, tmp_path: Path) -> None:
+def test_from_a_run_to_the_loop(world: World, tmp_path: Path) -> None:
     """The README's commands for pictures of one's own, after the training."""
     shutil.copytree(world.run, tmp_path / "runs" / "mine")
     for command in (
@@ -234,7 +234,8 @@ def test_from_a_run_to_an_event(world: World, tmp_path: Path) -> None:
     shutil.copytree(world.data / "red", tmp_path / "red", ignore=shutil.ignore_patterns("broken.jpg"))
     watched = call("watch", "--source", "red", "--model", "mine", cwd=tmp_path)
     assert watched.returncode == 0, watched.stderr
-    assert json.loads(watched.stdout.splitlines()[0])["type"] == "alarm.on"
+    # Random weights need not be right; events of a model that is are in tests/e2e/test_demo.py.
+    assert "15 frames" in watched.stderr or "16 frames" in watched.stderr
 
 
 def test_too_few_labels_or_pictures(world: World, tmp_path: Path) -> None:
