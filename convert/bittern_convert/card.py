@@ -25,7 +25,8 @@ def render(said: Manifest, made: Run) -> str:
         "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
         "",
         "## Figures of the int8 model on test pictures",
-        "Neither training nor the k-fold has seen them. A picture is right if the label with the highest score is its own.",
+        "Neither training nor the k-fold has seen them. A picture is right if the label with the highest score is "
+        "its own.",
         "",
         "| pictures | n | right | accuracy (95 %) | AUC | alarms |",
         "| --- | --- | --- | --- | --- | --- |",
