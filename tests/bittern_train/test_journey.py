@@ -48,7 +48,7 @@ def call(
     *arguments: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     command = [str(BITTERN), *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=1500, check=False)
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
