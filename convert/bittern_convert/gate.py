@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bittern.evaluation import Z95, wilson
+from bittern.metrics import paired_loss_interval, wilson
 
 # What is asked for: the same answer on this share of at least so many pictures, and no accuracy loss that is both
 # larger than a point and told from zero by its interval.
@@ -53,21 +52,6 @@ class Pair(NamedTuple):
     parent: npt.NDArray[np.float32]
     int8: npt.NDArray[np.float32]
     targets: npt.NDArray[np.int64]
-
-
-def paired_loss_interval(lost: int, won: int, n: int) -> tuple[float, float]:
-    """95 % interval of (lost - won) / n for paired answers (Agresti and Min 2005: Wald with half a count added).
-
-    Args:
-        lost: pictures that only the first answered rightly.
-        won: pictures that only the second answered rightly.
-        n: all pictures.
-    """
-    total = n + 2
-    b, c = lost + 0.5, won + 0.5
-    middle = (b - c) / total
-    half = Z95 * math.sqrt(max(0.0, (b + c) - (b - c) ** 2 / total)) / total
-    return max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def judge(pair: Pair, kinds: Sequence[str]) -> Outcome:

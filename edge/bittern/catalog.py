@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
@@ -44,6 +43,8 @@ def find(model: str | os.PathLike[str]) -> Path:
         if os.path.exists(text):  # noqa: PTH110
             return path
         raise ConfigurationError(f"no model at {text}: expected a model folder or a .tflite file")
+    import difflib
+
     near = difflib.get_close_matches(text, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ConfigurationError(f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{hint}")

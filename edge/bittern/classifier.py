@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import platform
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -184,9 +182,31 @@ class Classifier:
                 )
 
 
+def preprocess_all(
+    classifiers: Sequence[Classifier], frame: Pixels, order: Order = "BGR", region: Region | None = None
+) -> list[Pixels]:
+    """The tensor for each of several classifiers: one crop and one resize for all that have the same input size.
+
+    Args:
+        classifiers: any number.
+        frame: see `Classifier.classify`.
+        order: see there.
+        region: see there.
+
+    Returns:
+        One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, the buffer of
+        the first of them, which its next `preprocess` overwrites.
+    """
+    by_size: dict[int, Pixels] = {}
+    for classifier in classifiers:
+        if classifier.size not in by_size:
+            by_size[classifier.size] = classifier.preprocess(frame, order, region)
+    return [by_size[classifier.size] for classifier in classifiers]
+
+
 def _result(head: Head, raw: Pixels) -> Result:
-    scores = [head.scale * (int(q) - head.zero_point) for q in raw]
-    best = max(range(len(scores)), key=scores.__getitem__)
+    scores = [head.scale * (q - head.zero_point) for q in raw.tolist()]
+    best = scores.index(max(scores))
     by_label = dict(zip(head.labels, scores, strict=True))
     on = head.thresholds["default"].on
     return Result(head.task, head.labels[best], scores[best], any(by_label[a] >= on for a in head.alarm), by_label)
@@ -316,6 +336,9 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
 
 def _packed_labels(file: Path, data: bytes) -> str:
     # TFLite metadata packs its files as a zip archive behind the model.
+    import io
+    import zipfile
+
     missing = f"{file}: no labels are packed into it: give a file with one label a line (--labels)"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,27 @@ def read(data: Path, root: Path | None = None) -> list[Item]:
     if not data.is_dir():
         raise ConfigurationError(f"no data at {data}: expected a folder, or an index.csv")
     return _read_folders(data)
+
+
+def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item]:
+    """The items whose columns have these values.
+
+    Args:
+        items: at least one, all with the same columns.
+        where: column and value.
+        data: where they are from, for the message.
+
+    Raises:
+        ConfigurationError: there is no such column, or no such picture.
+    """
+    for key in where:
+        if key not in items[0].columns:
+            has = ", ".join(items[0].columns) or "none besides path, label, split and group"
+            raise ConfigurationError(f"{data}: the index has no column {key!r} to select by; it has {has}")
+    chosen = [i for i in items if all(i.columns[k] == v for k, v in where.items())]
+    if not chosen:
+        raise ConfigurationError(f"{data}: no picture has {', '.join(f'{k}={v}' for k, v in where.items())}")
+    return chosen
 
 
 def digest(items: Iterable[Item]) -> str:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bittern import fileio
 from bittern.contract import Pixels
 from bittern.errors import ModelRefused
 from bittern.runtime import ExecutionPath
@@ -41,7 +40,12 @@ class Vector(NamedTuple):
 def save(
     file: Path, frames: Sequence[Pixels], tensors: Sequence[Pixels], outputs: Mapping[str, Sequence[Sequence[Pixels]]]
 ) -> None:
-    """Write golden vectors; `outputs` has, for every execution path, the outputs of every head for every frame."""
+    """Write golden vectors; `outputs` has, for every execution path, the outputs of every head for every frame.
+
+    Not compressed: every start of every command reads them, and inflating took longer than an inference each.
+    """
+    from bittern import fileio
+
     arrays: dict[str, Pixels] = {}
     for i, (frame, tensor) in enumerate(zip(frames, tensors, strict=True)):
         arrays[f"frame_{i}"] = frame
@@ -50,7 +54,7 @@ def save(
             for head, raw in enumerate(of_frames[i]):
                 arrays[f"{path}_{i}_{head}"] = raw
     with fileio.atomic(file) as opened:
-        np.savez_compressed(opened, **arrays)  # type: ignore[arg-type]
+        np.savez(opened, **arrays)  # type: ignore[arg-type]
 
 
 def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:

@@ -38,7 +38,9 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
     """
     try:
         with Path(path).open("rb") as file:
-            data = file.read(max_bytes + 1)
+            # Asking for the limit itself would make room for 64 MiB each time; a pipe or device has no size.
+            size = os.fstat(file.fileno()).st_size or max_bytes
+            data = file.read(min(size, max_bytes) + 1)
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}") from None
     return decode_bytes(data, str(path), max_bytes=max_bytes, max_pixels=max_pixels)
@@ -192,7 +194,7 @@ def _ends_early(data: bytes) -> bool:
             scan = next(at for marker, at in _jpeg_segments(data) if marker == 0xDA)
         except (StopIteration, IndexError, struct.error):
             return True
-        return data.find(b"\xff\xd9", scan) < 0
+        return data.rfind(b"\xff\xd9", scan) < 0  # from the end, where it is
     if data.startswith(b"\x89PNG"):
         # Chunk by chunk: OpenCV allocates what a chunk's length says, up to 1 GB, before it looks whether it is there.
         at = 8

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Any, Literal, NamedTuple, get_args
 
 from bittern import stderr
 from bittern.errors import ConfigurationError, ModelRefused
 
 ExecutionPath = Literal["xnnpack", "builtin"]
+__all__ = ["DISTRIBUTION", "PATHS", "ExecutionPath", "Interpreter", "Opened", "Tensor", "open_model", "version"]
 PATHS: tuple[ExecutionPath, ...] = get_args(ExecutionPath)
 
 try:
@@ -51,6 +51,8 @@ class Opened(NamedTuple):
 
 def version() -> str:
     """Version of the runtime's distribution."""
+    from importlib import metadata  # half of a start's imports, for an error message and for provenance
+
     return metadata.version(DISTRIBUTION)
 
 
@@ -73,7 +75,9 @@ def open_model(model: bytes, path: ExecutionPath | None, threads: int) -> Opened
             interpreter = Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
             interpreter.allocate_tensors()
         # XNNPACK declines graphs (and whole machines) without a word; only the list of operations tells.
-        operations = {op["op_name"] for op in interpreter._get_ops_details()}
+        # Names only: `_get_ops_details` makes arrays for every operation, which takes as long as half an inference.
+        nodes = interpreter._interpreter
+        operations = {nodes.NodeName(i) for i in range(nodes.NumNodes())}
         inputs = [_tensor(d) for d in interpreter.get_input_details()]
         outputs = [_tensor(d) for d in interpreter.get_output_details()]
     except (ValueError, RuntimeError) as error:  # of the details: names that are no UTF-8

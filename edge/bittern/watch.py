@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from bittern import notify
-from bittern.classifier import Classifier, Result
+from bittern.classifier import Classifier, Result, preprocess_all
 from bittern.config import DecisionConfig, WatchConfig
 from bittern.contract import Pixels, Region
 from bittern.decision import Decision
@@ -40,6 +40,49 @@ class Summary(NamedTuple):
     seconds: float
 
 
+class Watcher:
+    """What is done with one frame: classify, decide, event; `watch` calls it for every frame of a source."""
+
+    def __init__(
+        self,
+        classifiers: Sequence[Classifier],
+        config: WatchConfig,
+        sink: Sink,
+        observe: Callable[[Seen], None] = lambda _: None,
+    ) -> None:
+        """See `watch` for the arguments.
+
+        Raises:
+            ConfigurationError: the decision does not fit the model.
+        """
+        self._classifiers = classifiers
+        self._config = config
+        self._sink = sink
+        self._observe = observe
+        self._region = Region(*config.region) if config.region is not None else None
+        self._decisions = [_decisions(classifier, config.decision) for classifier in classifiers]
+
+    def step(self, frame: Frame) -> int:
+        """Take one frame: every model sees it, and the sink has got every event when this returns.
+
+        Returns:
+            The number of events.
+        """
+        events = 0
+        tensors = preprocess_all(self._classifiers, frame.pixels, frame.order, self._region)
+        for classifier, tensor, decisions in zip(self._classifiers, tensors, self._decisions, strict=True):
+            results = classifier.answer(classifier.invoke(tensor))
+            for (head, label), decision in decisions.items():
+                score = results[head].scores[label]
+                change = decision.update(score, frame.monotonic_ns)
+                if change is not None:
+                    task = results[head].task
+                    self._sink(_event(f"alarm.{change}", frame, self._config, classifier, task, label, score))
+                    events += 1
+            self._observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in decisions.values())))
+        return events
+
+
 def watch(
     source: Source,
     classifiers: Sequence[Classifier],
@@ -65,8 +108,7 @@ def watch(
         ConfigurationError: the decision does not fit the model.
         SourceError: the source was lost.
     """
-    region = Region(*config.region) if config.region is not None else None
-    decisions = [_decisions(classifier, config.decision) for classifier in classifiers]
+    watcher = Watcher(classifiers, config, sink, observe)
     start = time.monotonic()
     done = dropped = events = 0
     last_number: int | None = None
@@ -78,16 +120,7 @@ def watch(
         if last_number is not None:
             dropped += frame.number - last_number - 1
         last_number = frame.number
-        for classifier, of_model in zip(classifiers, decisions, strict=True):
-            tensor = classifier.preprocess(frame.pixels, frame.order, region)
-            results = classifier.answer(classifier.invoke(tensor))
-            for (head, label), decision in of_model.items():
-                score = results[head].scores[label]
-                change = decision.update(score, frame.monotonic_ns)
-                if change is not None:
-                    sink(_event(f"alarm.{change}", frame, config, classifier, results[head].task, label, score))
-                    events += 1
-            observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in of_model.values())))
+        events += watcher.step(frame)
         done += 1
         if done == 1:
             notify.notify(READY=1, STATUS=f"watching {config.name or frame.source}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -20,11 +22,13 @@ from tests.picture_files import (
     encode,
     exif,
     jpeg_with_exif,
+    noise,
     png,
     refused,
 )
 
 from bittern import pictures
+from bittern.errors import PictureError
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -121,3 +125,23 @@ def test_a_preview_in_the_exif_block_is_not_the_picture() -> None:
     assert pictures.header_size(data) == (WIDTH, HEIGHT)
     assert corners(pictures.decode_bytes(data, "with preview")) == FOUR
     refused(data[: len(data) * 3 // 4], "broken picture")
+
+
+def test_a_pipe_has_no_size_but_a_picture(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    data = encode(".png", noise(400, 300))
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    picture = pictures.decode(pipe)
+    writer.join()
+    assert len(data) > 2**16, "more than a pipe holds"
+    assert np.array_equal(picture, noise(400, 300))
+
+
+def test_of_a_file_over_the_limit_no_more_is_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(PictureError, match="larger than the limit of 64 MiB"):
+        pictures.decode(large)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bittern_convert import gate
-from bittern_convert.gate import Pair, judge, paired_loss_interval
+from bittern_convert.gate import Pair, judge
 
 
 def pair(n: int, flips: int, parent_wrong: int = 0) -> Pair:
@@ -56,20 +54,3 @@ def test_a_loss_over_a_point_that_can_be_told_from_zero_fails() -> None:
     assert "points of accuracy" in outcome.reason
     # Below a point it is allowed, whatever the interval says.
     assert judge(pair(1000, 9), ["a"] * 1000).passed
-
-
-def test_paired_interval_against_the_published_example() -> None:
-    # Agresti and Min 2005, section 2: n = 1144 matched pairs, 132 against 107 discordant: 0.022 (-0.004 to 0.048).
-    low, high = paired_loss_interval(132, 107, 1144)
-    assert low == pytest.approx(-0.0046, abs=0.0015)
-    assert high == pytest.approx(0.0484, abs=0.0015)
-
-
-@given(st.integers(1, 5000), st.data())
-def test_paired_interval_holds_the_difference(n: int, data: st.DataObject) -> None:
-    lost = data.draw(st.integers(0, n))
-    won = data.draw(st.integers(0, n - lost))
-    low, high = paired_loss_interval(lost, won, n)
-    assert -1 <= low <= (lost - won) / (n + 2) <= high <= 1
-    mirrored = paired_loss_interval(won, lost, n)
-    assert mirrored == pytest.approx((-high, -low))

@@ -57,7 +57,13 @@ def watch(
     film = _Film()
     with stop.signals():
         # A signal also ends the start, most of which is imports.
-        ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
+        try:
+            ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
+        except Exception:
+            # In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
+            if not stop.asked:
+                raise
+            return
         if ready is None:
             return
         from bittern import events

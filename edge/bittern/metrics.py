@@ -1,0 +1,198 @@
+"""The formulas behind every figure, with their sources; numpy only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Interval = tuple[float, float]
+
+# The 97.5 % point of the normal distribution.
+Z95 = 1.959963984540054
+RESAMPLES = 1000
+BINS = 10
+# Weights that are held at a time: 4 MB, so that a large data set needs no more memory than a small one.
+_BLOCK = 1_000_000
+
+
+def wilson(successes: int, n: int) -> Interval:
+    """95 % interval of a share (Wilson 1927, without continuity correction); (0, 1) for n = 0."""
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    middle = p + Z95**2 / (2 * n)
+    half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
+    low, high = (middle - half) / (1 + Z95**2 / n), (middle + half) / (1 + Z95**2 / n)
+    # At the ends the bound is exact; rounding would leave it a hair inside.
+    return (0.0 if successes == 0 else max(0.0, low)), (1.0 if successes == n else min(1.0, high))
+
+
+def paired_loss_interval(lost: int, won: int, n: int) -> Interval:
+    """95 % interval of (lost - won) / n for paired answers (Agresti and Min 2005: Wald with half a count added).
+
+    Args:
+        lost: pictures that only the first answered rightly.
+        won: pictures that only the second answered rightly.
+        n: all pictures.
+    """
+    total = n + 2
+    b, c = lost + 0.5, won + 0.5
+    middle = (b - c) / total
+    half = Z95 * math.sqrt(max(0.0, (b + c) - (b - c) ** 2 / total)) / total
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """Two-sided p of McNemar's exact test: the binomial test of `lost` out of `lost + won` at 1/2 (McNemar 1947).
+
+    The exact conditional test, not the mid-p: it never calls a difference more often than the level says, and is
+    conservative for it. 1.0 where no picture tells the two apart.
+    """
+    n = lost + won
+    term = tail = 1
+    for i in range(min(lost, won)):
+        term = term * (n - i) // (i + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float | None:
+    """Area under the ROC curve, ties counted half (Mann-Whitney U); None without both kinds.
+
+    Args:
+        scores: (n,) float, higher means positive.
+        positive: (n,) bool.
+    """
+    values, is_positive = np.asarray(scores, float), np.asarray(positive, bool)
+    if is_positive.all() or not is_positive.any():
+        return None
+    return float(weighted_auc(np.ones((1, len(values))), values, is_positive)[0])
+
+
+def weighted_auc(weights: Floats, scores: Floats, positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """`auc` of each resample.
+
+    Args:
+        weights: (resamples, n), how often each picture was drawn.
+        scores: (n,).
+        positive: (n,) bool.
+
+    Returns:
+        (resamples,), NaN where only one kind was drawn.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    drawn, is_positive = weights[:, order], positive[order]
+    # Per distinct score, how many of each kind have it.
+    high = np.add.reduceat(drawn * is_positive, starts, axis=1).astype(np.float64)
+    low = np.add.reduceat(drawn * ~is_positive, starts, axis=1).astype(np.float64)
+    below = np.cumsum(low, axis=1) - low
+    pairs = high.sum(1) * low.sum(1)
+    won = (high * (below + low / 2)).sum(1)
+    areas = np.full(len(pairs), np.nan)
+    np.divide(won, pairs, out=areas, where=pairs > 0)
+    return areas
+
+
+def log_losses(scores: Floats, truth: npt.NDArray[np.intp], step: float) -> npt.NDArray[np.float64]:
+    """(n,) negative logarithms (nats) of the score of the true label; their mean is the NLL.
+
+    Args:
+        scores: (n, labels), as the int8 network gives them: not made to add up to 1 again.
+        truth: (n,) index of the true label.
+        step: of the output's quantization. A score of 0 stands for anything below half of it, so it counts as that.
+    """
+    return np.asarray(-np.log(np.clip(scores[np.arange(len(truth)), truth], step / 2, 1.0)), np.float64)
+
+
+def brier_scores(scores: Floats, truth: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """(n,) squared errors summed over all labels (Brier 1950: 0 to 2, twice the usual binary one); the mean is Brier.
+
+    Args:
+        scores: (n, labels).
+        truth: (n,) index of the true label.
+    """
+    told = np.eye(scores.shape[1])[truth]
+    return np.asarray(((scores - told) ** 2).sum(1), np.float64)
+
+
+def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
+    """Expected calibration error of the answer (Guo et al. 2017): mean of |share right - mean score| over the bins.
+
+    Bins are of equal width over 0 to 1, closed below (the last one above too), each weighted by its pictures. It has
+    no interval: it is never negative, so resampling shifts it upwards.
+
+    Args:
+        confidence: (n,) score of the answered label.
+        correct: (n,) bool.
+        bins: how many.
+
+    Returns:
+        0 to 1; None for n = 0.
+    """
+    if len(confidence) == 0:
+        return None
+    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(which, np.asarray(correct, float) - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def bootstrap(
+    groups: Sequence[str],
+    labels: Sequence[str],
+    figures: Callable[[Floats], npt.NDArray[np.float64]],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> npt.NDArray[np.float64] | None:
+    """Figures of resamples of the groups within each label (Efron and Tibshirani 1993, chapters 8 and 13).
+
+    Whole groups are drawn, as the pictures of one group (near-duplicates, frames of one track) are not independent of
+    each other: drawn one by one they would make every interval too narrow. They are drawn within the label of their
+    first picture, so that every resample has each label about as often as the data set, whose make-up is given.
+
+    Args:
+        groups: (n,) the group of each picture.
+        labels: (n,) its true label.
+        figures: (rows, n) how often each picture was drawn -> (rows, figures), NaN where a figure cannot be had.
+        resamples: how many.
+        seed: of the drawing.
+
+    Returns:
+        (resamples, figures); None without pictures, and where a label has one group only: how much that label varies
+        cannot be told then.
+    """
+    names, first, member = np.unique(np.asarray(groups, str), return_index=True, return_inverse=True)
+    _, stratum = np.unique(np.asarray(labels, str)[first], return_inverse=True)
+    sizes = np.bincount(stratum)
+    if len(sizes) == 0 or sizes.min() < 2:
+        return None
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // len(groups))
+    found = []
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        weights = np.empty((count, len(names)), np.float32)
+        for number, size in enumerate(sizes):
+            drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
+            weights[:, stratum == number] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        found.append(figures(weights[:, member]))
+    return np.concatenate(found)
+
+
+def percentile_interval(values: npt.NDArray[np.float64]) -> Interval | None:
+    """95 % percentile interval of a figure's resamples, (resamples,); NaN among them are left out.
+
+    None where all are the same (the AUC of labels that are told apart without a mistake, say): a bootstrap cannot say
+    then how sure the figure is.
+    """
+    values = values[~np.isnan(values)]
+    if len(values) == 0 or np.ptp(values) < 1e-12:
+        return None
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
