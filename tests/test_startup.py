@@ -33,6 +33,8 @@ def imported(*words: str) -> set[str]:
         ("watch", "--help"),
         ("evaluate", "--help"),
         ("models", "--help"),
+        ("doctor", "--help"),
+        ("bench", "--help"),
         ("classify",),
         ("clasify", "x"),
     ],

@@ -1,0 +1,129 @@
+"""Pictures of results as SVG text: small, sharp at every size, and nothing to install."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from bittern.bench.result import Result
+from bittern.bench.sustained import Point
+
+_WIDTH = 960
+_FONT = 'font-family="sans-serif" font-size="13"'
+_GOOD, _BAD, _GREY = "#2b7a5a", "#b5342b", "#777"
+_COLOURS = ("#2b6cb0", "#2b7a5a", "#b7791f", "#b5342b")
+
+
+def bars(result: Result) -> str:
+    """A bar a row: the ratio as a share of its limit; the line on the right is the limit of all."""
+    left, right, top, height = 390, 118, 56, 30
+    scale = (_WIDTH - left - right) / max(1.25, *(row.ratio / row.at_most for row in result.rows), 1.25)
+    limit = left + scale
+    bottom = top + height * len(result.rows)
+    parts = [
+        _text(16, 24, f"bittern bench: {result.model}", weight="bold"),
+        _text(16, 42, _machine_line(result), colour=_GREY),
+    ]
+    for i, row in enumerate(result.rows):
+        y = top + height * i
+        share = row.ratio / row.at_most
+        name = row.what if row.megabytes is not None else f"{row.what} / {row.against}"
+        value = f"{row.ratio:.2f} of {row.at_most:.2f}"
+        if row.megabytes is not None and row.at_most_megabytes is not None:
+            name = row.what.split(":")[0]
+            value = f"{row.megabytes:.1f} of {row.at_most_megabytes:.0f} MB"
+        parts.append(_text(left - 10, y + 19, _short(name), anchor="end"))
+        fill = _GOOD if row.holds else _BAD
+        parts.append(f'<rect x="{left}" y="{y + 5}" width="{scale * share:.1f}" height="{height - 10}" fill="{fill}"/>')
+        if row.ratio_ci95 is not None:
+            low, high = (min(left + scale * of / row.at_most, _WIDTH - right) for of in row.ratio_ci95)
+            parts.append(_line(low, y + 15, high, y + 15, "#000"))
+        parts.append(_text(_WIDTH - right + 6, y + 19, value, size=12))
+    parts.append(_line(limit, top - 2, limit, bottom + 4, "#000", dash="4 3"))
+    parts.append(_text(limit, bottom + 20, "limit", anchor="middle", colour=_GREY))
+    return _svg(bottom + 32, parts)
+
+
+def curves(points: Sequence[Point], title: str) -> str:
+    """Percentiles of frame to event over time, for each number of threads; below them the temperature, if known."""
+    left, right, top, tall, gap = 64, 150, 48, 260, 40
+    heat = [p for p in points if p.temperature_c is not None]
+    low_top = top + tall + gap
+    height = low_top + (120 if heat else 0) + 36
+    last = max(p.at_s for p in points) or 1.0
+    most = max(p.event.p99 for p in points) * 1.08
+    wide = _WIDTH - left - right
+
+    def x(at_s: float) -> float:
+        return left + wide * at_s / last
+
+    def y(ms: float) -> float:
+        return top + tall * (1 - ms / most)
+
+    parts = [_text(16, 24, title, weight="bold"), _text(left - 8, top - 6, "ms", anchor="end", colour=_GREY)]
+    for i in range(5):
+        ms = most * i / 4
+        parts.append(_line(left, y(ms), left + wide, y(ms), "#ddd"))
+        parts.append(_text(left - 8, y(ms) + 4, f"{ms:.1f}", anchor="end", colour=_GREY))
+    for i, count in enumerate(dict.fromkeys(p.threads for p in points)):
+        mine = [p for p in points if p.threads == count]
+        colour = _COLOURS[i % len(_COLOURS)]
+        for values, dash in (
+            ([p.event.p50 for p in mine], ""),
+            ([p.event.p95 for p in mine], "6 3"),
+            ([p.event.p99 for p in mine], "2 3"),
+        ):
+            parts.append(_path([(x(p.at_s), y(v)) for p, v in zip(mine, values, strict=True)], colour, dash))
+        parts.append(_text(left + wide + 12, top + 16 + 20 * i, f"{count} thread{'s' * (count > 1)}", colour=colour))
+    for i, key in enumerate(("line: p50", "dashes: p95", "dots: p99")):
+        parts.append(_text(left + wide + 12, top + 120 + 18 * i, key, colour=_GREY, size=12))
+    end = top + tall
+    if heat:
+        hottest = max(p.temperature_c or 0.0 for p in heat) + 5
+        coolest = min(p.temperature_c or 0.0 for p in heat) - 5
+        spots = [(x(p.at_s), low_top + 120 * (hottest - (p.temperature_c or 0.0)) / (hottest - coolest)) for p in heat]
+        parts.append(_path(spots, "#000", ""))
+        parts.append(_text(left + wide + 12, spots[-1][1] + 4, "temperature"))
+        for said, at in ((hottest, low_top), (coolest, low_top + 120)):
+            parts.append(_text(left - 8, at + 4, f"{said:.0f} °C", anchor="end", colour=_GREY))
+        end = low_top + 120
+    parts.append(_line(left, end, left + wide, end, "#000"))
+    parts += [
+        _text(x(last * i / 4), end + 18, f"{last * i / 4:.0f} s", anchor="middle", colour=_GREY) for i in range(5)
+    ]
+    return _svg(height, parts)
+
+
+def _machine_line(result: Result) -> str:
+    machine = result.machine
+    known = (machine.board, machine.cpu, machine.governor, machine.runtime, f"OpenCV {machine.opencv}", result.time)
+    return ", ".join(word for word in known if word)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 58 else name[:57] + "…"
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", colour: str = "#000", weight: str = "", size: int = 13
+) -> str:
+    bold = f' font-weight="{weight}"' if weight else ""
+    font = _FONT.replace("13", str(size))
+    return f'<text x="{x:.1f}" y="{y:.1f}" {font} text-anchor="{anchor}" fill="{colour}"{bold}>{escape(text)}</text>'
+
+
+def _line(x0: float, y0: float, x1: float, y1: float, colour: str, dash: str = "") -> str:
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}"{dashes}/>'
+
+
+def _path(spots: Sequence[tuple[float, float]], colour: str, dash: str) -> str:
+    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in spots)
+    return f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>{dots}'
+
+
+def _svg(height: float, parts: Sequence[str]) -> str:
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:.0f}" width="{_WIDTH}">'
+    return "\n".join([head, f'<rect width="{_WIDTH}" height="{height:.0f}" fill="#fff"/>', *parts, "</svg>", ""])

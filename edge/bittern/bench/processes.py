@@ -1,0 +1,130 @@
+"""Programs that the bench starts: cold commands, the runtime's own benchmark tool, and a watching process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from bittern import runtime
+from bittern.bench.timing import Pairs, interleave
+from bittern.errors import BitternError
+
+TIMEOUT_S = 120.0
+# The shortest script that says what is on a picture: what `bittern classify` is compared with.
+SHORTEST = f"""
+import sys
+import cv2
+import numpy as np
+from {runtime.Interpreter.__module__} import Interpreter
+
+frame = cv2.imread(sys.argv[1])
+side = min(frame.shape[:2])
+top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
+square = cv2.resize(frame[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
+interpreter = Interpreter(sys.argv[2], num_threads=1)
+interpreter.allocate_tensors()
+interpreter.set_tensor(interpreter.get_input_details()[0]["index"], square[np.newaxis, :, :, ::-1])
+interpreter.invoke()
+scores = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
+best = int(np.argmax(scores))
+print(open(sys.argv[3]).read().split()[best], scores[best] / 256)
+"""
+_TOOL = "ai_edge_litert.tools.benchmark_litert_model"
+
+
+def bittern() -> list[str]:
+    """The command `bittern` of the environment that runs."""
+    script = Path(sys.executable).with_name("bittern")
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from bittern.cli import main; main()"]
+
+
+def cold(ours: Sequence[str], reference: Sequence[str], n: int) -> Pairs:
+    """Whole processes in turn, from start to exit.
+
+    Both find their modules compiled, as they are when pip has installed them, whatever this environment says about
+    writing bytecode.
+    """
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as cache:
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        env["PYTHONPYCACHEPREFIX"] = cache
+
+        def start(command: Sequence[str]) -> None:
+            done = subprocess.run(
+                command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
+            )
+            if done.returncode != 0:
+                reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+                raise BitternError(f"{Path(command[0]).name} ended with exit code {done.returncode}: {reason[0]}")
+
+        return interleave(lambda: start(ours), lambda: start(reference), n, warm_up=2)
+
+
+def has_benchmark_tool() -> bool:
+    """Whether the runtime's wheel brings its own benchmark tool."""
+    return find_spec("ai_edge_litert") is not None and find_spec(_TOOL) is not None
+
+
+def benchmark_tool_ms(model: Path, runs: int) -> float:
+    """The median time of one inference, one thread, as the runtime's own benchmark tool says it, in ms.
+
+    Raises:
+        BitternError: the tool failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
+        file = Path(folder) / "result.json"
+        words = ["--model", str(model), "--num_threads", "1", "--warmup_runs", "10", "--num_runs", str(runs)]
+        done = subprocess.run(
+            [sys.executable, "-m", _TOOL, *words, "--result_json", str(file)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode != 0 or not file.exists():
+            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+            raise BitternError(f"the runtime's benchmark tool ended with exit code {done.returncode}: {reason[0]}")
+        return float(json.loads(file.read_bytes())["latency"]["median_ms"])
+
+
+def peak_of_watching(models: Sequence[Path], frames: int) -> float:
+    """Highest resident memory (VmHWM of /proc) of a `bittern watch` on the drawn street, in MB of 10**6 bytes.
+
+    It is RSS, not PSS: libraries that other processes use too count in full.
+
+    Raises:
+        BitternError: it ended before it had seen its frames.
+    """
+    words = [word for model in models for word in ("--model", str(model))]
+    command = [*bittern(), "watch", "--source", "demo:?fps=30", "--fps", "30", "--frames", str(frames), *words]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    peak_kb, end = 0, time.monotonic() + TIMEOUT_S
+    try:
+        # Not `ru_maxrss`, in which the memory of the process that started it counts.
+        while process.poll() is None and time.monotonic() < end:
+            peak_kb = max(peak_kb, _high_water_kb(process.pid))
+            time.sleep(0.02)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        _, error = process.communicate()
+    if process.returncode != 0:
+        reason = error.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise BitternError(f"bittern watch ended with exit code {process.returncode}: {reason[0]}")
+    return peak_kb * 1024 / 1e6
+
+
+def _high_water_kb(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it has just ended
+        return 0
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) if found else 0

@@ -1,0 +1,361 @@
+"""What is measured against what, with the limit of each: the one list of the bench's rows."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from bittern import catalog, evaluation, events, golden, runtime, scene, stderr
+from bittern.bench import processes
+from bittern.bench.result import Row
+from bittern.bench.timing import Pairs, interleave, milliseconds, ratio
+from bittern.classifier import Classifier
+from bittern.config import DecisionConfig, WatchConfig
+from bittern.contract import Pixels, center_square
+from bittern.dataset import Item
+from bittern.errors import BitternError, ConfigurationError
+from bittern.frames import Frame
+from bittern.watch import Watcher
+
+Size = tuple[int, int]
+_PEER_HINT = "pip install 'bittern[bench]' into an environment of its own, without opencv-python-headless"
+
+
+class PeerMissing(BitternError):
+    """A row whose other side is not installed."""
+
+
+class Subject(NamedTuple):
+    """The model under test.
+
+    Attributes:
+        classifier: on XNNPACK, one thread.
+        folder: of the model.
+    """
+
+    classifier: Classifier
+    folder: Path
+
+    @property
+    def file(self) -> Path:
+        """The .tflite file."""
+        assert self.classifier.manifest is not None
+        return self.folder / self.classifier.manifest.file
+
+
+def open_subject(model: str) -> Subject:
+    """Open the model that the bench runs on.
+
+    Raises:
+        ConfigurationError: no such model, or one without a manifest.
+    """
+    folder = catalog.find(model)
+    if not folder.is_dir():
+        raise ConfigurationError(f"{model}: the bench needs a model folder with a manifest")
+    return Subject(Classifier(folder), folder)
+
+
+# --- what is timed ---------------------------------------------------------------------------------------------------
+
+
+class BareInvoke:
+    """One inference with nothing around it: an interpreter of its own, whose input is already there."""
+
+    def __init__(self, file: Path, tensor: Pixels | None = None) -> None:
+        """`tensor` is what it looks at; None takes grey."""
+        with stderr.silenced():
+            self.interpreter = runtime.Interpreter(model_path=str(file), num_threads=1)
+            self.interpreter.allocate_tensors()
+        self.input = self.interpreter.get_input_details()[0]
+        self.output = self.interpreter.get_output_details()[0]
+        grey = np.full(self.input["shape"], 128, np.uint8)
+        self.interpreter.set_tensor(self.input["index"], grey if tensor is None else tensor)
+
+    def __call__(self) -> None:
+        """One inference."""
+        self.interpreter.invoke()
+
+
+class FrameToEvent:
+    """One frame's step of the daemon's own loop (`watch.Watcher`), with a decision for which every frame is an event.
+
+    Two frames take turns, and the threshold is the higher one's score, without votes, cooldown or minimum time off:
+    the first one switches the alarm on, the second one off. The frame is in memory when a call begins, and the
+    event's JSON in the sink's buffer when it ends.
+
+    Attributes:
+        classifiers: the one.
+        sink: the buffer.
+        pixels: (H, W, 3) uint8 RGB, one of the two frames.
+    """
+
+    def __init__(self, classifier: Classifier, folder: Path, size: Size) -> None:
+        """Finds two frames of a size (width, height) for which the model in `folder` gives different scores.
+
+        Raises:
+            BitternError: there are none.
+        """
+        head = next((h for h in range(len(classifier.heads)) if classifier.heads[h].alarm), None)
+        if head is None:
+            raise ConfigurationError(f"model {classifier.name!r} has no label that raises an alarm")
+        label = classifier.heads[head].alarm[0]
+        scored = [
+            (classifier.classify(pixels, "RGB")[head].scores[label], i, pixels)
+            for i, pixels in enumerate(_pictures(classifier, folder, size))
+        ]
+        high, low = max(scored, key=lambda of: of[:2]), min(scored, key=lambda of: of[:2])
+        if high[0] == low[0]:
+            raise BitternError(f"model {classifier.name!r} gives every picture the same score: it raises no event")
+        decision = DecisionConfig(threshold=high[0], off=high[0], votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
+        self.sink = BytesIO()
+        self.classifiers = (classifier,)
+
+        def take(event: events.Event) -> None:
+            self.sink.write(events.to_line(event))
+
+        self._watcher = Watcher(self.classifiers, WatchConfig(decision=decision), take)
+        now = (time.monotonic_ns(), time.time_ns())
+        frames = [Frame(of[2], "RGB", *now, number, "bench") for number, of in enumerate((high, low))]
+        self.pixels = high[2]
+        self._frames = itertools.cycle(frames)
+
+    def __call__(self) -> None:
+        """One frame."""
+        if not self._watcher.step(next(self._frames)):
+            raise BitternError("a frame raised no event: the model's answer to it changed")
+
+
+def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
+    """Frames (H, W, 3) uint8 RGB: the model's golden frames in the centred square, and drawn streets."""
+    width, height = size
+    rng = np.random.default_rng(1)
+    made = [scene.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
+    side = min(size)
+    for vector in golden.load(folder / golden.FILE, classifier.path):
+        frame = np.zeros((height, width, 3), np.uint8)
+        center_square(frame)[:] = cv2.resize(vector.tensor[0], (side, side), interpolation=cv2.INTER_NEAREST)
+        made.append(frame)
+    return made
+
+
+class Tutorial:
+    """A loop written like the usual tutorial: Pillow resizes, pixels become floats, and go back through the scale."""
+
+    def __init__(self, file: Path, pixels: Pixels) -> None:
+        """`pixels` is the frame (H, W, 3) uint8 RGB.
+
+        Raises:
+            PeerMissing: no Pillow.
+        """
+        try:
+            from PIL import Image
+        except ImportError:
+            raise PeerMissing(f"Pillow is not installed: {_PEER_HINT}") from None
+        self._image = Image
+        self._bare = BareInvoke(file)
+        self._pixels = pixels
+
+    def __call__(self) -> None:
+        """One frame."""
+        interpreter, source, target = self._bare.interpreter, self._bare.input, self._bare.output
+        image = self._image.fromarray(self._pixels).resize((source["shape"][2], source["shape"][1]))
+        data = np.expand_dims((np.asarray(image, np.float32) - 127.5) / 127.5, 0)
+        scale, zero_point = source["quantization"]
+        interpreter.set_tensor(source["index"], np.clip(data / scale + zero_point, 0, 255).astype(source["dtype"]))
+        interpreter.invoke()
+        scale, zero_point = target["quantization"]
+        scores = (interpreter.get_tensor(target["index"])[0].astype(np.float32) - zero_point) * scale
+        int(np.argmax(scores))
+
+
+@contextmanager
+def _mediapipe(file: Path, pixels: Pixels) -> Iterator[Callable[[], Any]]:
+    """MediaPipe Tasks' image classifier on one frame, its own picture object included.
+
+    Raises:
+        PeerMissing: no MediaPipe, or it cannot open the model.
+    """
+    try:
+        with stderr.silenced():
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+    except ImportError:
+        raise PeerMissing(f"MediaPipe is not installed: {_PEER_HINT}") from None
+    try:
+        with stderr.silenced():
+            options = vision.ImageClassifierOptions(base_options=BaseOptions(model_asset_path=str(file)), max_results=1)
+            classifier = vision.ImageClassifier.create_from_options(options)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise PeerMissing(f"MediaPipe cannot open {file.name}: {' '.join(str(error).split())[:120]}") from None
+    srgb = mediapipe.ImageFormat.SRGB
+    with classifier:
+        yield lambda: classifier.classify(mediapipe.Image(image_format=srgb, data=pixels))
+
+
+# --- the rows --------------------------------------------------------------------------------------------------------
+
+
+def _row(name: str, what: str, against: str, at_most: float, pairs: Pairs) -> Row:
+    found = ratio(pairs)
+    return Row(
+        name=name,
+        what=what,
+        against=against,
+        ratio=round(found.value, 4),
+        at_most=at_most,
+        median_ms=round(statistics.median(pairs.ours), 4),
+        reference_ms=round(statistics.median(pairs.reference), 4),
+        n=pairs.n,
+        ratio_ci95=(round(found.low, 4), round(found.high, 4)),
+    )
+
+
+def _megabytes(name: str, what: str, megabytes: float, at_most: float, n: int) -> Row:
+    return Row(
+        name=name,
+        what=what,
+        against="the limit",
+        ratio=round(megabytes / at_most, 4),
+        at_most=1.0,
+        median_ms=None,
+        reference_ms=None,
+        n=n,
+        megabytes=round(megabytes, 3),
+        at_most_megabytes=at_most,
+    )
+
+
+def _invoke(subject: Subject, n: int) -> Row:
+    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+
+    def ours() -> list[Pixels]:
+        return subject.classifier.invoke(tensor)
+
+    if not processes.has_benchmark_tool():
+        pairs = interleave(ours, BareInvoke(subject.file), n)
+        return _row("invoke", "our invoke", "bare interpreter", 1.02, pairs)
+    # The tool is a process with a loop of its own, so blocks take turns instead of single calls.
+    block = 10
+    a, b = [], []
+    for _ in range(max(2, -(-n // block))):
+        b.append(processes.benchmark_tool_ms(subject.file, block))
+        for _ in range(block):  # the tool warms up before each of its blocks too
+            ours()
+        a.append(statistics.median(milliseconds(ours) for _ in range(block)))
+    return _row("invoke", "our invoke", "the runtime's benchmark tool", 1.02, Pairs(a, b, block * len(a)))
+
+
+def _event(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
+    def measure(subject: Subject, n: int) -> Row:
+        pairs = interleave(FrameToEvent(subject.classifier, subject.folder, size), BareInvoke(subject.file), n)
+        return _row(name, f"frame to event, {size[0]} x {size[1]}", "bare invoke", at_most, pairs)
+
+    return measure
+
+
+def _against_mediapipe(subject: Subject, n: int) -> Row:
+    ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
+    with _mediapipe(subject.file, ours.pixels) as theirs:
+        pairs = interleave(ours, theirs, n)
+    return _row("mediapipe", "frame to event, 640 x 480", "MediaPipe Tasks", 0.85, pairs)
+
+
+def _against_tutorial(subject: Subject, n: int) -> Row:
+    ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
+    pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n)
+    return _row("tutorial", "frame to event, 640 x 480", "the usual tutorial's loop", 0.70, pairs)
+
+
+def _classify_cold(subject: Subject, n: int) -> Row:
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
+        picture, labels = Path(folder) / "street.jpg", Path(folder) / "labels.txt"
+        view = scene.random_view(np.random.default_rng(1), stop=True, size=(1920, 1080))
+        cv2.imwrite(str(picture), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
+        labels.write_text("\n".join(subject.classifier.heads[0].labels))
+        ours = [*processes.bittern(), "classify", str(picture), "--model", str(subject.folder.absolute())]
+        shortest = [sys.executable, "-c", processes.SHORTEST, str(picture), str(subject.file), str(labels)]
+        pairs = processes.cold(ours, shortest, n)
+    return _row("classify_cold", "classify of a 1080p JPEG, cold", "the shortest script", 1.15, pairs)
+
+
+def _help_cold(_subject: Subject, n: int) -> Row:
+    pairs = processes.cold([*processes.bittern(), "--help"], [sys.executable, "-c", "import click, numpy"], n)
+    return _row("help_cold", "--help, cold", "python -c 'import click, numpy'", 1.3, pairs)
+
+
+def _xnnpack(subject: Subject, n: int) -> Row:
+    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+    off = Classifier(subject.folder, path="builtin")
+    pairs = interleave(lambda: subject.classifier.invoke(tensor), lambda: off.invoke(tensor), n)
+    return _row("xnnpack", "XNNPACK on", "off", 0.30, pairs)
+
+
+def _evaluate(subject: Subject, n: int) -> Row:
+    bare = BareInvoke(subject.file)
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
+        rng = np.random.default_rng(1)
+        items = []
+        for i in range(8):
+            file = Path(folder) / f"{i}.jpg"
+            view = scene.random_view(rng, stop=i % 2 == 0, size=(640, 480))
+            cv2.imwrite(str(file), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
+            items.append(Item(file, file.name, None, "", "", {}))
+
+        def loop() -> None:
+            for item in items:
+                cv2.imread(str(item.path))
+                bare()
+
+        label = subject.classifier.heads[0].labels[0]
+        pairs = interleave(lambda: evaluation.answer(subject.classifier, items, label), loop, n, warm_up=2)
+    return _row("evaluate", "evaluate, 8 JPEGs of 640 x 480", "bare decode and invoke", 1.15, pairs)
+
+
+def _model_file(subject: Subject, _n: int) -> Row:
+    return _megabytes(
+        "model_file", f"model file of {subject.classifier.name}", subject.file.stat().st_size / 1e6, 3.0, 1
+    )
+
+
+def _memory(subject: Subject, n: int) -> Row:
+    shipped = [folder for name, folder in catalog.available().items() if name != subject.classifier.name]
+    three = list(itertools.islice(itertools.cycle([subject.folder, *shipped]), 3))
+    peak = processes.peak_of_watching([model.absolute() for model in three], n)
+    what = f"memory of watch (RSS, peak): {', '.join(m.name for m in three)}"
+    return _megabytes("memory", what, peak, 150.0, n)
+
+
+ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
+    "invoke": _invoke,
+    "event_224": _event("event_224", (224, 224), 1.03),
+    "event_640": _event("event_640", (640, 480), 1.12),
+    "event_1080": _event("event_1080", (1920, 1080), 1.50),
+    "mediapipe": _against_mediapipe,
+    "tutorial": _against_tutorial,
+    "classify_cold": _classify_cold,
+    "help_cold": _help_cold,
+    "xnnpack": _xnnpack,
+    "evaluate": _evaluate,
+    "model_file": _model_file,
+    "memory": _memory,
+}
+
+
+def all_cores_ms(subject: Subject, cores: int, n: int) -> float:
+    """The median of one inference with a thread for each core, ms: what published figures are given for."""
+    classifier = Classifier(subject.folder, threads=cores)
+    tensor = np.full((1, classifier.size, classifier.size, 3), 128, np.uint8)
+    for _ in range(10):
+        classifier.invoke(tensor)
+    return round(statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(n)), 3)

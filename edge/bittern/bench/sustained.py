@@ -1,0 +1,134 @@
+"""Speed and heat over minutes: percentiles of inference and frame to event, for 1 to 4 threads in turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from bittern import machine
+from bittern.bench.rows import FrameToEvent, Subject
+from bittern.bench.timing import collector_off, milliseconds, percentile
+from bittern.classifier import Classifier
+
+SIZE = (640, 480)
+# Temperature follows load within seconds; a time of this length has a few hundred inferences on a Pi 4.
+SLICE_S = 5.0
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """Percentiles of times in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One slice of time with one number of threads.
+
+    Attributes:
+        at_s: end of the slice, seconds from the start.
+        threads: of the inference.
+        n: how often each of the two was timed.
+        invoke: one inference.
+        event: a frame of 640 x 480 to its event.
+        temperature_c: at the end of the slice.
+        frequency_mhz: the clock then.
+        throttled: what the firmware said then, "under-voltage" and so on.
+        governor: which chose the clock.
+    """
+
+    at_s: float
+    threads: int
+    n: int
+    invoke: Spread
+    event: Spread
+    temperature_c: float | None
+    frequency_mhz: int | None
+    throttled: tuple[str, ...]
+    governor: str | None
+
+
+class Sustained(msgspec.Struct, frozen=True, kw_only=True):
+    """A result file of `bittern bench --sustained`."""
+
+    schema: Literal[1] = 1
+    time: str
+    machine: machine.Machine
+    model: str
+    minutes: float
+    points: tuple[Point, ...]
+
+
+def run(
+    subject: Subject, minutes: float, threads: Sequence[int], report: Callable[[Point], None] = lambda _: None
+) -> list[Point]:
+    """Keep the machine busy, each number of threads in turn, until the time is over; each gets one slice at least.
+
+    Args:
+        subject: the model.
+        minutes: for all together.
+        threads: numbers of threads.
+        report: called with every point.
+    """
+    steps = [FrameToEvent(Classifier(subject.folder, threads=count), subject.folder, SIZE) for count in threads]
+    slice_s = min(SLICE_S, minutes * 60 / len(threads))
+    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+    start = time.monotonic()
+    points: list[Point] = []
+    while not points or time.monotonic() - start < minutes * 60:
+        for count, step in zip(threads, steps, strict=True):
+            point = _slice(count, step, tensor, slice_s, start)
+            points.append(point)
+            report(point)
+    return points
+
+
+def table(points: Sequence[Point]) -> str:
+    """For each number of threads the first and the last slice: what heat has changed."""
+    lines = []
+    for count in dict.fromkeys(point.threads for point in points):
+        mine = [point for point in points if point.threads == count]
+        for point in dict.fromkeys((mine[0], mine[-1])):
+            heat = "" if point.temperature_c is None else f", {point.temperature_c:.1f} °C"
+            clock = "" if point.frequency_mhz is None else f", {point.frequency_mhz} MHz"
+            slowed = f", {', '.join(point.throttled)}" if point.throttled else ""
+            lines.append(
+                f"{count} thread{'s' if count > 1 else ' '} at {point.at_s:6.1f} s: "
+                f"invoke p50 {point.invoke.p50:.2f} p95 {point.invoke.p95:.2f} p99 {point.invoke.p99:.2f} ms, "
+                f"frame to event p50 {point.event.p50:.2f} p95 {point.event.p95:.2f} p99 {point.event.p99:.2f} ms, "
+                f"n {point.n}{heat}{clock}{slowed}"
+            )
+    return "\n".join(lines)
+
+
+def _slice(count: int, step: FrameToEvent, tensor: np.typing.NDArray[np.uint8], slice_s: float, start: float) -> Point:
+    (classifier,) = step.classifiers
+    invoke: list[float] = []
+    event: list[float] = []
+    end = time.monotonic() + slice_s
+    with collector_off():
+        while not invoke or time.monotonic() < end:
+            invoke.append(milliseconds(lambda: classifier.invoke(tensor)))
+            event.append(milliseconds(step))
+    slowed = machine.throttled()
+    return Point(
+        at_s=round(time.monotonic() - start, 1),
+        threads=count,
+        n=len(invoke),
+        invoke=_spread(invoke),
+        event=_spread(event),
+        temperature_c=machine.temperature_c(),
+        frequency_mhz=machine.frequency_mhz(),
+        throttled=slowed.now if slowed is not None else (),
+        governor=machine.text(Path("/sys/devices/system/cpu/cpufreq/policy0/scaling_governor")),
+    )
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(*(round(percentile(values, share), 4) for share in (0.5, 0.95, 0.99)))
