@@ -4,11 +4,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # What tests need of other systems (root file systems); outside of the checkout, so that a fresh clone finds it.
 CACHE ?= $(HOME)/.cache/bittern
-# A shipped task, or a .toml file.
-TASK ?= stop_sign
-NAME := $(notdir $(basename $(TASK)))
-RUN ?= runs/$(NAME)
-MODEL ?= models/$(NAME)
+# Shipped tasks, or .toml files; RUN and MODEL say where one of them goes to.
+TASK ?= stop_sign face_mask car_damage
+RUN ?= runs/$$name
+MODEL ?= models/$$name
 # Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
 WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
@@ -19,9 +18,11 @@ DEV := .venv
 HOSTENV := .venv-host
 OPENCV410 := .venv-opencv410
 PIP := -m pip install --quiet --disable-pip-version-check
+# Runs its argument for every task, with its name in $$name; stops at the first that fails.
+EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate wheel deploy clean
+.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate reproduce wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -58,19 +59,22 @@ demo: $(DEV)/.ready  ## watch a drawn street, print the events, leave build/demo
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-train: $(HOSTENV)/.ready  ## fine-tune on the pictures below DATA=folder (TASK=stop_sign)
+train: $(HOSTENV)/.ready  ## fine-tune on the pictures below DATA=folder (all shipped tasks, or TASK=stop_sign)
 	$(NEED_DATA)
-	$(HOSTENV)/bin/bittern train $(TASK) --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force
+	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force))
 
-convert: $(HOSTENV)/.ready  ## turn the run into an int8 model folder, if it passes the gate
-	$(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force
+convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the gate
+	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))
 
-evaluate: $(DEV)/.ready  ## figures of the model on the test pictures below DATA=folder
+evaluate: $(DEV)/.ready  ## figures of the models on the test pictures below DATA=folder
 	$(NEED_DATA)
-	@for set in $(NAME) background; do for split in test seed_test; do \
-	    grep -qs ",$$split," $(DATA)/$$set/index.csv || continue; \
-	    $(DEV)/bin/bittern evaluate $(MODEL) --data $(DATA)/$$set --split $$split || exit; done; done
-	@test -e $(DATA)/$(NAME)/index.csv || $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA)
+	@$(call EACH,cut -d$(COMMA) -f3$(COMMA)5 $(RUN)/index.csv | sort -u | grep 'test$(COMMA)' | while IFS=$(COMMA) read -r split set; do \
+	    (set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA) --split $$split --where set=$$set) || exit; done)
+
+reproduce:  ## train and convert all again, and say how far the figures moved from the shipped ones: DATA=folder
+	$(NEED_DATA)
+	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'
+	@$(call EACH,$(HOSTENV)/bin/bittern compare models/$$name build/reproduce/models/$$name)
 
 deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
 	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }

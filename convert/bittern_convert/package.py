@@ -20,7 +20,7 @@ from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.manifest import GoldenPath, Head, Input, Manifest
-from bittern_convert import card, correction, gate, run, tflite
+from bittern_convert import card, correction, gate, robustness, run, tflite
 from bittern_convert.gate import Outcome, Pair
 from bittern_convert.run import Run
 
@@ -112,7 +112,7 @@ def convert(
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
             raise GateFailed(f"the gate failed: {outcome.reason}; the pictures that flipped: {sheet_file}")
-        reports = _reports(device, items, progress)
+        reports = _reports(device, items, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
         provenance["calibration"] = {
             "pictures": len(tensors),
@@ -301,22 +301,22 @@ def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[s
         sheet.write(file, tiles)
 
 
-def _reports(device: Classifier, items: Sequence[Item], progress: Progress) -> dict[str, dict[str, Any]]:
-    """Figures of the int8 model on every split that neither training nor a choice has used."""
+def _reports(device: Classifier, items: Sequence[Item], seed: int, progress: Progress) -> dict[str, dict[str, Any]]:
+    """Figures of the int8 model on every split that neither training nor a choice has used, as it is and harmed."""
     reports = {}
     by_split: dict[str, list[Item]] = {}
     for item in items:
         if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
-    for number, (key, chosen) in enumerate(sorted(by_split.items())):
-        progress(f"report on {key}", number, len(by_split))
+    for key, chosen in sorted(by_split.items()):
         answers, skipped = evaluation.answer(device, chosen, None)
         figures = evaluation.report(device, device.heads[0], key, answers[0], skipped)
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are nobody's business
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]
-        reports[key] = kept
-    progress("report", len(by_split), len(by_split))
+        of = len(chosen)
+        harmed = robustness.measure(device, chosen, seed, lambda done: progress(f"harmed {key}", done, of))  # noqa: B023
+        reports[key] = kept | {"harmed": msgspec.to_builtins(harmed)}
     return reports
 
 

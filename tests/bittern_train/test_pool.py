@@ -81,8 +81,8 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     task = msgspec.structs.replace(TASK)
     samples, _ = pool.gather(task, root, seed=3)
     wanted = {s.item.name for s in samples if s.item.name in ("stop/empty.jpg", "stop/text.png")}
-    kept, squares, skipped = pool.readable(samples, lambda decoded: decoded)
-    assert len(kept) == len(squares) == len(samples) - len(wanted)
+    kept, frames, skipped = pool.readable(samples, lambda decoded: decoded)
+    assert len(kept) == len(frames) == len(samples) - len(wanted)
     assert len(skipped) == len(wanted)
     assert all(str(root.resolve()) in line and "\n" not in line for line in skipped)
 
@@ -129,10 +129,10 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
     samples, _ = pool.gather(TASK, folders, seed=1)
-    samples, squares, _ = pool.readable(samples[:3], lambda decoded: decoded)
+    samples, frames, _ = pool.readable(samples[:3], lambda decoded: decoded)
 
     def made(seed: int, numbers: list[int]) -> list[Pixels]:
-        return list(pool.copies(TASK, samples, squares, seed, numbers))
+        return list(pool.copies(TASK, samples, frames, seed, numbers))
 
     first = made(1, [0, 1, 2])
     assert [t.shape for t in first] == [(3, 224, 224, 3)] * 3
@@ -142,7 +142,7 @@ def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Pa
         np.testing.assert_array_equal(a[0], b[0])
         assert (a[1] != b[1]).any()
     # A copy does not depend on which others are made, or on its neighbours.
-    np.testing.assert_array_equal(first[1][2], next(iter(pool.copies(TASK, samples[1:2], squares[1:2], 1, [2])))[0])
+    np.testing.assert_array_equal(first[1][2], next(iter(pool.copies(TASK, samples[1:2], frames[1:2], 1, [2])))[0])
 
 
 def test_a_group_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
@@ -174,6 +174,6 @@ def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
         cv2.imwrite(str(file), np.full((9, 12, 3), 90, np.uint8))
     task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", pasted=2))
     samples = pool.add_drawn(task, pool.gather(task, root, seed=1)[0], seed=1)
-    samples, squares, _ = pool.readable(samples, lambda decoded: decoded)
-    tensors = list(pool.copies(task, samples, squares, 1, [0, 1]))
+    samples, frames, _ = pool.readable(samples, lambda decoded: decoded)
+    tensors = list(pool.copies(task, samples, frames, 1, [0, 1]))
     assert [t.shape for t in tensors] == [(2, 224, 224, 3)] * 6

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bittern import contract
 from bittern.contract import Pixels
 from bittern_train.task import Augment
 
@@ -14,7 +13,7 @@ SIDE = 288
 
 
 def alter(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
-    """One altered copy of a frame's centred square.
+    """One altered copy of a frame, of its centred square or of one beside it.
 
     Zoom, shift, turn and mirror in one step, then light (gain, gamma, contrast, colour of the light), blur, noise.
 
@@ -26,19 +25,19 @@ def alter(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
     Returns:
         (SIDE, SIDE, 3) uint8 BGR.
     """
-    return _lens(rng, _light(rng, _view(rng, contract.center_square(frame), how), how), how)
+    return _lens(rng, _light(rng, _view(rng, frame, how), how), how)
 
 
-def _view(rng: np.random.Generator, square: Pixels, how: Augment) -> Pixels:
-    side = square.shape[0]
-    zoom = rng.uniform(*how.zoom)
-    seen = side * zoom
-    room = side - seen
-    center = side / 2 + rng.uniform(-0.5, 0.5, 2) * room
+def _view(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
+    size = np.array(frame.shape[1::-1], float)
+    side = size.min()
+    seen = side * rng.uniform(*how.zoom)
+    room = side + how.aside * (size - side) - seen
+    center = size / 2 + rng.uniform(-0.5, 0.5, 2) * room
     turn = np.deg2rad(rng.uniform(-how.turn_degrees, how.turn_degrees))
     stretch = rng.uniform(0.92, 1.08)
     scale = seen / SIDE
-    # from a pixel of the copy back to a pixel of the square
+    # from a pixel of the copy back to a pixel of the frame
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
     back = np.array([[cos * stretch, -sin, 0.0], [sin * stretch, cos, 0.0]])
     if how.mirror and rng.random() < 0.5:
@@ -47,11 +46,11 @@ def _view(rng: np.random.Generator, square: Pixels, how: Augment) -> Pixels:
     # A large picture is first shrunk by a whole factor, or the warp would alias.
     factor = max(1, round(scale))
     if factor > 1:
-        small = side // factor
-        square = cv2.resize(square, (small, small), interpolation=cv2.INTER_AREA)
-        back /= side / small
+        small = (size // factor).astype(int)
+        frame = np.asarray(cv2.resize(frame, small.tolist(), interpolation=cv2.INTER_AREA), np.uint8)
+        back /= (size / small)[:, None]
     warped = cv2.warpAffine(
-        square, back, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
+        frame, back, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REFLECT_101
     )
     return np.asarray(warped, np.uint8)
 

@@ -1,4 +1,4 @@
-"""`bittern train`."""
+"""`bittern train` and `bittern study`."""
 
 from __future__ import annotations
 
@@ -51,3 +51,40 @@ def train(
         )  # fmt: skip
     trained = ", ".join(f"{sum(of.values())} {kind}" for kind, of in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
+
+
+@host_command
+@click.command(epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results")
+@click.argument("kind", type=click.Choice(["none", "twins"]))
+@click.argument("task")
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
+@click.option("--run", type=click.Path(path_type=Path), help="Finished run, for twins.  [default: runs/TASK]")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
+def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
+    """Make a study that a choice of a shipped task rests on, and leave KIND-TASK.json.
+
+    "none": is "none of these" better a label of its own, or a low best score? By grouped k-fold on train + val.
+    "twins": what would near-copies of test pictures in the training change? On the test split, for reporting only.
+    """
+    import msgspec
+
+    from bittern import fileio
+    from bittern_convert.quiet import quiet
+    from bittern_convert.screen import bar
+    from bittern_train import task as tasks
+
+    chosen = tasks.load(task)
+    target = out / f"{kind}-{chosen.name}.json"
+    out.mkdir(parents=True, exist_ok=True)
+    with quiet(target.with_suffix(".log")) as console, bar(console) as progress:
+        from bittern_train import studies
+
+        if kind == "none":
+            found = studies.none(chosen, data, weights=weights, seed=seed, progress=progress)
+        else:
+            finished = run or Path("runs") / chosen.name
+            found = studies.twins(chosen, data, finished, weights=weights, seed=seed, progress=progress)
+    fileio.write(target, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    click.echo(target)

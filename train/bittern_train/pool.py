@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -17,8 +18,9 @@ from bittern import contract, dataset, fileio, pictures, scene
 from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
+from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_train import augment
-from bittern_train.task import Augment, Data, Task
+from bittern_train.task import Augment, Task
 
 # Of the pictures of a folder without an index, this share becomes the test split.
 TEST_SHARE = 0.2
@@ -28,12 +30,16 @@ NEAR_BITS = 6
 # Side in pixels that a photograph is enlarged to before a sign is drawn into it.
 _LEAST_SIDE = 96
 _USED = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
+# Longer pictures are cut to this shape, still centred.
+WIDEST = 1.8
 # Samples whose copies are made ahead of the network.
 _PART = 64
 
 Kind = Literal["photo", "street", "pasted"]
 # Rounds a seed to independent generators: one for every picture and copy, whatever else is drawn.
-_COPY, _STREET, _PASTE, _SPLIT = range(4)
+_COPY, _STREET, _PASTE, _SPLIT, _HARM = range(5)
+# Harmed versions of every picture that chooses: each gets so many of the corruptions, and every corruption as often.
+HARMED = 2
 
 
 class Sample(NamedTuple):
@@ -65,7 +71,7 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
     pool: list[Sample] = []
     everything: list[Item] = []
     for data in task.data:
-        items = _select(data, dataset.read(root / data.path), root / data.path)
+        items = dataset.select(dataset.read(root / data.path), data.where, root / data.path)
         if not any(i.split for i in items):
             items = _derive_splits(items, seed)
         for item in items:
@@ -129,54 +135,63 @@ def readable(
     """Decode the pool once.
 
     Returns:
-        The samples that can be read, their centred squares ((S, S, 3) uint8 BGR, shrunk by a whole factor where S would
-        be over 4 * augment.SIDE, to save memory: the contract's own first step, but rounded twice), and a line for each
-        file that was skipped.
+        The samples that can be read, their frames ((H, W, 3) uint8 BGR; at most WIDEST times as long as they are wide,
+        and shrunk by a whole factor where the shorter side would be over 4 * augment.SIDE, to save memory: the
+        contract's own first step, but rounded twice), and a line for each file that was skipped.
     """
     kept: list[Sample] = []
-    squares: list[Pixels] = []
+    frames: list[Pixels] = []
     skipped: list[str] = []
     with ThreadPoolExecutor() as threads:
-        for sample, got in zip(pool, progress(threads.map(_square, pool)), strict=True):
+        for sample, got in zip(pool, progress(threads.map(_read, pool)), strict=True):
             if isinstance(got, str):
                 skipped.append(got)
             else:
                 kept.append(sample)
-                squares.append(got)
-    return kept, squares, sorted(set(skipped))
+                frames.append(got)
+    return kept, frames, sorted(set(skipped))
 
 
-def _square(sample: Sample) -> Pixels | str:
+def _read(sample: Sample) -> Pixels | str:
     if sample.kind == "street":
         return np.empty((0, 0, 3), np.uint8)
     try:
-        square = contract.center_square(pictures.decode(sample.item.path))
+        frame = pictures.decode(sample.item.path)
     except (PictureError, ConfigurationError) as error:
         return str(error)
-    factor = square.shape[0] // (2 * augment.SIDE)
-    return contract.resize_exact(square, square.shape[0] // factor) if factor > 1 else square.copy()
+    side = min(frame.shape[:2])
+    factor = max(1, side // (2 * augment.SIDE))
+    # Still centred, so that the centred square of what is kept is that of the frame.
+    height, width = (min(n, int(WIDEST * side)) for n in frame.shape[:2])
+    top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
+    frame = frame[top : top + height, left : left + width]
+    if factor == 1:
+        return frame.copy()
+    small = [n // factor for n in (width, height)]
+    return np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def frame(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:
-    """The unaltered picture of a sample, (S, S, 3) uint8 BGR; drawn things are drawn anew for every copy."""
+def unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
+    """The unaltered picture of a sample, (H, W, 3) uint8 BGR; drawn things are drawn anew for every copy."""
     if sample.kind == "photo":
-        return square
+        return frame
     assert task.drawn is not None
     stop = sample.target == task.labels.index(task.drawn.with_sign)
     rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
     if sample.kind == "street":
         return np.ascontiguousarray(scene.random_view(rng, stop=stop)[:, :, ::-1])
-    return _paste(rng, square, stop=True)
+    return _paste(rng, frame, stop=True)
 
 
-def _paste(rng: np.random.Generator, square: Pixels, *, stop: bool) -> Pixels:
+def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
+    square = contract.center_square(frame)
     if square.shape[0] < _LEAST_SIDE:
         square = contract.resize_exact(square, _LEAST_SIDE)
     return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
 
 
 def copies(
-    task: Task, samples: Sequence[Sample], squares: Sequence[Pixels], seed: int, numbers: Sequence[int]
+    task: Task, samples: Sequence[Sample], frames: Sequence[Pixels], seed: int, numbers: Sequence[int]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Every sample's copies of the given numbers, through the contract: (copies, size, size, 3) uint8 RGB each.
 
@@ -184,18 +199,35 @@ def copies(
     """
 
     def one(at: int) -> npt.NDArray[np.uint8]:
-        made = [copy(task, samples[at], squares[at], seed, number) for number in numbers]
+        made = [copy(task, samples[at], frames[at], seed, number) for number in numbers]
         return np.concatenate([contract.preprocess(m) for m in made])
 
+    yield from _in_parts(one, len(samples))
+
+
+def harmed(samples: Sequence[Sample], frames: Sequence[Pixels], seed: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """Of photographs, HARMED versions each as a bad camera would have taken them: (HARMED, 224, 224, 3) uint8 RGB."""
+    kinds = len(CORRUPTIONS)
+    order = np.random.default_rng([seed, _HARM]).permutation(len(samples))
+
+    def one(at: int) -> npt.NDArray[np.uint8]:
+        plain = contract.preprocess(frames[at])[0]
+        number = int(order[at]) * HARMED
+        return np.stack([corrupt(plain, CORRUPTIONS[(number + i) % kinds], number + i) for i in range(HARMED)])
+
+    yield from _in_parts(one, len(samples))
+
+
+def _in_parts(one: Callable[[int], npt.NDArray[np.uint8]], of: int) -> Iterator[npt.NDArray[np.uint8]]:
     with ThreadPoolExecutor() as threads:
         # In parts: all at once would pile up in memory when the network is slower than the drawing.
-        for start in range(0, len(samples), _PART):
-            yield from threads.map(one, range(start, min(start + _PART, len(samples))))
+        for start in range(0, of, _PART):
+            yield from threads.map(one, range(start, min(start + _PART, of)))
 
 
-def copy(task: Task, sample: Sample, square: Pixels, seed: int, number: int) -> Pixels:
-    """One copy of a sample, before the contract: (S, S, 3) uint8 BGR."""
-    picture = frame(task, sample, square, seed, number)
+def copy(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
+    """One copy of a sample, before the contract: (H, W, 3) uint8 BGR."""
+    picture = unaltered(task, sample, frame, seed, number)
     if number == 0:
         return picture
     how: Augment = task.augment
@@ -215,16 +247,6 @@ def _stable(sample: Sample) -> int:
     # A number of the picture's own, so that adding pictures does not change the copies of the others.
     text = f"{sample.kind}:{sample.item.name}:{sample.item.group}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def _select(data: Data, items: list[Item], where: Path) -> list[Item]:
-    for key in data.where:
-        if key not in items[0].columns:
-            raise ConfigurationError(f"{where}: the index has no column {key!r}, which the task selects by")
-    chosen = [i for i in items if all(i.columns[k] == v for k, v in data.where.items())]
-    if not chosen:
-        raise ConfigurationError(f"{where}: no picture has {data.where}")
-    return chosen
 
 
 def _derive_splits(items: list[Item], seed: int) -> list[Item]:

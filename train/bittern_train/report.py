@@ -15,7 +15,7 @@ from bittern_train.training import Choice
 
 
 def curves(file: Path, choices: Sequence[Choice]) -> None:
-    """Validation loss and accuracy over the epochs: one line a fold, one colour a candidate."""
+    """Validation loss and accuracy over the epochs: a line for every fold, a colour for every candidate."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots(1, 2)
     for number, choice in enumerate(choices):
@@ -23,14 +23,17 @@ def curves(file: Path, choices: Sequence[Choice]) -> None:
         for k, fold in enumerate(choice.folds):
             epochs = [row["epoch"] for row in fold.history]
             label = f"rate {choice.candidate.rate:g}" if k == 0 else None
-            for axis, key in zip(axes, ("val_loss", "val_accuracy"), strict=True):
+            for axis, key in zip((*axes, axes[1]), ("val_loss", "val_accuracy", "harmed_accuracy"), strict=True):
                 values = [row[key] for row in fold.history]
                 # Epoch 0 is the head alone; a candidate that trains no more is that one point.
-                axis.plot(epochs, values, color=colour, alpha=0.8, marker="o", markersize=3, label=label)
+                style = "--" if key == "harmed_accuracy" else "-"
+                axis.plot(epochs, values, style, color=colour, alpha=0.8, marker="o", markersize=3, label=label)
                 kept = fold.at(choice.epochs)
                 axis.plot(kept, values[kept], marker="o", color=colour, markersize=8, fillstyle="none")
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy, classes weighed alike", title="validation, by fold")
-    axes[1].set(xlabel="epoch", ylabel="accuracy", title="ring: the epoch that was kept")
+    axes[0].set(
+        xlabel="epoch", ylabel="cross-entropy, labels weighed alike, as is and harmed", title="validation, by fold"
+    )
+    axes[1].set(xlabel="epoch", ylabel="accuracy, labels weighed alike", title="dashed: harmed; ring: the epoch kept")
     axes[0].legend()
     for axis in axes:
         axis.grid(alpha=0.3)

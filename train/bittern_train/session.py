@@ -7,16 +7,17 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
 from bittern import dataset, evaluation, fileio
 from bittern.contract import Pixels
+from bittern.dataset import Item
 from bittern.errors import ConfigurationError
 from bittern_convert import run
 from bittern_convert.run import Run
@@ -73,32 +74,10 @@ def train(
     if out.exists() and not (out / run.FILE).is_file():
         raise ConfigurationError(f"{out} is no run: it is not replaced")
     tf.config.experimental.enable_op_determinism()
-    pool, everything = pools.gather(task, root, seed)
-    network = Network(weights, task.recipe.cut, task.recipe.noise)
-    pool = pools.add_drawn(task, pool, seed)
-
-    def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:
-        for done, one in enumerate(decoded):
-            yield one
-            progress("read pictures", done + 1, len(pool))
-
-    wanted = len(pool)
-    pool, squares, skipped = pools.readable(pool, counted)
-    for line in skipped:
+    ready = prepare(task, root, weights=weights, seed=seed, progress=progress)
+    for line in ready.skipped:
         say(f"skipped {line}")
-    pools.check_classes(task, pool)
-    copies = task.augment.copies
-    if weights == "none":
-        some = np.random.default_rng(seed).permutation(len(pool))[:SETTLING_PICTURES]
-        plain = pools.copies(task, [pool[i] for i in some], [squares[i] for i in some], seed, [0])
-        network.settle(np.concatenate(list(plain)))
-    cached = features(
-        network.body,
-        pools.copies(task, pool, squares, seed, range(copies)),
-        (len(pool), copies),
-        lambda done: progress(f"features of {copies} copies", done, len(pool)),
-    )
-    cache = Cache(cached, np.array([s.target for s in pool], np.int64))
+    pool, network, cache = ready.pool, ready.network, ready.cache
     choices = training.cross_validate(task, network, pool, cache, seed, progress)
     best = choices[0]
     chosen = [s for s in pool if s.chooses]
@@ -110,8 +89,8 @@ def train(
     targets = np.array([s.target for s in chosen], np.int64)
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
-        pools.write_index(new / run.INDEX, everything)
-        _write_copies(new / run.COPIES, task, pool, squares, seed)
+        pools.write_index(new / run.INDEX, ready.everything)
+        _write_copies(new / run.COPIES, task, pool, ready.frames, seed)
         history = {
             "candidates": [
                 {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
@@ -120,12 +99,12 @@ def train(
         }
         (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
         report.curves(new / "curves.png", choices)
-        report.confusion(new / "confusion.png", task.labels, targets, best.scores.argmax(1))
+        report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
         made = Run(
             id=out.name,
             task=msgspec.to_builtins(task),
             data=str(root.resolve()),
-            data_sha256=dataset.digest(everything),
+            data_sha256=dataset.digest(ready.everything),
             weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
             seed=seed,
             thresholds=_thresholds(task, best, targets),
@@ -133,11 +112,11 @@ def train(
             choice={
                 "rate": best.candidate.rate,
                 "epochs": best.epochs,
-                "loss": best.loss,
-                "others": [{"rate": c.candidate.rate, "loss": c.loss} for c in choices[1:]],
+                **_criteria(best),
+                "others": [{"rate": c.candidate.rate, **_criteria(c)} for c in choices[1:]],
             },
-            pictures=_counts(task, pool, wanted),
-            skipped=skipped,
+            pictures=_counts(task, pool, len(pool) + len(ready.skipped)),
+            skipped=ready.skipped,
             versions={
                 "python": platform.python_version(),
                 **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
@@ -150,23 +129,88 @@ def train(
     return made
 
 
+class Prepared(NamedTuple):
+    """What a task trains on: see `pool`, and `training.Cache`."""
+
+    pool: list[Sample]
+    everything: list[Item]
+    frames: list[Pixels]
+    skipped: list[str]
+    network: Network
+    cache: Cache
+
+
+def prepare(
+    task: Task, root: Path, *, weights: str, seed: int, progress: Progress, also: Sequence[Sample] = ()
+) -> Prepared:
+    """Gather, read and draw the pictures of a task, and run all copies through the frozen body.
+
+    Args:
+        task: see `train`.
+        root: see `train`.
+        weights: see `train`.
+        seed: see `train`.
+        progress: see `train`.
+        also: samples besides the task's own.
+
+    Raises:
+        ConfigurationError: data, labels, weights or recipe do not fit.
+    """
+    pool, everything = pools.gather(task, root, seed)
+    network = Network(weights, task.recipe.cut, task.recipe.noise)
+    pool = pools.add_drawn(task, [*pool, *also], seed)
+    wanted = len(pool)
+
+    def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:
+        for done, one in enumerate(decoded):
+            yield one
+            progress("read pictures", done + 1, wanted)
+
+    pool, frames, skipped = pools.readable(pool, counted)
+    pools.check_classes(task, pool)
+    if weights == "none":
+        some = np.random.default_rng(seed).permutation(len(pool))[:SETTLING_PICTURES]
+        plain = pools.copies(task, [pool[i] for i in some], [frames[i] for i in some], seed, [0])
+        network.settle(np.concatenate(list(plain)))
+    copies = task.augment.copies
+    cached = features(
+        network.body,
+        pools.copies(task, pool, frames, seed, range(copies)),
+        (len(pool), copies),
+        lambda done: progress(f"features of {copies} copies", done, len(pool)),
+    )
+    chosen = [i for i, s in enumerate(pool) if s.chooses]
+    harmed = features(
+        network.body,
+        pools.harmed([pool[i] for i in chosen], [frames[i] for i in chosen], seed),
+        (len(chosen), pools.HARMED),
+        lambda done: progress("features of harmed pictures", done, len(chosen)),
+    )
+    cache = Cache(cached, harmed, np.array([s.target for s in pool], np.int64))
+    return Prepared(pool, everything, frames, skipped, network, cache)
+
+
+def _criteria(choice: Choice) -> dict[str, float]:
+    return {"accuracy": choice.accuracy, "harmed_accuracy": choice.harmed_accuracy, "loss": choice.loss}
+
+
 def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
     sets = _metrics(task, choice, chosen)["sets"]
     right = ", ".join(f"{name} {of['correct']} of {of['n']}" for name, of in sets.items())
     return (
-        f"rate {choice.candidate.rate:g}: out of fold right on {right}; loss {choice.loss:.4f} "
-        f"after {choice.epochs} epochs"
+        f"rate {choice.candidate.rate:g}: out of fold right on {right}; labels alike {choice.accuracy:.1%}, "
+        f"harmed {choice.harmed_accuracy:.1%}; loss {choice.loss:.4f} after {choice.epochs} epochs"
     )
 
 
-def _write_copies(file: Path, task: Task, pool: list[Sample], squares: list[Pixels], seed: int) -> None:
+def _write_copies(file: Path, task: Task, pool: list[Sample], frames: list[Pixels], seed: int) -> None:
     photos = sum(s.kind == "photo" for s in pool)
     wanted = max(GATE_COPIES, 2 * (GATE_PICTURES - 2 * photos // 3))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]
     samples = [pool[i] for i in chosen for _ in rounds]
-    made = pools.copies(task, [pool[i] for i in chosen], [squares[i] for i in chosen], seed, list(rounds))
+    made = pools.copies(task, [pool[i] for i in chosen], [frames[i] for i in chosen], seed, list(rounds))
     tensors = np.concatenate(list(made))
     kinds = {"photo": "augmented copies", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
     with fileio.atomic(file) as opened:
@@ -185,19 +229,25 @@ def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.i
     if not alarms:
         # No label raises an alarm, so no figure can choose; a score that is more likely than not.
         return {"default": {"on": 0.5, "off": 0.5, "chosen_for": "no alarm labels: an even chance"}}
-    return {**thresholds.choose(best.scores[:, alarms].max(1), np.isin(targets, alarms))}
+    return {**thresholds.choose(best.scores[:, 0, alarms].max(1), np.isin(targets, alarms))}
 
 
 def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
     targets = np.array([s.target for s in chosen])
-    right = best.scores.argmax(1) == targets
+    right = best.scores[:, 0].argmax(1) == targets
     sets = np.array([s.item.columns["set"] for s in chosen])
     found = {}
     for name in ["all", *sorted(set(sets))]:
         mask = np.ones(len(sets), bool) if name == "all" else sets == name
         n, k = int(mask.sum()), int(right[mask].sum())
         found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluation.wilson(k, n)}
-    return {"method": f"grouped {task.recipe.folds}-fold over train + val, float", "sets": found}
+    harmed = best.scores[:, 1:].argmax(2) == targets[:, None]
+    return {
+        "method": f"grouped {task.recipe.folds}-fold over train + val, float",
+        "sets": found,
+        # No interval: the versions of a picture are not independent.
+        "harmed": {"n": harmed.size, "correct": int(harmed.sum()), "accuracy": float(harmed.mean())},
+    }
 
 
 def _counts(task: Task, pool: list[Sample], wanted: int) -> dict[str, Any]:

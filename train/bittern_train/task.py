@@ -54,11 +54,26 @@ class Drawn(Strict, frozen=True, kw_only=True):
 
 
 class Augment(Strict, frozen=True, kw_only=True):
-    """How copies of a picture are altered, see `bittern_train.augment`."""
+    """How copies of a picture are altered, see `bittern_train.augment`.
+
+    Attributes:
+        copies: of every picture; copy 0 is the picture itself.
+        mirror: whether half of the copies are mirrored.
+        zoom: part of a square that is seen.
+        aside: how far copies may look beside the centred square: 0 not at all, 1 to the edges of the picture.
+        turn_degrees: at most, either way.
+        brightness: gain.
+        contrast: gain around the middle grey.
+        colour: gain of each channel, 1 plus or minus.
+        noise: standard deviation of 255, at most.
+        blur: sigma in pixels of the network's input, at most.
+        other_signs: share of copies without a stop sign that get a drawn sign of another kind.
+    """
 
     copies: Count = 8
     mirror: bool = True
     zoom: tuple[Positive, Positive] = (0.8, 1.0)
+    aside: Share = 0.0
     turn_degrees: NotNegative = 8.0
     brightness: tuple[Positive, Positive] = (0.6, 1.3)
     contrast: tuple[Positive, Positive] = (0.8, 1.2)

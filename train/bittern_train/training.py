@@ -1,4 +1,4 @@
-"""Fine-tuning: candidates compared by grouped k-fold on cached features, then one fit on everything."""
+"""Fine-tuning: candidates compared by grouped k-fold on pictures as they are and harmed, then one fit on everything."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from bittern_train.task import Recipe, Task
 HEAD_EPOCHS = 20
 HEAD_STEPS = 400
 _HEAD_BATCH = 128
+# The rate grows over so many epochs: Adam's first steps, at full rate, undo what the start weights know.
+WARM_UP_EPOCHS = 2
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
 
@@ -36,8 +38,10 @@ class Fold(NamedTuple):
     """One fit of the k-fold.
 
     Attributes:
-        history: a row an epoch: epoch, loss, val_loss, val_accuracy. Epoch 0 is the head alone.
-        scores: after each epoch, (validated samples, labels); fewer epochs than asked for if it stopped early.
+        history: a row an epoch: epoch, loss, and of the validated samples val_loss (`judged_loss`), val_accuracy and
+            harmed_accuracy (`balanced_accuracy`). Epoch 0 is the head alone.
+        scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
+            early.
     """
 
     history: list[dict[str, float]]
@@ -52,12 +56,17 @@ class Choice(NamedTuple):
     """What the k-fold says of one candidate.
 
     Attributes:
-        loss: cross-entropy of the out-of-fold scores (`balanced_loss`) after `epochs`.
+        accuracy: out of fold, of the pictures as they are (`balanced_accuracy`).
+        harmed_accuracy: the same of the harmed ones, the mean over all of them.
+        loss: of the out-of-fold scores (`judged_loss`) after `epochs`.
         epochs: one number for all folds, the one with the lowest loss; so long the final fit runs.
-        scores: out-of-fold scores after `epochs` of every sample that chooses, (n, labels), in the order of the pool.
+        scores: out-of-fold scores after `epochs` of every sample that chooses, (n, versions, labels), in the order of
+            the pool; version 0 is the picture as it is, the others are harmed.
     """
 
     candidate: Candidate
+    accuracy: float
+    harmed_accuracy: float
     loss: float
     epochs: int
     scores: Floats
@@ -65,9 +74,16 @@ class Choice(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What the frozen body makes of the pool, (samples, copies, h, w, channels), and the labels' indices (n,)."""
+    """What the frozen body makes of the pool.
+
+    Attributes:
+        features: (samples, copies, h, w, channels).
+        harmed: of the samples that choose, in their order, (n, harmed versions, h, w, channels).
+        targets: the labels' indices (samples,).
+    """
 
     features: npt.NDArray[np.float16]
+    harmed: npt.NDArray[np.float16]
     targets: npt.NDArray[np.int64]
 
 
@@ -81,26 +97,31 @@ def cross_validate(
 ) -> list[Choice]:
     """Every candidate by grouped k-fold over the samples that choose; best first.
 
-    In a fold, no sample is trained on whose group is validated, drawn and extra ones included.
+    The best has the highest mean of two accuracies: of pictures as they are, and harmed as a camera may. In a fold, no
+    sample is trained on whose group is validated, drawn and extra ones included.
     """
     recipe = task.recipe
     choosing = np.flatnonzero([s.chooses for s in pool])
     groups = np.array([s.item.group for s in pool])
     splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
     targets = cache.targets[choosing]
-    splits = list(splitter.split(choosing, targets, groups[choosing]))
-    cost = _costs(task)
+    splits = [held for _, held in splitter.split(choosing, targets, groups[choosing])]
+    cost = costs(task)
+    wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
     found = []
     of = len(candidates(recipe)) * recipe.folds * recipe.epochs
     for number, candidate in enumerate(candidates(recipe)):
         folds = []
-        for k, (_, held) in enumerate(splits):
-            validated = choosing[held]
-            trained = np.flatnonzero(~np.isin(groups, groups[validated]))
+        for k, held in enumerate(splits):
+            trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
+            checked = Checked(
+                np.concatenate([cache.features[choosing[held], :1], cache.harmed[held]], axis=1), targets[held], cost
+            )
             done = (number * recipe.folds + k) * recipe.epochs
             folds.append(
-                _fit(
-                    task, network, cache, candidate, trained, validated, recipe.epochs, seed + k,
+                fit_once(
+                    recipe, network, cache.features, wanted, weights(cache.targets, trained, cost), candidate, trained,
+                    checked, recipe.epochs, seed + k,
                     lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
                 )[1]
             )  # fmt: skip
@@ -109,13 +130,14 @@ def cross_validate(
         lengths = range(1, max(len(f.scores) for f in folds)) if candidate.rate > 0 else range(1)
         tried = []
         for epochs in lengths:
-            scores = np.zeros((len(choosing), len(task.labels)), np.float32)
-            for (_, held), fold in zip(splits, folds, strict=True):
+            scores = np.zeros((len(choosing), *folds[0].scores[0].shape[1:]), np.float32)
+            for held, fold in zip(splits, folds, strict=True):
                 scores[held] = fold.scores[fold.at(epochs)]
-            tried.append(Choice(candidate, balanced_loss(scores, targets, cost), epochs, scores, folds))
+            accuracies = balanced_accuracy(scores[:, :1], targets), balanced_accuracy(scores[:, 1:], targets)
+            tried.append(Choice(candidate, *accuracies, judged_loss(scores, targets, cost), epochs, scores, folds))
         found.append(min(tried, key=lambda c: c.loss))
     progress("cross-validation", of, of)
-    return sorted(found, key=lambda c: c.loss)
+    return sorted(found, key=lambda c: (-(c.accuracy + c.harmed_accuracy), c.loss))
 
 
 def fit(
@@ -129,9 +151,10 @@ def fit(
 ) -> tuple[keras.Model, Fold]:
     """The final fit on train and val, for as many epochs as the folds say."""
     trained = np.arange(len(pool))
-    head, fold = _fit(
-        task, network, cache, choice.candidate, trained, trained[:0], choice.epochs, seed,
-        lambda epoch: progress(epoch, max(1, choice.epochs)),
+    wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
+    head, fold = fit_once(
+        task.recipe, network, cache.features, wanted, weights(cache.targets, trained, costs(task)), choice.candidate,
+        trained, None, choice.epochs, seed, lambda epoch: progress(epoch, max(1, choice.epochs)),
     )  # fmt: skip
     return network.classifier(head), fold
 
@@ -149,56 +172,118 @@ def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDAr
     return float(np.average([-np.log(own[targets == t]).mean() for t in there], weights=cost[there]))
 
 
-def _costs(task: Task) -> npt.NDArray[np.float64]:
+def judged_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
+    """Mean of two `balanced_loss`: of pictures as they are (version 0) and of harmed ones.
+
+    Args:
+        scores: (n, versions, labels).
+        targets: (n,) indices of the labels.
+        cost: (labels,).
+    """
+    versions = scores.shape[1]
+    harmed = balanced_loss(scores[:, 1:].reshape(-1, scores.shape[2]), targets.repeat(versions - 1), cost)
+    return (balanced_loss(scores[:, 0], targets, cost) + harmed) / 2
+
+
+def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
+    """Share of right answers, every label counting alike.
+
+    Args:
+        scores: (n, versions, labels).
+        targets: (n,) indices of the labels.
+    """
+    right = (scores.argmax(2) == targets[:, None]).mean(1)
+    return float(np.mean([right[targets == label].mean() for label in np.unique(targets)]))
+
+
+def costs(task: Task) -> npt.NDArray[np.float64]:
+    """What an error on each label costs, (labels,)."""
     return np.array([task.recipe.cost.get(label, 1.0) for label in task.labels])
 
 
-def _fit(
-    task: Task,
+def weights(
+    targets: npt.NDArray[np.int64], trained: npt.NDArray[np.intp], cost: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Weights (trained,) with which every label counts alike, times its cost."""
+    counts = np.bincount(targets[trained], minlength=len(cost))
+    each = cost * len(trained) / (len(cost) * np.maximum(1, counts))
+    return np.asarray(each[targets[trained]], np.float32)
+
+
+class Checked(NamedTuple):
+    """What a fold is validated on: features (n, versions, h, w, channels), targets (n,) and costs (labels,)."""
+
+    features: npt.NDArray[np.float16]
+    targets: npt.NDArray[np.int64]
+    cost: npt.NDArray[np.float64]
+
+
+def fit_once(
+    recipe: Recipe,
     network: Network,
-    cache: Cache,
+    features: npt.NDArray[np.float16],
+    wanted: Floats,
+    weights: Floats,
     candidate: Candidate,
     trained: npt.NDArray[np.intp],
-    validated: npt.NDArray[np.intp],
+    checked: Checked | None,
     epochs: int,
     seed: int,
     progress: Callable[[int], None],
 ) -> tuple[keras.layers.Dense, Fold]:
-    recipe = task.recipe
+    """One fit, from the weights that the network was built with.
+
+    Args:
+        recipe: of the task.
+        network: its tail holds the result afterwards.
+        features: (samples, copies, h, w, channels).
+        wanted: the scores to learn, (samples, labels).
+        weights: of the trained samples, (trained,).
+        candidate: what the recipe leaves open.
+        trained: numbers of the samples to train on.
+        checked: what to look at after every epoch; None trains for all epochs.
+        epochs: at most.
+        seed: of order, dropout and noise.
+        progress: called with the number of epochs done.
+
+    Returns:
+        The head, and the fold; without `checked` its history has no scores.
+    """
     keras.utils.set_random_seed(seed)
     network.reset()
-    labels = len(task.labels)
-    targets = cache.targets
-    counts = np.bincount(targets[trained], minlength=labels)
-    cost = _costs(task)
-    weights = (cost * len(trained) / (labels * counts))[targets[trained]].astype(np.float32)
-    wanted = keras.utils.to_categorical(targets, labels)
-
+    labels = wanted.shape[1]
     head = keras.layers.Dense(labels, activation="softmax", name="scores")
-    _fit_head(network, head, cache, trained, wanted, weights, recipe)
+    _fit_head(network, head, features, trained, wanted, weights, recipe)
     model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=seed), head])
-    model.build((None, *cache.features.shape[2:]))
-    held = cache.features[validated, 0].astype(np.float32)
+    model.build((None, *features.shape[2:]))
+    fold = Fold([], [])
 
-    def score() -> Floats:
-        return np.asarray(model.predict(held, batch_size=128, verbose=0), np.float32)
+    def look(epoch: int, loss: float) -> None:
+        row = {"epoch": epoch, "loss": loss}
+        if checked is not None:
+            n, versions = checked.features.shape[:2]
+            flat = checked.features.reshape(n * versions, *checked.features.shape[2:])
+            predicted = [
+                model.predict(flat[at : at + 512].astype(np.float32), batch_size=128, verbose=0)
+                for at in range(0, len(flat), 512)
+            ]
+            scores = np.concatenate(predicted).reshape(n, versions, labels)
+            fold.scores.append(scores)
+            row |= {
+                "val_loss": judged_loss(scores, checked.targets, checked.cost),
+                "val_accuracy": balanced_accuracy(scores[:, :1], checked.targets),
+                "harmed_accuracy": balanced_accuracy(scores[:, 1:], checked.targets),
+            }
+        fold.history.append(row)
 
-    def row(epoch: int, loss: float, scores: Floats) -> dict[str, float]:
-        if not len(validated):
-            return {"epoch": epoch, "loss": loss}
-        return {
-            "epoch": epoch,
-            "loss": loss,
-            "val_loss": balanced_loss(scores, targets[validated], cost),
-            "val_accuracy": float((scores.argmax(1) == targets[validated]).mean()),
-        }
-
-    found = [score() if len(validated) else np.zeros((0, labels), np.float32)]
-    history = [row(0, float("nan"), found[0])]
+    look(0, float("nan"))
     if candidate.rate > 0 and epochs > 0:
-        batches = _Batches(cache, trained, wanted, weights, recipe.batch, seed)
+        batches = _Batches(features, trained, wanted, weights, recipe.batch, seed)
         # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
-        schedule = keras.optimizers.schedules.CosineDecay(candidate.rate, recipe.epochs * len(batches), alpha=0.02)
+        warm = min(WARM_UP_EPOCHS, recipe.epochs // 2)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0, (recipe.epochs - warm) * len(batches), warmup_target=candidate.rate, warmup_steps=warm * len(batches)
+        )
         model.compile(
             keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=EMA),
             keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -208,17 +293,15 @@ def _fit(
         def after(epoch: int, loss: float) -> bool:
             """Whether to stop: no better validation loss for as many epochs as the recipe's patience."""
             progress(epoch)
-            if not len(validated):
-                history.append(row(epoch, loss, found[0]))
+            look(epoch, loss)
+            if checked is None:
                 return False
-            found.append(score())
-            history.append(row(epoch, loss, found[-1]))
-            losses = [r["val_loss"] for r in history]
+            losses = [r["val_loss"] for r in fold.history]
             return epoch - int(np.argmin(losses)) >= recipe.patience
 
         # The averaged weights are swapped in at the end of an epoch, then `after` looks at them.
         model.fit(batches, epochs=epochs, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
-    return head, Fold(history, found)
+    return head, fold
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -226,7 +309,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __init__(
         self,
-        cache: Cache,
+        features: npt.NDArray[np.float16],
         trained: npt.NDArray[np.intp],
         wanted: Floats,
         weights: Floats,
@@ -234,7 +317,13 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: int,
     ) -> None:
         super().__init__()
-        self._cache, self._trained, self._wanted, self._weights, self._size = cache, trained, wanted, weights, size
+        self._features, self._trained, self._wanted, self._weights, self._size = (
+            features,
+            trained,
+            wanted,
+            weights,
+            size,
+        )
         self._rng = np.random.default_rng(seed)
         self._epoch = 0
         self.on_epoch_end()
@@ -245,8 +334,8 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, number: int) -> tuple[Floats, Floats, Floats]:
         rows = self._order[number * self._size : (number + 1) * self._size]
         samples = self._trained[rows]
-        copy = self._epoch % self._cache.features.shape[1]
-        return self._cache.features[samples, copy].astype(np.float32), self._wanted[samples], self._weights[rows]
+        copy = self._epoch % self._features.shape[1]
+        return self._features[samples, copy].astype(np.float32), self._wanted[samples], self._weights[rows]
 
     def on_epoch_end(self) -> None:
         """The next copy, shuffled."""
@@ -270,7 +359,7 @@ class _After(keras.callbacks.Callback):  # type: ignore[misc]
 def _fit_head(
     network: Network,
     head: keras.layers.Dense,
-    cache: Cache,
+    features: npt.NDArray[np.float16],
     trained: npt.NDArray[np.intp],
     wanted: Floats,
     weights: Floats,
@@ -278,8 +367,8 @@ def _fit_head(
 ) -> None:
     # On pooled features of two copies: enough to start the fine-tuning from, and fast.
     parts: list[Any] = [
-        network.tail.predict(cache.features[trained, c].astype(np.float32), batch_size=128, verbose=0)
-        for c in range(min(2, cache.features.shape[1]))
+        network.tail.predict(features[trained, c].astype(np.float32), batch_size=128, verbose=0)
+        for c in range(min(2, features.shape[1]))
     ]
     model = keras.Sequential([keras.layers.Dropout(recipe.dropout), head])
     model.compile(

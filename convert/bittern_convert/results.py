@@ -1,0 +1,209 @@
+"""`docs/results.md`: every figure of the shipped models on one page, from their manifests and from result files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bittern import evaluation, manifest
+from bittern.bench import result
+from bittern.bench.result import Result
+from bittern.errors import ConfigurationError
+from bittern.manifest import Manifest
+
+_HEAD = """# Results
+
+Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; nothing
+here is typed by hand. Figures are of the int8 models, on pictures that neither training nor any choice has used, unless
+a line says otherwise. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.
+"""
+
+
+def render(models: Sequence[Path], results: Path) -> str:
+    """The page.
+
+    Args:
+        models: model folders.
+        results: folder of the JSON files that `bittern bench`, `bittern compare` and `bittern_train.studies` leave.
+
+    Raises:
+        ConfigurationError: a file that cannot be read.
+    """
+    said = [_load(folder / "manifest.json", manifest.load) for folder in models]
+    found = {file.stem: _load(file, msgspec.json.decode) for file in sorted(results.glob("*.json"))}
+    benches = {file.parent.name: result.read(file) for file in sorted(results.glob(f"*/{result.FILE}"))}
+    seeds = found.get("seeds", {"models": {}})["models"]
+    parts = [_HEAD]
+    parts += [_accuracy(said), _seeds(said, seeds)]
+    parts += [_harm(said), _gate(said)]
+    parts += [_none([f for f in found.values() if f.get("study") == "none"])]
+    parts += [_twins(f) for f in found.values() if f.get("study") == "twins"]
+    parts += [_moved([f for f in found.values() if "same_file" in f])]
+    parts += [_bench(name, of) for name, of in benches.items()]
+    return "\n".join(part for part in parts if part)
+
+
+def _load(file: Path, decode: Any) -> Any:
+    try:
+        return decode(file.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(str(cell) for cell in row)} |" for row in rows)]) + "\n"
+
+
+def _share(correct: int, n: int) -> str:
+    low, high = evaluation.wilson(correct, n)
+    return f"{correct / n:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _interval(figures: dict[str, Any], key: str) -> str:
+    value, interval = figures.get(key), figures.get(f"{key}_ci95")
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+
+
+def _accuracy(said: Sequence[Manifest]) -> str:
+    rows = [
+        [model.name, split, of["n"], of["correct"], _share(of["correct"], of["n"]), _interval(of, "auc"), of["alarms"]]
+        for model in said
+        for split, of in model.provenance["reports"].items()
+    ]
+    header = ["model", "pictures", "n", "right", "accuracy", "AUC of the alarm", "alarms"]
+    sizes = ", ".join(f"{model.name} {model.size / 1e6:.2f} MB" for model in said)
+    return f"## The shipped models\n\n{_table(header, rows)}\nModel files: {sizes}.\n"
+
+
+def _seeds(said: Sequence[Manifest], seeds: dict[str, Any]) -> str:
+    rows = []
+    for model in said:
+        seed = seeds.get(model.name)
+        own = model.provenance["reports"].get(f"{model.name}/test")
+        if seed and own:
+            rows.append(
+                [model.name, "Bittern, int8", own["n"], _share(own["correct"], own["n"]), _interval(own, "auc")]
+            )
+            rows.append(["", seed["what"], seed["n"], _share(seed["correct"], seed["n"]), f"{seed['auc']:.3f}"])
+    if not rows:
+        return ""
+    return f"### Beside the project it grew out of\n\n{_table(['model', 'which', 'n', 'accuracy', 'AUC'], rows)}"
+
+
+def _harm(said: Sequence[Manifest]) -> str:
+    rows = []
+    for model in said:
+        for split, of in model.provenance["reports"].items():
+            harmed = of.get("harmed")
+            if harmed and harmed["n"] >= 20:
+                worst = min(harmed["counts"], key=lambda c: c["correct"])
+                rows.append([
+                    model.name, split, harmed["n"], f"{of['correct'] / of['n']:.1%}", f"{harmed['mean_accuracy']:.1%}",
+                    f"{worst['kind']}, {worst['strength']}: {worst['correct']} of {harmed['n']}",
+                    f"{of['alarms'] / of['n']:.1%}", f"{harmed['mean_alarm_rate']:.1%}",
+                ])  # fmt: skip
+    if not rows:
+        return ""
+    header = ["model", "pictures", "n", "as they are", "harmed", "worst", "alarms as they are", "alarms harmed"]
+    return (
+        "## Under harm that a camera does\n\nMean over 14 kinds at two strengths; each kind is in the model's card.\n\n"
+        f"{_table(header, rows)}"
+    )
+
+
+def _gate(said: Sequence[Manifest]) -> str:
+    rows = []
+    for model in said:
+        gate = model.provenance["gate"]
+        low, high = gate["loss_ci95"]
+        rows.append([
+            model.name, gate["n"], _share(gate["same"], gate["n"]),
+            f"{100 * gate['loss']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+        ])  # fmt: skip
+    return f"## Float against int8\n\n{_table(['model', 'n', 'same answer', 'accuracy lost, points (paired)'], rows)}"
+
+
+def _none(studies: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    names = {
+        "label": "a label of its own",
+        "exposed": "a low best score, trained towards it",
+        "unexposed": "a low best score",
+    }
+    for study in studies:
+        for kind, name in names.items():
+            of = study[kind]
+            against = of.get("against_label")
+            rows.append([
+                study["task"], name, f"{of['targets']['correct']} of {of['targets']['n']}",
+                f"{of['none']['correct']} of {of['none']['n']}", of["none_answered_with_an_alarm"],
+                f"{of['balanced_accuracy']:.1%}", f"{of['auc_none_against_targets']:.3f}",
+                f"{against['only_this_right']} : {against['only_label_right']}" if against else "",
+            ])  # fmt: skip
+    if not rows:
+        return ""
+    header = ["task", '"none" is', "targets right", "none right", "none with an alarm", "labels alike",
+              "AUC none against targets", "only this right : only the label"]  # fmt: skip
+    return (
+        '## "None of these": a label, or a low score?\n\nOut of fold on train + val, float, fine-tuned alike; '
+        f"the threshold of a score is chosen on the other folds.\n\n{_table(header, rows)}"
+    )
+
+
+def _twins(study: dict[str, Any]) -> str:
+    rows = [
+        [name, study["n"], study[key]["correct"], _share(study[key]["correct"], study["n"]), f"{study[key]['auc']:.3f}"]
+        for key, name in (("without", "without (as shipped, float)"), ("with", "with"))
+    ]
+    return (
+        f"## {study['task']}: with and without the {study['twins']} near-copies of test pictures in training\n\n"
+        f"{_table(['trained', 'n', 'right', 'accuracy', 'AUC'], rows)}\n"
+        f"Only right with them: {study['only_with_right']}; only right without: {study['only_without_right']}.\n"
+    )
+
+
+def _moved(comparisons: Sequence[dict[str, Any]]) -> str:
+    if not comparisons:
+        return ""
+    rows = []
+    for found in comparisons:
+        for f in found["figures"]:
+            moved = "=" if f["before"] == f["after"] else f"{f['before']} -> {f['after']}"
+            rows.append([Path(found["before"]).name, f["name"], moved])
+    said = "; ".join(
+        f"{Path(f['before']).name}: "
+        + ("the same conditions" if not f["differing"] else f"other {', '.join(f['differing'])}")
+        + (", the same bytes" if f["same_file"] else ", other bytes")
+        for f in comparisons
+    )
+    return f"## Trained again\n\n`make reproduce`. {said}.\n\n{_table(['model', 'figure', 'moved'], rows)}"
+
+
+def _bench(name: str, found: Result) -> str:
+    rows = [
+        [
+            row.what, row.against,
+            f"{row.ratio:.3f}" if row.megabytes is None else f"{row.megabytes:.2f} MB",
+            "" if row.ratio_ci95 is None else f"{row.ratio_ci95[0]:.3f} to {row.ratio_ci95[1]:.3f}",
+            f"{row.at_most:.2f}" if row.megabytes is None else f"{row.at_most_megabytes:.1f} MB",
+            "" if row.holds else "over", row.n,
+        ]
+        for row in found.rows
+    ]  # fmt: skip
+    machine = found.machine
+    where = f"{machine.board_id}, {machine.cpu or machine.architecture}, {machine.cores} cores, {machine.os}"
+    missing = "".join(f"\nLeft out: {left.name}: {left.why}\n" for left in found.left_out)
+    header = ["what", "against", "ratio", "95 %", "at most", "", "n"]
+    return (
+        f"## Speed: {name}\n\n{where}; {found.model} on {found.path}, one thread, interleaved with the reference in "
+        "the same run. This is no Raspberry Pi unless it says so: look at the ratios.\n\n"
+        f"{_table(header, rows)}{missing}"
+    )

@@ -1,0 +1,86 @@
+"""How often an int8 model is right, and how often it raises an alarm, on pictures that a camera has harmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+
+from bittern import contract, evaluation, pictures
+from bittern.classifier import Classifier
+from bittern.contract import Pixels
+from bittern.dataset import Item
+from bittern.errors import PictureError
+from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
+
+
+class Count(msgspec.Struct, frozen=True):
+    """One kind of harm: how many pictures were answered rightly, and how many raised an alarm."""
+
+    kind: str
+    strength: str
+    correct: int
+    alarms: int
+
+
+class Robustness(msgspec.Struct, frozen=True):
+    """Counts of a set of pictures under every corruption.
+
+    Attributes:
+        n: pictures.
+        mean_accuracy: over all corruptions, every one counting alike; None without pictures.
+        mean_alarm_rate: the same of alarms at the threshold "default".
+        counts: one a corruption.
+    """
+
+    n: int
+    mean_accuracy: float | None
+    mean_alarm_rate: float | None
+    counts: list[Count]
+
+
+def measure(
+    classifier: Classifier, items: Sequence[Item], seed: int, progress: Callable[[int], None] = lambda _: None
+) -> Robustness:
+    """Harm every picture in every way, and count the answers of the first head.
+
+    Args:
+        classifier: the int8 model.
+        items: labelled pictures; what cannot be read is left out.
+        seed: of the corruptions' randomness.
+        progress: called with the number of pictures done.
+    """
+    head = classifier.heads[0]
+    labels = evaluation.true_labels(head, items, None)
+    correct = dict.fromkeys(CORRUPTIONS, 0)
+    alarms = dict.fromkeys(CORRUPTIONS, 0)
+    n = 0
+    for at, harmed in enumerate(_harmed(items, seed)):
+        for how, picture in harmed.items():
+            result = classifier.classify(picture, "RGB")[0]
+            correct[how] += result.label == labels[at]
+            alarms[how] += result.alarm
+        n += bool(harmed)
+        progress(at + 1)
+    of = n * len(CORRUPTIONS)
+    return Robustness(
+        n=n,
+        mean_accuracy=sum(correct.values()) / of if n else None,
+        mean_alarm_rate=sum(alarms.values()) / of if n else None,
+        counts=[Count(how.kind, how.strength, correct[how], alarms[how]) for how in CORRUPTIONS],
+    )
+
+
+def _harmed(items: Sequence[Item], seed: int) -> Iterator[dict[Corruption, Pixels]]:
+    def one(at: int) -> dict[Corruption, Pixels]:
+        try:
+            plain = contract.preprocess(pictures.decode(items[at].path))[0]
+        except PictureError:
+            return {}  # the report on the pictures as they are lists it
+        return {how: corrupt(plain, how, seed + at) for how in CORRUPTIONS}
+
+    with ThreadPoolExecutor() as threads:
+        # A few at a time: all harmed pictures of a set at once are gigabytes.
+        for start in range(0, len(items), 16):
+            yield from threads.map(one, range(start, min(start + 16, len(items))))

@@ -1,0 +1,65 @@
+"""`bittern compare`: two model folders by what their manifests state."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from bittern_convert import compare as comparing
+from bittern_convert.cli import compare
+
+SHIPPED = Path(__file__).parents[2] / "models" / "stop_sign"
+
+
+def altered(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    shutil.copytree(SHIPPED, folder)
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    change(content["provenance"])
+    file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_model_is_as_itself() -> None:
+    found = comparing.compare(SHIPPED, SHIPPED)
+    assert found.same_file
+    assert found.holds
+    assert not found.differing
+    assert len(found.figures) > 5
+    assert all(f.before == f.after for f in found.figures)
+
+
+def test_the_same_conditions_must_give_the_same_figures(tmp_path: Path) -> None:
+    other = altered(tmp_path / "other", lambda p: p["reports"]["stop_sign/test"].update(correct=1))
+    found = comparing.compare(SHIPPED, other)
+    assert not found.holds
+    done = CliRunner().invoke(compare, [str(SHIPPED), str(other)])
+    assert done.exit_code == 1
+    assert "stop_sign/test: correct (n = 79)" in done.output
+
+
+def test_other_conditions_promise_nothing(tmp_path: Path) -> None:
+    def change(provenance: dict[str, Any]) -> None:
+        provenance["seed"] = 77
+        provenance["reports"]["stop_sign/test"]["auc"] = 0.5
+        del provenance["reports"]["background/test"]
+
+    done = CliRunner().invoke(compare, [str(SHIPPED), str(altered(tmp_path / "other", change)), "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["differing"] == ["seed"]
+    assert found["holds"] is True
+    figures = {f["name"]: f for f in found["figures"]}
+    assert figures["stop_sign/test: auc (n = 79)"]["after"] == 0.5
+    assert figures["background/test: alarms (n = 144)"]["after"] is None
+
+
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="expected a model folder"):
+        comparing.compare(SHIPPED, tmp_path)
