@@ -8,6 +8,8 @@ CACHE ?= $(HOME)/.cache/bittern
 TASK ?= stop_sign face_mask car_damage
 RUN ?= runs/$$name
 MODEL ?= models/$$name
+# Where `bench` writes to.
+OUT ?= build/bench
 # Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
 WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
@@ -17,12 +19,13 @@ COMMA := ,
 DEV := .venv
 HOSTENV := .venv-host
 OPENCV410 := .venv-opencv410
+BENCHENV := .venv-bench
 PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with its name in $$name; stops at the first that fails.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate reproduce wheel deploy clean
+.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -52,6 +55,12 @@ $(OPENCV410)/.ready: pyproject.toml
 	@$(OPENCV410)/bin/python $(PIP) -e . opencv-python-headless==4.10.0.84 pytest hypothesis
 	@touch $@
 
+$(BENCHENV)/.ready: pyproject.toml
+	@echo "making $(BENCHENV): the device side with MediaPipe"
+	@$(PYTHON) -m venv $(BENCHENV)
+	@$(BENCHENV)/bin/python $(PIP) -e '.[bench]'
+	@touch $@
+
 # --- for users ---
 
 demo: $(DEV)/.ready  ## watch a drawn street, print the events, leave build/demo.png
@@ -75,6 +84,12 @@ reproduce:  ## train and convert all again, and say how far the figures moved fr
 	$(NEED_DATA)
 	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'
 	@$(call EACH,$(HOSTENV)/bin/bittern compare models/$$name build/reproduce/models/$$name)
+
+bench: $(BENCHENV)/.ready  ## what Bittern costs beside a bare inference, MediaPipe and a tutorial's loop, to OUT=build/bench
+	$(BENCHENV)/bin/bittern bench --out $(OUT)
+
+report: $(HOSTENV)/.ready  ## write docs/results.md from the models and docs/results/
+	$(HOSTENV)/bin/bittern report models/* --results docs/results --out docs/results.md
 
 deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
 	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
@@ -116,4 +131,4 @@ test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debi
 	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
 
 clean:  ## remove what make made, but not runs/ and models/
-	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) build dist
+	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) build dist

@@ -1,0 +1,42 @@
+"""`docs/results.md` is what the command makes of the shipped manifests and result files, and says what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bittern.errors import ConfigurationError
+from bittern_convert import results
+from bittern_convert.cli import report
+
+REPO = Path(__file__).parents[2]
+MODELS = sorted(f.parent for f in (REPO / "models").glob("*/manifest.json"))
+RESULTS = REPO / "docs" / "results"
+
+
+def test_the_page_is_made_by_the_command(tmp_path: Path) -> None:
+    out = tmp_path / "results.md"
+    done = CliRunner().invoke(report, [*map(str, MODELS), "--results", str(RESULTS), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert out.read_text(encoding="utf-8") == (REPO / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+def test_every_reported_split_is_on_the_page(model: Path) -> None:
+    page = (REPO / "docs" / "results.md").read_text(encoding="utf-8")
+    reports = json.loads((model / "manifest.json").read_text())["provenance"]["reports"]
+    assert reports
+    for split, figures in reports.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| {model.name} | {split} | ")][:1]
+        assert f"| {figures['n']} | {figures['correct']} |" in row
+
+
+def test_a_result_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"broken\.json"):
+        results.render(MODELS, tmp_path)
+    with pytest.raises(ConfigurationError, match="No such file"):
+        results.render([tmp_path], tmp_path)
