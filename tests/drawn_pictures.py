@@ -33,3 +33,9 @@ def discs(root: Path, each: int, seed: int = 1) -> Path:
             cv2.circle(picture, center, int(rng.integers(60, 100)), colour, -1)
             cv2.imwrite(str(root / label / f"{i:03d}.jpg"), picture)
     return root
+
+
+def noise(seed: int) -> bytes:
+    """A JPEG of grey noise."""
+    picture = np.random.default_rng(seed).integers(0, 256, (240, 260), dtype=np.uint8)
+    return cv2.imencode(".jpg", picture)[1].tobytes()

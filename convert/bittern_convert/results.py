@@ -153,7 +153,8 @@ def _none(studies: Sequence[dict[str, Any]]) -> str:
     header = ["task", '"none" is', "targets right", "none right", "none with an alarm", "labels alike",
               "AUC none against targets", "only this right : only the label"]  # fmt: skip
     return (
-        '## "None of these": a label, or a low score?\n\nOut of fold on train + val, float, fine-tuned alike; '
+        '## "None of these": a label, or a low score?\n\nOut of fold on train + val, float, fine-tuned alike for '
+        "half of the recipe's epochs; "
         f"the threshold of a score is chosen on the other folds.\n\n{_table(header, rows)}"
     )
 

@@ -27,11 +27,15 @@ ELSEWHERE = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": ".ci/run",
     "pip install '.[opencv]'": "tests/e2e/test_wheel.py",
-    "make train convert evaluate DATA=../shared/data": JOURNEY,
+    "make train convert evaluate bench DATA=../shared/data": JOURNEY,
     "make deploy HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
     "bittern train folders --data pictures/ --alarm cat --weights imagenet --out runs/mine": JOURNEY,
     "bittern convert runs/mine --out models/mine": JOURNEY,
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": JOURNEY,
+    "bittern evaluate models/mine --data pictures/ --against models/older --sheet worst.png": JOURNEY,
+    "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern_convert/test_explain.py",
+    "bittern doctor": "tests/bittern/test_doctor.py",
+    "bittern bench": "tests/bittern/test_bench.py",
 }
 
 
@@ -85,10 +89,11 @@ def test_the_configuration_shows_the_defaults() -> None:
     assert msgspec.structs.replace(shown, source="picamera:") == config.WatchConfig()
 
 
-def test_the_figures_are_those_of_the_card() -> None:
-    card = (REPO / "models" / "stop_sign" / "MODEL_CARD.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("model", ["stop_sign", "face_mask", "car_damage"])
+def test_the_figures_are_those_of_the_card(model: str) -> None:
+    card = (REPO / "models" / model / "MODEL_CARD.md").read_text(encoding="utf-8")
     table = re.search(r"## Figures.*?\n(\|.*?)\n\n", card, re.DOTALL)
-    between = re.search(r"<!-- figures: stop_sign -->\n(.*?)<!-- end of figures -->", README, re.DOTALL)
+    between = re.search(rf"<!-- figures: {model} -->\n(.*?)<!-- end of figures -->", README, re.DOTALL)
     assert table is not None
     assert between is not None
     assert between[1].strip() == table[1].strip()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import msgspec
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bittern import contract, dataset, evaluation, pictures
@@ -32,13 +33,15 @@ Indices = npt.NDArray[np.int64]
 def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress) -> dict[str, Any]:
     """Is "none of these" better a label of its own, or a low best score?
 
-    Three networks in the same grouped k-fold over train + val, all fine-tuned alike:
+    Three networks in the same grouped k-fold over train + val, all fine-tuned alike, for half of the recipe's epochs:
     "label": "none" is a label; "exposed": there are only the others, and pictures of none are trained towards the same
     score for each (outlier exposure, Hendrycks et al. 2019); "unexposed": pictures of none are not trained on
     (Hendrycks and Gimpel 2017). The last two answer "none" below a best score that is chosen on the other folds.
     """
     if len(task.nothing) != 1 or len(task.labels) < 3:
         raise ConfigurationError(f"task {task.name!r} has no label for none of the others")
+    recipe = msgspec.structs.replace(task.recipe, epochs=-(-task.recipe.epochs // 2))
+    task = msgspec.structs.replace(task, recipe=recipe)
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress)
     nothing = task.labels.index(task.nothing[0])
     order = [i for i in range(len(task.labels)) if i != nothing] + [nothing]  # the label for none comes last
@@ -60,7 +63,7 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
         noneness = scores[:, own] if kind == "label" else -scores.max(1)
         found[kind] = {
             "correct": int((answer == true).sum()),
-            "balanced_accuracy": float(balanced_accuracy_score(true, answer)),
+            "balanced_accuracy": training.mean_of_labels(answer == true, true),
             "targets": {"n": int((~is_none).sum()), "correct": int((answer == true)[~is_none].sum())},
             "none": {"n": int(is_none.sum()), "correct": int((answer == true)[is_none].sum())},
             "none_answered_with_an_alarm": int(np.isin(answer[is_none], alarms).sum()),
@@ -120,7 +123,9 @@ def _answers(scores: Floats, true: Indices, folds: Sequence[Indices]) -> Indices
     for held in folds:
         others = np.setdiff1d(np.arange(len(true)), held)
         tried = np.unique(scores[others].max(1))
-        accuracies = [balanced_accuracy_score(true[others], _below(scores[others], t, own)) for t in tried]
+        accuracies = [
+            training.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in tried
+        ]
         answers[held] = _below(scores[held], tried[int(np.argmax(accuracies))], own)
     return answers
 
@@ -148,7 +153,7 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
     model, _ = training.fit(
         task, ready.network, ready.pool, ready.cache, chosen, seed, lambda done, of: progress("fit", done, of)
     )
-    test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == task.data[0].path]
+    test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == (task.data[0].path or root.name)]
     tensors = np.concatenate([contract.preprocess(pictures.decode(item.path)) for item in test])
     labels = [item.label for item in test]
     without = keras.models.load_model(finished / run.MODEL, compile=False)

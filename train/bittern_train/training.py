@@ -192,8 +192,12 @@ def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
         scores: (n, versions, labels).
         targets: (n,) indices of the labels.
     """
-    right = (scores.argmax(2) == targets[:, None]).mean(1)
-    return float(np.mean([right[targets == label].mean() for label in np.unique(targets)]))
+    return mean_of_labels((scores.argmax(2) == targets[:, None]).mean(1), targets)
+
+
+def mean_of_labels(values: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> float:
+    """Mean of values (n,) in which every label that is there counts alike; targets (n,) are the labels' indices."""
+    return float(np.mean([values[targets == label].mean() for label in np.unique(targets)]))
 
 
 def costs(task: Task) -> npt.NDArray[np.float64]:

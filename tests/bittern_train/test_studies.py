@@ -1,0 +1,110 @@
+"""Studies: the answers that a low best score gives, and both studies from pictures to result file.
+
+The weights are random: that the way works is shown, not what is better.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests import drawn_pictures
+
+from bittern_train import studies
+
+BITTERN = Path(sys.executable).with_name("bittern")
+TASK = """
+name = "discs"
+question = "Which disc?"
+labels = ["blue", "red", "none"]
+alarm = ["red"]
+nothing = ["none"]
+[augment]
+copies = 2
+[recipe]
+folds = 2
+epochs = 1
+cut = "block_15_add"
+rate = [1e-4]
+"""
+
+
+@given(
+    scores=st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), min_size=8, max_size=24),
+    seed=st.integers(0, 99),
+)
+def test_the_threshold_of_a_fold_is_chosen_on_the_others(scores: list[tuple[float, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    found = np.array(scores, np.float32)
+    true = np.arange(len(found)) % 3
+    folds = np.array_split(rng.permutation(len(found)), 2)
+    answers = studies._answers(found, true, folds)
+    # What a picture's own label is must not change the answers of its fold.
+    other = true.copy()
+    other[folds[0]] = (other[folds[0]] + 1) % 3
+    assert np.array_equal(studies._answers(found, other, folds)[folds[0]], answers[folds[0]])
+    best = found.argmax(1)
+    assert all(a in (2, b) for a, b in zip(answers, best, strict=True))
+
+
+def test_a_low_best_score_is_none() -> None:
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.55, 0.45], [0.5, 0.5]] * 3, np.float32)
+    true = np.array([0, 1, 2, 2] * 3)
+    folds = [np.arange(0, 4), np.arange(4, 12)]
+    assert np.array_equal(studies._answers(scores, true, folds), true)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Discs and noise with an index that has two twins of test pictures, and a finished run."""
+    root = tmp_path_factory.mktemp("studies")
+    pictures = drawn_pictures.discs(root / "pictures", 12)
+    (pictures / "none").mkdir()
+    for i, file in enumerate(sorted((pictures / "blue").iterdir())):
+        (pictures / "none" / file.name).write_bytes(drawn_pictures.noise(i))
+    rows = []
+    for label in ("blue", "red", "none"):
+        for i, file in enumerate(sorted((pictures / label).iterdir())):
+            split = {0: "test", 1: "twin"}.get(i, "train")
+            # The twin shares its group with a test picture, on purpose.
+            group = f"{label}-{max(i, 1)}"
+            rows.append(f"{label}/{file.name},{label},{split},{group}")
+    (pictures / "index.csv").write_text("\n".join(["path,label,split,group", *rows]) + "\n")
+    (root / "discs.toml").write_text(TASK)
+    run(root, "train", "discs.toml", "--data", "pictures", "--weights", "none", "--out", "runs/discs")
+    return root
+
+
+def run(root: Path, *words: str) -> None:
+    done = subprocess.run([str(BITTERN), *words], cwd=root, capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_none(world: Path) -> None:
+    run(world, "study", "none", "discs.toml", "--data", "pictures", "--weights", "none", "--out", "results")
+    found = json.loads((world / "results" / "none-discs.json").read_text())
+    assert found["n"] == 30
+    for kind in ("label", "exposed", "unexposed"):
+        of = found[kind]
+        assert of["correct"] == of["targets"]["correct"] + of["none"]["correct"] <= 30
+        assert (of["targets"]["n"], of["none"]["n"]) == (20, 10)
+    against = found["exposed"]["against_label"]
+    assert against["only_this_right"] - against["only_label_right"] == (
+        found["exposed"]["correct"] - found["label"]["correct"]
+    )
+
+
+def test_twins(world: Path) -> None:
+    words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
+    run(world, "study", "twins", "discs.toml", "--data", "pictures", *words)
+    found = json.loads((world / "results" / "twins-discs.json").read_text())
+    assert (found["n"], found["twins"]) == (3, 3)
+    assert found["with"]["correct"] - found["without"]["correct"] == (
+        found["only_with_right"] - found["only_without_right"]
+    )
