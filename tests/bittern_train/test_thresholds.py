@@ -31,3 +31,4 @@ def test_what_is_chosen_does_what_it_says(rows: list[tuple[int, bool]]) -> None:
     sensitive = found["sensitive"].on
     if sensitive > 1 / 256:
         assert (scores[positive] >= sensitive).mean() >= 0.99
+    assert sensitive <= found["default"].on <= quiet

@@ -31,7 +31,7 @@ def curves(file: Path, choices: Sequence[Choice]) -> None:
                 kept = fold.at(choice.epochs)
                 axis.plot(kept, values[kept], marker="o", color=colour, markersize=8, fillstyle="none")
     axes[0].set(
-        xlabel="epoch", ylabel="cross-entropy, labels weighed alike, as is and harmed", title="validation, by fold"
+        xlabel="epoch", ylabel="cross-entropy, as is and harmed", title="validation, by fold"
     )
     axes[1].set(xlabel="epoch", ylabel="accuracy, labels weighed alike", title="dashed: harmed; ring: the epoch kept")
     axes[0].legend()

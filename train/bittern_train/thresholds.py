@@ -23,8 +23,9 @@ def choose(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> 
         positive: (n,) whether the picture has it.
 
     Returns:
-        "default" has the highest balanced accuracy (the middle of the best range), "quiet" is the lowest one with at
-        most QUIET_FALSE_ALARMS false alarms, "sensitive" the highest one that finds SENSITIVE_FOUND of the positive.
+        "default" has the highest balanced accuracy (the middle of the best range), "quiet" is the lowest one from there
+        on with at most QUIET_FALSE_ALARMS false alarms, "sensitive" the highest one up to there that finds
+        SENSITIVE_FOUND of the positive.
     """
     steps = np.arange(1, 256) / 256  # what an int8 score can be
     found = np.array([(scores[positive] >= s).mean() for s in steps])
@@ -32,11 +33,15 @@ def choose(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> 
     balanced = (found + 1 - false) / 2
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
     silent, finding = np.flatnonzero(false <= QUIET_FALSE_ALARMS), np.flatnonzero(found >= SENSITIVE_FOUND)
-    # Where no step will do, the one at the end comes nearest; `chosen_for` says what it really gives.
+    middle = int(best[len(best) // 2])
+    # Where no step will do, the one at the end comes nearest; `chosen_for` says what it really gives. A "quiet" that
+    # raises more alarms than "default" would be a trap, even where both keep what they promise.
+    quiet = max(middle, int(silent[0]) if len(silent) else len(steps) - 1)
+    sensitive = min(middle, int(finding[-1]) if len(finding) else 0)
     picks = {
-        "default": (int(best[len(best) // 2]), "balanced accuracy"),
-        "quiet": (int(silent[0]) if len(silent) else len(steps) - 1, f"at most {QUIET_FALSE_ALARMS:.1%} false alarms"),
-        "sensitive": (int(finding[-1]) if len(finding) else 0, f"{SENSITIVE_FOUND:.0%} of the alarms found"),
+        "default": (middle, "balanced accuracy"),
+        "quiet": (quiet, f"at most {QUIET_FALSE_ALARMS:.1%} false alarms"),
+        "sensitive": (sensitive, f"{SENSITIVE_FOUND:.0%} of the alarms found"),
     }
     n, m = int(positive.sum()), int((~positive).sum())
     return {
