@@ -112,6 +112,7 @@ class Classifier:
             self.name, self.version = file.stem, "unverified"
             self.heads = tuple(_bare_heads(file, data, labels, opened.outputs))
             self._outputs = opened.outputs
+        self._readers = [_Reader(head) for head in self.heads]
         self._tensor = np.zeros((1, self.size, self.size, 3), np.uint8)
         if self.manifest is not None:
             self._replay(folder)
@@ -122,7 +123,12 @@ class Classifier:
                 raise ModelRefused(f"{file}: the runtime cannot run it: {' '.join(str(error).split())}") from None
 
     def preprocess(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> Pixels:
-        """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites."""
+        """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites.
+
+        An RGB frame of the input's size is the tensor already: what comes back is a view of it, not a copy.
+        """
+        if order == "RGB" and region is None and frame.shape == self._tensor.shape[1:] and frame.dtype == np.uint8:
+            return frame[np.newaxis]
         return contract.preprocess(frame, order, size=self.size, region=region, out=self._tensor)
 
     def invoke(self, tensor: Pixels) -> list[Pixels]:
@@ -133,7 +139,7 @@ class Classifier:
 
     def answer(self, outputs: Sequence[Pixels]) -> list[Result]:
         """What the raw outputs of `invoke` mean, one result a head."""
-        return [_result(head, raw) for head, raw in zip(self.heads, outputs, strict=True)]
+        return [read(raw) for read, raw in zip(self._readers, outputs, strict=True)]
 
     def classify(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> list[Result]:
         """Answer what is on a frame.
@@ -194,8 +200,8 @@ def preprocess_all(
         region: see there.
 
     Returns:
-        One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, the buffer of
-        the first of them, which its next `preprocess` overwrites.
+        One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, what
+        `Classifier.preprocess` of the first of them gives.
     """
     by_size: dict[int, Pixels] = {}
     for classifier in classifiers:
@@ -204,12 +210,22 @@ def preprocess_all(
     return [by_size[classifier.size] for classifier in classifiers]
 
 
-def _result(head: Head, raw: Pixels) -> Result:
-    scores = [head.scale * (q - head.zero_point) for q in raw.tolist()]
-    best = scores.index(max(scores))
-    by_label = dict(zip(head.labels, scores, strict=True))
-    on = head.thresholds["default"].on
-    return Result(head.task, head.labels[best], scores[best], any(by_label[a] >= on for a in head.alarm), by_label)
+class _Reader:
+    """Reads the raw output of a head; what is the same for every frame is worked out once."""
+
+    def __init__(self, head: Head) -> None:
+        self._task, self._labels = head.task, head.labels
+        self._score = [head.scale * (q - head.zero_point) for q in range(256)]
+        self._alarm = [head.labels.index(label) for label in head.alarm]
+        self._on = head.thresholds["default"].on
+
+    def __call__(self, raw: Pixels) -> Result:
+        """The answer of (labels,) uint8."""
+        scores = [self._score[q] for q in raw.tolist()]
+        best = max(scores)
+        label = self._labels[scores.index(best)]
+        alarm = bool(self._alarm) and max([scores[i] for i in self._alarm]) >= self._on
+        return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)))
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -62,7 +62,7 @@ def center_square(frame: Pixels, region: Region | None = None) -> Pixels:
     return frame[top : top + side, left : left + side]
 
 
-def resize_exact(square: Pixels, size: int = 224) -> Pixels:
+def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None) -> Pixels:
     """Resize a square picture; the same bytes on every architecture and OpenCV version.
 
     First `INTER_AREA` by the whole factor `side // size` over the still centred part that it divides: the box mean,
@@ -72,9 +72,11 @@ def resize_exact(square: Pixels, size: int = 224) -> Pixels:
     Args:
         square: (S, S, 3) uint8.
         size: side of the result, in pixels.
+        out: a (size, size, 3) uint8 array with its pixels side by side, for the last step to write into.
 
     Returns:
-        (size, size, 3) uint8. The input itself (no copy) when it has that size already.
+        (size, size, 3) uint8: `out` if there was a last step and it was given. The input itself (no copy) when it has
+        that size already.
     """
     side = square.shape[0]
     factor = max(1, side // size)
@@ -84,7 +86,7 @@ def resize_exact(square: Pixels, size: int = 224) -> Pixels:
         square = square[start : start + small * factor, start : start + small * factor]
         square = cv2.resize(square, (small, small), interpolation=cv2.INTER_AREA)
     if square.shape[0] != size:
-        square = cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR_EXACT)
+        square = cv2.resize(square, (size, size), dst=out, interpolation=cv2.INTER_LINEAR_EXACT)
     return square
 
 
@@ -103,7 +105,7 @@ def preprocess(
         order: the channel order of `frame`; "BGR" is what OpenCV decodes to.
         size: side of the network's input, in pixels.
         region: a rectangle to look at instead of the whole frame.
-        out: a (1, size, size, 3) uint8 array to write into, so that no memory is allocated per frame.
+        out: a (1, size, size, 3) uint8 array with its pixels side by side to write into: nothing is allocated for it.
 
     Returns:
         (1, size, size, 3) uint8 RGB: the picture itself. The scaling to [-1, 1] that the weights expect is part of
@@ -119,9 +121,11 @@ def preprocess(
     elif out.shape != (1, size, size, 3) or out.dtype != np.uint8:
         # OpenCV would allocate another array, and leave this one as it was.
         raise ConfigurationError(f"expected out of shape {(1, size, size, 3)} uint8, got {out.shape} {out.dtype}")
-    small = resize_exact(center_square(frame, region), size)
+    square, picture = center_square(frame, region), out[0]
     if order == "BGR":
-        cv2.cvtColor(small, cv2.COLOR_BGR2RGB, dst=out[0])
+        cv2.cvtColor(resize_exact(square, size), cv2.COLOR_BGR2RGB, dst=picture)
     else:
-        out[0] = small
+        small = resize_exact(square, size, picture)
+        if small is not picture:
+            picture[:] = small
     return out

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import UTC, datetime
+from datetime import date
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
+
+_ENCODER = msgspec.json.Encoder()
+_DAY_0 = date(1970, 1, 1).toordinal()
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,20 +47,28 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def uuid7(now_ns: int | None = None) -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then random bits."""
     milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    value = (milliseconds & (2**48 - 1)) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76  # version
-    value = value & ~(0x3 << 62) | 0x2 << 62  # variant
-    text = f"{value:032x}"
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    random = int.from_bytes(os.urandom(10), "big")
+    version = 0x7000 | random & 0xFFF
+    variant = 0x8000 | random >> 12 & 0x3FFF
+    first = f"{milliseconds >> 16 & 0xFFFFFFFF:08x}-{milliseconds & 0xFFFF:04x}"
+    return f"{first}-{version:04x}-{variant:04x}-{random >> 26 & 0xFFFFFFFFFFFF:012x}"
 
 
 def rfc3339(time_ns: int) -> str:
     """A wall-clock time (ns since 1970) as RFC 3339 in UTC with milliseconds."""
-    seconds, milliseconds = divmod(time_ns // 1_000_000, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # Not by `datetime`, which took twice as long: this is done for every event.
+    day, milliseconds = divmod(time_ns // 1_000_000, 86_400_000)
+    seconds, milliseconds = divmod(milliseconds, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    return f"{_date(day)}T{minutes // 60:02}:{minutes % 60:02}:{seconds:02}.{milliseconds:03}Z"
+
+
+@lru_cache(maxsize=2)
+def _date(day: int) -> str:
+    """The date of a day, counted from 1970-01-01."""
+    return date.fromordinal(_DAY_0 + day).isoformat()
 
 
 def to_line(event: Event) -> bytes:
     """One line of JSON with its line break."""
-    return msgspec.json.encode(event) + b"\n"
+    return _ENCODER.encode(event) + b"\n"

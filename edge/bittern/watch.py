@@ -48,7 +48,7 @@ class Watcher:
         classifiers: Sequence[Classifier],
         config: WatchConfig,
         sink: Sink,
-        observe: Callable[[Seen], None] = lambda _: None,
+        observe: Callable[[Seen], None] | None = None,
     ) -> None:
         """See `watch` for the arguments.
 
@@ -79,7 +79,8 @@ class Watcher:
                     task = results[head].task
                     self._sink(_event(f"alarm.{change}", frame, self._config, classifier, task, label, score))
                     events += 1
-            self._observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in decisions.values())))
+            if self._observe is not None:
+                self._observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in decisions.values())))
         return events
 
 
@@ -91,7 +92,7 @@ def watch(
     stop: Stop,
     *,
     frames: int | None = None,
-    observe: Callable[[Seen], None] = lambda _: None,
+    observe: Callable[[Seen], None] | None = None,
 ) -> Summary:
     """Watch until the source ends, `stop` is asked, or enough frames were classified.
 

@@ -63,6 +63,30 @@ def test_classify_is_preprocess_invoke_answer(shipped: Classifier) -> None:
     assert shipped.classify(frame, "RGB", region) == shipped.classify(frame[50:310, 100:400], "RGB")
 
 
+def test_a_frame_that_is_the_tensor_is_not_copied(shipped: Classifier) -> None:
+    wide = scene.random_view(np.random.default_rng(5), stop=True, size=(448, 336))
+    for frame in (
+        wide[60:284, 90:314],
+        wide[60:284, 90:314].copy(),
+        wide[::-1, ::2][50:274],
+        wide[50:274, :224][:, ::-1],
+    ):
+        before = frame.copy()
+        tensor = shipped.preprocess(frame, "RGB")
+        assert np.shares_memory(tensor, frame)
+        assert tensor.shape == (1, 224, 224, 3)
+        assert shipped.answer(shipped.invoke(tensor)) == shipped.classify(before[:, :, ::-1].copy(), "BGR")
+        assert np.array_equal(frame, before)
+    whole = Region(0, 0, 224, 224)
+    for other in (
+        shipped.preprocess(before),
+        shipped.preprocess(before, "RGB", whole),
+        shipped.preprocess(wide, "RGB"),
+    ):
+        assert not np.shares_memory(other, before)
+        assert not np.shares_memory(other, wide)
+
+
 def test_several_threads_give_the_same_bytes(shipped: Classifier, model_folder: Path) -> None:
     frame = scene.random_view(np.random.default_rng(4), stop=True, size=(320, 240))
     assert Classifier(model_folder, threads=2).classify(frame) == shipped.classify(frame)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,27 @@ def test_help_lists_the_commands_and_says_how_to_get_the_others() -> None:
     out = bittern("--help").out
     assert all(re.search(rf"^  {name} ", out, re.M) for name in COMMANDS)
     assert ("pip install 'bittern[train]'" in out) is not HOST
+
+
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("2", "2")])
+def test_numpy_starts_no_threads_unless_told_to(place: Path, given: str | None, threads: str) -> None:
+    """OpenBLAS starts one a core while numpy is imported."""
+    program = """
+import os, sys
+from bittern.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as end:
+    print(end.code, os.environ["OPENBLAS_NUM_THREADS"], len(os.listdir("/proc/self/task")))
+"""
+    env = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    env |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    for words in (("classify", "red.png"), ("watch", "--source", "demo:?size=64x48", "--frames", "1")):
+        command = [sys.executable, "-c", program, *words, "--model", "means"]
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
+        code, said, running = done.stdout.split()[-3:]
+        assert (code, said) == ("0", threads), done.stderr
+        assert given is not None or running == "1"
 
 
 def test_without_a_command_the_help_is_shown() -> None:

@@ -98,6 +98,9 @@ def test_a_flat_frame_stays_flat(height: int, width: int, colour: tuple[int, int
 def test_a_picture_of_that_size_is_not_touched(size: int) -> None:
     frame = frame_of(size, size)
     assert resize_exact(frame, size) is frame
+    untouched = np.full((size, size, 3), 7, np.uint8)
+    assert resize_exact(frame, size, untouched) is frame
+    assert (untouched == 7).all()
     assert np.array_equal(preprocess(frame, "RGB", size=size)[0], frame)
     assert np.array_equal(preprocess(frame, size=size)[0], frame[:, :, ::-1])
 

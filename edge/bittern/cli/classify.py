@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, warn
+from bittern.cli.common import model_options, one_blas_thread, print_json, printable, warn
 from bittern.errors import PictureError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def classify(
     """
     from time import perf_counter
 
+    one_blas_thread()
     found = _Found(images)
     try:
         from bittern.classifier import Classifier, preprocess_all

@@ -1,4 +1,4 @@
-"""What several commands share: options of a model, JSON lines, and the guard of host commands."""
+"""What several commands share: options of a model, JSON lines, a light start, and the guard of host commands."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def model_options(function: F) -> F:
     ):
         function = option(function)
     return function
+
+
+def one_blas_thread() -> None:
+    """Keep OpenBLAS, which numpy brings, from starting a thread a core; to be called before numpy is imported.
+
+    Each would spin for 20 to 50 ms at the start, and no matrix is multiplied here. What the user has set stays.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import warn
+from bittern.cli.common import one_blas_thread, warn
 
 if TYPE_CHECKING:
     from bittern.classifier import Classifier
@@ -53,6 +53,7 @@ def watch(
     """
     from bittern.stop import Stop
 
+    one_blas_thread()
     stop = Stop()
     film = _Film()
     with stop.signals():
@@ -81,7 +82,7 @@ def watch(
                     lambda event: _print(events.to_line(event)),
                     stop,
                     frames=frames,
-                    observe=film.take if sheet else lambda _: None,
+                    observe=film.take if sheet else None,
                 )
             finally:
                 if sheet is not None:
