@@ -233,7 +233,7 @@ def test_from_a_run_to_the_loop(world: World, tmp_path: Path) -> None:
     wanted = ["--against", "models/older", "--sheet", "worst.png", "--scores", "scores.csv"]
     done = call("evaluate", "models/mine", "--data", "pictures/", *wanted, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 31
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 32
     manifest = Classifier(tmp_path / "models" / "mine").manifest
     assert manifest is not None
     assert (manifest.name, manifest.heads[0].task, manifest.heads[0].alarm) == ("mine", "discs", ("red",))
