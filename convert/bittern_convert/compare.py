@@ -8,8 +8,6 @@ from typing import Any
 import msgspec
 
 from bittern import manifest
-from bittern.errors import ModelRefused
-from bittern.manifest import Manifest
 
 # What must be the same for the figures to be the same.
 CONDITIONS = ("seed", "data_sha256", "weights_sha256", "versions")
@@ -50,7 +48,7 @@ def compare(before: Path, after: Path) -> Comparison:
     Raises:
         ModelRefused: one of them has no manifest that can be read.
     """
-    a, b = _read(before), _read(after)
+    a, b = manifest.read(before), manifest.read(after)
     figures = _figures(a.provenance), _figures(b.provenance)
     names = list(dict.fromkeys([*figures[0], *figures[1]]))
     return Comparison(
@@ -60,16 +58,6 @@ def compare(before: Path, after: Path) -> Comparison:
         same_file=a.sha256 == b.sha256,
         figures=[Moved(name, figures[0].get(name), figures[1].get(name)) for name in names],
     )
-
-
-def _read(folder: Path) -> Manifest:
-    file = folder / "manifest.json"
-    try:
-        return manifest.load(file.read_bytes())
-    except OSError as error:
-        raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ModelRefused(f"{file}: {error}") from None
 
 
 def _figures(provenance: dict[str, Any]) -> dict[str, float]:

@@ -30,10 +30,11 @@ def render(models: Sequence[Path], results: Path) -> str:
         results: folder of the JSON files that `bittern bench`, `bittern compare` and `bittern_train.studies` leave.
 
     Raises:
-        ConfigurationError: a file that cannot be read.
+        ConfigurationError: a result file that cannot be read.
+        ModelRefused: a folder without a manifest that can be read.
     """
-    said = [_load(folder / "manifest.json", manifest.load) for folder in models]
-    found = {file.stem: _load(file, msgspec.json.decode) for file in sorted(results.glob("*.json"))}
+    said = [manifest.read(folder) for folder in models]
+    found = {file.stem: _load(file) for file in sorted(results.glob("*.json"))}
     benches = {file.parent.name: result.read(file) for file in sorted(results.glob(f"*/{result.FILE}"))}
     seeds = found.get("seeds", {"models": {}})["models"]
     parts = [_HEAD]
@@ -46,9 +47,9 @@ def render(models: Sequence[Path], results: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _load(file: Path, decode: Any) -> Any:
+def _load(file: Path) -> Any:
     try:
-        return decode(file.read_bytes())
+        return msgspec.json.decode(file.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError) as error:

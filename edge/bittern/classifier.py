@@ -89,7 +89,7 @@ class Classifier:
         if folder.is_dir():
             if labels is not None:
                 raise ModelRefused(f"{folder}: has its labels in its manifest; leave the labels file out")
-            self.manifest = _read_manifest(folder)
+            self.manifest = manifest.read(folder)
             file = folder / self.manifest.file
         else:
             file = folder
@@ -226,16 +226,6 @@ class _Reader:
         label = self._labels[scores.index(best)]
         alarm = bool(self._alarm) and max([scores[i] for i in self._alarm]) >= self._on
         return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)))
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    file = folder / "manifest.json"
-    try:
-        return manifest.load(file.read_bytes())
-    except OSError as error:
-        raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ModelRefused(f"{file}: {error}") from None
 
 
 def _read_model(file: Path) -> bytes:

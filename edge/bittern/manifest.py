@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from bittern.errors import ModelRefused
 
 SCHEMA = 1
 
@@ -152,6 +155,21 @@ def load(data: bytes) -> Manifest:
         return msgspec.json.decode(data, type=Manifest)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a model folder.
+
+    Raises:
+        ModelRefused: there is none, or `load` refuses it.
+    """
+    file = folder / "manifest.json"
+    try:
+        return load(file.read_bytes())
+    except OSError as error:
+        raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ModelRefused(f"{file}: {error}") from None
 
 
 def dump(manifest: Manifest) -> bytes:

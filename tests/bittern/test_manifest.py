@@ -216,8 +216,8 @@ def test_a_newer_schema_is_named_even_if_nothing_else_is_known() -> None:
 
 
 def test_mutated_manifests_load_or_are_refused(model_folder: Path) -> None:
-    """What comes out is what `classifier` turns into one line: read from its source, so that the two cannot part."""
-    caught = inspect.getsource(classifier._read_manifest)
+    """What comes out is what `manifest.read` turns into one line: read from its source, so that the two cannot part."""
+    caught = inspect.getsource(manifest.read)
     assert "except (msgspec.MsgspecError, ValueError" in caught
     assert issubclass(msgspec.MsgspecError, Exception)
     whole = (model_folder / "manifest.json").read_bytes()

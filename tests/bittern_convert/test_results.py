@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, ModelRefused
 from bittern_convert import results
 from bittern_convert.cli import report
 
@@ -38,5 +38,5 @@ def test_a_result_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ConfigurationError, match=r"broken\.json"):
         results.render(MODELS, tmp_path)
-    with pytest.raises(ConfigurationError, match="No such file"):
+    with pytest.raises(ModelRefused, match="No such file"):
         results.render([tmp_path], tmp_path)
