@@ -86,10 +86,19 @@ def test_every_frame_is_an_event_in_the_sinks_buffer(subject: rows.Subject, size
     step = rows.FrameToEvent(subject.classifier, subject.folder, size)
     assert step.pixels.shape == (size[1], size[0], 3)
     for _ in range(6):
+        step.deliver()
         step()
     lines = [json.loads(line) for line in step.sink.getvalue().splitlines()]
     assert [line["type"] for line in lines] == ["alarm.on", "alarm.off"] * 3
     assert {line["model"] for line in lines} == {"stop_sign"}
+
+
+def test_a_frame_that_was_not_delivered_is_not_timed(subject: rows.Subject) -> None:
+    step = rows.FrameToEvent(subject.classifier, subject.folder, (224, 224))
+    step.deliver()
+    step()
+    with pytest.raises(BitternError, match="not delivered"):
+        step()
 
 
 def test_a_model_without_alarms_cannot_be_timed(tmp_path: Path) -> None:

@@ -87,6 +87,24 @@ def test_the_resize_is_a_whole_box_mean_and_one_linear_step(side: int, size: int
     assert np.abs(resize_exact(square, size).astype(int) - expected).max() <= 1
 
 
+@settings(max_examples=60)
+@given(st.integers(1, 447), st.booleans())
+def test_channels_do_not_meet_in_the_resize(side: int, swap: bool) -> None:
+    """It takes a fourth channel along for speed; the other three must come out as they do alone."""
+    square = frame_of(side, side)
+    alone = cv2.resize(square, (224, 224), interpolation=cv2.INTER_LINEAR_EXACT)
+    assert np.array_equal(resize_exact(square, swap=swap), alone[:, :, ::-1] if swap else alone)
+
+
+def test_a_result_is_not_overwritten_by_the_next() -> None:
+    frames = [frame_of(480, 640), frame_of(1080, 1920), frame_of(448, 448), frame_of(100, 300), frame_of(224, 224)]
+    kept = [preprocess(frame, order) for frame in frames for order in ("BGR", "RGB")]
+    copies = [tensor.copy() for tensor in kept]
+    for frame in frames[::-1]:
+        preprocess(255 - frame)
+    assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
+
+
 @settings(max_examples=40)
 @given(st.integers(1, 700), st.integers(1, 700), st.tuples(*[st.integers(0, 255)] * 3))
 def test_a_flat_frame_stays_flat(height: int, width: int, colour: tuple[int, int, int]) -> None:

@@ -105,13 +105,13 @@ class FrameToEvent:
     """One frame's step of the daemon's own loop (`watch.Watcher`), with a decision for which every frame is an event.
 
     Two frames take turns, and the threshold is the higher one's score, without votes, cooldown or minimum time off:
-    the first one switches the alarm on, the second one off. The frame is in memory when a call begins, and the
-    event's JSON in the sink's buffer when it ends.
+    the first one switches the alarm on, the second one off. `deliver` puts the frame into memory, as a source does,
+    before a call begins; the event's JSON is in the sink's buffer when it ends.
 
     Attributes:
         classifiers: the one.
         sink: the buffer.
-        pixels: (H, W, 3) uint8 RGB, one of the two frames.
+        pixels: (H, W, 3) uint8 RGB, where the frames are delivered to.
     """
 
     def __init__(self, classifier: Classifier, folder: Path, size: Size) -> None:
@@ -140,14 +140,20 @@ class FrameToEvent:
 
         self._watcher = Watcher(self.classifiers, WatchConfig(decision=decision), take)
         now = (time.monotonic_ns(), time.time_ns())
-        frames = [Frame(of[2], "RGB", *now, number, "bench") for number, of in enumerate((high, low))]
-        self.pixels = high[2]
-        self._frames = itertools.cycle(frames)
+        self._pictures = (high[2], low[2])
+        self.pixels = high[2].copy()
+        self._frames = [Frame(self.pixels, "RGB", *now, number, "bench") for number in range(2)]
+        self._turn = 0
+
+    def deliver(self) -> None:
+        """Write the next frame's pixels, so that they lie where a camera's last frame does: partly in the cache."""
+        np.copyto(self.pixels, self._pictures[self._turn])
 
     def __call__(self) -> None:
-        """One frame."""
-        if not self._watcher.step(next(self._frames)):
-            raise BitternError("a frame raised no event: the model's answer to it changed")
+        """One delivered frame."""
+        turn, self._turn = self._turn, 1 - self._turn
+        if not self._watcher.step(self._frames[turn]):
+            raise BitternError("a frame raised no event: the model's answer to it changed, or it was not delivered")
 
 
 def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
@@ -273,7 +279,8 @@ def _invoke(subject: Subject, n: int) -> Row:
 def _event(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
     def measure(subject: Subject, n: int) -> Row:
         bare = BareInvoke(subject.file, subject.classifier)
-        pairs = interleave(FrameToEvent(subject.classifier, subject.folder, size), bare, n)
+        ours = FrameToEvent(subject.classifier, subject.folder, size)
+        pairs = interleave(ours, bare, n, before=ours.deliver)
         return _row(name, f"frame to event, {size[0]} x {size[1]}", "bare set, invoke, get", at_most, pairs)
 
     return measure
@@ -282,13 +289,13 @@ def _event(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Ro
 def _against_mediapipe(subject: Subject, n: int) -> Row:
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     with _mediapipe(subject.file, ours.pixels) as theirs:
-        pairs = interleave(ours, theirs, n)
+        pairs = interleave(ours, theirs, n, before=ours.deliver)
     return _row("mediapipe", "frame to event, 640 x 480", "MediaPipe Tasks", 0.85, pairs)
 
 
 def _against_tutorial(subject: Subject, n: int) -> Row:
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
-    pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n)
+    pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n, before=ours.deliver)
     return _row("tutorial", "frame to event, 640 x 480", "the usual tutorial's loop", 0.70, pairs)
 
 

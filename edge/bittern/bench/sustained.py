@@ -115,6 +115,7 @@ def _slice(count: int, step: FrameToEvent, tensor: np.typing.NDArray[np.uint8], 
     with collector_off():
         while not invoke or time.monotonic() < end:
             invoke.append(milliseconds(lambda: classifier.invoke(tensor)))
+            step.deliver()
             event.append(milliseconds(step))
     slowed = machine.throttled()
     return Point(

@@ -35,23 +35,35 @@ class Ratio(NamedTuple):
     high: float
 
 
-def interleave(ours: Callable[[], Any], reference: Callable[[], Any], n: int, warm_up: int = WARM_UP) -> Pairs:
+def interleave(
+    ours: Callable[[], Any],
+    reference: Callable[[], Any],
+    n: int,
+    warm_up: int = WARM_UP,
+    before: Callable[[], Any] = lambda: None,
+) -> Pairs:
     """Time two calls in turn, n times each: A B B A A B ..., so that neither has the better place.
 
-    Whatever else the machine does meets both alike; the collector is off meanwhile.
+    Whatever else the machine does meets both alike; the collector is off meanwhile. `before` runs, untimed, before
+    each of them.
     """
+
+    def time_of(call: Callable[[], Any]) -> float:
+        before()
+        return milliseconds(call)
+
     for _ in range(warm_up):
-        ours()
-        reference()
+        time_of(ours)
+        time_of(reference)
     a, b = [], []
     with collector_off():
         for i in range(n):
             if i % 2:
-                b.append(milliseconds(reference))
-                a.append(milliseconds(ours))
+                b.append(time_of(reference))
+                a.append(time_of(ours))
             else:
-                a.append(milliseconds(ours))
-                b.append(milliseconds(reference))
+                a.append(time_of(ours))
+                b.append(time_of(reference))
     return Pairs(a, b, n)
 
 
