@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bittern_train import criteria, training
 from bittern_train import task as tasks
-from bittern_train import training
 
 
 def scores(right: list[list[float]]) -> np.ndarray:
@@ -17,31 +17,31 @@ def scores(right: list[list[float]]) -> np.ndarray:
 
 def test_every_label_counts_alike() -> None:
     found = np.array([[[0.9, 0.1]], [[0.9, 0.1]], [[0.9, 0.1]], [[0.8, 0.2]]], np.float32)
-    assert training.balanced_accuracy(found, np.array([0, 0, 0, 1])) == 0.5
-    assert training.balanced_accuracy(found, np.array([0, 0, 0, 0])) == 1.0
+    assert criteria.balanced_accuracy(found, np.array([0, 0, 0, 1])) == 0.5
+    assert criteria.balanced_accuracy(found, np.array([0, 0, 0, 0])) == 1.0
 
 
 def test_versions_count_with_the_label_of_their_picture() -> None:
     found = np.array([[[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.1, 0.9]]], np.float32)
-    assert training.balanced_accuracy(found, np.array([0, 1])) == pytest.approx(0.75)
+    assert criteria.balanced_accuracy(found, np.array([0, 1])) == pytest.approx(0.75)
 
 
 def test_the_judged_loss_is_the_mean_of_plain_and_harmed() -> None:
     cost = np.ones(2)
     found = scores([[0.9, 0.5, 0.5], [0.9, 0.5, 0.5]])
     targets = np.array([0, 0])
-    assert training.judged_loss(found, targets, cost) == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2, rel=1e-5)
+    assert criteria.judged_loss(found, targets, cost) == pytest.approx((-np.log(0.9) - np.log(0.5)) / 2, rel=1e-5)
 
 
 def test_harm_alone_changes_the_judged_loss() -> None:
     targets = np.array([0, 0])
     better, worse = scores([[0.9, 0.8], [0.9, 0.8]]), scores([[0.9, 0.3], [0.9, 0.3]])
-    assert training.judged_loss(better, targets, np.ones(2)) < training.judged_loss(worse, targets, np.ones(2))
+    assert criteria.judged_loss(better, targets, np.ones(2)) < criteria.judged_loss(worse, targets, np.ones(2))
 
 
 def test_weights_balance_the_labels_and_add_the_cost() -> None:
     targets = np.array([0, 0, 0, 1, 2, 2])
-    found = training.weights(targets, np.arange(6), np.array([1.0, 1.0, 2.0]))
+    found = criteria.weights(targets, np.arange(6), np.array([1.0, 1.0, 2.0]))
     sums = [found[targets == label].sum() for label in range(3)]
     assert sums[0] == pytest.approx(sums[1])
     assert sums[2] == pytest.approx(2 * sums[1])

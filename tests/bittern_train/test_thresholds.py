@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern_train.thresholds import QUIET_FALSE_ALARMS, choose
+from bittern_train.thresholds import NOTHING_FALSE_ALARMS, QUIET_FALSE_ALARMS, choose
 
 
 def test_separable_scores_put_the_default_between() -> None:
@@ -32,3 +32,22 @@ def test_what_is_chosen_does_what_it_says(rows: list[tuple[int, bool]]) -> None:
     if sensitive > 1 / 256:
         assert (scores[positive] >= sensitive).mean() >= 0.99
     assert sensitive <= found["default"].on <= quiet
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 255), st.sampled_from(["alarm", "other", "nothing"])), min_size=2, max_size=300)
+)
+def test_the_default_is_silent_about_nothing(rows: list[tuple[int, str]]) -> None:
+    rows += [(10, "nothing"), (200, "alarm")]
+    scores = np.array([q / 256 for q, _ in rows], np.float32)
+    positive, nothing = (np.array([kind == of for _, kind in rows]) for of in ("alarm", "nothing"))
+    found, unbound = choose(scores, positive, nothing), choose(scores, positive)
+    default = found["default"].on
+    if default < 255 / 256:
+        assert (scores[nothing] >= default).mean() <= NOTHING_FALSE_ALARMS
+    if (scores[nothing] >= unbound["default"].on).mean() == 0:
+        assert (scores[positive] >= default).mean() + (scores[~positive] < default).mean() == (
+            (scores[positive] >= unbound["default"].on).mean() + (scores[~positive] < unbound["default"].on).mean()
+        )
+    assert "alarms from nothing" in found["default"].chosen_for
+    assert "nothing" not in unbound["default"].chosen_for

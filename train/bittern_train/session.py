@@ -83,9 +83,7 @@ def train(
     chosen = [s for s in pool if s.chooses]
     for choice in choices:
         say(_line(task, choice, chosen))
-    model, final = training.fit(
-        task, network, pool, cache, best, seed, lambda done, of: progress("final fit", done, of)
-    )
+    model, fits = training.fit(task, network, pool, cache, best, seed, lambda done, of: progress("final fit", done, of))
     targets = np.array([s.target for s in chosen], np.int64)
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
@@ -95,7 +93,7 @@ def train(
             "candidates": [
                 {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
             ],
-            "final": final.history,
+            "final": [fit.history for fit in fits],
         }
         (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
         report.curves(new / "curves.png", choices)
@@ -229,7 +227,10 @@ def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.i
     if not alarms:
         # No label raises an alarm, so no figure can choose; a score that is more likely than not.
         return {"default": {"on": 0.5, "off": 0.5, "chosen_for": "no alarm labels: an even chance"}}
-    return {**thresholds.choose(best.scores[:, 0, alarms].max(1), np.isin(targets, alarms))}
+    positive, nothing = np.isin(targets, alarms), np.isin(targets, [task.labels.index(x) for x in task.nothing])
+    # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
+    apart = None if (positive | nothing).all() else nothing
+    return {**thresholds.choose(best.scores[:, 0, alarms].max(1), positive, apart)}
 
 
 def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:

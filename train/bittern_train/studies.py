@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from bittern import contract, dataset, evaluation, pictures
 from bittern.errors import ConfigurationError
 from bittern_convert import run
-from bittern_train import session, training
+from bittern_train import criteria, session, training
 from bittern_train.network import Floats, scale
 from bittern_train.pool import Sample
 from bittern_train.session import Prepared, Progress
@@ -63,7 +63,7 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
         noneness = scores[:, own] if kind == "label" else -scores.max(1)
         found[kind] = {
             "correct": int((answer == true).sum()),
-            "balanced_accuracy": training.mean_of_labels(answer == true, true),
+            "balanced_accuracy": criteria.mean_of_labels(answer == true, true),
             "targets": {"n": int((~is_none).sum()), "correct": int((answer == true)[~is_none].sum())},
             "none": {"n": int(is_none.sum()), "correct": int((answer == true)[is_none].sum())},
             "none_answered_with_an_alarm": int(np.isin(answer[is_none], alarms).sum()),
@@ -106,7 +106,7 @@ def _out_of_fold(
             trained = trained[targets[trained] != own]
         done = (number * len(folds) + k) * task.recipe.epochs
         head, _ = training.fit_once(
-            task.recipe, ready.network, ready.cache.features, wanted, training.weights(targets, trained, cost),
+            task.recipe, ready.network, ready.cache.features, wanted, criteria.weights(targets, trained, cost),
             candidate, trained, None, task.recipe.epochs, seed + k,
             lambda epoch, done=done: progress("k-fold", done + epoch, of),  # type: ignore[misc]
         )  # fmt: skip
@@ -124,7 +124,7 @@ def _answers(scores: Floats, true: Indices, folds: Sequence[Indices]) -> Indices
         others = np.setdiff1d(np.arange(len(true)), held)
         tried = np.unique(scores[others].max(1))
         accuracies = [
-            training.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in tried
+            criteria.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in tried
         ]
         answers[held] = _below(scores[held], tried[int(np.argmax(accuracies))], own)
     return answers

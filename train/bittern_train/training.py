@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
+from bittern_train import criteria
 from bittern_train.network import Floats, Network
 from bittern_train.pool import Sample
 from bittern_train.task import Recipe, Task
@@ -38,8 +39,8 @@ class Fold(NamedTuple):
     """One fit of the k-fold.
 
     Attributes:
-        history: a row an epoch: epoch, loss, and of the validated samples val_loss (`judged_loss`), val_accuracy and
-            harmed_accuracy (`balanced_accuracy`). Epoch 0 is the head alone.
+        history: a row an epoch: epoch, loss, and of the validated samples val_loss (`criteria.judged_loss`),
+            val_accuracy and harmed_accuracy (`criteria.balanced_accuracy`). Epoch 0 is the head alone.
         scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
             early.
     """
@@ -56,9 +57,9 @@ class Choice(NamedTuple):
     """What the k-fold says of one candidate.
 
     Attributes:
-        accuracy: out of fold, of the pictures as they are (`balanced_accuracy`).
+        accuracy: out of fold, of the pictures as they are (`criteria.balanced_accuracy`).
         harmed_accuracy: the same of the harmed ones, the mean over all of them.
-        loss: of the out-of-fold scores (`judged_loss`) after `epochs`.
+        loss: of the out-of-fold scores (`criteria.judged_loss`) after `epochs`.
         epochs: one number for all folds, the one with the lowest loss; so long the final fit runs.
         scores: out-of-fold scores after `epochs` of every sample that chooses, (n, versions, labels), in the order of
             the pool; version 0 is the picture as it is, the others are harmed.
@@ -106,7 +107,7 @@ def cross_validate(
     splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
     targets = cache.targets[choosing]
     splits = [held for _, held in splitter.split(choosing, targets, groups[choosing])]
-    cost = costs(task)
+    cost = criteria.costs(task)
     wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
     found = []
     of = len(candidates(recipe)) * recipe.folds * recipe.epochs
@@ -120,8 +121,8 @@ def cross_validate(
             done = (number * recipe.folds + k) * recipe.epochs
             folds.append(
                 fit_once(
-                    recipe, network, cache.features, wanted, weights(cache.targets, trained, cost), candidate, trained,
-                    checked, recipe.epochs, seed + k,
+                    recipe, network, cache.features, wanted, criteria.weights(cache.targets, trained, cost),
+                    candidate, trained, checked, recipe.epochs, seed + k,
                     lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
                 )[1]
             )  # fmt: skip
@@ -133,8 +134,13 @@ def cross_validate(
             scores = np.zeros((len(choosing), *folds[0].scores[0].shape[1:]), np.float32)
             for held, fold in zip(splits, folds, strict=True):
                 scores[held] = fold.scores[fold.at(epochs)]
-            accuracies = balanced_accuracy(scores[:, :1], targets), balanced_accuracy(scores[:, 1:], targets)
-            tried.append(Choice(candidate, *accuracies, judged_loss(scores, targets, cost), epochs, scores, folds))
+            accuracies = (
+                criteria.balanced_accuracy(scores[:, :1], targets),
+                criteria.balanced_accuracy(scores[:, 1:], targets),
+            )
+            tried.append(
+                Choice(candidate, *accuracies, criteria.judged_loss(scores, targets, cost), epochs, scores, folds)
+            )
         found.append(min(tried, key=lambda c: c.loss))
     progress("cross-validation", of, of)
     return sorted(found, key=lambda c: (-(c.accuracy + c.harmed_accuracy), c.loss))
@@ -148,70 +154,34 @@ def fit(
     choice: Choice,
     seed: int,
     progress: Callable[[int, int], None],
-) -> tuple[keras.Model, Fold]:
-    """The final fit on train and val, for as many epochs as the folds say."""
+) -> tuple[keras.Model, list[Fold]]:
+    """The final fit on train and val, for as many epochs as the folds say.
+
+    It is the average of the weights of several fits that differ in the order of pictures, dropout and noise (a uniform
+    soup: Wortsman et al. 2022, "Model soups"). They start from the same weights, so they end in the same valley; the
+    average is about as good as an ensemble of them, at the price of one.
+
+    Returns:
+        The whole network, and what each fit was like.
+    """
     trained = np.arange(len(pool))
     wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
-    head, fold = fit_once(
-        task.recipe, network, cache.features, wanted, weights(cache.targets, trained, costs(task)), choice.candidate,
-        trained, None, choice.epochs, seed, lambda epoch: progress(epoch, max(1, choice.epochs)),
-    )  # fmt: skip
-    return network.classifier(head), fold
-
-
-def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
-    """Mean cross-entropy in nats; every label counts alike, times what an error on it costs.
-
-    Args:
-        scores: (n, labels).
-        targets: (n,) indices of the labels.
-        cost: (labels,).
-    """
-    own = np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1)
-    there = np.unique(targets)
-    return float(np.average([-np.log(own[targets == t]).mean() for t in there], weights=cost[there]))
-
-
-def judged_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
-    """Mean of two `balanced_loss`: of pictures as they are (version 0) and of harmed ones.
-
-    Args:
-        scores: (n, versions, labels).
-        targets: (n,) indices of the labels.
-        cost: (labels,).
-    """
-    versions = scores.shape[1]
-    harmed = balanced_loss(scores[:, 1:].reshape(-1, scores.shape[2]), targets.repeat(versions - 1), cost)
-    return (balanced_loss(scores[:, 0], targets, cost) + harmed) / 2
-
-
-def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
-    """Share of right answers, every label counting alike.
-
-    Args:
-        scores: (n, versions, labels).
-        targets: (n,) indices of the labels.
-    """
-    return mean_of_labels((scores.argmax(2) == targets[:, None]).mean(1), targets)
-
-
-def mean_of_labels(values: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> float:
-    """Mean of values (n,) in which every label that is there counts alike; targets (n,) are the labels' indices."""
-    return float(np.mean([values[targets == label].mean() for label in np.unique(targets)]))
-
-
-def costs(task: Task) -> npt.NDArray[np.float64]:
-    """What an error on each label costs, (labels,)."""
-    return np.array([task.recipe.cost.get(label, 1.0) for label in task.labels])
-
-
-def weights(
-    targets: npt.NDArray[np.int64], trained: npt.NDArray[np.intp], cost: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
-    """Weights (trained,) with which every label counts alike, times its cost."""
-    counts = np.bincount(targets[trained], minlength=len(cost))
-    each = cost * len(trained) / (len(cost) * np.maximum(1, counts))
-    return np.asarray(each[targets[trained]], np.float32)
+    each = criteria.weights(cache.targets, trained, criteria.costs(task))
+    # Heads alone differ by nothing that an average would mend.
+    count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
+    length = max(1, choice.epochs)
+    folds, found = [], []
+    for k in range(count):
+        head, fold = fit_once(
+            task.recipe, network, cache.features, wanted, each, choice.candidate, trained, None, choice.epochs,
+            seed + k, lambda epoch, done=k * length: progress(done + epoch, count * length),  # type: ignore[misc]
+        )  # fmt: skip
+        folds.append(fold)
+        found.append([*network.tail.get_weights(), *head.get_weights()])
+    average = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*found, strict=True)]
+    network.tail.set_weights(average[:-2])
+    head.set_weights(average[-2:])
+    return network.classifier(head), folds
 
 
 class Checked(NamedTuple):
@@ -274,9 +244,9 @@ def fit_once(
             scores = np.concatenate(predicted).reshape(n, versions, labels)
             fold.scores.append(scores)
             row |= {
-                "val_loss": judged_loss(scores, checked.targets, checked.cost),
-                "val_accuracy": balanced_accuracy(scores[:, :1], checked.targets),
-                "harmed_accuracy": balanced_accuracy(scores[:, 1:], checked.targets),
+                "val_loss": criteria.judged_loss(scores, checked.targets, checked.cost),
+                "val_accuracy": criteria.balanced_accuracy(scores[:, :1], checked.targets),
+                "harmed_accuracy": criteria.balanced_accuracy(scores[:, 1:], checked.targets),
             }
         fold.history.append(row)
 

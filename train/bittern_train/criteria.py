@@ -1,0 +1,66 @@
+"""What a fit is judged by: every label counts alike, and pictures as they are as much as harmed ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bittern_train.network import Floats
+from bittern_train.task import Task
+
+
+def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
+    """Mean cross-entropy in nats; every label counts alike, times what an error on it costs.
+
+    Args:
+        scores: (n, labels).
+        targets: (n,) indices of the labels.
+        cost: (labels,).
+    """
+    own = np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1)
+    there = np.unique(targets)
+    return float(np.average([-np.log(own[targets == t]).mean() for t in there], weights=cost[there]))
+
+
+def judged_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
+    """Mean of two `balanced_loss`: of pictures as they are (version 0) and of harmed ones.
+
+    Args:
+        scores: (n, versions, labels).
+        targets: (n,) indices of the labels.
+        cost: (labels,).
+    """
+    versions = scores.shape[1]
+    harmed = balanced_loss(scores[:, 1:].reshape(-1, scores.shape[2]), targets.repeat(versions - 1), cost)
+    return (balanced_loss(scores[:, 0], targets, cost) + harmed) / 2
+
+
+def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
+    """Share of right answers, every label counting alike.
+
+    Args:
+        scores: (n, versions, labels).
+        targets: (n,) indices of the labels.
+    """
+    return mean_of_labels((scores.argmax(2) == targets[:, None]).mean(1), targets)
+
+
+def mean_of_labels(values: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> float:
+    """Mean of values (n,) in which every label that is there counts alike; targets (n,) are the labels' indices."""
+    return float(np.mean([values[targets == label].mean() for label in np.unique(targets)]))
+
+
+def costs(task: Task) -> npt.NDArray[np.float64]:
+    """What an error on each label costs, (labels,)."""
+    return np.array([task.recipe.cost.get(label, 1.0) for label in task.labels])
+
+
+def weights(
+    targets: npt.NDArray[np.int64], trained: npt.NDArray[np.intp], cost: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """Weights (trained,) with which every label counts alike, times its cost."""
+    counts = np.bincount(targets[trained], minlength=len(cost))
+    each = cost * len(trained) / (len(cost) * np.maximum(1, counts))
+    return np.asarray(each[targets[trained]], np.float32)
