@@ -78,7 +78,8 @@ def convert(
 def compare(ctx: click.Context, before: Path, after: Path, as_json: bool) -> None:
     """Say how far the figures of two model folders are apart, by what their manifests state.
 
-    Exit code 1 if seed, data, start weights and versions are the same but a figure is not.
+    Exit code 1 if seed, data, start weights, recipe and versions (the processor among them) are the same but a figure
+    is not.
     """
     from bittern_convert import compare as comparing
 
@@ -92,7 +93,9 @@ def compare(ctx: click.Context, before: Path, after: Path, as_json: bool) -> Non
 
 
 def _show_comparison(found: Comparison) -> None:
-    conditions = f"differ in {', '.join(found.differing)}" if found.differing else "same seed, data, weights, versions"
+    conditions = (
+        f"differ in {', '.join(found.differing)}" if found.differing else "same seed, data, weights, recipe, versions"
+    )
     file = "the same bytes" if found.same_file else "other bytes"
     click.echo(f"{found.before} and {found.after}: {conditions}; model files: {file}")
     width = max((len(f.name) for f in found.figures), default=0)

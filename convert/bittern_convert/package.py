@@ -351,6 +351,7 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
         "seed": made.seed,
         "data_sha256": made.data_sha256,
         "weights_sha256": made.weights_sha256,
+        "recipe": {key: made.task[key] for key in ("recipe", "augment", "drawn")},
         "revision": made.revision,
         "versions": {
             **made.versions,

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bittern import dataset, evaluation, fileio
+from bittern import dataset, evaluation, fileio, machine
 from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
@@ -118,6 +118,7 @@ def train(
             versions={
                 "python": platform.python_version(),
                 **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
+                "processor": machine.read().cpu or platform.machine(),
             },
             revision=revision,
             seconds=round(time.monotonic() - start, 1),
