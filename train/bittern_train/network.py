@@ -49,6 +49,7 @@ class Network:
         for layer in self.tail.layers:
             # A frozen batch norm uses its stored statistics in training too, so what the cache holds stays true.
             layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        self._noises = [layer for layer in self.tail.layers if isinstance(layer, keras.layers.GaussianNoise)]
         self._start = self.tail.get_weights()
         self.body_features = self.body.output.shape[1:]
 
@@ -67,9 +68,12 @@ class Network:
             layer.trainable = False
         self._start = self.tail.get_weights()
 
-    def reset(self) -> None:
-        """Put the tail back to the weights it was built with."""
+    def reset(self, seed: int) -> None:
+        """Put the tail back to the weights it was built with, and its noise to the beginning of a seed's."""
         self.tail.set_weights(self._start)
+        for number, layer in enumerate(self._noises):
+            # Keras seeds a layer when it is built, by chance: two processes would never train alike.
+            layer.seed_generator.state.assign(np.array([seed, number << 20], np.uint32))
 
     def classifier(self, head: keras.layers.Dense) -> keras.Model:
         """The whole network, (1, 224, 224, 3) float32 in [-1, 1] to scores; conversion wants the batch of one."""

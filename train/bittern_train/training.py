@@ -224,7 +224,7 @@ def fit_once(
         The head, and the fold; without `checked` its history has no scores.
     """
     keras.utils.set_random_seed(seed)
-    network.reset()
+    network.reset(seed)
     labels = wanted.shape[1]
     head = keras.layers.Dense(labels, activation="softmax", name="scores")
     _fit_head(network, head, features, trained, wanted, weights, recipe)
