@@ -10,6 +10,7 @@ RUN ?= runs/$$name
 MODEL ?= models/$$name
 # Where `bench` writes to.
 OUT ?= build/bench
+MINUTES ?= 30
 # Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
 WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
@@ -25,7 +26,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-device test-host test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help demo test test-device test-host test-faults soak test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -115,6 +116,14 @@ test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
 	$(HOSTENV)/bin/python -m pytest tests/bittern_train tests/bittern_convert $(ARGS)
 
 VECTORS := tests/bittern/test_contract_vectors.py tests/bittern/test_shipped_models.py
+
+test-faults: $(DEV)/.dev  ## play every fault of tests/faults as often as its pass mark says, and print the table (some 20 minutes)
+	@mkdir -p build && rm -f build/faults.jsonl
+	BITTERN_FAULTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
+	$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
+
+soak: $(DEV)/.dev  ## a month in MINUTES (30): the daemon at ten times the frame rate; curves to build/soak
+	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
 
 test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## contract and golden vectors with OpenCV 5 and 4.10
 	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'

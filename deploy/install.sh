@@ -88,7 +88,7 @@ build() {
     echo "numpy==$numpy" > "$new/constraints.txt"
     [ ! -d "$stage/wheelhouse" ] || offline=(--no-index --find-links "$stage/wheelhouse")
     if ! "$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${offline[@]}" \
-            --constraint "$new/constraints.txt" "$stage/$wheel" > "$log" 2>&1; then
+            --constraint "$new/constraints.txt" "$stage/$wheel[mqtt,metrics]" > "$log" 2>&1; then
         tail -n "$JOURNAL" "$log" >&2 || true
         lament "pip could not install $wheel; see above"
         exit 1
@@ -186,7 +186,7 @@ install() {
     getent passwd bittern > /dev/null ||
         useradd --system --user-group --home-dir /var/lib/bittern --shell /usr/sbin/nologin bittern
     local group unit
-    for group in video render; do
+    for group in video render gpio; do
         if getent group "$group" > /dev/null; then usermod --append --groups "$group" bittern; fi
     done
 

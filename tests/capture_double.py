@@ -61,11 +61,13 @@ class Camera:
         then: Callable[[], tuple[bool, Any]] = lambda: (False, None),
         opens: bool = True,
         sizes: tuple[int, int] | None = None,
+        lacks: tuple[int, ...] = (),
+        picture: Pixels | None = None,
     ) -> None:
         self.left = frames if stamps is None else len(stamps)
         self.period_s, self.stamps, self.then, self.opens = period_s, stamps, then, opens
         self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps}
-        self.sizes = sizes
+        self.sizes, self.lacks, self.picture = sizes, lacks, picture
         self.given = 0
         self.released = threading.Event()
 
@@ -73,6 +75,8 @@ class Camera:
         return self.opens
 
     def set(self, what: int, value: float) -> bool:
+        if what in self.lacks:
+            return False
         self.properties[what] = value
         return True
 
@@ -91,7 +95,7 @@ class Camera:
         time.sleep(self.period_s)
         self.left -= 1
         self.given += 1
-        return True, flat(self.given % 256)
+        return True, flat(self.given % 256) if self.picture is None else self.picture
 
     def release(self) -> None:
         self.released.set()

@@ -21,6 +21,11 @@ class Done(NamedTuple):
     def lines(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
 
+    @property
+    def alarms(self) -> list[Any]:
+        """The events of a watch that are no states."""
+        return [event for event in self.lines if event["type"] != "state"]
+
 
 def bittern(*words: str | Path, stdin: bytes = b"", cwd: Path | None = None, **env: str) -> Done:
     done = subprocess.run(
@@ -51,3 +56,4 @@ OFTEN = "[decision]\nvotes = 1\nof = 1\ncooldown_s = 0\nmin_off_s = 0\n"
 
 
 EVENT = {"id", "type", "time", "monotonic_ns", "source", "model", "model_version", "task", "label", "score", "frame"}
+STATE = {"id", "type", "time", "monotonic_ns", "source", "state", "detail"}

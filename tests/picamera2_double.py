@@ -12,11 +12,13 @@ import types
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
-import pytest
+
+if TYPE_CHECKING:
+    import pytest
 
 Array = npt.NDArray[np.uint8]
 BUFFERS = 4
@@ -141,8 +143,8 @@ class Request:
             return self._world.array
         main = self._camera.configuration["main"]
         rgb = picture(main["size"])
-        if self._camera.configuration["transform"].hflip:
-            rgb = rgb[::-1, ::-1]
+        transform = self._camera.configuration["transform"]
+        rgb = rgb[:: -1 if transform.vflip else 1, :: -1 if transform.hflip else 1]
         return array_of(rgb, main["format"], self._world.padding)
 
     def release(self) -> None:
@@ -247,6 +249,17 @@ class _Picamera2:
         self.world.opened -= 1
 
 
+ENUMS = types.SimpleNamespace(
+    AfModeEnum=types.SimpleNamespace(Manual="manual", Continuous="continuous"),
+    AwbModeEnum=types.SimpleNamespace(
+        **{
+            name: name.lower()
+            for name in ("Auto", "Incandescent", "Tungsten", "Fluorescent", "Indoor", "Daylight", "Cloudy")
+        }
+    ),
+)
+
+
 def install(monkeypatch: pytest.MonkeyPatch) -> World:
     """Put the double where `import picamera2` and `import libcamera` find it."""
     world = World()
@@ -256,7 +269,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> World:
     libcamera.__dict__.update(
         Transform=Transform,
         ColorSpace=types.SimpleNamespace(Smpte170m=lambda: "SMPTE170M"),
-        controls=types.SimpleNamespace(AfModeEnum=types.SimpleNamespace(Manual="manual", Continuous="continuous")),
+        controls=ENUMS,
     )
     monkeypatch.setitem(sys.modules, "picamera2", picamera2)
     monkeypatch.setitem(sys.modules, "libcamera", libcamera)

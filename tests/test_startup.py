@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from bittern.cli import COMMANDS
+
 HEAVY = {"numpy", "cv2", "msgspec", "ai_edge_litert", "tflite_runtime", "tensorflow", "keras", "logging", "asyncio"}
 PROGRAM = """
 import sys
@@ -29,12 +31,7 @@ def imported(*words: str) -> set[str]:
     [
         ("--help",),
         ("--version",),
-        ("classify", "--help"),
-        ("watch", "--help"),
-        ("evaluate", "--help"),
-        ("models", "--help"),
-        ("doctor", "--help"),
-        ("bench", "--help"),
+        *((command, "--help") for command in COMMANDS),
         ("classify",),
         ("clasify", "x"),
     ],

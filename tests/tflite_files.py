@@ -89,6 +89,18 @@ def channel_means(
     return bytes(builder.Output())
 
 
+def crashing() -> bytes:
+    """A .tflite file that ends the process which opens it with SIGSEGV: an operation without its options."""
+    model = schema.ModelT.InitFromPackedBuf(channel_means(heads=2), 0)
+    (code,) = model.operatorCodes
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.STRIDED_SLICE
+    for operator in model.subgraphs[0].operators:
+        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def with_files(model: bytes, **files: bytes) -> bytes:
     """The model with files packed behind it, as TFLite metadata does it; `labels_txt` becomes `labels.txt`."""
     packed = io.BytesIO()
@@ -99,23 +111,32 @@ def with_files(model: bytes, **files: bytes) -> bytes:
 
 
 def model_folder_of_means(
-    folder: Path, *, name: str = "means", on: float = 0.5, off: float = 0.4, swap: bool = False
+    folder: Path,
+    *,
+    name: str = "means",
+    version: str = "7",
+    size: int = 8,
+    on: float = 0.5,
+    off: float = 0.4,
+    swap: bool = False,
 ) -> Path:
     """Write a whole model folder with two heads, `colour_0` and `colour_1`, both with the alarm label "red".
 
     Args:
         folder: is made.
         name: of the model.
+        version: of the model.
+        size: side of the input; the time of an inference grows with its square.
         on: threshold "default".
         off: threshold "default".
         swap: the manifest names the second output first.
     """
-    data = channel_means(heads=2)
+    data = channel_means((1, size, size, 3), heads=2)
     folder.mkdir()
     (folder / "model.tflite").write_bytes(data)
     opened = runtime.open_model(data, None, 1)
     frame = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
-    tensor = preprocess(frame, size=8)
+    tensor = preprocess(frame, size=size)
     opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
     opened.interpreter.invoke()
     outputs = [opened.interpreter.get_tensor(o.handle)[0] for o in opened.outputs]
@@ -134,11 +155,11 @@ def model_folder_of_means(
     said = {
         "schema": 1,
         "name": name,
-        "version": "7",
+        "version": version,
         "file": "model.tflite",
         "sha256": hashlib.sha256(data).hexdigest(),
         "size": len(data),
-        "input": {"name": "image", "shape": [1, 8, 8, 3], "scale": 1 / 255, "zero_point": 0},
+        "input": {"name": "image", "shape": [1, size, size, 3], "scale": 1 / 255, "zero_point": 0},
         "heads": heads[::-1] if swap else heads,
         "golden": dict.fromkeys(runtime.PATHS, recorded),
         "provenance": {},

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bittern import catalog, contract, golden, manifest, runtime
-from bittern.contract import Pixels, Region
+from bittern.contract import Pixels, Region, View
 from bittern.errors import BitternError, ModelRefused
 from bittern.frames import Order
 from bittern.manifest import Head, Manifest, Threshold
@@ -34,6 +34,7 @@ class Result(msgspec.Struct, frozen=True):
         score: its score, 0 to 1.
         alarm: whether a label that raises an alarm reached the threshold "default".
         scores: every label with its score.
+        view: the square of the frame that was looked at.
     """
 
     task: str
@@ -41,6 +42,7 @@ class Result(msgspec.Struct, frozen=True):
     score: float
     alarm: bool
     scores: dict[str, float]
+    view: View = "center"
 
 
 class Classifier:
@@ -62,6 +64,7 @@ class Classifier:
         heads: one an output, in the order of the answers.
         path: the execution path that the model really runs on.
         size: side of the input, in pixels.
+        data: the bytes of the .tflite file as they were read; the runtime keeps these, not the file.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Classifier:
             file = folder / self.manifest.file
         else:
             file = folder
-        data = _read_model(file)
+        self.data = data = _read_model(file)
         if self.manifest is not None:
             _check_bytes(file, data, self.manifest)
         try:
@@ -122,14 +125,16 @@ class Classifier:
             except (ValueError, RuntimeError) as error:
                 raise ModelRefused(f"{file}: the runtime cannot run it: {' '.join(str(error).split())}") from None
 
-    def preprocess(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> Pixels:
+    def preprocess(
+        self, frame: Pixels, order: Order = "BGR", region: Region | None = None, view: View = "center"
+    ) -> Pixels:
         """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites.
 
         An RGB frame of the input's size is the tensor already: what comes back is a view of it, not a copy.
         """
         if order == "RGB" and region is None and frame.shape == self._tensor.shape[1:] and frame.dtype == np.uint8:
             return frame[np.newaxis]
-        return contract.preprocess(frame, order, size=self.size, region=region, out=self._tensor)
+        return contract.preprocess(frame, order, size=self.size, region=region, view=view, out=self._tensor)
 
     def invoke(self, tensor: Pixels) -> list[Pixels]:
         """Run the network: (1, size, size, 3) uint8 RGB in, the raw uint8 output (labels,) of every head out."""
@@ -137,9 +142,9 @@ class Classifier:
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output.handle)[0] for output in self._outputs]
 
-    def answer(self, outputs: Sequence[Pixels]) -> list[Result]:
-        """What the raw outputs of `invoke` mean, one result a head."""
-        return [read(raw) for read, raw in zip(self._readers, outputs, strict=True)]
+    def answer(self, outputs: Sequence[Pixels], view: View = "center") -> list[Result]:
+        """What the raw outputs of `invoke` on a view mean, one result a head."""
+        return [read(raw, view) for read, raw in zip(self._readers, outputs, strict=True)]
 
     def classify(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> list[Result]:
         """Answer what is on a frame.
@@ -189,7 +194,11 @@ class Classifier:
 
 
 def preprocess_all(
-    classifiers: Sequence[Classifier], frame: Pixels, order: Order = "BGR", region: Region | None = None
+    classifiers: Sequence[Classifier],
+    frame: Pixels,
+    order: Order = "BGR",
+    region: Region | None = None,
+    view: View = "center",
 ) -> list[Pixels]:
     """The tensor for each of several classifiers: one crop and one resize for all that have the same input size.
 
@@ -198,6 +207,7 @@ def preprocess_all(
         frame: see `Classifier.classify`.
         order: see there.
         region: see there.
+        view: see `contract.square_of`.
 
     Returns:
         One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, what
@@ -206,7 +216,7 @@ def preprocess_all(
     by_size: dict[int, Pixels] = {}
     for classifier in classifiers:
         if classifier.size not in by_size:
-            by_size[classifier.size] = classifier.preprocess(frame, order, region)
+            by_size[classifier.size] = classifier.preprocess(frame, order, region, view)
     return [by_size[classifier.size] for classifier in classifiers]
 
 
@@ -219,13 +229,13 @@ class _Reader:
         self._alarm = [head.labels.index(label) for label in head.alarm]
         self._on = head.thresholds["default"].on
 
-    def __call__(self, raw: Pixels) -> Result:
+    def __call__(self, raw: Pixels, view: View) -> Result:
         """The answer of (labels,) uint8."""
         scores = [self._score[q] for q in raw.tolist()]
         best = max(scores)
         label = self._labels[scores.index(best)]
         alarm = bool(self._alarm) and max([scores[i] for i in self._alarm]) >= self._on
-        return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)))
+        return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)), view)
 
 
 def _read_model(file: Path) -> bytes:

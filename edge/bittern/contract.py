@@ -8,7 +8,8 @@ stored bytes.
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from bittern.errors import ConfigurationError
 from bittern.frames import Order
 
 Pixels = npt.NDArray[np.uint8]
+View = Literal["center", "left", "right"]
+CENTER: tuple[View, ...] = ("center",)
 
 # OpenCV's own thread pool costs more than it gives at this size, and can dead-lock under qemu.
 cv2.setNumThreads(1)
@@ -32,18 +35,39 @@ class Region(NamedTuple):
     height: int
 
 
-def center_square(frame: Pixels, region: Region | None = None) -> Pixels:
-    """The centred square of a frame, or of a region of it.
+def square_of(frame: Pixels, region: Region | None = None, view: View = "center") -> Pixels:
+    """A square of a frame, or of a region of it: the centred one, or the one at its left or right end.
 
     Args:
         frame: (H, W, 3) uint8.
         region: a rectangle inside the frame; None takes the whole frame.
+        view: where the square lies in a scene that is wider than high. Where it is not, there is but one square, the
+            centred one, whatever the view (see `views_of`).
 
     Returns:
-        (S, S, 3) uint8 with S = min(H, W): a view, not a copy. Offsets are (H - S) // 2 and (W - S) // 2.
+        (S, S, 3) uint8 with S = min(H, W): a view, not a copy. Offsets are (H - S) // 2 and, from left to right, 0,
+        (W - S) // 2 and W - S.
 
     Raises:
-        ConfigurationError: the frame has another shape or dtype, or the region is empty or reaches outside.
+        ConfigurationError: the frame has another shape or dtype, the region is empty or reaches outside, or the view is
+            unknown.
+    """
+    return strip_of(frame, region, (view,))
+
+
+def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] = CENTER) -> Pixels:
+    """All that some views see: from the left edge of the leftmost square to the right edge of the rightmost.
+
+    Args:
+        frame: see `square_of`.
+        region: see there.
+        views: at least one.
+
+    Returns:
+        (S, at least S, 3) uint8: a view, not a copy.
+
+    Raises:
+        ConfigurationError: see there.
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
@@ -59,8 +83,25 @@ def center_square(frame: Pixels, region: Region | None = None) -> Pixels:
     side = min(height, width)
     if side < 1:
         raise ConfigurationError(f"the frame of {width} x {height} pixels is empty")
-    top, left = (height - side) // 2, (width - side) // 2
-    return frame[top : top + side, left : left + side]
+    top = (height - side) // 2
+    first, last = width, 0
+    for view in views:
+        if view == "center":
+            at = (width - side) // 2
+        elif view == "left":
+            at = 0
+        elif view == "right":
+            at = width - side
+        else:
+            raise ConfigurationError(f"expected a view center, left or right, got {view!r}")
+        first, last = min(first, at), max(last, at)
+    return frame[top : top + side, first : last + side]
+
+
+def views_of(frame: Pixels, region: Region | None, views: Sequence[View]) -> Sequence[View]:
+    """The views that differ on a frame: those asked for, or the centre alone where it is not wider than high."""
+    width, height = (frame.shape[1], frame.shape[0]) if region is None else (region.width, region.height)
+    return views if width > height else CENTER
 
 
 class _Scratch(threading.local):
@@ -126,15 +167,17 @@ def preprocess(
     *,
     size: int = 224,
     region: Region | None = None,
+    view: View = "center",
     out: Pixels | None = None,
 ) -> Pixels:
-    """Turn a frame into the input tensor: centred square, exact resize, RGB.
+    """Turn a frame into the input tensor: square, exact resize, RGB.
 
     Args:
         frame: (H, W, 3) uint8.
         order: the channel order of `frame`; "BGR" is what OpenCV decodes to.
         size: side of the network's input, in pixels.
         region: a rectangle to look at instead of the whole frame.
+        view: which square of it, see `square_of`.
         out: a (1, size, size, 3) uint8 array with its pixels side by side to write into: nothing is allocated for it.
 
     Returns:
@@ -142,7 +185,7 @@ def preprocess(
         the model's input quantization (scale 1/127.5).
 
     Raises:
-        ConfigurationError: see `center_square`; also for an unknown order, and an `out` of another shape or dtype.
+        ConfigurationError: see `square_of`; also for an unknown order, and an `out` of another shape or dtype.
     """
     if order not in ("BGR", "RGB"):
         raise ConfigurationError(f"expected channel order BGR or RGB, got {order!r}")
@@ -152,7 +195,7 @@ def preprocess(
         # OpenCV would allocate another array, and leave this one as it was.
         raise ConfigurationError(f"expected out of shape {(1, size, size, 3)} uint8, got {out.shape} {out.dtype}")
     picture = out[0]
-    small = resize_exact(center_square(frame, region), size, picture, swap=order == "BGR")
+    small = resize_exact(square_of(frame, region, view), size, picture, swap=order == "BGR")
     if small is not picture:
         picture[:] = small
     return out

@@ -22,8 +22,9 @@ class PictureError(BitternError):
 
 
 class SourceError(BitternError):
-    """A source of frames that is absent (exit code 2) or was lost while running (exit code 1)."""
+    """A source of frames that is absent or `busy` (exit code 2), or was lost while running (exit code 1)."""
 
-    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+    def __init__(self, message: str, *, exit_code: int = 1, busy: bool = False) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.busy = busy

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern import metrics, pictures
-from bittern.classifier import Classifier, Result, preprocess_all
+from bittern.classifier import Classifier, Result
+from bittern.contract import CENTER, View
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
 from bittern.manifest import Head
@@ -19,6 +20,7 @@ from bittern.metrics import Z95 as Z95
 from bittern.metrics import Interval
 from bittern.metrics import auc as auc
 from bittern.metrics import wilson as wilson
+from bittern.views import look
 
 
 class LabelFigures(msgspec.Struct, kw_only=True):
@@ -203,8 +205,9 @@ def answer_all(
     items: Sequence[Item],
     label: str | None,
     progress: Callable[[int], None] = lambda _: None,
+    views: Sequence[View] = CENTER,
 ) -> tuple[list[list[list[Answered]]], list[str]]:
-    """As `answer` for several classifiers: each picture is decoded once, and resized once for an input size.
+    """As `answer` for several classifiers: each picture is decoded once, and resized once for an input size and view.
 
     Returns:
         For each classifier and head its answers, and a line for each picture that could not be read.
@@ -221,8 +224,8 @@ def answer_all(
         except PictureError as error:
             skipped.append(str(error))
         else:
-            for i, tensor in enumerate(preprocess_all(classifiers, frame)):
-                for head, result in enumerate(classifiers[i].answer(classifiers[i].invoke(tensor))):
+            for i, seen in enumerate(look(classifiers, frame, views=views)[0]):
+                for head, result in enumerate(seen.results):
                     answers[i][head].append(Answered(item, labels[i][head][at], result))
         progress(at + 1)
     return answers, skipped

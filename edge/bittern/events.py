@@ -20,36 +20,49 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         id: UUIDv7, so that events sort by time and a repeated delivery can be told.
-        type: "alarm.on" or "alarm.off".
+        type: "alarm.on", "alarm.off", "state" (of the camera or the daemon), or "dropped" (events that were not
+            delivered and never will be).
         time: RFC 3339, UTC, when the frame was taken, by the wall clock.
         monotonic_ns: the same moment on the source's monotonic clock, for intervals.
         source: name of the source.
-        model: name of the model.
+        model: name of the model; this and the next five stand in alarms only.
         model_version: its version.
         task: what was asked.
         label: the alarm label.
         score: of that label, 0 to 1.
         frame: number of the frame.
+        view: "left" or "right" where it was not the centre that scored highest.
+        snapshot: name of the snapshot's file.
+        state: of a "state" event, such as "camera_stalled", "camera_ok", "blind", "seeing".
+        detail: what else is known, for people.
+        count: of a "dropped" event, how many.
+        clock_jump_s: the wall clock jumped by so many seconds since the last event: earlier times are off by as much.
     """
 
     id: str
-    type: Literal["alarm.on", "alarm.off"]
+    type: Literal["alarm.on", "alarm.off", "state", "dropped"]
     time: str
     monotonic_ns: int
     source: str
-    model: str
-    model_version: str
-    task: str
-    label: str
-    score: float
-    frame: int
+    model: str | None = None
+    model_version: str | None = None
+    task: str | None = None
+    label: str | None = None
+    score: float | None = None
+    frame: int | None = None
+    view: str | None = None
+    snapshot: str | None = None
+    state: str | None = None
+    detail: str | None = None
+    count: int | None = None
+    clock_jump_s: float | None = None
 
 
-def uuid7(now_ns: int | None = None) -> str:
-    """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then random bits."""
+def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:
+    """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then bits of a random source."""
     milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
     # Unique is enough, nobody has to be unable to guess it: seeded by the system once, not asked for every event.
-    random = _RANDOM.getrandbits(80)
+    random = source.getrandbits(80)
     version = 0x7000 | random & 0xFFF
     variant = 0x8000 | random >> 12 & 0x3FFF
     first = f"{milliseconds >> 16 & 0xFFFFFFFF:08x}-{milliseconds & 0xFFFF:04x}"
@@ -73,4 +86,8 @@ def _date(day: int) -> str:
 
 def to_line(event: Event) -> bytes:
     """One line of JSON with its line break."""
-    return _ENCODER.encode(event) + b"\n"
+    # Not `encode`: without memory that ends the process (SIGSEGV, msgspec 0.22) where this raises MemoryError.
+    line = bytearray(512)
+    _ENCODER.encode_into(event, line)
+    line += b"\n"
+    return bytes(line)

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+# It can only be read by setting it, which threads must not do beside each other: so once, here.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def atomic(file: Path) -> Iterator[IO[bytes]]:
@@ -22,9 +26,7 @@ def atomic(file: Path) -> Iterator[IO[bytes]]:
             opened.flush()
             os.fsync(opened.fileno())
         # mkstemp makes files for the owner only; give what an ordinary open would have given.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
+        Path(name).chmod(0o666 & ~_UMASK)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -51,9 +53,7 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
+        temporary.chmod(0o777 & ~_UMASK)
         for file in temporary.rglob("*"):
             if file.is_file():
                 with file.open("rb") as opened:

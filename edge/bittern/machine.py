@@ -42,7 +42,7 @@ _ARM_PARTS = {
 }
 # Bits of `vcgencmd get_throttled`: as they are now, and 16 higher as they were at any time since the start
 # (Raspberry Pi documentation, "vcgencmd").
-_THROTTLED_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+THROTTLED_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 
 
@@ -209,8 +209,8 @@ def decode_throttled(word: int) -> Throttled:
     """What the bits of the firmware's answer mean."""
     return Throttled(
         raw=hex(word),
-        now=tuple(name for bit, name in enumerate(_THROTTLED_BITS) if word >> bit & 1),
-        since_boot=tuple(name for bit, name in enumerate(_THROTTLED_BITS) if word >> (bit + 16) & 1),
+        now=tuple(name for bit, name in enumerate(THROTTLED_BITS) if word >> bit & 1),
+        since_boot=tuple(name for bit, name in enumerate(THROTTLED_BITS) if word >> (bit + 16) & 1),
     )
 
 

@@ -1,4 +1,4 @@
-"""How a loop is asked to end: SIGTERM and SIGINT break off a wait, and nothing else."""
+"""How a loop is asked to end, or to reload: SIGTERM and SIGINT break off a wait, SIGHUP sets a flag."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ T = TypeVar("T")
 
 
 class Stop:
-    """Set by SIGTERM and SIGINT; ends a wait for a frame at once, but never interrupts an event being written."""
+    """Set by SIGTERM and SIGINT; ends a wait for a frame at once, but never interrupts an event being written.
+
+    Attributes:
+        asked: whether the end was asked.
+        reload: whether SIGHUP came; who reloads puts it back.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self.reload = False
         self._waiting = False
 
     @contextlib.contextmanager
-    def signals(self) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the block runs."""
+    def signals(self, *, reload: bool = False) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while the block runs, and SIGHUP with `reload`."""
         old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        if reload:
+            old[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._note_reload)
         try:
             yield
         finally:
@@ -38,6 +46,9 @@ class Stop:
                 self._waiting = False
         except _Stopped:  # outside of the `finally`, in which a signal may come too
             return None
+
+    def _note_reload(self, _number: int, _frame: FrameType | None) -> None:
+        self.reload = True
 
     def _handle(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True

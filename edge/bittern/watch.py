@@ -1,186 +1,249 @@
-"""The loop: frame, classify, decide, event. The only place that knows sources, classifiers, decisions and sinks."""
+"""The loop: frame, classify, decide, event. The only place that knows cameras, classifiers, decisions and sinks."""
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from bittern import notify
-from bittern.classifier import Classifier, Result, preprocess_all
-from bittern.config import DecisionConfig, WatchConfig
-from bittern.contract import Pixels, Region
-from bittern.decision import Decision
-from bittern.errors import ConfigurationError
-from bittern.events import Event, rfc3339, uuid7
+from bittern.camera import Camera
+from bittern.candidate import Reload
+from bittern.classifier import Classifier
+from bittern.config import WatchConfig
+from bittern.errors import BitternError, ConfigurationError
+from bittern.events import Event
 from bittern.frames import Frame, Source
-from bittern.manifest import Head
+from bittern.health import Health, ModelInfo
+from bittern.notify import Watchdog
+from bittern.outlet import Outlet
+from bittern.pipeline import Pipeline
+from bittern.pipeline import Seen as Seen
 from bittern.stop import Stop
 
-Sink = Callable[[Event], None]
+_log = logging.getLogger("bittern")
 
-
-class Seen(NamedTuple):
-    """What the loop made of one frame with one model; the tensor is valid until the next frame."""
-
-    frame: Frame
-    classifier: Classifier
-    tensor: Pixels
-    results: list[Result]
-    alarm: bool
+# A camera that is away is looked after this often, and so is everything else that has to be done beside frames.
+_LOOK_S = 0.5
 
 
 class Summary(NamedTuple):
     """What a loop did."""
 
     frames: int
+    skipped: int
     dropped: int
     events: int
     seconds: float
 
 
-class Watcher:
-    """What is done with one frame: classify, decide, event; `watch` calls it for every frame of a source."""
+class Watch:
+    """Watches until the source ends, `stop` is asked, or enough frames came.
+
+    Attributes:
+        health: its figures.
+    """
 
     def __init__(
         self,
+        source: Source | Camera,
         classifiers: Sequence[Classifier],
         config: WatchConfig,
-        sink: Sink,
+        outlet: Outlet,
+        stop: Stop,
+        health: Health,
+        states: deque[tuple[str, str]],
+        *,
+        frames: int | None = None,
         observe: Callable[[Seen], None] | None = None,
+        models: Callable[[], Sequence[str]] = tuple,
+        broken: Callable[[], str | None] = lambda: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
-        """See `watch` for the arguments.
+        """Nothing is read yet.
+
+        Args:
+            source: where frames come from. It is not closed here.
+            classifiers: all of them see every frame.
+            config: see there.
+            outlet: takes every event, in order.
+            stop: see `Stop`.
+            health: to be kept up to date.
+            states: the camera puts its states there, each with a detail, while it is read.
+            frames: how many to take at most.
+            observe: called once a classified frame and model.
+            models: says which models to load when a reload is asked.
+            broken: why the loop must not go on, for example because a thread beside it died.
+            begun: called once, when the source was read for the first time.
 
         Raises:
             ConfigurationError: the decision does not fit the model.
         """
-        self._classifiers = classifiers
-        self._config = config
-        self._sink = sink
-        self._observe = observe
-        self._region = Region(*config.region) if config.region is not None else None
-        self._decisions = [_decisions(classifier, config.decision) for classifier in classifiers]
+        self._source, self._config, self._outlet, self._stop = source, config, outlet, stop
+        self._most = frames
+        self._models, self._broken = models, broken
+        self._classifiers = list(classifiers)
+        self.health, self._states = health, states
+        self._pipeline = Pipeline(classifiers, config, self._event, observe)
+        self._watchdog = Watchdog()
+        self._reload = Reload(
+            threads=config.threads, max_slowdown=config.reload.max_slowdown, timeout_s=config.reload.timeout_s
+        )
+        self._state = ""
+        self._last_number = -1
+        self._failed = False
+        self._events = 0
+        self._begun, self._tell_begun = False, begun
 
-    def step(self, frame: Frame) -> int:
-        """Take one frame: every model sees it, and the sink has got every event when this returns.
+    def _tell(self, state: str, detail: str) -> None:
+        """A state begins: in the log, in the figures, and as an event."""
+        _log.log(
+            logging.INFO if state in ("camera_ok", "seeing", "models_loaded") else logging.WARNING,
+            "%s: %s%s",
+            *(self._config.name or self._source.name, state.replace("_", " "), f": {detail}" if detail else ""),
+        )
+        if state.startswith("camera_") or state == "reboot_needed":
+            self.health.camera = self._state = state
+        self._outlet.seeing(None)
+        self.health.event("state")
+        self._outlet.state(state, detail)
 
-        Returns:
-            The number of events.
+    def run(self) -> Summary:
+        """Do it.
+
+        Raises:
+            ConfigurationError: the camera cannot follow an option.
+            BitternError: a part of the daemon broke.
+            SourceError: a recorded source was lost, or the camera cannot be opened at the start and was not to be
+                tried again.
         """
-        events = 0
-        tensors = preprocess_all(self._classifiers, frame.pixels, frame.order, self._region)
-        for classifier, tensor, decisions in zip(self._classifiers, tensors, self._decisions, strict=True):
-            results = classifier.answer(classifier.invoke(tensor))
-            for (head, label), decision in decisions.items():
-                score = results[head].scores[label]
-                change = decision.update(score, frame.monotonic_ns)
-                if change is not None:
-                    task = results[head].task
-                    self._sink(_event(f"alarm.{change}", frame, self._config, classifier, task, label, score))
-                    events += 1
-            if self._observe is not None:
-                self._observe(Seen(frame, classifier, tensor, results, any(d.alarm for d in decisions.values())))
-        return events
+        health, stop, source = self.health, self._stop, self._source
+        start = time.monotonic()
+        try:
+            while not stop.asked and (self._most is None or health.frames < self._most):
+                began = time.monotonic()
+                frame = source.read(_LOOK_S) if isinstance(source, Camera) else stop.wait(source.read)
+                now = time.monotonic()
+                if isinstance(source, Camera):
+                    health.camera_restarts = source.restarts
+                if not self._begun and not stop.asked:
+                    self._begin()
+                while self._states:
+                    self._tell(*self._states.popleft())
+                if frame is not None and not stop.asked:
+                    self._take(frame, began, now)
+                elif not isinstance(source, Camera) or source.ended or stop.asked:
+                    break
+                else:
+                    self._without_frame(now)
+                self._outlet.clock.look()
+                if (reason := self._broken()) is not None:
+                    raise BitternError(f"{reason}: to be started again")
+                self._see_to_reload()
+                if source.live and health.frames != self._most:
+                    rest = began + 1 / self._config.fps - time.monotonic()
+                    if frame is not None and rest > 0:
+                        if isinstance(source, Camera):
+                            source.rest(rest)  # which sees to it meanwhile
+                        else:
+                            stop.wait(partial(time.sleep, rest))
+        finally:
+            self._reload.close()
+        self._watchdog.stopping()
+        seconds = time.monotonic() - start
+        return Summary(health.frames, health.skipped, health.dropped, self._events, seconds)
+
+    def _begin(self) -> None:
+        """There is a source, or it was tried once: from here on there are events."""
+        self._begun = True
+        self._tell_begun()
+        # Sinks that show states begin anew: a run that was killed may have left an alarm on.
+        self._outlet.state("started", ", ".join(f"{c.name} {c.version} on {c.path}" for c in self._classifiers))
+
+    def _take(self, frame: Frame, began: float, now: float) -> None:
+        """One frame: counted, and looked at."""
+        health, source = self.health, self._source
+        health.frame(now, now - began, max(0, frame.number - self._last_number - 1) if self._last_number >= 0 else 0)
+        self._last_number = frame.number
+        self._outlet.seeing(frame)
+        try:
+            self._pipeline.step(frame, blind=isinstance(source, Camera) and source.blind)
+        except (BitternError, OSError):  # a region that does not fit; stdout is gone
+            raise
+        except Exception as error:
+            # The runtime's, OpenCV's, or no memory for a moment. The frame is lost and counted, and the watchdog is
+            # not fed: what lasts is for systemd.
+            health.errors += 1
+            if not self._failed:
+                _log.error("a frame could not be classified: %s", " ".join(str(error).split()) or type(error).__name__)
+            self._failed = True
+            return
+        if self._failed:
+            _log.warning("frames are classified again; %d were not", health.errors)
+            self._failed = False
+        done = time.monotonic()
+        if self._pipeline.skipped:
+            health.skipped += 1
+        else:
+            times = self._pipeline.times
+            # A recorded source has a clock of its own.
+            age_s = done - frame.monotonic_ns / 1e9 if source.live else done - now
+            health.answer(done, age_s, times.preprocess / 1e9, times.invoke / 1e9, times.decide / 1e9)
+        health.progress(done)
+        self._watchdog.frame(self._status)
+
+    def _without_frame(self, now: float) -> None:
+        """The camera gave none for a while: it is slow, or it is away and being seen to, which is progress too."""
+        self.health.progress(now)
+        self._watchdog.outage(
+            f"{self._config.name or self._source.name}: {self._state.replace('_', ' ') or 'starting'}"
+        )
+
+    def _status(self) -> str:
+        fps, age_s = self.health.rate()
+        late = "" if age_s is None else f", {1000 * age_s:.0f} ms old when classified"
+        return f"{self._config.name or self._source.name}: {fps:.1f} frames a second{late}, {self._events} events"
+
+    def _event(self, event: Event) -> None:
+        self._events += 1
+        self.health.event(event.type)
+        self._outlet.take(event)
+
+    def _see_to_reload(self) -> None:
+        if self._stop.reload and not self._reload.busy:
+            self._stop.reload = False
+            try:
+                models = self._models()
+            except ConfigurationError as error:
+                self._refused(str(error))
+                return
+            self._watchdog.reloading()
+            self._reload.start(models, self._classifiers)
+        outcome = self._reload.poll()
+        if outcome is None:
+            return
+        if not isinstance(outcome, str):
+            try:
+                self._pipeline.replace(outcome)
+            except ConfigurationError as error:
+                outcome = str(error)
+        if isinstance(outcome, str):
+            self._refused(outcome)
+            return
+        self._classifiers = outcome
+        self.health.models = infos(outcome)
+        self.health.reloads += 1
+        self._watchdog.reloaded(self._status())
+        self._tell("models_loaded", ", ".join(f"{c.name} {c.version} on {c.path}" for c in outcome))
+
+    def _refused(self, reason: str) -> None:
+        self.health.reloads_refused += 1
+        self._watchdog.reloaded(self._status())
+        self._tell("models_refused", f"the old ones go on: {reason}")
 
 
-def watch(
-    source: Source,
-    classifiers: Sequence[Classifier],
-    config: WatchConfig,
-    sink: Sink,
-    stop: Stop,
-    *,
-    frames: int | None = None,
-    observe: Callable[[Seen], None] | None = None,
-) -> Summary:
-    """Watch until the source ends, `stop` is asked, or enough frames were classified.
-
-    Args:
-        source: where frames come from. It is not closed here.
-        classifiers: all of them see every frame.
-        config: frame-rate cap and decision.
-        sink: takes every event, in order.
-        stop: see `Stop`.
-        frames: how many to classify at most.
-        observe: called once a frame and model.
-
-    Raises:
-        ConfigurationError: the decision does not fit the model.
-        SourceError: the source was lost.
-    """
-    watcher = Watcher(classifiers, config, sink, observe)
-    start = time.monotonic()
-    done = dropped = events = 0
-    last_number: int | None = None
-    while not stop.asked and (frames is None or done < frames):
-        due = time.monotonic() + 1 / config.fps
-        frame = stop.wait(source.read)
-        if frame is None or stop.asked:
-            break
-        if last_number is not None:
-            dropped += frame.number - last_number - 1
-        last_number = frame.number
-        events += watcher.step(frame)
-        done += 1
-        if done == 1:
-            notify.notify(READY=1, STATUS=f"watching {config.name or frame.source}")
-        # Fed by progress, a frame and its inference, not by a timer.
-        notify.notify(WATCHDOG=1)
-        if source.live and done != frames and (rest := due - time.monotonic()) > 0:
-            stop.wait(partial(time.sleep, rest))
-    notify.notify(STOPPING=1)
-    return Summary(done, dropped, events, time.monotonic() - start)
-
-
-def _decisions(classifier: Classifier, config: DecisionConfig) -> dict[tuple[int, str], Decision]:
-    made = {}
-    for number, head in enumerate(classifier.heads):
-        on, off = _thresholds(classifier, head, config)
-        for label in head.alarm:
-            made[number, label] = Decision(
-                on=on,
-                off=off,
-                votes=config.votes,
-                of=config.of,
-                cooldown_s=config.cooldown_s,
-                min_off_s=config.min_off_s,
-            )
-    if not made:
-        raise ConfigurationError(f"model {classifier.name!r} has no label that raises an alarm: nothing to watch for")
-    return made
-
-
-def _thresholds(classifier: Classifier, head: Head, config: DecisionConfig) -> tuple[float, float]:
-    if isinstance(config.threshold, str):
-        named = head.thresholds.get(config.threshold)
-        if named is None:
-            raise ConfigurationError(
-                f"decision.threshold: model {classifier.name!r} has no threshold {config.threshold!r}; "
-                f"it has {', '.join(head.thresholds)}, or give a score from 0 to 1"
-            )
-        on, off = named.on, named.off if config.off is None else config.off
-    else:
-        on = config.threshold
-        off = on / 2 if config.off is None else config.off
-    if off > on:
-        raise ConfigurationError(f"decision.off {off:g} is above the threshold {on:g} of model {classifier.name!r}")
-    return on, off
-
-
-def _event(
-    kind: str, frame: Frame, config: WatchConfig, classifier: Classifier, task: str, label: str, score: float
-) -> Event:
-    return Event(
-        id=uuid7(frame.time_ns),
-        type=kind,  # type: ignore[arg-type]
-        time=rfc3339(frame.time_ns),
-        monotonic_ns=frame.monotonic_ns,
-        source=config.name or frame.source,
-        model=classifier.name,
-        model_version=classifier.version,
-        task=task,
-        label=label,
-        score=round(score, 6),
-        frame=frame.number,
-    )
+def infos(classifiers: Sequence[Classifier]) -> tuple[ModelInfo, ...]:
+    """What the figures say of models."""
+    return tuple(ModelInfo(c.name, c.version, c.path) for c in classifiers)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
-from tests.command import BITTERN, EVENT, OFTEN, Done, bittern, one_line
+from tests.command import BITTERN, EVENT, OFTEN, STATE, Done, bittern, one_line
 
 
 @pytest.fixture
@@ -37,8 +37,9 @@ def test_watch_prints_an_event_a_line(place: Path, film: Path, tmp_path: Path) -
     done = bittern("watch", "--config", config)
     assert done.code == 0
     assert "6 frames in" in done.err
-    assert "8 events" in done.err
-    events = done.lines
+    assert "8 alarm events" in done.err
+    assert [e["state"] for e in done.lines if e["type"] == "state"] == ["started"]
+    events = done.alarms
     assert all(set(event) == EVENT for event in events)
     of_head = [event for event in events if event["task"] == "colour_1"]
     assert [(e["type"], e["frame"], e["label"]) for e in of_head] == [
@@ -60,7 +61,7 @@ def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path
     config = tmp_path / "watch.toml"
     config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")
     done = bittern("watch", "--config", config, "--source", film, "--model", place / "means")
-    seen = [(e["type"], e["frame"]) for e in done.lines if e["task"] == "colour_0"]
+    seen = [(e["type"], e["frame"]) for e in done.alarms if e["task"] == "colour_0"]
     assert seen == [("alarm.on", 2), ("alarm.off", 3)]
 
 
@@ -69,7 +70,7 @@ def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> Non
     words = ("--fps", "20", "--frames", "12", "--model", place / "means")
     done = bittern("watch", "--source", "demo:?fps=40&size=160x120", "--sheet", sheet, *words)
     assert done.code == 0
-    found = re.search(r"12 frames in (\d+\.\d) s, (\d+) dropped", done.err)
+    found = re.search(r"12 frames in (\d+\.\d) s, \d+ of them still, (\d+) dropped", done.err)
     assert found is not None
     assert 0.4 <= float(found[1]) < 3
     assert int(found[2]) >= 5, "the cap leaves frames out"
@@ -86,8 +87,8 @@ def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -
         ("[decision]\noff = 0.9", "decision.off 0.9 is above the threshold 0.5"),
         ("[decision]\nvots = 3", "did you mean 'votes'"),
         ("[decision]\nvotes = 9", "votes 9 is more than of 3"),
-        ("fps = 'fast'", "$.fps"),
-        ("fps 3", "line 1"),
+        ("fps = 'fast'", "fps"),
+        ("fps 3", "watch.toml:1"),
         ("x = " + "[" * 20_000, ""),
     ):
         config.write_text(text)
@@ -181,7 +182,8 @@ def test_a_signal_at_any_moment_ends_it_cleanly(
         assert code == 0, where
         assert seconds < 2, where
         assert out.endswith(b"\n") or not out, where
-        assert all(set(json.loads(line)) == EVENT for line in out.splitlines()), where
+        events = [json.loads(line) for line in out.splitlines()]
+        assert all(set(event) == (STATE if event["type"] == "state" else EVENT) for event in events), where
         assert b"Traceback" not in err, where
         assert b"internal error" not in err, where
         assert out or not moment.after_an_event, where

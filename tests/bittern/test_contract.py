@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bittern.contract import Pixels, Region, center_square, preprocess, resize_exact
+from bittern.contract import Pixels, Region, View, preprocess, resize_exact, square_of, strip_of, views_of
 from bittern.errors import ConfigurationError
 
 SIDE = st.integers(1, 700)
@@ -25,7 +25,7 @@ def frame_of(height: int, width: int, seed: int = 0) -> Pixels:
 @given(SIDE, SIDE)
 def test_the_square_is_a_centred_view(height: int, width: int) -> None:
     frame = frame_of(height, width)
-    square = center_square(frame)
+    square = square_of(frame)
     side = min(height, width)
     assert square.shape == (side, side, 3)
     assert np.shares_memory(square, frame)
@@ -38,9 +38,9 @@ def test_the_square_of_a_region_is_that_of_the_cut(height: int, width: int, data
     frame = frame_of(height, width)
     x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
     region = Region(x, y, data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y)))
-    square = center_square(frame, region)
+    square = square_of(frame, region)
     cut = frame[region.y : region.y + region.height, region.x : region.x + region.width]
-    assert np.array_equal(square, center_square(cut))
+    assert np.array_equal(square, square_of(cut))
     assert np.shares_memory(square, frame)
 
 
@@ -56,7 +56,7 @@ def test_a_region_is_inside_or_refused(height: int, width: int, numbers: tuple[i
         and region.y + region.height <= height
     )
     if inside:
-        assert center_square(frame_of(height, width), region).shape[0] == min(region.width, region.height)
+        assert square_of(frame_of(height, width), region).shape[0] == min(region.width, region.height)
     else:
         with pytest.raises(ConfigurationError, match=f"does not fit into the frame of {width} x {height} pixels"):
             preprocess(frame_of(height, width), region=region)
@@ -71,7 +71,7 @@ def test_the_tensor_is_the_picture_in_rgb(height: int, width: int, size: int) ->
     assert tensor.dtype == np.uint8
     assert tensor.flags.c_contiguous
     assert np.array_equal(tensor, preprocess(np.ascontiguousarray(frame[:, :, ::-1]), "RGB", size=size))
-    assert np.array_equal(tensor[0, :, :, ::-1], resize_exact(center_square(frame), size))
+    assert np.array_equal(tensor[0, :, :, ::-1], resize_exact(square_of(frame), size))
 
 
 @settings(max_examples=60)
@@ -234,3 +234,37 @@ def test_an_empty_frame_is_refused(shape: tuple[int, int, int]) -> None:
 
 def test_opencv_uses_one_thread() -> None:
     assert cv2.getNumThreads() == 1
+
+
+# --- views -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("view", "left"), [("left", 0), ("center", 80), ("right", 160)])
+def test_views_of_a_wide_frame(view: View, left: int) -> None:
+    frame = frame_of(480, 640)
+    assert np.array_equal(square_of(frame, None, view), frame[:, left : left + 480])
+    assert np.array_equal(preprocess(frame, view=view), preprocess(frame[:, left : left + 480]))
+
+
+def test_views_lie_inside_the_region() -> None:
+    frame, region = frame_of(100, 200), Region(20, 10, 101, 50)
+    for view, left in (("left", 20), ("center", 45), ("right", 71)):
+        assert np.array_equal(square_of(frame, region, view), frame[10:60, left : left + 50])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(480, 480), (640, 480)])
+def test_a_frame_that_is_not_wide_has_one_square(size: tuple[int, int]) -> None:
+    frame = frame_of(*size)
+    for view in ("left", "right"):
+        assert np.array_equal(square_of(frame, None, view), square_of(frame))
+    assert views_of(frame, None, ("right", "left")) == ("center",)
+    assert views_of(frame, Region(0, 0, 20, 10), ("right", "left")) == ("right", "left")
+
+
+def test_a_strip_is_all_that_the_views_see() -> None:
+    frame = frame_of(480, 640)
+    assert strip_of(frame).shape == (480, 480, 3)
+    assert np.array_equal(strip_of(frame, None, ("right", "center")), frame[:, 80:])
+    assert np.array_equal(strip_of(frame, None, ("left", "right")), frame)
+    with pytest.raises(ConfigurationError, match="expected a view center, left or right, got 'top'"):
+        square_of(frame, None, "top")  # type: ignore[arg-type]

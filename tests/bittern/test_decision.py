@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bittern.decision import Change, Decision
+from bittern.config import AlarmConfig, DecisionConfig
+from bittern.decision import Change, Decision, Settings, settings_of
+from bittern.errors import ConfigurationError
+from bittern.manifest import Head, Threshold
 
 S = 1_000_000_000
 
@@ -151,3 +154,135 @@ def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
     Decision(**right)  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         Decision(**(right | wrong))  # type: ignore[arg-type]
+
+
+# --- still, blind, and another model ---
+
+
+def made(**other: Any) -> Decision:
+    values = {"on": 0.5, "off": 0.3, "votes": 2, "of": 3, "cooldown_s": 0.0, "min_off_s": 1.0}
+    return Decision(**(values | other))
+
+
+@given(cases())
+def test_a_settled_decision_stays_as_it_is_while_the_score_does(case: Case) -> None:
+    """What the gate rests on: frames like the last change nothing, unless the decision says that it is unsettled."""
+    decision, now, last = Decision(**{k: v for k, v in case._asdict().items() if k != "steps"}), 0, 0.0
+    for last, gap in case.steps:
+        now += gap
+        decision.update(last, now)
+    if case.steps and not decision.unsettled:
+        alarm = decision.alarm
+        for _ in range(10):
+            now += S
+            assert decision.update(last, now) is None
+        assert decision.alarm == alarm
+
+
+def test_what_was_held_counts_as_seen() -> None:
+    decision = made()
+    assert [decision.update(0.9, t * S) for t in (0, 1)] == [None, "on"]
+    decision.hold(60 * S)
+    assert decision.update(0.1, 60 * S + S // 2) is None, "it was there half a second ago"
+    decision.hold(100 * S)
+    assert decision.update(0.1, 61 * S) == "off", "a low score is not held"
+
+
+def test_blind_frames_raise_no_alarm_and_end_none() -> None:
+    decision = made()
+    decision.update(0.9, 0)
+    decision.blind(1 * S)
+    assert not decision.unsettled
+    assert decision.update(0.9, 2 * S) is None, "the vote from before is forgotten"
+    assert decision.update(0.9, 3 * S) == "on"
+    for t in range(4, 60):
+        decision.blind(t * S)
+    assert decision.alarm
+    assert decision.update(0.1, 60 * S - 1) is None
+    assert decision.update(0.1, 60 * S) == "off", "min_off_s after the last blind frame"
+
+
+def test_a_decision_goes_on_where_another_stood() -> None:
+    old = made(cooldown_s=10)
+    for t, score in enumerate((0.9, 0.9, 0.1, 0.1)):
+        old.update(score, t * S)
+    assert not old.alarm
+    new = made(on=0.8, cooldown_s=10)
+    new.take_over(old)
+    assert [new.update(s, t * S) for t, s in ((4, 0.9), (5, 0.9), (11, 0.9), (12, 0.9))] == [None, None, None, "on"]
+    last = made(of=1, votes=1)
+    last.take_over(new)
+    assert last.alarm
+    assert [last.update(0.1, t * S) for t in (12, 13)] == [None, "off"]
+
+
+# --- which settings a label has ---
+
+
+def head(*alarm: str, quiet: bool = True) -> Head:
+    thresholds = {"default": Threshold(on=0.5, off=0.4, chosen_for="x")}
+    if quiet:
+        thresholds["quiet"] = Threshold(on=0.9, off=0.7, chosen_for="x")
+    return Head(
+        task="t", output="o", labels=(*alarm, "none"), alarm=alarm, scale=1 / 256, zero_point=0, thresholds=thresholds
+    )
+
+
+MODELS = {"street": (head("stop", "yield"),), "yard": (head("dog"), head("stop", quiet=False))}
+
+
+def found(*alarms: AlarmConfig, **default: Any) -> dict[tuple[str, int, str], Settings]:
+    return settings_of(MODELS, DecisionConfig(**default), alarms)
+
+
+def test_without_entries_all_have_the_default() -> None:
+    assert set(found().values()) == {Settings(0.5, 0.4, 2, 3, 5.0, 0.5)}
+    assert list(found()) == [("street", 0, "stop"), ("street", 0, "yield"), ("yard", 0, "dog"), ("yard", 1, "stop")]
+
+
+def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
+    votes = {
+        key: of.votes
+        for key, of in found(
+            AlarmConfig(model="street", label="stop", votes=1, of=9),
+            AlarmConfig(votes=3, of=9),
+            AlarmConfig(label="stop", votes=4, of=9),
+            AlarmConfig(model="yard", votes=5, of=9),
+            AlarmConfig(model="yard", votes=6, of=9),
+        ).items()
+    }
+    assert votes == {
+        ("street", 0, "stop"): 1,
+        ("street", 0, "yield"): 3,
+        ("yard", 0, "dog"): 6,
+        ("yard", 1, "stop"): 6,
+    }
+
+
+def test_an_entry_leaves_the_rest_to_decision() -> None:
+    stop = found(AlarmConfig(label="stop", min_off_s=7.0), threshold=0.8, votes=1, of=1, cooldown_s=9.0)
+    assert stop["street", 0, "stop"] == Settings(0.8, 0.4, 1, 1, 9.0, 7.0)
+    assert stop["street", 0, "yield"] == Settings(0.8, 0.4, 1, 1, 9.0, 0.5)
+    quiet = found(AlarmConfig(model="street", label="stop", threshold="quiet"))
+    assert quiet["street", 0, "stop"][:2] == (0.9, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("entry", "default", "says"),
+    [
+        (AlarmConfig(model="stret"), {}, "alarm 1: no model 'stret' among 'street', 'yard'; did you mean 'street'?"),
+        (AlarmConfig(label="stpo"), {}, "alarm 1: no label 'stpo' among 'stop', 'yield', 'dog'; did you mean 'stop'?"),
+        (AlarmConfig(model="street", label="dog"), {}, "no label 'dog' of model 'street' among 'stop', 'yield'"),
+        (AlarmConfig(label="none"), {}, "alarm 1: label 'none' raises no alarm, only 'stop', 'yield', 'dog' does"),
+        (AlarmConfig(label="stop", threshold="quiet"), {}, "alarm 1.threshold: model 'yard' has no threshold 'quiet'"),
+        (AlarmConfig(votes=4), {}, "alarm 1, with what it leaves to decision: votes 4 is more than of 3"),
+        (AlarmConfig(threshold=0.3), {"off": 0.4}, "off 0.4 is above threshold 0.3"),
+        (AlarmConfig(threshold="default", off=0.6), {}, "alarm 1.off 0.6 is above the threshold 0.5 of model 'street'"),
+    ],
+    ids=str,
+)
+def test_entries_that_fit_nothing_are_refused(entry: AlarmConfig, default: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        found(entry, **default)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -72,5 +72,5 @@ def test_an_event_is_one_line(source: str, label: str, score: float, number: int
     assert line.count(b"\n") == 1
     assert b"\r" not in line
     said = json.loads(line)
-    assert list(said) == list(Event.__struct_fields__)
+    assert list(said) == list(Event.__struct_fields__[: len(said)])  # what an alarm of the centre has not is left out
     assert (said["source"], said["label"], said["score"], said["frame"]) == (source, label, score, number)

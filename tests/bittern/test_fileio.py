@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -58,14 +57,11 @@ def test_a_folder_in_the_way_is_an_error_that_leaves_nothing(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002, 0o000])
 def test_permissions_are_those_that_open_would_give(tmp_path: Path, umask: int) -> None:
-    before = os.umask(umask)
-    try:
-        fileio.write(tmp_path / "a", b"x")
-        with fileio.atomic_folder(tmp_path / "f") as folder:
-            (folder / "b").write_bytes(b"x")
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(before)
+    program = (
+        "from bittern import fileio\nfrom pathlib import Path\nfileio.write(Path('a'), b'x')\n"
+        "with fileio.atomic_folder(Path('f')) as folder: (folder / 'b').write_bytes(b'x')"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, umask=umask, check=True)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o777 & ~umask
     assert (tmp_path / "f/b").stat().st_mode & 0o777 == 0o666 & ~umask

@@ -104,6 +104,22 @@ def test_a_rotation_that_libcamera_drops_is_done_here(world: World) -> None:
     assert frame.pixels.flags.c_contiguous
 
 
+@pytest.mark.parametrize("drops", [False, True], ids=["libcamera turns", "libcamera does not"])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("flips", ["", "hflip", "vflip", "hflip vflip"])
+def test_turned_and_mirrored(world: World, rotation: int, flips: str, drops: bool) -> None:
+    if drops:
+        world.adjust_all = {"transform": picamera2_double.Transform()}
+    query = "".join(f"&{flip}=true" for flip in flips.split())
+    with open_picamera(f"picamera:?size=64x48&rotation={rotation}{query}") as source:
+        frame = read(source)
+    expected = np.rot90(picture((64, 48)), -rotation // 90)
+    expected = expected[:, ::-1] if "hflip" in flips else expected
+    expected = expected[::-1] if "vflip" in flips else expected
+    assert np.array_equal(rgb_of(frame), expected)
+    assert frame.pixels.flags.c_contiguous
+
+
 def test_a_changed_size_is_handled_and_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.adjust = {"size": (128, 96)}
     with open_picamera("picamera:?size=100x90") as source:
@@ -191,17 +207,45 @@ def test_a_camera_without_frame_durations_is_spaced_here(world: World) -> None:
         ({"AfMode": 0, "LensPosition": 0}, "?lens_position=2.5", {"AfMode": "manual", "LensPosition": 2.5}),
         ({"AfMode": 0, "LensPosition": 0}, "?lens_position=0", {"AfMode": "manual", "LensPosition": 0.0}),
         ({}, "", {}),
+        ({"AfMode": (0, 2, 0)}, "?autofocus=continuous", {"AfMode": "continuous"}),
+        ({"AfMode": (0, 2, 0)}, "?autofocus=off", {"AfMode": "manual"}),
+        (
+            {"AfMode": (0, 2, 0), "LensPosition": (0.0, 15.0, 1.0)},
+            "?autofocus=manual&lens_position=15",
+            {"AfMode": "manual", "LensPosition": 15.0},
+        ),
+        ({"ExposureTime": (13, 0, None)}, "?exposure_us=20000", {"ExposureTime": 20000}),
+        ({"AnalogueGain": (1.0, 16.0, None)}, "?gain=4", {"AnalogueGain": 4.0}),
+        (
+            {"AwbEnable": (False, True, None), "AwbMode": (0, 7, 0)},
+            "?awb=daylight",
+            {"AwbEnable": True, "AwbMode": "daylight"},
+        ),
     ],
 )
-def test_focus(world: World, advertised: dict[str, Any], query: str, expected: dict[str, Any]) -> None:
+def test_focus_exposure_and_white_balance(
+    world: World, advertised: dict[str, Any], query: str, expected: dict[str, Any]
+) -> None:
     world.controls.update(advertised)
     open_picamera(f"picamera:{query}").close()
     controls = {k: v for k, v in world.asked["controls"].items() if k != "FrameDurationLimits"}
     assert controls == expected
 
 
-def test_a_focus_that_cannot_be_set_is_refused(world: World) -> None:
-    assert "lens_position=2" in refuse("picamera:?lens_position=2", ConfigurationError)
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("lens_position=2", "lens_position=2.0: this camera has no control AfMode"),
+        ("autofocus=continuous", "autofocus=continuous: this camera has no control AfMode"),
+        ("exposure_us=9", "exposure_us=9: expected 13 to 1000 of this camera"),
+        ("exposure_us=1001", "exposure_us=1001: expected 13 to 1000 of this camera"),
+        ("gain=3", "gain=3.0: this camera has no control AnalogueGain"),
+        ("awb=indoor", "awb=indoor: this camera has no control AwbEnable"),
+    ],
+)
+def test_what_a_camera_cannot_follow_is_refused(world: World, query: str, line: str) -> None:
+    world.controls["ExposureTime"] = (13, 1000, None)
+    assert line in refuse(f"picamera:?{query}", ConfigurationError)
     assert world.opened == 0
 
 
@@ -221,6 +265,18 @@ def test_the_cheapest_mode_with_the_full_view(
     world.sensor_modes = modes
     open_picamera(f"picamera:?size={size}").close()
     assert world.asked["sensor"] == expected
+
+
+def test_a_mode_that_is_wanted(world: World) -> None:
+    world.properties = {"ColorFilterArrangement": 0}
+    world.sensor_modes = IMX708
+    open_picamera("picamera:?sensor_mode=1536x864").close()
+    assert world.asked["sensor"] == {"output_size": (1536, 864), "bit_depth": 10}
+    line = refuse("picamera:?sensor_mode=640x480", ConfigurationError)
+    assert "it has 1536x864, 2304x1296, 4608x2592" in line
+    world.sensor_modes = []
+    assert "it has none" in refuse("picamera:?sensor_mode=640x480", ConfigurationError)
+    assert world.opened == 0
 
 
 def test_a_mode_that_libcamera_does_not_take_is_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -283,7 +339,16 @@ def test_an_interrupted_start_gives_the_camera_back(world: World) -> None:
         "picamera:1",
         "picamera:?size=wide",
         "picamera:?fps=0",
-        "picamera:?rotation=90",
+        "picamera:?rotation=45",
+        "picamera:?hflip=maybe",
+        "picamera:?sensor_mode=big",
+        "picamera:?autofocus=manual",
+        "picamera:?autofocus=continuous&lens_position=1",
+        "picamera:?autofocus=off&lens_position=1",
+        "picamera:?exposure_us=70000&fps=15",
+        "picamera:?exposure_us=0",
+        "picamera:?gain=0.5",
+        "picamera:?awb=sunny",
         "picamera:?camera=-1",
         "picamera:?lens_position=near",
         "picamera:?colour=yes",

@@ -11,20 +11,21 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tests.loops import watch
 from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
 from bittern import Classifier, contract
 from bittern.classifier import preprocess_all
 from bittern.cli.classify import classify
-from bittern.config import WatchConfig
+from bittern.config import GateConfig, WatchConfig
 from bittern.contract import Region, preprocess
 from bittern.sources import open_source
 from bittern.stop import Stop
-from bittern.watch import Seen, watch
+from bittern.watch import Seen
 
 PICTURES = 3
 # The channels are changed twice: the exact resize has four (see `contract.resize_exact`).
-ONCE = {"imdecode": PICTURES, "center_square": PICTURES, "resize": PICTURES, "cvtColor": 2 * PICTURES}
+ONCE = {"imdecode": PICTURES, "square_of": PICTURES, "resize": PICTURES, "cvtColor": 2 * PICTURES}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
         return call
 
-    for module, name in ((cv2, "imdecode"), (cv2, "resize"), (cv2, "cvtColor"), (contract, "center_square")):
+    for module, name in ((cv2, "imdecode"), (cv2, "resize"), (cv2, "cvtColor"), (contract, "square_of")):
         monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
     return counted
 
@@ -86,8 +87,9 @@ def test_watch_decodes_crops_and_resizes_once(models: list[Path], folder: Path, 
     classifiers = [Classifier(model) for model in models[:3]]
     opened = Counter(calls)
     seen: list[Seen] = []
+    config = WatchConfig(gate=GateConfig(enabled=False))  # whose thumbnail is a resize too
     with open_source(str(folder)) as source:
-        summary = watch(source, classifiers, WatchConfig(), lambda _: None, Stop(), observe=seen.append)
+        summary = watch(source, classifiers, config, lambda _: None, Stop(), observe=seen.append)
     assert summary.frames == PICTURES
     assert [s.classifier for s in seen] == classifiers * PICTURES
     assert once_a_picture(calls, opened) == ONCE
@@ -99,7 +101,7 @@ def test_each_input_size_is_made_once_and_exactly(models: list[Path], calls: Cou
     frame = np.random.default_rng(2).integers(0, 256, (30, 40, 3), np.uint8)
     region = Region(3, 2, 31, 20)
     tensors = preprocess_all(classifiers, frame, "RGB", region)
-    assert once_a_picture(calls, opened)["center_square"] == 2
+    assert once_a_picture(calls, opened)["square_of"] == 2
     for classifier, tensor in zip(classifiers, tensors, strict=True):
         assert np.array_equal(tensor, preprocess(frame, "RGB", size=classifier.size, region=region))
         alone = classifier.classify(frame, "RGB", region)

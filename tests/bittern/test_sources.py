@@ -13,7 +13,7 @@ import pytest
 from tests.capture_double import Camera, flat, red_of, refuse, write_video
 
 from bittern.errors import ConfigurationError
-from bittern.sources import open_source
+from bittern.sources import check_source, open_source
 from bittern.sources.folder import FolderSource
 
 # --- folder ------------------------------------------------------------------------------------------------------
@@ -139,3 +139,41 @@ def test_opencv_and_ffmpeg_keep_quiet(tmp_path: Path) -> None:
     uris = [str(tmp_path / "random.mp4"), str(tmp_path / "cut.avi"), f"usb:{tmp_path}/whole.avi", "usb:99"]
     done = subprocess.run([sys.executable, "-c", program, *uris], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("refused\n" * 4, "")
+
+
+# --- options and checks ------------------------------------------------------------------------------------------
+
+
+def test_options_of_the_configuration_and_of_the_address_are_merged(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / name), flat(90))
+    with open_source(str(tmp_path), {"fps": 4}) as source:
+        assert [frame.monotonic_ns for frame in source] == [0, 250_000_000]
+    for options in ({"fps": 4}, {"fps": "4"}):
+        assert check_source("demo:?seed=3", options) == ("demo", True)
+    with pytest.raises(ConfigurationError, match=r"the option 'seed' is in \[camera\] too: leave one of them out"):
+        open_source("demo:?seed=3", {"seed": 3})
+    with pytest.raises(ConfigurationError, match="did you mean 'seed'"):
+        open_source("demo:", {"sede": 3})
+    with pytest.raises(ConfigurationError, match="size"):
+        open_source("demo:", {"size": 640})
+    with pytest.raises(ConfigurationError, match="expected none"):
+        open_source(str(write_video(tmp_path / "clip.avi", 2)), {"fps": 3})
+
+
+def test_a_check_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = write_video(tmp_path / "clip.avi", 2)
+
+    def opened(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(cv2, "VideoCapture", opened)
+    cv2.imwrite(str(tmp_path / "a.png"), flat(90))
+    assert check_source(str(video)) == (str(video), False)
+    assert check_source(str(tmp_path)) == (str(tmp_path), False)
+    assert check_source("picamera:?camera=1") == ("picamera:1", True)
+    assert check_source("usb:7") == ("usb:7", True)
+    assert check_source("usb:/dev/v4l/by-id/x", {"rotation": 180, "hflip": True}) == ("usb:/dev/v4l/by-id/x", True)
+    for uri in ("usb:front", "usb:0?size=1x1", "picamera:1", "demo:here", "demo:?size=1x1", f"video:{tmp_path}/no.avi"):
+        with pytest.raises(ConfigurationError):
+            check_source(uri)

@@ -76,6 +76,48 @@ def test_what_was_asked_of_the_camera(plug: Plug, caplog: pytest.LogCaptureFixtu
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ({"exposure_us": 20_000}, {cv2.CAP_PROP_AUTO_EXPOSURE: 1, cv2.CAP_PROP_EXPOSURE: 200}),
+        ({"gain": 7.5}, {cv2.CAP_PROP_GAIN: 7.5}),
+        ({"white_balance_k": 4600}, {cv2.CAP_PROP_AUTO_WB: 0, cv2.CAP_PROP_WB_TEMPERATURE: 4600}),
+        ({"focus": 0}, {cv2.CAP_PROP_AUTOFOCUS: 0, cv2.CAP_PROP_FOCUS: 0}),
+    ],
+    ids=str,
+)
+def test_settings(plug: Plug, option: dict[str, float], expected: dict[int, float]) -> None:
+    camera = Camera(period_s=0.01)
+    uri = plug(camera)
+    open_source(uri, option).close()
+    sizes = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS)
+    assert {what: value for what, value in camera.properties.items() if what not in sizes} == expected
+    lacking = Camera(period_s=0.01, lacks=(max(expected),))
+    uri = plug(lacking)
+    (name,) = option
+    with pytest.raises(ConfigurationError, match=f"{name}=.*: this camera does not take it"):
+        open_source(uri, option)
+    assert lacking.released.is_set()
+
+
+QUARTERS = np.zeros((48, 64, 3), np.uint8)
+QUARTERS[:24, :32], QUARTERS[:24, 32:], QUARTERS[24:, :32] = (9, 0, 0), (0, 9, 0), (0, 0, 9)
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("hflip", [False, True])
+@pytest.mark.parametrize("vflip", [False, True])
+def test_turned_and_mirrored(plug: Plug, rotation: int, hflip: bool, vflip: bool) -> None:
+    query = f"?rotation={rotation}&hflip={str(hflip).lower()}&vflip={str(vflip).lower()}"
+    with open_source(plug(Camera(period_s=0.01, picture=QUARTERS)) + query) as source:
+        pixels = read(source).pixels
+    expected = np.rot90(QUARTERS, -rotation // 90)
+    expected = expected[:, ::-1] if hflip else expected
+    expected = expected[::-1] if vflip else expected
+    assert np.array_equal(pixels, expected)
+    assert pixels.flags.c_contiguous
+
+
 def test_another_size_is_said(plug: Plug, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     with open_source(plug(Camera(period_s=0.01, sizes=SIZE)) + "?size=320x240") as source:

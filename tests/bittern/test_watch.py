@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.loops import watch
 from tests.tflite_files import model_folder_of_means
 
 from bittern import Classifier
@@ -18,7 +19,7 @@ from bittern.errors import ConfigurationError
 from bittern.events import Event
 from bittern.frames import Frame, Source
 from bittern.stop import Stop
-from bittern.watch import Seen, watch
+from bittern.watch import Seen
 
 MS = 1_000_000
 EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)

@@ -112,7 +112,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wheelhouse(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the distribution needs: numpy too, which must not be taken from here."""
     folder = tmp_path_factory.mktemp("wheelhouse")
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", folder, wheel)
+    wanted = f"{wheel}[mqtt,metrics]"  # as deploy installs it
+    run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", folder, wanted)
     return folder
 
 

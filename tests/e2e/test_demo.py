@@ -44,7 +44,7 @@ def demo(clone: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_sign_raises_one_alarm_that_ends(demo: subprocess.CompletedProcess[str]) -> None:
-    events = [json.loads(line) for line in demo.stdout.splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in demo.stdout.splitlines() if '"type":"alarm' in line]
     assert [(e["type"], e["label"]) for e in events] == [("alarm.on", "stop"), ("alarm.off", "stop")]
     on, off = events
     assert on["id"] < off["id"]

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "holiday").mkdir()
     for name, t in (("street.jpg", 9.4), ("holiday/1.jpg", 0.0), ("holiday/2.jpg", 9.0), ("holiday/3.jpg", 9.2)):
         cv2.imwrite(str(tmp_path / name), np.ascontiguousarray(street.render(t).pixels[:, :, ::-1]))
-    (tmp_path / "door.toml").write_text('source = "demo:?laps=1&fps=30"\nfps = 30\n')
+    (tmp_path / "door.toml").write_text(
+        f'source = "demo:?laps=1&fps=30"\nfps = 30\n[command]\nrun = ["true"]\n[outbox]\nfolder = "{tmp_path}/state"\n'
+    )
     return tmp_path
 
 
@@ -83,10 +86,30 @@ def test_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.getvalue().split()[:2] == ["stop_sign", "stop"]
 
 
-def test_the_configuration_shows_the_defaults() -> None:
+def test_the_configuration_loads() -> None:
     (text,) = blocks("toml")
     shown = msgspec.toml.decode(text.encode(), type=config.WatchConfig)
-    assert msgspec.structs.replace(shown, source="picamera:") == config.WatchConfig()
+    assert shown.decision.threshold == "quiet"
+    assert shown.mqtt is not None
+
+
+def test_the_commands_of_the_daemons_page(folder: Path) -> None:
+    """One after the other, in one folder: what one leaves the next one takes."""
+    page = (REPO / "docs" / "daemon.md").read_text(encoding="utf-8")
+    environment = os.environ | {"PATH": f"{BITTERN.parent}:{os.environ['PATH']}"}
+    (folder / "seen.csv").write_text("start_s,end_s,label\n6,10,stop\n")
+    commands = [
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines() if line
+    ]
+    assert len(commands) >= 6
+    for command in commands:
+        done = subprocess.run(
+            command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr)
+        if "--check" in command:  # from here on a camera that is there
+            shutil.copy(folder / "door.toml", folder / "gate.toml")
+    assert (folder / "scores.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("model", ["stop_sign", "face_mask", "car_damage"])

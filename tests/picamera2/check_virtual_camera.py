@@ -9,18 +9,22 @@ import contextlib
 import faulthandler
 import logging
 import os
+import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import virtual_picamera2  # noqa: F401  (prepares picamera2 for a machine that is no Raspberry Pi)
 
+from bittern.camera import Camera, Timing
 from bittern.errors import BitternError, ConfigurationError, SourceError
 from bittern.frames import Frame
 from bittern.sources import open_source
@@ -40,6 +44,7 @@ NAMES = tuple(BARS)
 IDEAL = np.array(list(BARS.values()), dtype=np.int32)
 TOLERANCE = 12  # of 255: 8-bit YUV with limited range, there and back
 CAMERA = "picamera:?size=640x480"
+QUICK = Timing(settled_s=0.2)
 
 
 class Said(logging.Handler):
@@ -257,7 +262,43 @@ def no_such_camera(said: Said) -> str:
 
 
 def no_focus_to_set(said: Said) -> str:
-    return refused("picamera:?lens_position=2", "focus cannot be set", ConfigurationError)
+    return refused("picamera:?lens_position=2", "no control AfMode", ConfigurationError)
+
+
+def in_a_process_of_its_own(said: Said) -> str:
+    """Frames through shared memory; the process is killed as hard as can be, and the camera opens again."""
+    told: list[str] = []
+    took = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Camera(CAMERA, states=lambda state, detail: told.append(f"{state}: {detail}"), timing=QUICK) as camera,
+    ):
+        # What the import above does here, for the child.
+        (Path(folder) / "sitecustomize.py").write_text("import virtual_picamera2\n")
+        os.environ["PYTHONPATH"] = os.pathsep.join((folder, os.environ["PYTHONPATH"]))
+        for restarts, number in enumerate((None, signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP)):
+            begin = time.monotonic()
+            if number is not None:
+                assert camera.pid is not None
+                os.kill(camera.pid, number)
+            while len(told) < 1 + 2 * restarts:
+                frame = camera.read(1)
+                assert time.monotonic() - begin < 20, told
+            took.append(time.monotonic() - begin)
+            assert frame is not None
+            for _ in range(20):
+                following = camera.read(5)
+                assert following is not None, told
+                assert following.number > frame.number
+                frame = following
+            assert_bars(frame, (640, 480))
+            assert camera.restarts == restarts
+    with open_source(CAMERA) as source:
+        assert source.read() is not None, "given back"
+    assert [line.partition(":")[0] for line in told] == [
+        *("camera_ok", "camera_lost", "camera_ok", "camera_lost", "camera_ok", "camera_stalled", "camera_ok")
+    ], told
+    return f"killed, crashed and stopped; frames again after {', '.join(f'{s:.1f}' for s in took[1:])} s"
 
 
 CHECKS: tuple[Callable[[Said], str], ...] = (
@@ -273,6 +314,7 @@ CHECKS: tuple[Callable[[Said], str], ...] = (
     busy_in_one_line,
     no_such_camera,
     no_focus_to_set,
+    in_a_process_of_its_own,
 )
 
 

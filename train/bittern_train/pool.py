@@ -184,7 +184,7 @@ def unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int)
 
 
 def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
-    square = contract.center_square(frame)
+    square = contract.square_of(frame)
     if square.shape[0] < _LEAST_SIDE:
         square = contract.resize_exact(square, _LEAST_SIDE)
     return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from bittern.bench.result import Result
@@ -94,6 +94,32 @@ def curves(points: Sequence[Point], title: str) -> str:
     return _svg(height, parts)
 
 
+def panels(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
+    """A curve a panel, each from 0 up, over the same time.
+
+    Args:
+        series: by what each shows; points of (seconds, value).
+        title: above all.
+    """
+    left, right, top, tall, step = 64, 24, 48, 74, 118
+    last = max((at for points in series.values() for at, _ in points), default=0.0) or 1.0
+    wide = _WIDTH - left - right
+    parts = [_text(16, 24, title, weight="bold")]
+    for i, (name, points) in enumerate(series.items()):
+        above, most = top + step * i, max((value for _, value in points), default=0.0) * 1.1 or 1.0
+        bottom = above + 16 + tall
+        spots = [(left + wide * at / last, bottom - tall * value / most) for at, value in points]
+        parts.append(_text(left, above + 8, name))
+        for value in (0.0, most):
+            y = bottom - tall * value / most
+            parts.append(_line(left, y, left + wide, y, "#ddd"))
+            parts.append(_text(left - 8, y + 4, f"{value:.3g}", anchor="end", colour=_GREY))
+        parts.append(_path(spots, _COLOURS[i % len(_COLOURS)], "", dots=False))
+    end = top + step * len(series)
+    parts += [_text(left + wide * i / 4, end, f"{last * i / 4:.0f} s", anchor="middle", colour=_GREY) for i in range(5)]
+    return _svg(end + 20, parts)
+
+
 def _machine_line(result: Result) -> str:
     machine = result.machine
     known = (machine.board, machine.cpu, machine.governor, machine.runtime, f"OpenCV {machine.opencv}", result.time)
@@ -117,11 +143,11 @@ def _line(x0: float, y0: float, x1: float, y1: float, colour: str, dash: str = "
     return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" stroke="{colour}"{dashes}/>'
 
 
-def _path(spots: Sequence[tuple[float, float]], colour: str, dash: str) -> str:
+def _path(spots: Sequence[tuple[float, float]], colour: str, dash: str, dots: bool = True) -> str:
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots)
-    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in spots)
-    return f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>{dots}'
+    marks = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>' for x, y in spots) if dots else ""
+    return f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"{dashes}/>{marks}'
 
 
 def _svg(height: float, parts: Sequence[str]) -> str:

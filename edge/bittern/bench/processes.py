@@ -94,10 +94,12 @@ def benchmark_tool_ms(model: Path, runs: int) -> float:
         return float(json.loads(file.read_bytes())["latency"]["median_ms"])
 
 
-def peak_of_watching(models: Sequence[Path], frames: int) -> float:
-    """Highest resident memory (VmHWM of /proc) of a `bittern watch` on the drawn street, in MB of 10**6 bytes.
+def peak_of_watching(models: Sequence[Path], frames: int) -> tuple[float, float]:
+    """Memory of a `bittern watch` on the drawn street, in MB of 10**6 bytes.
 
-    It is RSS, not PSS: libraries that other processes use too count in full.
+    Returns:
+        The highest resident memory of the loop's own process (VmHWM of /proc: libraries that other processes use too
+        count in full), and the highest proportional one (PSS: they count in part) of it and its camera's together.
 
     Raises:
         BitternError: it ended before it had seen its frames.
@@ -105,11 +107,12 @@ def peak_of_watching(models: Sequence[Path], frames: int) -> float:
     words = [word for model in models for word in ("--model", str(model))]
     command = [*bittern(), "watch", "--source", "demo:?fps=30", "--fps", "30", "--frames", str(frames), *words]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peak_kb, end = 0, time.monotonic() + TIMEOUT_S
+    own_kb, both_kb, end = 0, 0, time.monotonic() + TIMEOUT_S
     try:
         # Not `ru_maxrss`, in which the memory of the process that started it counts.
         while process.poll() is None and time.monotonic() < end:
-            peak_kb = max(peak_kb, _high_water_kb(process.pid))
+            own_kb = max(own_kb, _kb(process.pid, "status", "VmHWM"))
+            both_kb = max(both_kb, sum(_kb(pid, "smaps_rollup", "Pss") for pid in _with_children(process.pid)))
             time.sleep(0.02)
     finally:
         if process.poll() is None:
@@ -118,13 +121,52 @@ def peak_of_watching(models: Sequence[Path], frames: int) -> float:
     if process.returncode != 0:
         reason = error.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise BitternError(f"bittern watch ended with exit code {process.returncode}: {reason[0]}")
-    return peak_kb * 1024 / 1e6
+    return own_kb * 1024 / 1e6, both_kb * 1024 / 1e6
 
 
-def _high_water_kb(pid: int) -> int:
+def idle_share(model: Path, seconds: int) -> tuple[float, int]:
+    """Processor time of `bittern watch --fps 1` and its camera process, as a share of one core; and over how long, s.
+
+    Raises:
+        BitternError: it ended.
+    """
+    command = [*bittern(), "watch", "--source", "demo:?fps=1", "--fps", "1", "--model", str(model)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        assert process.stdout is not None
+        process.stdout.readline()  # the camera is there
+        time.sleep(1.0)
+        begin, started = _processor_s(process.pid), time.monotonic()
+        time.sleep(seconds)
+        used, passed = _processor_s(process.pid) - begin, time.monotonic() - started
+    finally:
+        process.terminate()
+        process.communicate()
+    if process.returncode != 0:
+        raise BitternError(f"bittern watch ended with exit code {process.returncode}")
+    return used / passed, seconds
+
+
+def _processor_s(pid: int) -> float:
+    """Seconds of processor time that a process and its children have used."""
+    found = 0.0
+    for process in _with_children(pid):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        found += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _with_children(pid: int) -> list[int]:
+    try:
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+    except OSError:  # it has just ended
+        return []
+
+
+def _kb(pid: int, file: str, key: str) -> int:
+    try:
+        status = Path(f"/proc/{pid}/{file}").read_text()
     except OSError:  # it has just ended
         return 0
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    found = re.search(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
     return int(found[1]) if found else 0

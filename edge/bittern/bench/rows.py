@@ -1,4 +1,4 @@
-"""What is measured against what, with the limit of each: the one list of the bench's rows."""
+"""What is measured against what: inference, frame to event, peers, cold starts, size and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -21,12 +21,12 @@ from bittern.bench import processes
 from bittern.bench.result import Row
 from bittern.bench.timing import Pairs, interleave, milliseconds, ratio
 from bittern.classifier import Classifier
-from bittern.config import DecisionConfig, WatchConfig
-from bittern.contract import Pixels, center_square
+from bittern.config import DecisionConfig, GateConfig, WatchConfig
+from bittern.contract import Pixels, square_of
 from bittern.dataset import Item
 from bittern.errors import BitternError, ConfigurationError
 from bittern.frames import Frame
-from bittern.watch import Watcher
+from bittern.pipeline import Pipeline
 
 Size = tuple[int, int]
 _PEER_HINT = "pip install 'bittern[bench]' into an environment of its own, without opencv-python-headless"
@@ -102,7 +102,7 @@ class BareInvoke:
 
 
 class FrameToEvent:
-    """One frame's step of the daemon's own loop (`watch.Watcher`), with a decision for which every frame is an event.
+    """One step of the daemon's own `pipeline.Pipeline`, with a decision for which every frame is an event.
 
     Two frames take turns, and the threshold is the higher one's score, without votes, cooldown or minimum time off:
     the first one switches the alarm on, the second one off. `deliver` puts the frame into memory, as a source does,
@@ -111,6 +111,8 @@ class FrameToEvent:
     Attributes:
         classifiers: the one.
         sink: the buffer.
+        decision: the thresholds.
+        pictures: the two frames (H, W, 3) uint8 RGB, the one that switches on first.
         pixels: (H, W, 3) uint8 RGB, where the frames are delivered to.
     """
 
@@ -131,28 +133,30 @@ class FrameToEvent:
         high, low = max(scored, key=lambda of: of[:2]), min(scored, key=lambda of: of[:2])
         if high[0] == low[0]:
             raise BitternError(f"model {classifier.name!r} gives every picture the same score: it raises no event")
-        decision = DecisionConfig(threshold=high[0], off=high[0], votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
+        self.decision = DecisionConfig(threshold=high[0], off=high[0], votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
         self.sink = BytesIO()
         self.classifiers = (classifier,)
 
         def take(event: events.Event) -> None:
             self.sink.write(events.to_line(event))
 
-        self._watcher = Watcher(self.classifiers, WatchConfig(decision=decision), take)
+        self._pipeline = Pipeline(
+            self.classifiers, WatchConfig(decision=self.decision, gate=GateConfig(enabled=False)), take
+        )
         now = (time.monotonic_ns(), time.time_ns())
-        self._pictures = (high[2], low[2])
+        self.pictures = (high[2], low[2])
         self.pixels = high[2].copy()
         self._frames = [Frame(self.pixels, "RGB", *now, number, "bench") for number in range(2)]
         self._turn = 0
 
     def deliver(self) -> None:
         """Write the next frame's pixels, so that they lie where a camera's last frame does: partly in the cache."""
-        np.copyto(self.pixels, self._pictures[self._turn])
+        np.copyto(self.pixels, self.pictures[self._turn])
 
     def __call__(self) -> None:
         """One delivered frame."""
         turn, self._turn = self._turn, 1 - self._turn
-        if not self._watcher.step(self._frames[turn]):
+        if not self._pipeline.step(self._frames[turn]):
             raise BitternError("a frame raised no event: the model's answer to it changed, or it was not delivered")
 
 
@@ -164,7 +168,7 @@ def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
     side = min(size)
     for vector in golden.load(folder / golden.FILE, classifier.path):
         frame = np.zeros((height, width, 3), np.uint8)
-        center_square(frame)[:] = cv2.resize(vector.tensor[0], (side, side), interpolation=cv2.INTER_NEAREST)
+        square_of(frame)[:] = cv2.resize(vector.tensor[0], (side, side), interpolation=cv2.INTER_NEAREST)
         made.append(frame)
     return made
 
@@ -226,7 +230,8 @@ def _mediapipe(file: Path, pixels: Pixels) -> Iterator[Callable[[], Any]]:
 # --- the rows --------------------------------------------------------------------------------------------------------
 
 
-def _row(name: str, what: str, against: str, at_most: float, pairs: Pairs) -> Row:
+def row_of(name: str, what: str, against: str, at_most: float, pairs: Pairs) -> Row:
+    """A row of paired times."""
     found = ratio(pairs)
     return Row(
         name=name,
@@ -256,7 +261,8 @@ def _megabytes(name: str, what: str, megabytes: float, at_most: float, n: int) -
     )
 
 
-def _invoke(subject: Subject, n: int) -> Row:
+def invoke_row(subject: Subject, n: int) -> Row:
+    """One inference by the classifier, beside the runtime's own tool or a bare interpreter."""
     tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
 
     def ours() -> list[Pixels]:
@@ -264,7 +270,7 @@ def _invoke(subject: Subject, n: int) -> Row:
 
     if not processes.has_benchmark_tool():
         pairs = interleave(ours, BareInvoke(subject.file), n)
-        return _row("invoke", "our invoke", "bare interpreter", 1.02, pairs)
+        return row_of("invoke", "our invoke", "bare interpreter", 1.02, pairs)
     # The tool is a process with a loop of its own, so blocks take turns instead of single calls.
     block = 10
     a, b = [], []
@@ -273,33 +279,38 @@ def _invoke(subject: Subject, n: int) -> Row:
         for _ in range(block):  # the tool warms up before each of its blocks too
             ours()
         a.append(statistics.median(milliseconds(ours) for _ in range(block)))
-    return _row("invoke", "our invoke", "the runtime's benchmark tool", 1.02, Pairs(a, b, block * len(a)))
+    return row_of("invoke", "our invoke", "the runtime's benchmark tool", 1.02, Pairs(a, b, block * len(a)))
 
 
-def _event(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
+def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
+    """Frame to event, beside a bare inference."""
+
     def measure(subject: Subject, n: int) -> Row:
         bare = BareInvoke(subject.file, subject.classifier)
         ours = FrameToEvent(subject.classifier, subject.folder, size)
         pairs = interleave(ours, bare, n, before=ours.deliver)
-        return _row(name, f"frame to event, {size[0]} x {size[1]}", "bare set, invoke, get", at_most, pairs)
+        return row_of(name, f"frame to event, {size[0]} x {size[1]}", "bare set, invoke, get", at_most, pairs)
 
     return measure
 
 
-def _against_mediapipe(subject: Subject, n: int) -> Row:
+def against_mediapipe_row(subject: Subject, n: int) -> Row:
+    """Frame to event, beside MediaPipe Tasks on the same frame."""
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     with _mediapipe(subject.file, ours.pixels) as theirs:
         pairs = interleave(ours, theirs, n, before=ours.deliver)
-    return _row("mediapipe", "frame to event, 640 x 480", "MediaPipe Tasks", 0.85, pairs)
+    return row_of("mediapipe", "frame to event, 640 x 480", "MediaPipe Tasks", 0.85, pairs)
 
 
-def _against_tutorial(subject: Subject, n: int) -> Row:
+def against_tutorial_row(subject: Subject, n: int) -> Row:
+    """Frame to event, beside a loop as tutorials write it."""
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n, before=ours.deliver)
-    return _row("tutorial", "frame to event, 640 x 480", "the usual tutorial's loop", 0.70, pairs)
+    return row_of("tutorial", "frame to event, 640 x 480", "the usual tutorial's loop", 0.70, pairs)
 
 
-def _classify_cold(subject: Subject, n: int) -> Row:
+def classify_cold_row(subject: Subject, n: int) -> Row:
+    """`bittern classify` of one picture in a new process, beside the shortest script."""
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         picture, labels = Path(folder) / "street.jpg", Path(folder) / "labels.txt"
         view = scene.random_view(np.random.default_rng(1), stop=True, size=(1920, 1080))
@@ -308,22 +319,25 @@ def _classify_cold(subject: Subject, n: int) -> Row:
         ours = [*processes.bittern(), "classify", str(picture), "--model", str(subject.folder.absolute())]
         shortest = [sys.executable, "-c", processes.SHORTEST, str(picture), str(subject.file), str(labels)]
         pairs = processes.cold(ours, shortest, n)
-    return _row("classify_cold", "classify of a 1080p JPEG, cold", "the shortest script", 1.15, pairs)
+    return row_of("classify_cold", "classify of a 1080p JPEG, cold", "the shortest script", 1.15, pairs)
 
 
-def _help_cold(_subject: Subject, n: int) -> Row:
+def help_cold_row(_subject: Subject, n: int) -> Row:
+    """`bittern --help` in a new process, beside an import of click and numpy."""
     pairs = processes.cold([*processes.bittern(), "--help"], [sys.executable, "-c", "import click, numpy"], n)
-    return _row("help_cold", "--help, cold", "python -c 'import click, numpy'", 1.3, pairs)
+    return row_of("help_cold", "--help, cold", "python -c 'import click, numpy'", 1.3, pairs)
 
 
-def _xnnpack(subject: Subject, n: int) -> Row:
+def xnnpack_row(subject: Subject, n: int) -> Row:
+    """One inference with XNNPACK, beside one without."""
     tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
     off = Classifier(subject.folder, path="builtin")
     pairs = interleave(lambda: subject.classifier.invoke(tensor), lambda: off.invoke(tensor), n)
-    return _row("xnnpack", "XNNPACK on", "off", 0.30, pairs)
+    return row_of("xnnpack", "XNNPACK on", "off", 0.30, pairs)
 
 
-def _evaluate(subject: Subject, n: int) -> Row:
+def evaluate_row(subject: Subject, n: int) -> Row:
+    """`bittern evaluate` of eight files, beside decoding and invoking alone."""
     bare = BareInvoke(subject.file)
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         rng = np.random.default_rng(1)
@@ -341,37 +355,31 @@ def _evaluate(subject: Subject, n: int) -> Row:
 
         label = subject.classifier.heads[0].labels[0]
         pairs = interleave(lambda: evaluation.answer(subject.classifier, items, label), loop, n, warm_up=2)
-    return _row("evaluate", "evaluate, 8 JPEGs of 640 x 480", "bare decode and invoke", 1.15, pairs)
+    return row_of("evaluate", "evaluate, 8 JPEGs of 640 x 480", "bare decode and invoke", 1.15, pairs)
 
 
-def _model_file(subject: Subject, _n: int) -> Row:
+def model_file_row(subject: Subject, _n: int) -> Row:
+    """The size of the model file."""
     return _megabytes(
         "model_file", f"model file of {subject.classifier.name}", subject.file.stat().st_size / 1e6, 3.0, 1
     )
 
 
-def _memory(subject: Subject, n: int) -> Row:
-    shipped = [folder for name, folder in catalog.available().items() if name != subject.classifier.name]
+def memory_row(subject: Subject, n: int) -> Row:
+    """The memory of the loop with three models."""
+    return _memory("memory", "memory of watch (RSS, peak)", 0, subject, n)
+
+
+def memory_both_row(subject: Subject, n: int) -> Row:
+    """The memory of the loop and its camera's process together."""
+    return _memory("memory_both", "memory of watch and its camera's process (PSS, peak)", 1, subject, n)
+
+
+def _memory(name: str, what: str, which: int, subject: Subject, n: int) -> Row:
+    shipped = [folder for label, folder in catalog.available().items() if label != subject.classifier.name]
     three = list(itertools.islice(itertools.cycle([subject.folder, *shipped]), 3))
-    peak = processes.peak_of_watching([model.absolute() for model in three], n)
-    what = f"memory of watch (RSS, peak): {', '.join(m.name for m in three)}"
-    return _megabytes("memory", what, peak, 150.0, n)
-
-
-ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
-    "invoke": _invoke,
-    "event_224": _event("event_224", (224, 224), 1.03),
-    "event_640": _event("event_640", (640, 480), 1.12),
-    "event_1080": _event("event_1080", (1920, 1080), 1.50),
-    "mediapipe": _against_mediapipe,
-    "tutorial": _against_tutorial,
-    "classify_cold": _classify_cold,
-    "help_cold": _help_cold,
-    "xnnpack": _xnnpack,
-    "evaluate": _evaluate,
-    "model_file": _model_file,
-    "memory": _memory,
-}
+    peak = processes.peak_of_watching([model.absolute() for model in three], n)[which]
+    return _megabytes(name, f"{what}: {', '.join(model.name for model in three)}", peak, 150.0, n)
 
 
 def all_cores_ms(subject: Subject, cores: int, n: int) -> float:

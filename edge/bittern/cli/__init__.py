@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # Commands of the device; those of the host packages register in the entry point group HOST_GROUP.
-COMMANDS = ("bench", "classify", "doctor", "evaluate", "models", "watch")
+COMMANDS = ("bench", "classify", "config", "doctor", "evaluate", "models", "record", "replay", "sinks", "watch")
 HOST_GROUP = "bittern.commands"
 HOST_HINT = "pip install 'bittern[train]'"
 OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install python3-opencv"

@@ -69,21 +69,21 @@ def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Resul
     import time
 
     from bittern import machine
-    from bittern.bench import boards, result, rows
+    from bittern.bench import boards, registry, result, rows
     from bittern.events import rfc3339
 
     for name in names:
-        if name not in rows.ROWS:
-            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(rows.ROWS)}")
+        if name not in registry.ROWS:
+            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(registry.ROWS)}")
     subject = rows.open_subject(model)
     measured: list[result.Row] = []
     left_out: list[result.LeftOut] = []
     with click.progressbar(
-        names or rows.ROWS, label="bench", file=sys.stderr, hidden=not sys.stderr.isatty(), item_show_func=str
+        names or registry.ROWS, label="bench", file=sys.stderr, hidden=not sys.stderr.isatty(), item_show_func=str
     ) as chosen:
         for name in chosen:
             try:
-                measured.append(rows.ROWS[name](subject, n))
+                measured.append(registry.ROWS[name](subject, n))
             except rows.PeerMissing as missing:
                 left_out.append(result.LeftOut(name, str(missing)))
     all_cores = None if names else rows.all_cores_ms(subject, os.cpu_count() or 1, n)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, one_blas_thread, print_json, printable, warn
+from bittern.cli.common import model_options, one_blas_thread, print_json, printable, views_option, warn
 from bittern.errors import PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bittern.contract import Pixels
+    from bittern.contract import Pixels, View
     from bittern.runtime import ExecutionPath
 
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Name, folder or .tflite; may be given again.",
 )
+@views_option
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and model.")
 @click.pass_context
@@ -37,6 +38,7 @@ def classify(
     ctx: click.Context,
     images: tuple[str, ...],
     models: tuple[str, ...],
+    views: tuple[View, ...],
     labels: Path | None,
     path: ExecutionPath | None,
     threads: int,
@@ -46,14 +48,17 @@ def classify(
 
     IMAGE is a file, a folder (every picture below it) or - for a picture on stdin. The time is from the decoded
     picture to the answer, in milliseconds; with several models crop and resize are done once, and count for each.
+
+    --views looks at the squares at the ends of a picture that is wider than high. The answer is that of the view with
+    the highest score of a label that raises an alarm, and says which view that is unless it is the centre.
+
     Exit code 1 if a picture could not be read.
     """
-    from time import perf_counter
-
     one_blas_thread()
     found = _Found(images)
     try:
-        from bittern.classifier import Classifier, preprocess_all
+        from bittern.classifier import Classifier
+        from bittern.views import look
 
         classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
     finally:
@@ -67,14 +72,10 @@ def classify(
             warn(str(picture))
             failed = True
             continue
-        start = perf_counter()
-        tensors = preprocess_all(classifiers, picture)
-        shared = perf_counter() - start
-        for classifier, tensor in zip(classifiers, tensors, strict=True):
-            start = perf_counter()
-            results = classifier.answer(classifier.invoke(tensor))
-            time_ms = (shared + perf_counter() - start) * 1e3
-            for result in results:
+        looks, shared_ns = look(classifiers, picture, views=views)
+        for classifier, seen in zip(classifiers, looks, strict=True):
+            time_ms = (shared_ns + seen.invoke_ns + seen.answer_ns) / 1e6
+            for result in seen.results:
                 if as_json:
                     print_json(
                         {
@@ -87,11 +88,13 @@ def classify(
                             "scores": {k: round(v, 6) for k, v in result.scores.items()},
                             "time_ms": round(time_ms, 3),
                         }
+                        | ({"view": result.view} if result.view != "center" else {})
                     )
                 else:
                     which = f"  {classifier.name}" if len(classifiers) > 1 else ""
                     alarm = "ALARM" if result.alarm else "-"
-                    answer = f"{result.label}  {result.score:.3f}  {alarm}  {time_ms:.1f} ms"
+                    view = f"  {result.view}" if result.view != "center" else ""
+                    answer = f"{result.label}  {result.score:.3f}  {alarm}{view}  {time_ms:.1f} ms"
                     click.echo(f"{printable(name)}{which}  {answer}")
     if failed:
         ctx.exit(1)

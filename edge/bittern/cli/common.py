@@ -29,6 +29,30 @@ def model_options(function: F) -> F:
     return function
 
 
+def _views(_ctx: click.Context, _option: click.Parameter, given: str | None) -> tuple[str, ...]:
+    if given is None:
+        return ("center",)
+    from typing import get_args
+
+    from bittern.contract import View
+
+    names = tuple(given.split(","))
+    if len(set(names)) < len(names) or not set(names) <= set(get_args(View)):
+        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, with commas between, got {given!r}")
+    return names
+
+
+def views_option(function: F) -> F:
+    """--views, which gives a tuple."""
+    return click.option(
+        "--views",
+        callback=_views,
+        metavar="NAMES",
+        help="Squares of a wide picture to look at, of center,left,right; the one that alarms most decides.  "
+        "[default: center]",
+    )(function)
+
+
 def one_blas_thread() -> None:
     """Keep OpenBLAS, which numpy brings, from starting a thread a core; to be called before numpy is imported.
 

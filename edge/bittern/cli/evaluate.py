@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, warn
+from bittern.cli.common import model_options, print_json, printable, views_option, warn
 from bittern.errors import ConfigurationError, PictureError
 
 if TYPE_CHECKING:
     from bittern.classifier import Classifier
+    from bittern.contract import View
     from bittern.dataset import Item
     from bittern.evaluation import Answered, Comparison, Report
     from bittern.manifest import Head
@@ -51,6 +52,7 @@ MATRIX_LABELS = 8
 @click.option(
     "--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write the scores of each picture as CSV."
 )
+@views_option
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each head of the model.")
 @click.pass_context
@@ -65,6 +67,7 @@ def evaluate(
     against: str | None,
     sheet: Path | None,
     scores: Path | None,
+    views: tuple[View, ...],
     labels: Path | None,
     path: ExecutionPath | None,
     threads: int,
@@ -80,6 +83,9 @@ def evaluate(
     its own score, this label against the rest, and the macro AUC is the mean of those. NLL is in nats, with a score of
     0 taken as half a step of the output; Brier is summed over all labels (0 to 2); calibration error is the expected
     one of the answer's score in 10 bins of equal width. Alarms are at the model's threshold "default".
+
+    --views looks at the squares at the ends of a picture that is wider than high too. The answer is that of the view
+    with the highest score of a label that raises an alarm.
 
     --against compares the accuracies: Agresti and Min's paired interval, McNemar's exact test (two-sided binomial).
     --sheet and --scores are of MODEL; one with several heads writes a file each, with -TASK in its name. The CSV has
@@ -105,9 +111,9 @@ def evaluate(
     paired = evaluation.pair_heads(classifier, other[0]) if other else []
     if sys.stderr is not None and sys.stderr.isatty():
         with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
-            answers, skipped = evaluation.answer_all(classifiers, items, label, lambda _: bar.update(1))
+            answers, skipped = evaluation.answer_all(classifiers, items, label, lambda _: bar.update(1), views)
     else:
-        answers, skipped = evaluation.answer_all(classifiers, items, label)
+        answers, skipped = evaluation.answer_all(classifiers, items, label, views=views)
     for line in skipped:
         warn(line)
     if len(skipped) == len(items):
@@ -186,7 +192,7 @@ def _write_sheet(file: Path, size: int, answers: Sequence[Answered]) -> None:
     tiles = []
     for item, label, result in evaluation.mistakes(answers)[:WORST]:
         try:
-            tensor = contract.preprocess(pictures.decode(item.path), size=size)
+            tensor = contract.preprocess(pictures.decode(item.path), size=size, view=result.view)
         except PictureError:  # it went away since it was answered
             continue
         lines = [f"{_short(label)} -> {_short(result.label)} {result.score:.2f}", printable(item.name)[-30:]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,8 @@ from bittern.cli.common import one_blas_thread, warn
 if TYPE_CHECKING:
     from bittern.classifier import Classifier
     from bittern.config import WatchConfig
-    from bittern.frames import Source
     from bittern.sheet import Tile
+    from bittern.stop import Stop
     from bittern.watch import Seen
 
 # A contact sheet shows about this many frames, evenly over the whole time.
@@ -23,7 +25,7 @@ SHEET_TILES = 24
 
 @click.command(epilog="Example: bittern watch --source 'demo:?laps=1' --sheet demo.png")
 @click.option(
-    "--source", metavar="URI", help="picamera:, usb:0, demo:, a video file or a folder.  [default: picamera:]"
+    "--source", metavar="URI", help="picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]"
 )
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options given here win over it."
@@ -31,6 +33,7 @@ SHEET_TILES = 24
 @click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
 @click.option("--fps", type=float, help="Frames a second that are classified at most.  [default: 5]")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after so many frames.")
+@click.option("--once", is_flag=True, help="Give up if the camera cannot be opened at the start.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -44,19 +47,22 @@ def watch(
     models: tuple[str, ...],
     fps: float | None,
     frames: int | None,
+    once: bool,
     sheet: Path | None,
 ) -> None:
     """Watch a camera and print one event a line, as JSON, on stdout.
 
     Ends with the source, after --frames, or cleanly on Ctrl-C and SIGTERM. On a live source the newest frame wins:
-    what comes while a frame is classified is dropped and counted.
+    what comes while a frame is classified is dropped and counted. A camera that hangs or is unplugged is started again
+    and again. SIGHUP loads changed models, if they pass their checks. Further sinks (MQTT, webhook, ...) stand in the
+    configuration: see `bittern config --example`.
     """
     from bittern.stop import Stop
 
     one_blas_thread()
     stop = Stop()
     film = _Film()
-    with stop.signals():
+    with stop.signals(reload=True):
         # A signal also ends the start, most of which is imports.
         try:
             ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
@@ -67,34 +73,30 @@ def watch(
             return
         if ready is None:
             return
-        from bittern import events
-        from bittern import watch as loop
+        from bittern import daemon
 
-        settings, classifiers, opened = ready
-        with opened:
-            which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
-            warn(f"watching {settings.name or opened.name} with {which}; Ctrl-C ends it")
-            try:
-                summary = loop.watch(
-                    opened,
-                    classifiers,
-                    settings,
-                    lambda event: _print(events.to_line(event)),
-                    stop,
-                    frames=frames,
-                    observe=film.take if sheet else None,
-                )
-            finally:
-                if sheet is not None:
-                    film.develop(sheet)
-    warn(f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.dropped} dropped, {summary.events} events")
-    if opened.skipped:
+        settings, classifiers = ready
+        which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
+        try:
+            summary, skipped = daemon.run(
+                settings, classifiers, partial(_print, stop), stop, file=None if models else config_file,
+                frames=frames, once=once, observe=film.take if sheet else None,
+                begun=lambda name: warn(f"watching {name} with {which}; Ctrl-C ends it"),
+            )  # fmt: skip
+        finally:
+            if sheet is not None:
+                film.develop(sheet)
+    warn(
+        f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.skipped} of them still, "
+        f"{summary.dropped} dropped, {summary.events} alarm events"
+    )
+    if skipped:
         ctx.exit(1)
 
 
 def _start(
     source: str | None, config_file: Path | None, models: tuple[str, ...], fps: float | None, sheet: Path | None
-) -> tuple[WatchConfig, list[Classifier], Source]:
+) -> tuple[WatchConfig, list[Classifier]]:
     import logging
 
     import msgspec
@@ -102,11 +104,12 @@ def _start(
     from bittern import config, notify
     from bittern.classifier import Classifier
     from bittern.errors import ConfigurationError
-    from bittern.sources import open_source
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     base = config.load(config_file) if config_file else config.WatchConfig()
-    given = {"source": source, "models": models or None, "fps": fps}
+    # Options under [camera] belong to the file's own source.
+    camera: dict[str, str] | None = None if source is None else {}
+    given = {"source": source, "camera": camera, "models": models or None, "fps": fps}
     try:
         settings = msgspec.convert(
             msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, config.WatchConfig
@@ -120,15 +123,25 @@ def _start(
     for classifier in classifiers:
         if classifier.manifest is None:
             warn(f"{classifier.name}: no manifest: not verified")
-    opened = open_source(settings.source)
-    opened.timeout_s = settings.timeout_s
-    return settings, classifiers, opened
+    return settings, classifiers
 
 
-def _print(line: bytes) -> None:
-    # Flushed at once: whoever reads the pipe should not wait for a buffer to fill.
-    sys.stdout.buffer.write(line)
-    sys.stdout.buffer.flush()
+def _print(stop: Stop, line: bytes) -> None:
+    """Write a line at once and whole: a reader of the pipe should not wait for a buffer to fill.
+
+    A reader that does not read holds the loop up, but not its end: then the line is dropped; other sinks have got it.
+    """
+    import select
+
+    out = sys.stdout.fileno()
+    ready = select.poll()
+    ready.register(out, select.POLLOUT)
+    while line:
+        while not ready.poll(100):
+            if stop.asked:
+                return
+        # A pipe that takes anything takes so much whole.
+        line = line[os.write(out, line[: select.PIPE_BUF]) :]
 
 
 class _Film:

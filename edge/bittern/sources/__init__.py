@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -19,24 +20,76 @@ SCHEMES: dict[str, tuple[str, str, str]] = {
     "demo": ("bittern.sources.demo", "DemoSource", "demo:?laps=1&seed=1"),
     "folder": ("bittern.sources.folder", "FolderSource", "a folder of pictures"),
     "video": ("bittern.sources.video", "VideoSource", "a video file"),
-    "usb": ("bittern.sources.video", "UsbSource", "usb:0?size=640x480"),
+    "usb": ("bittern.sources.usb", "UsbSource", "usb:0?size=640x480"),
+    "rtsp": ("bittern.sources.rtsp", "RtspSource", "rtsp://user:password@host/path"),
+    "rtsps": ("bittern.sources.rtsp", "RtspSource", "rtsps://host/path"),
+    "bench": ("bittern.bench.source", "BenchSource", "bench:frames.npy?fps=30"),
     "picamera": ("bittern.sources.picamera", "PicameraSource", "picamera:?size=640x480&fps=15&rotation=180"),
 }
+_NETWORK = ("rtsp", "rtsps")
+
+# Of the table [camera] in the configuration; in a URI every value is a text.
+Value = str | int | float | bool
 
 
-def open_source(uri: str) -> Source:
-    """Open `picamera:`, `usb:0`, `demo:`, a video file or a folder of pictures.
+class Checked(NamedTuple):
+    """What is known of a source that was not opened.
 
-    Options follow a question mark as in a web address: `usb:0?size=1280x720&fps=10`.
+    Attributes:
+        name: what its frames and events will call it.
+        live: whether it is a camera, see `bittern.frames.Source`.
+    """
+
+    name: str
+    live: bool
+
+
+def open_source(uri: str, options: Mapping[str, Value] | None = None) -> Source:
+    """Open `picamera:`, `usb:0`, `rtsp://host/path`, `demo:`, a video file or a folder of pictures.
+
+    Options follow a question mark as in a web address, `usb:0?size=1280x720&fps=10`, or come in `options`; those of
+    `rtsp` only there, because what follows its question mark belongs to the camera's own address.
 
     Raises:
-        ConfigurationError: unknown scheme or option, or a value of the wrong kind.
+        ConfigurationError: unknown scheme or option, a value of the wrong kind, or an option given in both places.
         SourceError: the source is not there, or is busy.
     """
-    scheme, address, options = _split(uri)
+    cls, address, converted = _resolve(uri, options or {})
+    return cls(address, converted)  # type: ignore[no-any-return]
+
+
+def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Checked:
+    """Check scheme, address and options as `open_source` does, without opening anything.
+
+    Raises:
+        ConfigurationError: as `open_source`.
+    """
+    cls, address, converted = _resolve(uri, options or {})
+    return Checked(cls.check(address, converted), cls.live)
+
+
+def shown(uri: str) -> str:
+    """A URI as it may stand in logs and messages: without user, password and query if it goes over the network."""
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() not in _NETWORK:
+        return uri
+    host, slash, path = rest.removeprefix("//").partition("/")
+    if "@" in path:  # a password with a slash in it ends up there
+        return f"{scheme.lower()}://..."
+    return f"{scheme.lower()}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
+
+
+def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.Struct]:
+    """Class, address and options of a source."""
+    scheme, address, given = _split(uri)
+    for key in options:
+        if key in given:
+            raise ConfigurationError(
+                f"source {shown(uri)!r}: the option {key!r} is in [camera] too: leave one of them out"
+            )
     module, name, _ = SCHEMES[scheme]
     cls = getattr(import_module(module), name)
-    return cls(address, _convert(uri, cls.Options, options))  # type: ignore[no-any-return]
+    return cls, address, _convert(uri, cls.Options, {**given, **options})
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
@@ -47,7 +100,9 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         if path.exists():
             return "video", uri, {}
     except (ValueError, OSError) as error:  # a NUL, half an IPv6 address, a name that is too long
-        raise ConfigurationError(f"source {uri!r}: {error}") from None
+        raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+    if parts.scheme in _NETWORK:
+        return parts.scheme, uri, {}
     if parts.scheme in SCHEMES:
         options = parse_qsl(parts.query, keep_blank_values=True)
         if parts.netloc:
@@ -63,23 +118,27 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
     raise ConfigurationError(f"unknown source {uri!r}: expected a folder, a video file, or one of {known}{hint}")
 
 
-def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, str]) -> msgspec.Struct:
+def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, Value]) -> msgspec.Struct:
     known = options_type.__struct_fields__
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(
-                f"source {uri!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}{hint}"
+                f"source {shown(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}{hint}"
             )
     try:
         return msgspec.convert(given, options_type, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"source {uri!r}: {error}") from None
+        raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, what: str = "size") -> tuple[int, int]:
     """Width and height, in pixels, of a text such as "640x480"; each from 32 to 8192.
+
+    Args:
+        text: what was given.
+        what: the option's name, for the error.
 
     Raises:
         ConfigurationError: not two whole numbers with an x between them, or out of range.
@@ -87,5 +146,5 @@ def parse_size(text: str) -> tuple[int, int]:
     found = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
     if not (32 <= width <= 8192 and 32 <= height <= 8192):
-        raise ConfigurationError(f"size {text!r}: expected WIDTHxHEIGHT, each 32 to 8192, such as 640x480")
+        raise ConfigurationError(f"{what} {text!r}: expected WIDTHxHEIGHT, each 32 to 8192, such as 640x480")
     return width, height

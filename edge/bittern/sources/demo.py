@@ -19,6 +19,8 @@ class DemoSource(Source):
     Missed frames are dropped. The clock starts at the first `read`.
     """
 
+    live = True
+
     class Options(msgspec.Struct, forbid_unknown_fields=True):
         """What may follow the question mark.
 
@@ -34,16 +36,20 @@ class DemoSource(Source):
         fps: float = 15
         size: str = "640x480"
 
-    def __init__(self, address: str, options: Options) -> None:
-        """Raises `ConfigurationError` for an address, and for values out of range."""
+    @classmethod
+    def check(cls, address: str, options: Options) -> str:
+        """The name of the source. Raises `ConfigurationError` for an address, and for values out of range."""
         if address:
             raise ConfigurationError(f"demo: takes no address, got {address!r}: write demo:?seed=1")
         if not (options.fps > 0 and math.isfinite(options.fps)):
             raise ConfigurationError(f"demo: fps: expected a number above 0, got {options.fps:g}")
         if options.laps < 0:
             raise ConfigurationError(f"demo: laps: expected 0 (for ever) or more, got {options.laps}")
-        self.name = "demo"
-        self.live = True
+        parse_size(options.size)
+        return "demo"
+
+    def __init__(self, address: str, options: Options) -> None:
+        self.name = self.check(address, options)
         self._street = Street(options.seed, parse_size(options.size))
         self._fps = options.fps
         self._end = math.ceil(options.laps * self._street.lap_s * options.fps) if options.laps else None

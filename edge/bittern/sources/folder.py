@@ -36,11 +36,16 @@ class FolderSource(Source):
 
         fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
 
-    def __init__(self, address: str, options: Options) -> None:
-        folder = Path(address)
-        if not address or not folder.is_dir():
+    @classmethod
+    def check(cls, address: str, options: Options) -> str:
+        """The name of the source. Raises `ConfigurationError` if there is no such folder."""
+        if not address or not Path(address).is_dir():
             raise ConfigurationError(f"source folder: expected the path of a folder, got {address!r}")
-        self.name = str(folder)
+        return str(Path(address))
+
+    def __init__(self, address: str, options: Options) -> None:
+        self.name = self.check(address, options)
+        folder = Path(address)
         self.skipped = 0
         self._fps = options.fps
         self._paths = pictures.find(folder)

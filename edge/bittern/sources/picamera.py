@@ -8,14 +8,17 @@ import time
 from concurrent.futures import CancelledError
 from typing import Annotated, Any, Literal
 
-import cv2
-import msgspec
+from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame, Source, wall_clock_of
 from bittern.sources import parse_size
+from bittern.sources.capture import OrientationOptions
 from bittern.sources.devices import held_by
+from bittern.sources.orientation import oriented
+from bittern.sources.picamera_controls import controls_of
 from bittern.sources.pixel_formats import KNOWN_FORMATS, to_pixels
+from bittern.sources.sensor_modes import choose_mode
 
 _log = logging.getLogger("bittern")
 _FORMAT = "RGB888"  # arrays in B, G, R order, as OpenCV has them: see pixel_formats
@@ -37,27 +40,60 @@ class PicameraSource(Source):
 
     live = True
 
-    class Options(msgspec.Struct, forbid_unknown_fields=True):
-        """Options of the URI.
+    class Options(OrientationOptions, forbid_unknown_fields=True):
+        """Options of the URI or of `[camera]`.
 
-        `size` in pixels; `fps` in frames a second; `rotation` in degrees; `camera` counts from 0 as
-        `rpicam-hello --list-cameras` does; `lens_position` in dioptres (1 / metres) fixes the focus, which is
-        otherwise continuous autofocus where the camera has it.
+        Attributes:
+            size: in pixels, before the rotation.
+            fps: frames a second.
+            camera: counts from 0 as `rpicam-hello --list-cameras` does.
+            sensor_mode: size of the sensor's mode, "2304x1296", as `rpicam-hello --list-cameras` shows them; None
+                takes the cheapest with the full field of view.
+            autofocus: "continuous", "manual" with a `lens_position`, or "off", which leaves the lens where it is. None
+                is continuous where the camera has it, and manual with a `lens_position`.
+            lens_position: a fixed focus in dioptres (1 / metres; 0 is infinity).
+            exposure_us: a fixed exposure in microseconds; None leaves the automatic on.
+            gain: a fixed analogue gain, 1.0 and above; None leaves the automatic on.
+            awb: the light that white balance expects; None leaves libcamera's default.
         """
 
         size: str = "640x480"
-        fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 15.0
-        rotation: Literal[0, 180] = 0
-        camera: Annotated[int, msgspec.Meta(ge=0)] = 0
-        lens_position: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+        fps: Annotated[float, Meta(gt=0, le=1000)] = 15.0
+        camera: Annotated[int, Meta(ge=0)] = 0
+        sensor_mode: str | None = None
+        autofocus: Literal["continuous", "manual", "off"] | None = None
+        lens_position: Annotated[float, Meta(ge=0, le=100)] | None = None
+        exposure_us: Annotated[int, Meta(ge=1, le=600_000_000)] | None = None
+        gain: Annotated[float, Meta(ge=1, le=1000)] | None = None
+        awb: Literal["auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"] | None = None
 
-    def __init__(self, address: str, options: Options) -> None:
+    @classmethod
+    def check(cls, address: str, options: Options) -> str:
+        """The name of the source. Raises `ConfigurationError` for an address or options that cannot be."""
+        name = f"picamera:{options.camera}"
         if address:
             raise ConfigurationError(
                 f"source picamera:{address}: expected no address; a camera's number is an option: picamera:?camera=1"
             )
-        asked = parse_size(options.size)
-        self.name = f"picamera:{options.camera}"
+        parse_size(options.size)
+        if options.sensor_mode is not None:
+            parse_size(options.sensor_mode, "sensor_mode")
+        if options.autofocus == "manual" and options.lens_position is None:
+            raise ConfigurationError(f"{name}: autofocus=manual: expected a lens_position with it")
+        if options.autofocus in ("continuous", "off") and options.lens_position is not None:
+            raise ConfigurationError(
+                f"{name}: lens_position={options.lens_position:g} is a fixed focus, but autofocus={options.autofocus}: "
+                "leave one of them out"
+            )
+        if options.exposure_us is not None and options.exposure_us > 1e6 / options.fps:
+            raise ConfigurationError(
+                f"{name}: exposure_us={options.exposure_us} is longer than a frame at fps={options.fps:g}, "
+                f"{1e6 / options.fps:.0f} µs: lower fps"
+            )
+        return name
+
+    def __init__(self, address: str, options: Options) -> None:
+        self.name = self.check(address, options)
         self._last_stamp = 0
         self._first_sequence: int | None = None
         self._count = 0
@@ -66,7 +102,7 @@ class PicameraSource(Source):
         libcamera, picamera2 = _import_picamera2(self.name)
         self._camera = _open(picamera2.Picamera2, options.camera, self.name)
         try:
-            self._configure(libcamera, asked, options)
+            self._configure(libcamera, parse_size(options.size), options)
             self._camera.start()
         except BaseException as error:
             self.close()
@@ -76,10 +112,15 @@ class PicameraSource(Source):
 
     def _configure(self, libcamera: Any, asked: tuple[int, int], options: Options) -> None:
         camera = self._camera
-        transform = libcamera.Transform(hflip=options.rotation // 180, vflip=options.rotation // 180)
-        controls = self._controls(libcamera, camera.camera_controls, options)
-        # A small picture may otherwise be cut from the middle of the sensor.
-        mode = _full_view(camera, asked)
+        # What libcamera can do by itself: half a turn and mirroring. A quarter of a turn is done here.
+        half = options.rotation == 180
+        quarter = options.rotation in (90, 270)
+        hflip, vflip = (False, False) if quarter else (options.hflip != half, options.vflip != half)
+        transform = libcamera.Transform(hflip=int(hflip), vflip=int(vflip))
+        # picamera2 refuses controls that a camera does not have. Without this one `read` spaces the frames.
+        self._spacing = 0.0 if "FrameDurationLimits" in camera.camera_controls else 1.0 / options.fps
+        controls = controls_of(self.name, libcamera.controls, camera.camera_controls, options)
+        mode = choose_mode(camera, asked, options.sensor_mode, self.name)
         camera.configure(
             camera.create_video_configuration(
                 main={"format": _FORMAT, "size": asked},
@@ -96,7 +137,12 @@ class PicameraSource(Source):
         given = camera.camera_configuration()
         self.pixel_format = str(given["main"]["format"])
         self.size = (int(given["main"]["size"][0]), int(given["main"]["size"][1]))
-        self._turn = bool(given["transform"] != transform)
+        done = given["transform"]
+        self._left = (
+            options.rotation if quarter else 0,
+            options.hflip if quarter else hflip != bool(done.hflip),
+            options.vflip if quarter else vflip != bool(done.vflip),
+        )
         if self.pixel_format not in KNOWN_FORMATS:
             raise SourceError(
                 f"{self.name}: libcamera gives pixel format {self.pixel_format} instead of {_FORMAT}: "
@@ -111,29 +157,9 @@ class PicameraSource(Source):
         sensor = given.get("sensor")
         if mode and sensor and tuple(sensor["output_size"]) != tuple(mode["output_size"]):
             _log.warning(
-                "%s: asked for the sensor mode %s (full view), libcamera takes %s: the view may be cropped",
+                "%s: asked for the sensor mode %s, libcamera takes %s: the view may be cropped",
                 *(self.name, mode["output_size"], sensor["output_size"]),
             )
-
-    def _controls(self, libcamera: Any, advertised: dict[str, Any], options: Options) -> dict[str, Any]:
-        controls: dict[str, Any] = {}
-        # picamera2 refuses controls that a camera does not have. Without this one `read` spaces the frames.
-        self._spacing = 0.0 if "FrameDurationLimits" in advertised else 1.0 / options.fps
-        if not self._spacing:
-            period_us = round(1e6 / options.fps)
-            controls["FrameDurationLimits"] = (period_us, period_us)
-        modes = libcamera.controls.AfModeEnum
-        if options.lens_position is not None:
-            if "LensPosition" not in advertised or "AfMode" not in advertised:
-                raise ConfigurationError(
-                    f"{self.name}: lens_position={options.lens_position:g}: this camera's focus cannot "
-                    "be set; leave the option out"
-                )
-            controls["AfMode"] = modes.Manual
-            controls["LensPosition"] = options.lens_position
-        elif "AfMode" in advertised:
-            controls["AfMode"] = modes.Continuous  # off by default
-        return controls
 
     def read(self) -> Frame | None:
         """The next frame that is newer than the last one; None once closed.
@@ -198,10 +224,8 @@ class PicameraSource(Source):
             self._last_stamp = stamp
         monotonic_ns = time.monotonic_ns() if stamp is None else on_monotonic_clock(stamp)
         pixels, order = to_pixels(request.make_array("main"), self.pixel_format, self.size)
-        if self._turn:
-            pixels = cv2.rotate(pixels, cv2.ROTATE_180)
         return Frame(
-            pixels=pixels,
+            pixels=oriented(pixels, *self._left),
             order=order,
             monotonic_ns=monotonic_ns,
             time_ns=wall_clock_of(monotonic_ns),
@@ -280,7 +304,8 @@ def _open(picamera2_class: Any, number: int, name: str) -> Any:
     except RuntimeError as error:
         reason = _reason(error)
         if "busy" in reason.lower():
-            raise SourceError(f"{name}: the camera is busy: {held_by(*_DEVICES)}", exit_code=2) from None
+            text = f"{name}: the camera is busy: {held_by(*_DEVICES)}"
+            raise SourceError(text, exit_code=2, busy=True) from None
         raise SourceError(
             f"{name}: the camera does not open: {reason}; see `rpicam-hello --list-cameras`", exit_code=2
         ) from None
@@ -291,29 +316,3 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _full_view(camera: Any, asked: tuple[int, int]) -> dict[str, Any] | None:
-    """The sensor mode with the full field of view that costs least, as `sensor` of a configuration.
-
-    Of the modes whose `crop_limits` (x, y, width, height on the sensor) cover the most, the smallest that is
-    not smaller than the picture, else the largest; of equal sizes the one with more bits. None for a camera
-    without sensor modes (USB, virtual), which picamera2 tells by the colour filter.
-    """
-    if "ColorFilterArrangement" not in camera.camera_properties:
-        return None
-    modes = [mode for mode in camera.sensor_modes if {"size", "bit_depth", "crop_limits"} <= mode.keys()]
-    if not modes:
-        return None
-
-    def seen(mode: dict[str, Any]) -> int:
-        return int(mode["crop_limits"][2] * mode["crop_limits"][3])
-
-    widest = max(map(seen, modes))
-    full = [mode for mode in modes if seen(mode) == widest]
-    enough = [mode for mode in full if mode["size"][0] >= asked[0] and mode["size"][1] >= asked[1]]
-    if enough:
-        mode = min(enough, key=lambda mode: (mode["size"][0] * mode["size"][1], -mode["bit_depth"]))
-    else:
-        mode = max(full, key=lambda mode: (mode["size"][0] * mode["size"][1], mode["bit_depth"]))
-    return {"output_size": tuple(mode["size"]), "bit_depth": mode["bit_depth"]}

@@ -1,0 +1,230 @@
+"""The bench's rows of the whole daemon: camera process, gate, decision, outbox and figures, all switched on."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bittern import events
+from bittern.bench import processes
+from bittern.bench.result import Row
+from bittern.bench.rows import BareInvoke, FrameToEvent, PeerMissing, Size, Subject, row_of
+from bittern.bench.timing import Pairs, collector_off, milliseconds, percentile
+from bittern.camera import Camera
+from bittern.classifier import Classifier
+from bittern.config import GateConfig, HealthConfig, OutboxConfig, RecoveryConfig, WatchConfig, WebhookConfig
+from bittern.delivery import Delivery
+from bittern.frames import Frame
+from bittern.health import Health
+from bittern.outlet import Outlet
+from bittern.sinks import open_sinks
+from bittern.stop import Stop
+from bittern.watch import Watch, infos
+
+# Nobody listens there: every event goes to the outbox and stays in it.
+_NOBODY = "http://127.0.0.1:9/"
+_WARM_UP = 10
+
+
+class _Stamped(Camera):
+    """The camera, with the moment at which a frame was in memory, and what is to be timed between two frames."""
+
+    came = 0.0
+    between: Any = None
+
+    def read(self, timeout_s: float) -> Frame | None:
+        """As the camera does."""
+        if self.between is not None:
+            self.between()
+        frame = super().read(timeout_s)
+        self.came = perf_counter()
+        return frame
+
+
+@contextmanager
+def _daemon(
+    classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop
+) -> Iterator[tuple[Watch, _Stamped, list[float], Health]]:
+    """The loop with everything on; the list gets the moment of every event's JSON in the sink's buffer."""
+    try:
+        from bittern.prometheus import MetricsServer
+    except ImportError:
+        raise PeerMissing("prometheus-client is not installed: pip install 'bittern[metrics]'") from None
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
+        file = Path(folder) / "frames.npy"
+        np.save(file, np.stack(step.pictures))
+        config = WatchConfig(
+            source=f"bench:{file}?fps={fps:g}", fps=240.0, decision=step.decision, gate=GateConfig(),
+            recovery=RecoveryConfig(warm_up_frames=0), outbox=OutboxConfig(folder=folder),
+            webhook=WebhookConfig(url=_NOBODY), health=HealthConfig(port=0),
+        )  # fmt: skip
+        health, sink, moments = Health(infos([classifier])), BytesIO(), []
+        assert config.health is not None
+        page = MetricsServer(health, config.health)
+        delivery = Delivery(config.outbox, open_sinks(config, "bench", lambda: None), "bench")  # type: ignore[arg-type, return-value]
+
+        def out(event: events.Event) -> None:
+            sink.write(events.to_line(event))
+            if event.type != "state":
+                moments.append(perf_counter())
+
+        outlet = Outlet([out, delivery.send], "bench")
+        states: deque[tuple[str, str]] = deque()
+        camera = _Stamped(
+            config.source, config.camera, timeout_s=5.0, recovery=config.recovery, stop=stop, once=True,
+            states=lambda state, detail: states.append((state, detail)),
+        )  # fmt: skip
+        try:
+            yield Watch(camera, [classifier], config, outlet, stop, health, states), camera, moments, health
+        finally:
+            camera.close()
+            outlet.close()
+            delivery.close()
+            page.close()
+
+
+def event_row(name: str, size: Size, at_most: float) -> Any:
+    """Frame to event of the whole daemon beside a bare invoke."""
+
+    def measure(subject: Subject, n: int) -> Row:
+        pairs = _pairs(subject, size, n, BareInvoke(subject.file, subject.classifier))
+        what = f"whole daemon, frame to event, {size[0]} x {size[1]}"
+        return row_of(name, what, "bare set, invoke, get", at_most, pairs)
+
+    return measure
+
+
+def more_row(subject: Subject, n: int) -> Row:
+    """What the daemon adds to the pipeline alone: 0.5 ms at most."""
+    alone = FrameToEvent(subject.classifier, subject.folder, (640, 480))
+
+    def reference() -> None:
+        alone.deliver()
+        start = perf_counter()
+        alone()
+        times.append((perf_counter() - start) * 1e3)
+
+    times: list[float] = []
+    pairs = _pairs(subject, (640, 480), n, reference, times)
+    median = statistics.median(pairs.reference)
+    limit = round((median + 0.5) / median, 3)
+    return row_of("daemon_more", "whole daemon, 640 x 480 (0.5 ms more)", "the pipeline alone", limit, pairs)
+
+
+def _pairs(subject: Subject, size: Size, n: int, reference: Any, times: list[float] | None = None) -> Pairs:
+    step = FrameToEvent(subject.classifier, subject.folder, size)
+    ours: list[float] = []
+    theirs: list[float] = []
+    stop = Stop()
+    # Fast enough that a frame is always there soon, slow enough that none is left out: each one is an event.
+    pause_s = 3 * statistics.median(milliseconds(reference) for _ in range(_WARM_UP)) / 1e3
+    with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), stop) as (loop, camera, moments, _):
+
+        def between() -> None:
+            if moments:
+                ours.append((moments[-1] - camera.came) * 1e3)
+                moments.clear()
+            if len(ours) >= n + _WARM_UP:
+                stop.asked = True
+                return
+            theirs.append(milliseconds(reference) if times is None else _last(reference, times))
+
+        camera.between = between
+        with collector_off():
+            loop.run()
+    k = min(len(ours), len(theirs))
+    return Pairs(ours[_WARM_UP:k], theirs[_WARM_UP:k], k - _WARM_UP)
+
+
+def _last(call: Any, times: list[float]) -> float:
+    call()
+    return times[-1]
+
+
+def age_row(subject: Subject, n: int) -> Row:
+    """p95 of a frame's age when it was classified, by a consumer that takes three times as long as a frame."""
+    classifier = Classifier(subject.folder, path="builtin")
+    tensor = np.zeros((1, classifier.size, classifier.size, 3), np.uint8)
+    invoke_s = statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(20)) / 1e3
+    period_s = invoke_s / 3
+    step = FrameToEvent(classifier, subject.folder, (640, 480))
+    ages: list[float] = []
+    stop = Stop()
+    with _daemon(classifier, step, 1 / period_s, stop) as (loop, camera, _, health):
+        seen = [0]
+
+        def between() -> None:
+            if health.classified > seen[0]:
+                seen[0] = health.classified
+                ages.append(health.last_age_s)
+            stop.asked = len(ages) >= n + _WARM_UP
+
+        camera.between = between
+        loop.run()
+    ages = ages[_WARM_UP:]
+    p95, bound = percentile(ages, 0.95), invoke_s + period_s
+    return Row(
+        name="daemon_age",
+        what="p95 age of a classified frame, camera 3 times too fast",
+        against="an inference and a frame period",
+        ratio=round(p95 / bound, 4),
+        at_most=1.25,
+        median_ms=round(p95 * 1e3, 3),
+        reference_ms=round(bound * 1e3, 3),
+        n=len(ages),
+    )
+
+
+def gate_row(subject: Subject, n: int) -> Row:
+    """What a still frame costs with the gate, beside what it costs without."""
+    from bittern.pipeline import Pipeline
+
+    step = FrameToEvent(subject.classifier, subject.folder, (640, 480))
+    gated, ungated = (
+        Pipeline((subject.classifier,), WatchConfig(gate=GateConfig(enabled=on, heartbeat_s=5.0)), lambda _: None)
+        for on in (True, False)
+    )
+    count = [0]
+
+    def frame() -> Frame:
+        # 30 frames a second: of 150 of them one is a heartbeat, and is paid for.
+        count[0] += 1
+        return Frame(step.pixels, "RGB", count[0] * 33_333_333, time.time_ns(), count[0], "bench")
+
+    def block(pipeline: Pipeline) -> float:
+        return sum(milliseconds(lambda: pipeline.step(frame())) for _ in range(150)) / 150
+
+    for _ in range(100):
+        gated.step(frame())  # past the lingering after the first frame
+    blocks = max(2, n // 100)
+    with collector_off():
+        pairs = [(block(gated), block(ungated)) for _ in range(blocks)]
+    ours, theirs = zip(*pairs, strict=True)
+    return row_of(
+        "gate", "a still clip with the gate, 640 x 480", "without", 0.10, Pairs([*ours], [*theirs], 150 * blocks)
+    )
+
+
+def idle_cpu_row(subject: Subject, n: int) -> Row:
+    """Processor time of daemon and camera process at one frame a second, as a share of one core; stated, no limit."""
+    share, seconds = processes.idle_share(subject.folder.absolute(), max(5, n // 10))
+    return Row(
+        name="idle_cpu",
+        what="processor time at 1 frame a second, of one core",
+        against="stated, no limit",
+        ratio=round(share, 4),
+        at_most=1.0,
+        median_ms=round(share * 1e3, 3),
+        reference_ms=1000.0,
+        n=seconds,
+    )

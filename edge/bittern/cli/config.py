@@ -1,0 +1,84 @@
+"""`bittern config`: an example of a configuration with every key explained, and a check of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bittern.cli.common import print_json, printable
+
+if TYPE_CHECKING:
+    from bittern.config import WatchConfig
+    from bittern.config_check import Instance
+    from bittern.toml_file import Parsed, Problem
+
+
+@click.command(epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml")
+@click.option("--example", is_flag=True, help="Print a configuration with every key, its default and why to change it.")
+@click.option("--check", is_flag=True, help="Check FILES, and whether what they name is there.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a file: file, ok, problems.")
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.pass_context
+def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files: tuple[Path, ...]) -> None:
+    """Explain or check the configuration of `bittern watch`.
+
+    --check says for each mistake: file, line, key, what was expected, what came. Nothing is started, and no camera is
+    opened. Several files are checked against each other too: cameras must not share a name, an outbox, a port or a
+    pin. Exit code 2 if there is a mistake; warnings are allowed.
+    """
+    if example == check:
+        raise click.UsageError("say either --example or --check FILE...")
+    if example:
+        if files or as_json:
+            raise click.UsageError("--example takes neither files nor --json")
+        from bittern.config_example import example as text
+
+        click.echo(text(), nl=False)
+        return
+    if not files:
+        raise click.UsageError("--check needs a file")
+    from bittern import config_check, toml_file
+    from bittern.config import WatchConfig
+
+    problems: dict[Path, list[Problem]] = {}
+    instances: list[Instance] = []
+    for file in dict.fromkeys(files):
+        parsed = toml_file.read(file, WatchConfig)
+        problems[file] = parsed.problems
+        if parsed.value is not None:
+            name, found = _camera(parsed, parsed.value)
+            problems[file] = found + [
+                parsed.problem(path, message, warning=warning)
+                for path, message, warning in config_check.check(parsed.value, name)
+            ]
+            instances.append(config_check.Instance(file, parsed, name))
+    for one, problem in config_check.across(instances):
+        problems[one.file].append(problem)
+    wrong = False
+    for file, found in problems.items():
+        found.sort(key=lambda problem: problem.line or 0)
+        ok = all(problem.warning for problem in found)
+        wrong = wrong or not ok
+        if as_json:
+            print_json({"file": printable(str(file)), "ok": ok, "problems": found})
+            continue
+        for problem in found:
+            click.echo(printable(f"{problem.text(file)}{' (warning)' if problem.warning else ''}"))
+        if ok:
+            click.echo(printable(f"{file}: ok"))
+    if wrong:
+        ctx.exit(2)
+
+
+def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list[Problem]]:
+    """What events will call the camera, and what is wrong with its URI and options."""
+    from bittern.errors import BitternError
+    from bittern.sources import check_source
+
+    try:
+        name = check_source(config.source, config.camera).name
+    except BitternError as error:
+        return config.name or config.source, [parsed.problem(("source",), str(error))]
+    return config.name or name, []

@@ -1,0 +1,125 @@
+"""`bittern record`: keeps a clip to replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bittern.cli.common import one_blas_thread, warn
+
+if TYPE_CHECKING:
+    from bittern.clip import Recorder
+    from bittern.frames import Source
+    from bittern.stop import Stop
+
+
+@click.command(epilog="Example: bittern record --source usb:0 --seconds 60 --out clip")
+@click.option("--source", metavar="URI", help="As for `bittern watch`.  [default: picamera:]")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file to take source, camera and fps from."
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to make, the clip."
+)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.")
+@click.option("--fps", type=click.FloatRange(0.1, 240), help="Frames a second at most, of a camera.  [default: 5]")
+@click.option(
+    "--max-mb", type=click.FloatRange(min=1), default=1000, show_default=True, help="Stop after so many megabytes."
+)
+@click.option(
+    "--jpeg",
+    type=click.IntRange(1, 100),
+    metavar="QUALITY",
+    help="Keep JPEG instead of PNG: a quarter of the size at 95, but scores may differ a little.",
+)
+@click.option("--force", is_flag=True, help="Delete a clip of that name first.")
+def record(
+    source: str | None,
+    config_file: Path | None,
+    out: Path,
+    seconds: float | None,
+    fps: float | None,
+    max_mb: float,
+    jpeg: int | None,
+    force: bool,
+) -> None:
+    """Record a camera into a folder, for `bittern replay`.
+
+    Every frame is kept as it came, with its time and number, at the rate at which `bittern watch` would look at it. The
+    clip is whole at any moment, also if this is killed. It ends with the source, after --seconds or --max-mb, when the
+    disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM.
+    """
+    from bittern.stop import Stop
+
+    one_blas_thread()
+    stop = Stop()
+    with stop.signals():
+        try:
+            ready = stop.wait(lambda: _start(source, config_file))
+        except Exception:
+            # In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
+            if not stop.asked:
+                raise
+            return
+        if ready is None:
+            return
+        from bittern.clip import Recorder
+
+        opened, default_fps = ready
+        with opened:
+            recorder = Recorder(out, opened.name, max_bytes=int(max_mb * 1e6), jpeg_quality=jpeg, force=force)
+            with recorder:
+                warn(f"recording {opened.name} to {out}; Ctrl-C ends it")
+                try:
+                    dropped = _record(opened, recorder, stop, fps or default_fps, seconds)
+                finally:
+                    warn(f"{out}: {recorder.frames} frames, {recorder.bytes / 1e6:.1f} MB")
+    if dropped:
+        warn(f"{dropped} frames in between were left out")
+
+
+def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]:
+    import logging
+
+    from bittern import config
+    from bittern.sources import open_source
+
+    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    settings = config.load(config_file) if config_file else config.WatchConfig()
+    # Another source than the file's has other options.
+    opened = open_source(settings.source, settings.camera) if source is None else open_source(source)
+    opened.timeout_s = settings.timeout_s
+    return opened, settings.fps
+
+
+def _record(source: Source, recorder: Recorder, stop: Stop, fps: float, seconds: float | None) -> int:
+    """Record until the end.
+
+    Returns:
+        How many frames between the first and the last were not kept.
+    """
+    import time
+    from functools import partial
+
+    dropped = 0
+    first_ns = last = None
+    while not stop.asked:
+        due = time.monotonic() + 1 / fps
+        frame = stop.wait(source.read)
+        if frame is None or stop.asked:
+            break
+        if first_ns is None or last is None:
+            first_ns, last = frame.monotonic_ns, frame.number - 1
+        if seconds is not None and frame.monotonic_ns - first_ns >= seconds * 1e9:
+            break
+        if why := recorder.full():
+            warn(f"{why}: the clip ends here")
+            break
+        recorder.write(frame)
+        dropped += frame.number - last - 1
+        last = frame.number
+        if source.live and (rest := due - time.monotonic()) > 0:
+            stop.wait(partial(time.sleep, rest))
+    return dropped

@@ -1,0 +1,127 @@
+"""`bittern sinks`: which sinks a configuration names, what waits for them, and whether each takes a test event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bittern.cli.common import print_json
+
+if TYPE_CHECKING:
+    from bittern.config import WatchConfig
+    from bittern.sinks import Sink
+
+# Where the systemd unit of an instance, configured here, keeps its state.
+_ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
+
+
+@click.command(epilog="Example: bittern sinks --config /etc/bittern/porch.toml --test")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), required=True, help="TOML file, as for bittern watch."
+)
+@click.option("--test", is_flag=True, help="Send a test event (type state, state test) to every sink.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a sink.")
+@click.pass_context
+def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> None:
+    """List the sinks that events go to, and how many events wait in the outbox; or test every sink.
+
+    stdout always gets every event and is not listed. Exit code 1 if a sink did not take the test event, or the outbox
+    cannot be read.
+    """
+    from bittern import config, sources
+
+    settings = config.load(config_file)
+    name = settings.name or sources.check_source(settings.source, settings.camera).name
+    if not any((settings.mqtt, settings.webhook, settings.command, settings.gpio)):
+        click.echo("bittern: no sink is configured: events go to stdout only", err=True)
+        return
+    if not (_test(settings, name, as_json) if test else _list(settings, name, config_file, as_json)):
+        ctx.exit(1)
+
+
+def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) -> bool:
+    from bittern import outbox, outbox_file
+
+    folder = outbox.folder(settings.outbox, name)
+    instance = _STATE / config_file.stem
+    if not settings.outbox.folder and config_file.absolute().parent == _ETC and instance.is_dir():
+        folder = instance
+    file, failed = folder / outbox_file.NAME, ""
+    waiting: dict[str, int] = {}
+    try:
+        if file.exists():
+            waiting = outbox_file.count_waiting(file)
+    except OSError as error:
+        failed = str(error)
+    for sink, target in _targets(settings).items():
+        durable = sink != "gpio"
+        depth = waiting.get(sink, 0) if durable and not failed else None
+        if as_json:
+            print_json({"sink": sink, "target": target, "durable": durable, "waiting": depth})
+        else:
+            click.echo(f"{sink}  {target}  {'best effort' if not durable else f'{depth} waiting'}")
+    if failed:
+        click.echo(f"bittern: {failed}", err=True)
+    elif not as_json and any(sink != "gpio" for sink in _targets(settings)):
+        click.echo(f"outbox  {file}  {max(waiting.values(), default=0)} of {settings.outbox.max_events} events")
+    return not failed
+
+
+def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
+    import logging
+    import time
+
+    import msgspec
+
+    from bittern.errors import ConfigurationError
+    from bittern.events import Event, rfc3339, to_line, uuid7
+    from bittern.sinks import Diagnostics, Undelivered, open_sinks
+
+    logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
+    targets = _targets(settings)
+    well = True
+    for sink, target in targets.items():
+        alone = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})
+        event = Event(
+            id=uuid7(),
+            type="state",
+            time=rfc3339(time.time_ns()),
+            monotonic_ns=time.monotonic_ns(),
+            source=name,
+            state="test",
+            detail="sent by bittern sinks --test",
+        )
+        opened: list[Sink] = []
+        start = time.monotonic()
+        try:
+            opened = open_sinks(alone, name, Diagnostics, announce=False)
+            answer, ok = opened[0].deliver(event, to_line(event)[:-1]), True
+        except (Undelivered, ConfigurationError, OSError) as error:
+            answer, ok = str(error), False
+        finally:
+            for one in opened:
+                one.close()
+        time_ms = round((time.monotonic() - start) * 1000, 1)
+        well &= ok
+        if as_json:
+            print_json({"sink": sink, "target": target, "ok": ok, "answer": answer, "time_ms": time_ms, "id": event.id})
+        else:
+            click.echo(f"{sink}  {target}  {'ok' if ok else 'FAILED'}: {answer}")
+    return well
+
+
+def _targets(settings: WatchConfig) -> dict[str, str]:
+    """Name of every sink that is configured, and where it goes to."""
+    found = {}
+    if settings.mqtt is not None:
+        port = settings.mqtt.port or (8883 if settings.mqtt.tls else 1883)
+        found["mqtt"] = f"{settings.mqtt.host}:{port}"
+    if settings.webhook is not None:
+        found["webhook"] = settings.webhook.url
+    if settings.command is not None:
+        found["command"] = " ".join(settings.command.run)
+    if settings.gpio is not None:
+        found["gpio"] = f"pin {settings.gpio.pin}"
+    return found

@@ -1,0 +1,70 @@
+"""From the options of `picamera` to libcamera's controls, refused where a camera does not have one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bittern.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bittern.sources.picamera import PicameraSource
+
+
+def controls_of(
+    name: str, enums: Any, advertised: Mapping[str, Any], options: PicameraSource.Options
+) -> dict[str, Any]:
+    """The controls to configure a camera with, as picamera2 takes them.
+
+    Names and units are those of libcamera's control_ids_core.yaml. ExposureTime and AnalogueGain switch their half of
+    the automatic exposure off: in libcamera before 0.5 by themselves, since then because picamera2 (0.3.27 on) sets
+    ExposureTimeMode and AnalogueGainMode with them.
+
+    Args:
+        name: of the source, for errors.
+        enums: `libcamera.controls`.
+        advertised: what the camera has, name to (least, most, default).
+        options: what was asked.
+
+    Raises:
+        ConfigurationError: an option that this camera cannot follow, or a value out of its range.
+    """
+    controls: dict[str, Any] = {}
+
+    def put(option: str, value: float | str, **wanted: Any) -> None:
+        for control, setting in wanted.items():
+            if control not in advertised:
+                raise ConfigurationError(
+                    f"{name}: {option}={value}: this camera has no control {control}; leave the option out"
+                )
+            limits = advertised[control]
+            if isinstance(setting, int | float) and isinstance(limits, tuple) and len(limits) == 3:
+                least, most = limits[:2]
+                # Where libcamera knows no upper limit yet it says 0.
+                if setting < least or (most > least and setting > most):
+                    raise ConfigurationError(f"{name}: {option}={value}: expected {least:g} to {most:g} of this camera")
+            controls[control] = setting
+
+    if "FrameDurationLimits" in advertised:
+        period_us = round(1e6 / options.fps)
+        controls["FrameDurationLimits"] = (period_us, period_us)
+    if options.lens_position is not None:
+        put(
+            "lens_position",
+            options.lens_position,
+            AfMode=enums.AfModeEnum.Manual,
+            LensPosition=options.lens_position,
+        )
+    elif options.autofocus == "off":
+        put("autofocus", "off", AfMode=enums.AfModeEnum.Manual)
+    elif options.autofocus == "continuous":
+        put("autofocus", "continuous", AfMode=enums.AfModeEnum.Continuous)
+    elif "AfMode" in advertised:
+        controls["AfMode"] = enums.AfModeEnum.Continuous  # off by default
+    if options.exposure_us is not None:
+        put("exposure_us", options.exposure_us, ExposureTime=options.exposure_us)
+    if options.gain is not None:
+        put("gain", options.gain, AnalogueGain=options.gain)
+    if options.awb is not None:
+        put("awb", options.awb, AwbEnable=True, AwbMode=getattr(enums.AwbModeEnum, options.awb.capitalize()))
+    return controls

@@ -1,0 +1,30 @@
+"""What the fault tests share: how often a fault is played, and the table of what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FULL = os.environ.get("BITTERN_FAULTS") == "full"
+
+
+def times(full: int, quick: int) -> int:
+    """How often to play a fault: as often as the pass marks say under `make test-faults`, else a few times."""
+    return full if FULL else quick
+
+
+@pytest.fixture
+def record() -> Callable[..., None]:
+    """Adds a line to the table of `make test-faults`: fault, what was done, how many times, the figure, the mark."""
+
+    def add(fault: int, what: str, n: int, figure: str, mark: str) -> None:
+        table = os.environ.get("BITTERN_FAULTS_TABLE")
+        if table:
+            with Path(table).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"fault": fault, "what": what, "n": n, "figure": figure, "mark": mark}) + "\n")
+
+    return add

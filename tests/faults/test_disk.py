@@ -1,0 +1,146 @@
+"""Fault 11 on a real small disk: full, or read-only, while events go on to be delivered."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from tests.faults.conftest import times
+from tests.http_peer import Peer
+
+from bittern import delivery as delivery_module
+from bittern.config import OutboxConfig, WebhookConfig
+from bittern.delivery import Delivery
+from bittern.events import Event, uuid7
+from bittern.sinks.webhook import WebhookSink
+
+Record = Callable[..., None]
+MARK = "goes on classifying; says so once; recovers when it ends"
+
+
+def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
+
+
+def mount(*words: str) -> None:
+    done = subprocess.run(["mount", *words], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB: twice what the write-ahead log takes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=2m", "bittern-test", str(folder))
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk counts as well again after a second, not a minute."""
+    monkeypatch.setattr(delivery_module, "QUIET_S", 1.0)
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with Peer() as peer:
+        yield peer
+
+
+def event(number: int) -> Event:
+    return Event(id=uuid7(), type="state", time="", monotonic_ns=number, source="cam", detail="x" * 3000)
+
+
+def send(delivery: Delivery, first: int, end: int) -> float:
+    """Send some; the longest that the caller waited, in seconds."""
+    longest = 0.0
+    for number in range(first, end):
+        begun = time.monotonic()
+        delivery.send(event(number))
+        longest = max(longest, time.monotonic() - begun)
+        time.sleep(0.005)
+    return longest
+
+
+def fill(file: Path) -> None:
+    """Take all the room that there is."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
+        while True:
+            opened.write(bytes(512))
+
+
+def arrived(peer: Peer, count: int) -> bool:
+    return len(peer.requests) >= count
+
+
+def said(log: pytest.LogCaptureFixture) -> list[str]:
+    return [found.message.split(" (")[0] for found in log.records if found.message.startswith("outbox: ")]
+
+
+SAYS = ["outbox: the disk takes no events", "outbox: the disk takes events again"]
+
+
+def test_a_full_disk(disk: Path, peer: Peer, record: Record, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    n = times(5, 1)
+    for run in range(n):
+        peer.requests.clear()
+        caplog.clear()
+        delivery = Delivery(
+            OutboxConfig(folder=str(disk / str(run))), [WebhookSink(WebhookConfig(url=peer.url))], "cam"
+        )
+        send(delivery, 0, 5)
+        until(partial(arrived, peer, 5))
+        filler = disk / "filler"
+        fill(filler)
+        longest = send(delivery, 5, 105)
+        until(partial(arrived, peer, 105))
+        assert delivery.status().disk_error is not None, "the disk was not full after all"
+        assert longest < 0.5
+        filler.unlink()
+        until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
+        until(lambda: SAYS[1] in said(caplog))
+        send(delivery, 105, 110)
+        until(partial(arrived, peer, 110))
+        delivery.close()
+        assert delivery.failed is None
+        assert [found["monotonic_ns"] for found in peer.events] == list(range(110))
+        assert said(caplog) == SAYS
+        for file_ in (disk / str(run)).iterdir():
+            file_.unlink()
+    record(11, "disk of the state full", n, f"{110 * n} events, all delivered, in order; said once", MARK)
+
+
+def test_a_read_only_disk(disk: Path, peer: Peer, record: Record, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    n = times(5, 1)
+    for _ in range(n):
+        peer.requests.clear()
+        caplog.clear()
+        mount("-o", "remount,ro", str(disk))
+        delivery = Delivery(OutboxConfig(folder=str(disk)), [WebhookSink(WebhookConfig(url=peer.url))], "cam")
+        send(delivery, 0, 50)
+        until(partial(arrived, peer, 50))
+        assert delivery.status().disk_error is not None
+        mount("-o", "remount,rw", str(disk))
+        until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
+        until(lambda: SAYS[1] in said(caplog))
+        send(delivery, 50, 60)
+        until(partial(arrived, peer, 60))
+        delivery.close()
+        assert delivery.failed is None
+        assert [found["monotonic_ns"] for found in peer.events] == list(range(60))
+        assert said(caplog) == SAYS
+    record(11, "disk of the state read-only", n, f"{60 * n} events, all delivered, in order; said once", MARK)

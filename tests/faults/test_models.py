@@ -1,0 +1,237 @@
+"""Faults 18, 19 and 20: a model folder that is altered, old, bad, or changed while it runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.faults.conftest import times
+from tests.model_files import altered
+from tests.tflite_files import crashing, model_folder_of_means
+
+from bittern import Classifier, golden, scene
+from bittern.candidate import Reload
+from bittern.classifier import Result
+from bittern.contract import Pixels
+
+Record = Callable[..., None]
+# Of the shipped model's folder. The card is for people, no program reads it: only a signature can protect it.
+FILES = ("model.tflite", "manifest.json", "golden.npz", "labels.txt")
+SLOWDOWN = 1.5
+
+
+@pytest.fixture
+def reload() -> Iterator[Reload]:
+    made = Reload(threads=1, max_slowdown=SLOWDOWN, timeout_s=60.0)
+    yield made
+    made.close()
+
+
+def outcome(reload: Reload, model: Path, old: Classifier, while_it_runs: Callable[[], None] = lambda: None) -> str:
+    """Why the model is refused, in one line; "" if it is taken."""
+    assert reload.start([str(model)], [old])
+    while (found := reload.poll()) is None:
+        while_it_runs()
+        time.sleep(0.005)
+    if isinstance(found, list):
+        return ""
+    assert "\n" not in found
+    assert "internal error" not in found
+    return found
+
+
+def frame() -> Pixels:
+    return scene.random_view(np.random.default_rng(20), stop=True, size=(320, 240))
+
+
+# --- 18: altered, or older than what runs ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, reload: Reload, record: Record) -> None:
+    old = Classifier(model_copy)
+    expected = old.classify(frame())
+    file = model_copy / name
+    whole = file.read_bytes()
+    rng = random.Random(18)
+    told = same = higher = 0
+    runs = times(60, 3)
+    for _ in range(runs):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        file.write_bytes(data)
+        reason = outcome(reload, model_copy, old)
+        if reason:
+            told += 1
+            assert str(model_copy) in reason
+            continue
+        # Bits that mean nothing (a time in a zip archive, a space), or that make a higher version of it.
+        again = Classifier(model_copy)
+        assert again.classify(frame()) == expected
+        assert again.data == old.data
+        if again.manifest == old.manifest:
+            same += 1
+        else:
+            assert again.version != old.version
+            higher += 1
+        assert name in ("manifest.json", "golden.npz")
+    assert old.classify(frame()) == expected
+    if name in ("model.tflite", "labels.txt"):
+        assert told == runs
+    figure = f"{told} refused, {same} without any meaning, {higher} a higher version"
+    record(18, f"one bit flipped in {name}", runs, figure, "refused in one line, or the same model; the old one runs")
+
+
+@pytest.mark.parametrize("version", ["0.9", "0", "1rc1"])
+def test_18_older_than_what_runs(version: str, model_copy: Path, reload: Reload, record: Record) -> None:
+    old = Classifier(model_copy)
+    assert old.version == "1"
+    altered(model_copy, lambda said: said.update(version=version))
+    reason = outcome(reload, model_copy, old)
+    assert f"version {version} is older than the running 1" in reason
+    record(18, f"version {version} over 1", 1, "refused", "refused in one line; the old one runs")
+
+
+# --- 19: bad in itself -----------------------------------------------------------------------------------------------
+
+
+def replaced(folder: Path, data: bytes) -> Path:
+    """The model folder with another model, whose manifest is right about it."""
+    (folder / "model.tflite").write_bytes(data)
+    return altered(folder, lambda said: said.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+
+
+def other_answers(folder: Path) -> Path:
+    """The model folder with golden vectors that say something else."""
+    vectors = {path: golden.load(folder / golden.FILE, path) for path in ("xnnpack", "builtin")}
+    outputs = {
+        path: [[np.bitwise_xor(o, np.uint8(0x20)) for o in v.outputs] for v in of] for path, of in vectors.items()
+    }
+    of = vectors["xnnpack"]
+    golden.save(folder / golden.FILE, [v.frame for v in of], [v.tensor for v in of], outputs)
+    return folder
+
+
+def test_19_golden_vectors_differ(tmp_path: Path, reload: Reload, record: Record) -> None:
+    old = Classifier(model_folder_of_means(tmp_path / "old"))
+    runs = times(3, 1)
+    for i in range(runs):
+        new = other_answers(model_folder_of_means(tmp_path / f"new{i}", version="8"))
+        assert "golden frame 0 is 32 output steps off" in outcome(reload, new, old)
+    record(19, "golden vectors differ", runs, "refused", "old one runs on; the reason is said")
+
+
+def test_19_crashes(tmp_path: Path, reload: Reload, record: Record) -> None:
+    old = Classifier(model_folder_of_means(tmp_path / "old"))
+    runs = times(3, 1)
+    for i in range(runs):
+        new = replaced(model_folder_of_means(tmp_path / f"new{i}", version="8"), crashing())
+        assert "the check of it crashed with SIGSEGV" in outcome(reload, new, old)
+    record(19, "crashes the runtime (SIGSEGV)", runs, "refused", "old one runs on; the reason is said")
+
+
+def test_19_hangs(tmp_path: Path, record: Record) -> None:
+    old = Classifier(model_folder_of_means(tmp_path / "old"))
+    reload = Reload(threads=1, max_slowdown=SLOWDOWN, timeout_s=1.0)
+    new = model_folder_of_means(tmp_path / "new", version="8")
+    runs = times(3, 1)
+    longest = 0.0
+    for _ in range(runs):
+        began = time.monotonic()
+        reason = outcome(reload, new, old, stop_the_check)
+        longest = max(longest, time.monotonic() - began)
+        assert "the check took longer than 1 s (reload.timeout_s)" in reason
+        assert children() == []
+    assert longest < 1.0 + 2.0
+    record(19, "hangs (SIGSTOP)", runs, f"refused after {longest:.1f} s", "within its 1 s + 2 s; old one runs on")
+
+
+def test_19_twice_as_slow(tmp_path: Path, reload: Reload, record: Record) -> None:
+    side = 512
+    old = Classifier(model_folder_of_means(tmp_path / "old", size=side))
+    as_fast = model_folder_of_means(tmp_path / "as_fast", size=side, version="8")
+    slow = model_folder_of_means(tmp_path / "slow", size=round(side * 2**0.5), version="8")
+    runs = times(3, 1)
+    said = []
+    for _ in range(runs):
+        assert outcome(reload, as_fast, old) == ""
+        reason = outcome(reload, slow, old)
+        assert f"expected at most {SLOWDOWN:g} (reload.max_slowdown)" in reason
+        said.append(float(reason.split(" times the ")[0].split()[-1]))
+    measured = f"{min(said):.2f} to {max(said):.2f} times: refused; the same again: taken"
+    record(19, "twice as slow", runs, measured, f"refused above {SLOWDOWN:g} times; old one runs on")
+
+
+def stop_the_check() -> None:
+    for pid in children():
+        os.kill(pid, signal.SIGSTOP)
+
+
+def children() -> list[int]:
+    """Processes that check a candidate of this one."""
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
+# --- 20: changed while it runs ---------------------------------------------------------------------------------------
+
+
+class Answers:
+    """A main loop that goes on."""
+
+    def __init__(self, classifier: Classifier, picture: Pixels) -> None:
+        self.answers: list[list[Result]] = []
+        self._classifier, self._picture = classifier, picture
+
+    def __call__(self) -> None:
+        self.answers.append(self._classifier.classify(self._picture))
+
+
+def write_in_place(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(1000)
+        opened.write(bytes(2**20))
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, 4096)
+
+
+def rename_over(file: Path) -> None:
+    other = file.with_name("other")
+    other.write_bytes(b"\0\0\0\0TFL3" + bytes(2**20))
+    other.replace(file)
+
+
+@pytest.mark.parametrize("harm", [write_in_place, truncate, rename_over])
+def test_20_the_file_changes_under_a_running_model(
+    harm: Callable[[Path], None], model_folder: Path, tmp_path: Path, reload: Reload, record: Record
+) -> None:
+    runs = times(10, 1)
+    picture = frame()
+    for i in range(runs):
+        folder = Path(shutil.copytree(model_folder, tmp_path / f"{i}"))
+        old = Classifier(folder)
+        expected = old.classify(picture)
+        assert not any(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
+        harm(folder / json.loads((folder / "manifest.json").read_bytes())["file"])
+        seen = Answers(old, picture)
+        reason = outcome(reload, folder, old, seen)
+        assert "copy it again" in reason
+        assert seen.answers == [expected] * len(seen.answers)
+        assert len(seen.answers) > 5
+        shutil.copytree(model_folder, folder, dirs_exist_ok=True)
+        assert outcome(reload, folder, old) == "", "mended, it is taken again"
+    what = harm.__name__.replace("_", " ")
+    record(20, what, runs, "same answers, reload refused, no SIGBUS", "running model unaffected; reload refuses")
