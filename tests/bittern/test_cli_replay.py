@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 from tests.command import EVENT, OFTEN, bittern, one_line
@@ -43,12 +44,19 @@ def keep(folder: Path, given: list[Frame]) -> Path:
     return folder
 
 
+def coloured(shape: tuple[int, int], red: int) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 BGR of one red, with a green corner: a picture with nothing on it would be a covered camera."""
+    pixels = np.full((*shape, 3), (10, 10, red), np.uint8)
+    pixels[: shape[0] // 3, : shape[1] // 3, 1] = 255
+    return pixels
+
+
 @pytest.fixture(scope="module")
 def means_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten frames a second apart, red in 2 to 4 and 7, of which only every third was kept."""
     given = []
     for number in range(10):
-        pixels = np.full((30, 40, 3), (10, 10, 255 if number in (2, 3, 4, 7) else 0), np.uint8)
+        pixels = coloured((30, 40), 255 if number in (2, 3, 4, 7) else 0)
         stamp = 10**15 + number * 10**9
         given.append(Frame(pixels, "BGR", stamp, 1_700_000_000 * 10**9 + stamp, number * 3, "cam"))
     return keep(tmp_path_factory.mktemp("clips") / "red", given)
@@ -104,7 +112,7 @@ def test_a_replay_gives_the_events_that_came_live(model_folder: Path, tmp_path: 
 def test_a_folder_and_a_video_count_from_their_first_frame(place: Path, often: Path, tmp_path: Path) -> None:
     (tmp_path / "film").mkdir()
     for i, red in enumerate((0, 255, 255, 0)):
-        cv2.imwrite(str(tmp_path / f"film/{i}.png"), np.full((30, 40, 3), (10, 10, red), np.uint8))
+        cv2.imwrite(str(tmp_path / f"film/{i}.png"), coloured((30, 40), red))
     events = lines(run(tmp_path / "film", "--config", often))
     assert [(e["type"], e["frame"], e["time"]) for e in events if e["task"] == "colour_1"] == [
         ("alarm.on", 1, "1970-01-01T00:00:01.000Z"),
@@ -113,13 +121,24 @@ def test_a_folder_and_a_video_count_from_their_first_frame(place: Path, often: P
     film = tmp_path / "film.avi"
     writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
     for red in (0, 0, 255, 255, 0, 0):
-        writer.write(np.full((48, 64, 3), (10, 10, red), np.uint8))
+        writer.write(coloured((48, 64), red))
     writer.release()
     done = run(film, "--config", often)
     assert [(e["type"], e["frame"]) for e in lines(done) if e["task"] == "colour_0"] == [
         ("alarm.on", 2),
         ("alarm.off", 4),
     ]
+
+
+def test_a_covered_camera_raises_nothing_as_it_would_not_live(often: Path, tmp_path: Path) -> None:
+    flat = [np.full((30, 40, 3), (10, 10, 255 * (number % 2)), np.uint8) for number in range(10)]
+    given = [Frame(pixels, "BGR", 10**15 + i * 10**9, 10**18, i, "cam") for i, pixels in enumerate(flat)]
+    covered = keep(tmp_path / "covered", given)
+    done = run(covered, "--config", often)
+    assert done.stdout == ""
+    assert "10 frames" in done.stderr
+    with pytest.raises(BitternError, match="no frame shows anything"):
+        run(covered, "--config", often, "--plot", tmp_path / "plot.png")
 
 
 def test_pictures_that_cannot_be_read_are_exit_code_1(means_clip: Path, often: Path, tmp_path: Path) -> None:

@@ -87,6 +87,10 @@ def replay(
     if played.frames == 0:
         raise BitternError(f"{clip}: no frame could be read")
     failed = source.skipped > 0
+    if not played.tracks:
+        if intervals or target is not None or plot is not None:
+            raise BitternError(f"{clip}: no frame shows anything: black, white or of one colour throughout")
+        of = {}
     panels: list[tuple[Track, Judged]] = []
     told: list[Figures] = []
     for track, now in zip(played.tracks, of.values(), strict=True):
@@ -173,6 +177,7 @@ def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConf
     import numpy as np
 
     from bittern import events
+    from bittern.camera.view import View
     from bittern.clip import ClipSource
     from bittern.pipeline import Pipeline
     from bittern.tuning import Track
@@ -192,6 +197,7 @@ def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConf
             mine[-1] = mine[-1][0], at_s
 
     pipeline = Pipeline(classifiers, settings, sink, new_id=lambda time_ns: events.uuid7(time_ns, random))
+    view = View(settings.recovery.blind_after_s)
     times: list[int] = []
     scores: list[list[float]] = []
     frames = skipped = made = last_ns = 0
@@ -206,11 +212,12 @@ def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConf
                 # By the clip, so that it gives the same ids again, and another clip others.
                 random.seed(f"{source.name} {frame.time_ns}")
             last_ns = frame.monotonic_ns
-            made += pipeline.step(frame)
+            view.look(frame.pixels, last_ns)
+            made += pipeline.step(frame, blind=view.blind)
             frames += 1
             if pipeline.skipped:
                 skipped += 1
-            else:
+            elif not view.blind:  # which has no scores that count
                 times.append(last_ns - first_ns)
                 scores.append(list(pipeline.scores.values()))
     sys.stdout.flush()
