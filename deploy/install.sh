@@ -88,7 +88,7 @@ build() {
     echo "numpy==$numpy" > "$new/constraints.txt"
     [ ! -d "$stage/wheelhouse" ] || offline=(--no-index --find-links "$stage/wheelhouse")
     if ! "$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${offline[@]}" \
-            --constraint "$new/constraints.txt" "$stage/$wheel[mqtt,metrics]" > "$log" 2>&1; then
+            --constraint "$new/constraints.txt" "$stage/${wheel}[mqtt,metrics]" > "$log" 2>&1; then
         tail -n "$JOURNAL" "$log" >&2 || true
         lament "pip could not install $wheel; see above"
         exit 1
