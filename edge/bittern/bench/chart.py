@@ -127,7 +127,7 @@ def _machine_line(result: Result) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 58 else name[:57] + "…"
+    return name if len(name) <= 52 else name[:51] + "…"
 
 
 def _text(

@@ -98,7 +98,7 @@ def event_row(name: str, size: Size, at_most: float) -> Any:
 
     def measure(subject: Subject, n: int) -> Row:
         pairs = _pairs(subject, size, n, BareInvoke(subject.file, subject.classifier))
-        what = f"whole daemon, frame to event, {size[0]} x {size[1]}"
+        what = f"whole daemon, {size[0]} x {size[1]}"
         return row_of(name, what, "bare set, invoke, get", at_most, pairs)
 
     return measure
@@ -175,8 +175,8 @@ def age_row(subject: Subject, n: int) -> Row:
     p95, bound = percentile(ages, 0.95), invoke_s + period_s
     return Row(
         name="daemon_age",
-        what="p95 age of a classified frame, camera 3 times too fast",
-        against="an inference and a frame period",
+        what="p95 age of a frame, camera 3 times too fast",
+        against="inference + period",
         ratio=round(p95 / bound, 4),
         at_most=1.25,
         median_ms=round(p95 * 1e3, 3),
