@@ -25,8 +25,12 @@ class Stop:
         self._waiting = False
 
     @contextlib.contextmanager
-    def signals(self, *, reload: bool = False) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the block runs, and SIGHUP with `reload`."""
+    def signals(self, *, reload: bool = False, last: bool = False) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while the block runs, and SIGHUP with `reload`.
+
+        With `last` the process ends after the block: from then on they are ignored, so that a second one, sent while
+        it ends, does not turn a clean end into a killed process.
+        """
         old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
         if reload:
             old[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._note_reload)
@@ -34,7 +38,7 @@ class Stop:
             yield
         finally:
             for number, handler in old.items():
-                signal.signal(number, handler)
+                signal.signal(number, signal.SIG_IGN if last else handler)
 
     def wait(self, call: Callable[[], T]) -> T | None:
         """Call something that waits; None if a signal came before it returned."""

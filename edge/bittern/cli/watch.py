@@ -62,7 +62,7 @@ def watch(
     one_blas_thread()
     stop = Stop()
     film = _Film()
-    with stop.signals(reload=True):
+    with stop.signals(reload=True, last=True):
         # A signal also ends the start, most of which is imports.
         try:
             ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
