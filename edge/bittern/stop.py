@@ -51,6 +51,18 @@ class Stop:
         except _Stopped:  # outside of the `finally`, in which a signal may come too
             return None
 
+    def start(self, call: Callable[[], T]) -> T | None:
+        """As `wait`, for a start, most of which is imports.
+
+        In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
+        """
+        try:
+            return self.wait(call)
+        except Exception:
+            if not self.asked:
+                raise
+            return None
+
     def _note_reload(self, _number: int, _frame: FrameType | None) -> None:
         self.reload = True
 

@@ -6,12 +6,11 @@ import statistics
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -40,7 +39,7 @@ class _Stamped(Camera):
     """The camera, with the moment at which a frame was in memory, and what is to be timed between two frames."""
 
     came = 0.0
-    between: Any = None
+    between: Callable[[], None] | None = None
 
     def read(self, timeout_s: float) -> Frame | None:
         """As the camera does."""
@@ -93,11 +92,12 @@ def _daemon(
             page.close()
 
 
-def event_row(name: str, size: Size, at_most: float) -> Any:
+def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
     """Frame to event of the whole daemon beside a bare invoke."""
 
     def measure(subject: Subject, n: int) -> Row:
-        pairs = _pairs(subject, size, n, BareInvoke(subject.file, subject.classifier))
+        bare = BareInvoke(subject.file, subject.classifier)
+        pairs = _pairs(subject, size, n, lambda: milliseconds(bare))
         what = f"whole daemon, {size[0]} x {size[1]}"
         return row_of(name, what, "bare set, invoke, get", at_most, pairs)
 
@@ -108,26 +108,24 @@ def more_row(subject: Subject, n: int) -> Row:
     """What the daemon adds to the pipeline alone: 0.5 ms at most."""
     alone = FrameToEvent(subject.classifier, subject.folder, (640, 480))
 
-    def reference() -> None:
+    def reference() -> float:
         alone.deliver()
-        start = perf_counter()
-        alone()
-        times.append((perf_counter() - start) * 1e3)
+        return milliseconds(alone)
 
-    times: list[float] = []
-    pairs = _pairs(subject, (640, 480), n, reference, times)
+    pairs = _pairs(subject, (640, 480), n, reference)
     median = statistics.median(pairs.reference)
     limit = round((median + 0.5) / median, 3)
     return row_of("daemon_more", "whole daemon, 640 x 480 (0.5 ms more)", "the pipeline alone", limit, pairs)
 
 
-def _pairs(subject: Subject, size: Size, n: int, reference: Any, times: list[float] | None = None) -> Pairs:
+def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float]) -> Pairs:
+    """Times of n frames in the daemon, and of what `reference` times, in ms, between two of them."""
     step = FrameToEvent(subject.classifier, subject.folder, size)
     ours: list[float] = []
     theirs: list[float] = []
     stop = Stop()
     # Fast enough that a frame is always there soon, slow enough that none is left out: each one is an event.
-    pause_s = 3 * statistics.median(milliseconds(reference) for _ in range(_WARM_UP)) / 1e3
+    pause_s = 3 * statistics.median(reference() for _ in range(_WARM_UP)) / 1e3
     with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), stop) as (loop, camera, moments, _):
 
         def between() -> None:
@@ -137,18 +135,13 @@ def _pairs(subject: Subject, size: Size, n: int, reference: Any, times: list[flo
             if len(ours) >= n + _WARM_UP:
                 stop.asked = True
                 return
-            theirs.append(milliseconds(reference) if times is None else _last(reference, times))
+            theirs.append(reference())
 
         camera.between = between
         with collector_off():
             loop.run()
     k = min(len(ours), len(theirs))
     return Pairs(ours[_WARM_UP:k], theirs[_WARM_UP:k], k - _WARM_UP)
-
-
-def _last(call: Any, times: list[float]) -> float:
-    call()
-    return times[-1]
 
 
 def age_row(subject: Subject, n: int) -> Row:

@@ -56,13 +56,7 @@ def record(
     one_blas_thread()
     stop = Stop()
     with stop.signals():
-        try:
-            ready = stop.wait(lambda: _start(source, config_file))
-        except Exception:
-            # In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
-            if not stop.asked:
-                raise
-            return
+        ready = stop.start(lambda: _start(source, config_file))
         if ready is None:
             return
         from bittern.clip import Recorder

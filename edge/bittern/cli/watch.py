@@ -64,13 +64,7 @@ def watch(
     film = _Film()
     with stop.signals(reload=True, last=True):
         # A signal also ends the start, most of which is imports.
-        try:
-            ready = stop.wait(lambda: _start(source, config_file, models, fps, sheet))
-        except Exception:
-            # In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
-            if not stop.asked:
-                raise
-            return
+        ready = stop.start(lambda: _start(source, config_file, models, fps, sheet))
         if ready is None:
             return
         from bittern import daemon
