@@ -36,7 +36,7 @@ _WARM_UP = 10
 
 
 class _Stamped(Camera):
-    """The camera, with the moment at which a frame was in memory, and what is to be timed between two frames."""
+    """The camera, with the moment at which a frame lay there to be taken, and what is timed between two frames."""
 
     came = 0.0
     between: Callable[[], None] | None = None
@@ -45,8 +45,14 @@ class _Stamped(Camera):
         """As the camera does."""
         if self.between is not None:
             self.between()
-        frame = super().read(timeout_s)
-        self.came = perf_counter()
+        return super().read(timeout_s)
+
+    def _take(self) -> Frame | None:
+        # The frame lies in shared memory: looking for it, and at it for a covered camera, is the daemon's own work.
+        began = perf_counter()
+        frame = super()._take()
+        if frame is not None:
+            self.came = began
         return frame
 
 
