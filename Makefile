@@ -122,7 +122,7 @@ test-faults: $(DEV)/.dev  ## play every fault of tests/faults as often as its pa
 	BITTERN_FAULTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
 	$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
 
-soak: $(DEV)/.dev  ## a month in MINUTES (30): the daemon at ten times the frame rate; curves to build/soak
+soak: $(DEV)/.dev  ## the daemon for MINUTES (30) at ten times the frame rate, events at 100 times; curves to build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
 
 test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## contract and golden vectors with OpenCV 5 and 4.10

@@ -103,6 +103,9 @@ P
     package=$("$new/venv/bin/python" -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
     sed -E "s#(^|[ =:])/(opt|etc|var/lib)/bittern#\1$root/\2/bittern#g" "$package/shipped/systemd/bittern@.service" \
         > "$new/bittern@.service"
+    if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
+        sed -i '/^RestartSec=/a RestartSteps=5\nRestartMaxDelaySec=60' "$new/bittern@.service"
+    fi
     # A venv names its own folder in its scripts.
     grep -rlIF "$new" "$new/venv/bin" "$new/venv/pyvenv.cfg" | xargs sed -i "s#$new#$base/releases/$id#g"
     chmod -R u=rwX,go=rX "$new"

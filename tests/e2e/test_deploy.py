@@ -129,8 +129,11 @@ def test_a_second_deploy_keeps_the_configuration_and_three_releases(deployed: Pi
         folder = deployed.root / "opt/bittern/releases" / name
         folder.mkdir()
         os.chown(folder, deployed.root.stat().st_uid, -1)
+    (deployed.root / "run/stand-in/version").write_text("257 (257.8-1~deb13u2)")  # upgraded to trixie in between
     result = deployed.deploy("--wheel", wheel, typed="a secret")
     assert result.returncode == 0, result.stderr
+    installed = (deployed.root / "etc/systemd/system/bittern@.service").read_text()
+    assert "\nRestartSec=2\nRestartSteps=5\nRestartMaxDelaySec=60\n" in installed
     assert "secret" not in result.stdout + result.stderr
     assert path.read_text() == DEMO + "# mine\n"
     assert deployed.pid("default") not in (None, before)

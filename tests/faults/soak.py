@@ -1,4 +1,4 @@
-"""Fault 25, a month in minutes: `python -m tests.faults.soak --minutes 30 --out build/soak`; `make soak`.
+"""Fault 25, months in minutes: `python -m tests.faults.soak --minutes 30 --out build/soak`; `make soak`.
 
 The daemon gets ten times the frames (50 a second), and every one of them is an event, which is far more than a hundred
 times as many as there are. Two peers take them: a webhook that is down for a tenth of the time, and a broker. Every few
