@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from bittern import metrics
 from bittern.manifest import Manifest
-from bittern_convert.run import Run
+from bittern_convert.run import Run, Seen
 
 # Splits with fewer pictures are left out of the table of harm.
 HARMED_LEAST = 20
@@ -24,7 +25,7 @@ def render(said: Manifest, made: Run) -> str:
         f"{task['question']} Labels: {_list(head.labels)}; alarm: {_list(head.alarm)}; "
         f"nothing of interest: {_list(head.nothing)}. MobileNetV2 1.0 at "
         f"{said.input.shape[1]} x {said.input.shape[2]}, full "
-        f"int8, {said.size / 1e6:.2f} MB. The network sees the centred square of a frame and nothing beside it.",
+        f"int8, {said.size / 1e6:.2f} MB. {_seen(Seen.of(task))}",
         "",
         "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
         "",
@@ -102,6 +103,17 @@ def render(said: Manifest, made: Run) -> str:
         + ".",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _seen(seen: Seen) -> str:
+    if not seen.keys():
+        return "The network sees the centred square of a frame and nothing beside it."
+    options = " ".join(f"--{key} {','.join(map(str, values))}" for key, values in seen.keys().items())
+    keys = " and ".join(f"`{key} = {json.dumps(values)}`" for key, values in seen.keys().items())
+    return (
+        f"Thresholds and figures are of {seen.text()}: give the daemon {keys}, and `bittern evaluate` `{options}`. The "
+        "comparison of float and int8 is of the centred square."
+    )
 
 
 def _share(k: int, n: int) -> str:

@@ -23,7 +23,7 @@ from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.manifest import GoldenPath, Head, Input, Manifest
 from bittern_convert import card, correction, gate, robustness, run, tflite
 from bittern_convert.gate import Outcome, Pair
-from bittern_convert.run import Run
+from bittern_convert.run import Run, Seen
 
 MODEL_FILE = "model.tflite"
 MAX_MODEL_BYTES = 3_000_000
@@ -81,7 +81,8 @@ def convert(
     root = data or Path(made.data)
     items = dataset.read(folder / run.INDEX, root)
     calibration, rest = _choose_calibration(items, labels, made.seed)
-    tensors = [t for item in calibration if (t := _tensor(item)) is not None]
+    seen = Seen.of(made.task)
+    tensors = [t for item in calibration if (t := _tensor(item, seen)) is not None]
     if len(tensors) < len(calibration) / 2:
         raise ConfigurationError(
             f"{root}: {len(calibration) - len(tensors)} of {len(calibration)} pictures to calibrate with cannot be "
@@ -109,13 +110,13 @@ def convert(
     with fileio.atomic_folder(out, replace=replace) as new:
         said = _write_model(new, packed, made, name, version, output)
         device = Classifier(new)
-        shown = _gate_pictures(rest, labels, {key: column[~calibrated] for key, column in copies.items()})
+        shown = _gate_pictures(rest, labels, seen, {key: column[~calibrated] for key, column in copies.items()})
         outcome = _pass_gate(model, device, shown, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
             raise GateFailed(f"the gate failed: {outcome.reason}; the pictures that flipped: {sheet_file}")
-        reports = _reports(device, items, made.seed, progress)
+        reports = _reports(device, items, seen, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
         provenance["calibration"] = {
             "pictures": len(tensors),
@@ -151,9 +152,9 @@ def _load_model(folder: Path) -> Any:
         raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
 
 
-def _tensor(item: Item) -> Pixels | None:
+def _tensor(item: Item, seen: Seen) -> Pixels | None:
     try:
-        return contract.preprocess(pictures.decode(item.path))
+        return contract.preprocess(pictures.cut(pictures.decode(item.path), item.path, seen.region))
     except PictureError:
         return None  # training listed it
 
@@ -261,10 +262,12 @@ def _read_copies(folder: Path) -> dict[str, npt.NDArray[Any]]:
         raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
 
 
-def _gate_pictures(rest: Sequence[Item], labels: Sequence[str], copies: dict[str, npt.NDArray[Any]]) -> Shown:
+def _gate_pictures(
+    rest: Sequence[Item], labels: Sequence[str], seen: Seen, copies: dict[str, npt.NDArray[Any]]
+) -> Shown:
     tensors, targets, kinds, names = [], [], [], []
     for item in rest:
-        tensor = _tensor(item)
+        tensor = _tensor(item, seen)
         if tensor is not None:
             tensors.append(tensor)
             targets.append(labels.index(item.label or ""))
@@ -324,7 +327,9 @@ def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[s
         sheet.write(file, tiles)
 
 
-def _reports(device: Classifier, items: Sequence[Item], seed: int, progress: Progress) -> dict[str, dict[str, Any]]:
+def _reports(
+    device: Classifier, items: Sequence[Item], seen: Seen, seed: int, progress: Progress
+) -> dict[str, dict[str, Any]]:
     """Figures of the int8 model on every split that neither training nor a choice has used, as it is and harmed."""
     reports = {}
     by_split: dict[str, list[Item]] = {}
@@ -332,13 +337,19 @@ def _reports(device: Classifier, items: Sequence[Item], seed: int, progress: Pro
         if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
     for key, chosen in sorted(by_split.items()):
-        answers, skipped = evaluation.answer(device, chosen, None)
-        figures = evaluation.report(device, device.heads[0], key, answers[0], skipped)
+        answers, skipped = evaluation.answer_all([device], chosen, None, views=seen.views, region=seen.region)
+        figures = evaluation.report(device, device.heads[0], key, answers[0][0], skipped)
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are nobody's business
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]
         of = len(chosen)
-        harmed = robustness.measure(device, chosen, seed, lambda done: progress(f"harmed {key}", done, of))  # noqa: B023
+        harmed = robustness.measure(
+            device,
+            chosen,
+            seen,
+            seed,
+            lambda done: progress(f"harmed {key}", done, of),  # noqa: B023
+        )
         reports[key] = kept | {"harmed": msgspec.to_builtins(harmed)}
     return reports
 
@@ -351,7 +362,7 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
         "seed": made.seed,
         "data_sha256": made.data_sha256,
         "weights_sha256": made.weights_sha256,
-        "recipe": {key: made.task[key] for key in ("recipe", "augment", "drawn")},
+        "recipe": {key: made.task[key] for key in ("recipe", "augment", "drawn")} | Seen.of(made.task).keys(),
         "revision": made.revision,
         "versions": {
             **made.versions,

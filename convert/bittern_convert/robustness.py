@@ -12,7 +12,9 @@ from bittern.classifier import Classifier
 from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import PictureError
+from bittern.views import deciding
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
+from bittern_convert.run import Seen
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -41,13 +43,18 @@ class Robustness(msgspec.Struct, frozen=True):
 
 
 def measure(
-    classifier: Classifier, items: Sequence[Item], seed: int, progress: Callable[[int], None] = lambda _: None
+    classifier: Classifier,
+    items: Sequence[Item],
+    seen: Seen,
+    seed: int,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Robustness:
     """Harm every picture in every way, and count the answers of the first head.
 
     Args:
         classifier: the int8 model.
         items: labelled pictures; what cannot be read is left out.
+        seen: what is looked at of each; of several views each is harmed, and the one that decides gives the answer.
         seed: of the corruptions' randomness.
         progress: called with the number of pictures done.
     """
@@ -56,9 +63,10 @@ def measure(
     correct = dict.fromkeys(CORRUPTIONS, 0)
     alarms = dict.fromkeys(CORRUPTIONS, 0)
     n = 0
-    for at, harmed in enumerate(_harmed(items, seed)):
-        for how, picture in harmed.items():
-            result = classifier.classify(picture, "RGB")[0]
+    for at, harmed in enumerate(_harmed(items, seen, seed)):
+        for how, views in harmed.items():
+            results = [classifier.classify(view, "RGB")[0] for view in views]
+            result = results[deciding(head, results)]
             correct[how] += result.label == labels[at]
             alarms[how] += result.alarm
         n += bool(harmed)
@@ -72,13 +80,15 @@ def measure(
     )
 
 
-def _harmed(items: Sequence[Item], seed: int) -> Iterator[dict[Corruption, Pixels]]:
-    def one(at: int) -> dict[Corruption, Pixels]:
+def _harmed(items: Sequence[Item], seen: Seen, seed: int) -> Iterator[dict[Corruption, list[Pixels]]]:
+    def one(at: int) -> dict[Corruption, list[Pixels]]:
         try:
-            plain = contract.preprocess(pictures.decode(items[at].path))[0]
+            frame = pictures.cut(pictures.decode(items[at].path), items[at].path, seen.region)
         except PictureError:
             return {}  # the report on the pictures as they are lists it
-        return {how: corrupt(plain, how, seed + at) for how in CORRUPTIONS}
+        views = contract.views_of(frame, None, seen.views)
+        plain = [contract.preprocess(frame, view=view)[0] for view in views]
+        return {how: [corrupt(p, how, seed + at) for p in plain] for how in CORRUPTIONS}
 
     with ThreadPoolExecutor() as threads:
         # A few at a time: all harmed pictures of a set at once are gigabytes.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
+from bittern.contract import CENTER, Region, View
 from bittern.errors import ConfigurationError
 from bittern.manifest import Strict, Threshold
 
@@ -14,6 +15,30 @@ MODEL = "model.keras"
 FILE = "run.json"
 INDEX = "index.csv"
 COPIES = "copies.npz"
+
+
+class Seen(NamedTuple):
+    """What a task looks at of a photograph: a region of it (None for all of it), and squares of that."""
+
+    region: Region | None
+    views: tuple[View, ...]
+
+    @classmethod
+    def of(cls, task: dict[str, Any]) -> Self:
+        """Of a task file as a mapping, whose keys "region" and "views" may be missing."""
+        region = task.get("region")
+        return cls(Region(*region) if region else None, tuple(task.get("views", CENTER)))
+
+    def keys(self) -> dict[str, Any]:
+        """The keys that say something else than the default."""
+        views = {"views": list(self.views)} if self.views != CENTER else {}
+        return ({"region": list(self.region)} if self.region else {}) | views
+
+    def text(self) -> str:
+        """In words, empty for the default."""
+        views = f"the deciding one of the views {', '.join(self.views)}" if self.views != CENTER else ""
+        region = f"the region {', '.join(map(str, self.region))}" if self.region else ""
+        return " of ".join(part for part in (views, region) if part)
 
 
 class Run(Strict, frozen=True, kw_only=True):

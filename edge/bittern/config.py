@@ -15,6 +15,15 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 Offset = Annotated[int, Meta(ge=0)]
 Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+# Left, top, width, height in pixels.
+Rectangle = tuple[Offset, Offset, Length, Length]
+Views = Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_length=1, max_length=3)]
+
+
+def check_views(views: Views) -> None:
+    """Raises ValueError when a view is named twice."""
+    if len(set(views)) < len(views):
+        raise ValueError(f"views {list(views)} are not distinct: each is an inference")
 
 
 class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -245,8 +254,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     fps: Annotated[float, Meta(ge=0.1, le=240.0)] = 5.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 2.0
-    region: tuple[Offset, Offset, Length, Length] | None = None
-    views: Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_length=1, max_length=3)] = ("center",)
+    region: Rectangle | None = None
+    views: Views = ("center",)
     decision: DecisionConfig = DecisionConfig()
     alarm: tuple[AlarmConfig, ...] = ()
     gate: GateConfig = GateConfig()
@@ -261,8 +270,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     health: HealthConfig | None = None
 
     def __post_init__(self) -> None:
-        if len(set(self.views)) < len(self.views):
-            raise ValueError(f"views {list(self.views)} are not distinct: each is an inference")
+        check_views(self.views)
 
 
 def load(file: Path) -> WatchConfig:

@@ -55,6 +55,32 @@ def square_of(frame: Pixels, region: Region | None = None, view: View = "center"
     return strip_of(frame, region, (view,))
 
 
+def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels:
+    """What a region shows of a frame.
+
+    Args:
+        frame: (H, W, 3) uint8.
+        region: left, top, width, height of a rectangle inside the frame; None takes the whole frame.
+
+    Returns:
+        (height, width, 3) uint8: a view, not a copy.
+
+    Raises:
+        ConfigurationError: the frame has another shape or dtype, or the region is empty or reaches outside.
+    """
+    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+        raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+    if region is None:
+        return frame
+    x, y, w, h = region
+    height, width = frame.shape[:2]
+    if w < 1 or h < 1 or x < 0 or y < 0 or x + w > width or y + h > height:
+        raise ConfigurationError(
+            f"region x={x} y={y} width={w} height={h} does not fit into the frame of {width} x {height} pixels"
+        )
+    return frame[y : y + h, x : x + w]
+
+
 def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] = CENTER) -> Pixels:
     """All that some views see: from the left edge of the leftmost square to the right edge of the rightmost.
 
@@ -69,16 +95,7 @@ def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] 
     Raises:
         ConfigurationError: see there.
     """
-    if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-        raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
-    if region is not None:
-        x, y, w, h = region
-        height, width = frame.shape[:2]
-        if w < 1 or h < 1 or x < 0 or y < 0 or x + w > width or y + h > height:
-            raise ConfigurationError(
-                f"region x={x} y={y} width={w} height={h} does not fit into the frame of {width} x {height} pixels"
-            )
-        frame = frame[y : y + h, x : x + w]
+    frame = region_of(frame, region)
     height, width = frame.shape[:2]
     side = min(height, width)
     if side < 1:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from bittern import metrics, pictures
 from bittern.classifier import Classifier, Result
-from bittern.contract import CENTER, View
+from bittern.contract import CENTER, Region, View
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
 from bittern.manifest import Head
@@ -206,11 +206,13 @@ def answer_all(
     label: str | None,
     progress: Callable[[int], None] = lambda _: None,
     views: Sequence[View] = CENTER,
+    region: Region | None = None,
 ) -> tuple[list[list[list[Answered]]], list[str]]:
     """As `answer` for several classifiers: each picture is decoded once, and resized once for an input size and view.
 
     Returns:
-        For each classifier and head its answers, and a line for each picture that could not be read.
+        For each classifier and head its answers, and a line for each picture that could not be read, or that the region
+        does not fit into.
 
     Raises:
         ConfigurationError: see `true_labels`.
@@ -220,7 +222,7 @@ def answer_all(
     skipped = []
     for at, item in enumerate(items):
         try:
-            frame = pictures.decode(item.path)
+            frame = pictures.cut(pictures.decode(item.path), item.path, region)
         except PictureError as error:
             skipped.append(str(error))
         else:

@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bittern import stderr
-from bittern.contract import Pixels
-from bittern.errors import PictureError
+from bittern import contract, stderr
+from bittern.contract import Pixels, Region
+from bittern.errors import ConfigurationError, PictureError
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
@@ -44,6 +44,18 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}") from None
     return decode_bytes(data, str(path), max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def cut(frame: Pixels, name: str | os.PathLike[str], region: Region | None) -> Pixels:
+    """What a region shows of a decoded picture, see `contract.region_of`.
+
+    Raises:
+        PictureError: the region does not fit into it; `name` stands in the message.
+    """
+    try:
+        return contract.region_of(frame, region)
+    except ConfigurationError as error:
+        raise PictureError(f"{name}: {error}") from None
 
 
 def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Pixels:

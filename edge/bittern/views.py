@@ -1,10 +1,16 @@
-"""One frame through several models and views: the same steps for `classify`, `evaluate` and the daemon."""
+"""One frame through several models and views: the same steps for `classify`, `evaluate` and the daemon.
+
+Training follows the rule by which a view decides too: `deciding_views`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from bittern.classifier import Classifier, Result, preprocess_all
 from bittern.contract import CENTER, Pixels, Region, View, views_of
@@ -16,7 +22,7 @@ class Look(NamedTuple):
     """What one model made of one frame.
 
     Attributes:
-        results: the answer of each head, that of the view that decides (see `deciding`).
+        results: the answer of each head, that of the view that decides (see `deciding_views`).
         by_view: the answers of every view, each a list of one a head.
         tensor: (1, size, size, 3) uint8 RGB, what decided for the first head; valid until the next frame.
         invoke_ns: time of the inferences, in ns.
@@ -86,16 +92,36 @@ def look(
 def deciding(head: Head, results: Sequence[Result]) -> int:
     """Which of the answers that a head gave to several views is its answer to the frame.
 
-    The one with the highest score of a label that raises an alarm, so that an alarm in one view is an alarm; of equal
-    ones, and for a head that raises none, the one with the highest score of a label that does not mean "nothing". It is
-    taken as a whole: its scores still add up to one.
+    It is taken as a whole (see `deciding_views` for which): its scores still add up to one.
     """
     if len(results) == 1:
         return 0
-    something = [label for label in head.labels if label not in head.nothing]
+    scores = np.array([[result.scores[label] for label in head.labels] for result in results])
+    return int(deciding_views(scores, head.labels, head.alarm, head.nothing))
 
-    def weight(at: int) -> tuple[float, float]:
-        scores = results[at].scores
-        return max((scores[x] for x in head.alarm), default=0.0), max((scores[x] for x in something), default=0.0)
 
-    return max(range(len(results)), key=weight)
+def deciding_views(
+    scores: npt.NDArray[np.floating], labels: Sequence[str], alarm: Sequence[str], nothing: Sequence[str]
+) -> npt.NDArray[np.intp]:
+    """Which view decides, for any number of frames.
+
+    The one with the highest score of a label that raises an alarm, so that an alarm in one view is an alarm; of equal
+    ones, and where none raises one, the one with the highest score of a label that does not mean "nothing"; of equal
+    ones the first.
+
+    Args:
+        scores: (..., views, labels).
+        labels: their names.
+        alarm: those that raise an alarm.
+        nothing: those that mean "nothing".
+
+    Returns:
+        Numbers of views, (...).
+    """
+    raising = _highest(scores, [i for i, label in enumerate(labels) if label in alarm])
+    something = _highest(scores, [i for i, label in enumerate(labels) if label not in nothing])
+    return np.asarray(np.where(raising == raising.max(-1, keepdims=True), something, -np.inf).argmax(-1), np.intp)
+
+
+def _highest(scores: npt.NDArray[np.floating], among: Sequence[int]) -> npt.NDArray[np.floating]:
+    return np.asarray(scores[..., among].max(-1) if among else np.zeros(scores.shape[:-1]))

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.model_files import altered
 from tests.tflite_files import model_folder_of_means
 
@@ -19,7 +21,7 @@ from bittern.cli.classify import classify
 from bittern.cli.evaluate import evaluate
 from bittern.contract import Pixels, Region, View, square_of
 from bittern.manifest import Head, Threshold
-from bittern.views import deciding, look
+from bittern.views import deciding, deciding_views, look
 
 VIEWS: tuple[View, ...] = ("center", "left", "right")
 BLACK, RED, GREEN = (0, 0, 0), (0, 0, 255), (0, 255, 0)
@@ -58,6 +60,34 @@ def test_without_an_alarm_something_is_worth_more_than_nothing() -> None:
     assert deciding(head(alarm=()), [result(0.1, 0.2, 0.7), result(0, 0.3, 0.7)]) == 1
     assert deciding(head(alarm=(), nothing=()), [result(0.1, 0.2, 0.7), result(0, 0.1, 0.9)]) == 1
     assert deciding(head(alarm=(), nothing=("mask", "no_mask", "none")), [result(0, 0, 1)] * 2) == 0
+
+
+LABELS = ("mask", "no_mask", "none")
+# Few values, so that many are equal.
+SCORES = st.tuples(*[st.sampled_from([0.0, 0.25, 0.5, 1.0])] * 3)
+
+
+@given(
+    frames=st.integers(1, 3).flatmap(
+        lambda views: st.lists(st.lists(SCORES, min_size=views, max_size=views), min_size=1, max_size=5)
+    ),
+    alarm=st.sets(st.sampled_from(LABELS)),
+    nothing=st.sets(st.sampled_from(LABELS)),
+)
+def test_many_frames_are_decided_as_one_by_one(
+    frames: list[list[tuple[float, float, float]]], alarm: set[str], nothing: set[str]
+) -> None:
+    """The rule in words, of frame after frame; training asks for all of them at once, in single precision."""
+
+    def weight(scores: tuple[float, ...]) -> tuple[float, float]:
+        of = dict(zip(LABELS, scores, strict=True))
+        return max([of[x] for x in alarm], default=0), max([of[x] for x in LABELS if x not in nothing], default=0)
+
+    expected = [max(range(len(views)), key=lambda at: weight(views[at])) for views in frames]
+    of_head = head(tuple(alarm), tuple(nothing))
+    assert [deciding(of_head, [result(*scores) for scores in views]) for views in frames] == expected
+    at_once = deciding_views(np.array(frames, np.float32), LABELS, tuple(alarm), tuple(nothing))
+    assert at_once.tolist() == expected
 
 
 def test_a_look_is_every_view_by_itself(means: Path) -> None:
@@ -137,3 +167,90 @@ def test_evaluate_counts_what_any_view_shows(wide: Path, tmp_path: Path) -> None
 
     assert figures() == [2, 1, 1, 0]
     assert figures("--views", "center,left,right") == [3, 2, 0, 0]
+
+
+REGION = "5,3,60,20"
+
+
+def cropped(file: Path, to: Path) -> Path:
+    """The picture cut as REGION says."""
+    cv2.imwrite(str(to), np.asarray(cv2.imread(str(file)))[3:23, 5:65])
+    return to
+
+
+@pytest.fixture
+def noisy(tmp_path: Path) -> Path:
+    (tmp_path / "noise").mkdir()
+    for i in range(3):
+        picture = np.random.default_rng(i).integers(0, 256, (40, 90, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"noise/{i}.png"), picture)
+    return tmp_path / "noise"
+
+
+def test_a_region_is_the_cropped_picture(noisy: Path, tmp_path: Path) -> None:
+    model = str(model_folder_of_means(tmp_path / "means", size=24))
+
+    def said(*words: str | Path) -> dict[str, Any]:
+        done = CliRunner().invoke(classify, [*map(str, words), "--model", model, "--json"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return {k: v for k, v in json.loads(done.stdout.splitlines()[0]).items() if k not in ("time_ms", "path")}
+
+    for file in sorted(noisy.iterdir()):
+        small = cropped(file, tmp_path / "small.png")
+        for views in ("center", "right,left,center"):
+            assert said(file, "--region", REGION, "--views", views) == said(small, "--views", views)
+        assert said(file, "--region", REGION) != said(file)
+
+
+def test_a_region_that_does_not_fit_is_the_pictures_own_error(noisy: Path, wide: Path, means: Path) -> None:
+    words = [str(wide / "left.png"), str(noisy / "0.png"), "--model", str(means)]
+    done = CliRunner().invoke(classify, [*words, "--region", "0,0,90,40"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"bittern: {wide / 'left.png'}: region x=0 y=0 width=90 height=40 does not fit into the frame of 96 x 32 pixels"
+    )
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()][:1] == [str(noisy / "0.png")]
+    data = (noisy / "0.png").read_bytes()
+    done = CliRunner().invoke(classify, ["-", "--model", str(means), "--region", "0,0,91,40"], input=data)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "stdin: region" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["", "0,0,10", "0,0,10,10,10", "0,0,0,10", "-1,0,10,10", "0,0,a,10", "0,0,9.5,9"])
+def test_a_region_that_is_none_is_wrong_usage(wide: Path, means: Path, given: str) -> None:
+    for command, words in ((classify, [str(wide)]), (evaluate, [str(means), "--data", str(wide)])):
+        done = CliRunner().invoke(command, [*words, "--region", given])
+        assert done.exit_code == 2
+        assert "expected X,Y,WIDTH,HEIGHT in whole pixels" in done.output
+
+
+def test_evaluate_looks_at_the_region(noisy: Path, tmp_path: Path) -> None:
+    def scores(root: Path, *words: str, code: int = 0) -> tuple[list[str], str]:
+        (tmp_path / "index.csv").write_text(
+            "\n".join(["path,label,split,group", *(f"{f.name},red,test,{f.name}" for f in sorted(root.iterdir()))])
+        )
+        done = CliRunner().invoke(
+            evaluate,
+            [str(model), "--data", str(tmp_path / "index.csv"), "--root", str(root), "--scores",
+             str(tmp_path / "scores.csv"), "--sheet", str(tmp_path / "sheet.png"), *words],
+            catch_exceptions=False,
+        )  # fmt: skip
+        assert done.exit_code == code, done.output
+        found = (tmp_path / f"scores-{task}.csv").read_text().splitlines()
+        return found, done.stderr
+
+    def same_labels(said: dict[str, Any]) -> None:
+        said["heads"][1]["labels"] = said["heads"][0]["labels"]
+
+    model = altered(model_folder_of_means(tmp_path / "model"), same_labels)
+    task = Classifier(model).heads[0].task
+    small = tmp_path / "small"
+    small.mkdir()
+    for file in noisy.iterdir():
+        cropped(file, small / file.name)
+    found = scores(noisy, "--region", REGION, "--views", "left,right")[0]
+    assert found == scores(small, "--views", "left,right")[0] != scores(noisy, "--views", "left,right")[0]
+    cv2.imwrite(str(noisy / "3.png"), np.zeros((9, 9, 3), np.uint8))
+    found, said = scores(noisy, "--region", REGION, code=1)
+    assert len(found) == 1 + 3
+    assert "3.png: region" in said

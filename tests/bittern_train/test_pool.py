@@ -81,7 +81,7 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     task = msgspec.structs.replace(TASK)
     samples, _ = pool.gather(task, root, seed=3)
     wanted = {s.item.name for s in samples if s.item.name in ("stop/empty.jpg", "stop/text.png")}
-    kept, frames, skipped = pool.readable(samples, lambda decoded: decoded)
+    kept, frames, skipped = pool.readable(task, samples, lambda decoded: decoded)
     assert len(kept) == len(frames) == len(samples) - len(wanted)
     assert len(skipped) == len(wanted)
     assert all(str(root.resolve()) in line and "\n" not in line for line in skipped)
@@ -129,7 +129,7 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
     samples, _ = pool.gather(TASK, folders, seed=1)
-    samples, frames, _ = pool.readable(samples[:3], lambda decoded: decoded)
+    samples, frames, _ = pool.readable(TASK, samples[:3], lambda decoded: decoded)
 
     def made(seed: int, numbers: list[int]) -> list[Pixels]:
         return list(pool.copies(TASK, samples, frames, seed, numbers))
@@ -162,7 +162,7 @@ def test_pictures_behind_a_link_are_pictures(tmp_path: Path) -> None:
     (root / "a.png").symlink_to(tmp_path / "elsewhere.png")
     (tmp_path / "link").symlink_to(root)
     samples, everything = pool.gather(TASK, tmp_path / "link", seed=1)
-    assert len(pool.readable(samples, lambda decoded: decoded)[0]) == 2
+    assert len(pool.readable(TASK, samples, lambda decoded: decoded)[0]) == 2
     pool.write_index(tmp_path / "index.csv", everything)
     assert "a.png,stop,train" in (tmp_path / "index.csv").read_text()
 
@@ -174,6 +174,6 @@ def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
         cv2.imwrite(str(file), np.full((9, 12, 3), 90, np.uint8))
     task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", pasted=2))
     samples = pool.add_drawn(task, pool.gather(task, root, seed=1)[0], seed=1)
-    samples, frames, _ = pool.readable(samples, lambda decoded: decoded)
+    samples, frames, _ = pool.readable(task, samples, lambda decoded: decoded)
     tensors = list(pool.copies(task, samples, frames, 1, [0, 1]))
     assert [t.shape for t in tensors] == [(2, 224, 224, 3)] * 6

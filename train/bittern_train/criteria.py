@@ -7,8 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bittern.views import deciding_views
 from bittern_train.network import Floats
 from bittern_train.task import Task
+
+
+def decided(scores: Floats, task: Task) -> Floats:
+    """Of scores (..., views, labels) those of the view that decides, (..., labels): `bittern.views.deciding_views`."""
+    at = deciding_views(scores, task.labels, task.alarm, task.nothing)
+    return np.take_along_axis(scores, at[..., None, None], axis=-2)[..., 0, :]
 
 
 def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:

@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -30,7 +31,7 @@ NEAR_BITS = 6
 # Side in pixels that a photograph is enlarged to before a sign is drawn into it.
 _LEAST_SIDE = 96
 _USED = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
-# Longer pictures are cut to this shape, still centred.
+# Longer pictures are cut to this shape, still centred, where only the centre is looked at.
 WIDEST = 1.8
 # Samples whose copies are made ahead of the network.
 _PART = 64
@@ -66,14 +67,15 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
         the data set that it is from.
 
     Raises:
-        ConfigurationError: data is missing, a label is unknown, a class has too few pictures.
+        ConfigurationError: data is missing, a label is unknown, a class has too few pictures, or a picture that is
+            looked at here does not hold the task's region.
     """
     pool: list[Sample] = []
     everything: list[Item] = []
     for data in task.data:
         items = dataset.select(dataset.read(root / data.path), data.where, root / data.path)
         if not any(i.split for i in items):
-            items = _derive_splits(items, seed)
+            items = _derive_splits(task, items, seed)
         for item in items:
             used = item.split in _USED
             if not used and item.split not in data.report:
@@ -130,20 +132,25 @@ def add_drawn(task: Task, pool: list[Sample], seed: int) -> list[Sample]:
 
 
 def readable(
-    pool: Sequence[Sample], progress: Callable[[Iterator[Pixels | str]], Iterator[Pixels | str]]
+    task: Task, pool: Sequence[Sample], progress: Callable[[Iterator[Pixels | str]], Iterator[Pixels | str]]
 ) -> tuple[list[Sample], list[Pixels], list[str]]:
     """Decode the pool once.
 
     Returns:
-        The samples that can be read, their frames ((H, W, 3) uint8 BGR; at most WIDEST times as long as they are wide,
-        and shrunk by a whole factor where the shorter side would be over 4 * augment.SIDE, to save memory: the
-        contract's own first step, but rounded twice), and a line for each file that was skipped.
+        The samples that can be read, their frames ((H, W, 3) uint8 BGR, of the task's region; at most WIDEST times as
+        long as they are wide, or as wide as they are where the task has side views; and shrunk by a whole factor where
+        the shorter side would be over 4 * augment.SIDE, to save memory: the contract's own first step, but rounded
+        twice), and a line for each file that was skipped.
+
+    Raises:
+        ConfigurationError: the task's region does not fit into a picture: it is not of the camera that the region is
+            for, and to leave out every such picture would train on something else than what was asked for.
     """
     kept: list[Sample] = []
     frames: list[Pixels] = []
     skipped: list[str] = []
     with ThreadPoolExecutor() as threads:
-        for sample, got in zip(pool, progress(threads.map(_read, pool)), strict=True):
+        for sample, got in zip(pool, progress(threads.map(partial(_read, task), pool)), strict=True):
             if isinstance(got, str):
                 skipped.append(got)
             else:
@@ -152,17 +159,19 @@ def readable(
     return kept, frames, sorted(set(skipped))
 
 
-def _read(sample: Sample) -> Pixels | str:
+def _read(task: Task, sample: Sample) -> Pixels | str:
     if sample.kind == "street":
         return np.empty((0, 0, 3), np.uint8)
     try:
-        frame = pictures.decode(sample.item.path)
-    except (PictureError, ConfigurationError) as error:
+        frame = _decode(task, sample.item)
+    except PictureError as error:
         return str(error)
     side = min(frame.shape[:2])
     factor = max(1, side // (2 * augment.SIDE))
     # Still centred, so that the centred square of what is kept is that of the frame.
     height, width = (min(n, int(WIDEST * side)) for n in frame.shape[:2])
+    if task.views != contract.CENTER:
+        width = frame.shape[1]
     top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
     frame = frame[top : top + height, left : left + width]
     if factor == 1:
@@ -205,17 +214,45 @@ def copies(
     yield from _in_parts(one, len(samples))
 
 
-def harmed(samples: Sequence[Sample], frames: Sequence[Pixels], seed: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """Of photographs, HARMED versions each as a bad camera would have taken them: (HARMED, 224, 224, 3) uint8 RGB."""
+def _decode(task: Task, item: Item) -> Pixels:
+    frame = pictures.decode(item.path)
+    try:
+        return contract.region_of(frame, task.region)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{item.path}: {error}: a task with a region takes photographs of the one camera that it is for"
+        ) from None
+
+
+def seen(task: Task, frames: Sequence[Pixels]) -> Iterator[npt.NDArray[np.uint8]]:
+    """The task's views of photographs, (views, 224, 224, 3) uint8 RGB each."""
+    yield from _in_parts(lambda at: _views(task, frames[at]), len(frames))
+
+
+def _views(task: Task, frame: Pixels) -> npt.NDArray[np.uint8]:
+    there = contract.views_of(frame, None, task.views)
+    made = np.concatenate([contract.preprocess(frame, view=view) for view in there])
+    # A frame with one square only: as many of it, so that the rule by which a view decides has nothing to choose from.
+    return made if len(there) == len(task.views) else made.repeat(len(task.views), axis=0)
+
+
+def harmed(task: Task, frames: Sequence[Pixels], seed: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """HARMED versions of photographs, each view of them as a bad camera would have taken it.
+
+    Returns:
+        (HARMED * views, 224, 224, 3) uint8 RGB each: all views of the first version, then of the next.
+    """
     kinds = len(CORRUPTIONS)
-    order = np.random.default_rng([seed, _HARM]).permutation(len(samples))
+    order = np.random.default_rng([seed, _HARM]).permutation(len(frames))
 
     def one(at: int) -> npt.NDArray[np.uint8]:
-        plain = contract.preprocess(frames[at])[0]
+        plain = _views(task, frames[at])
         number = int(order[at]) * HARMED
-        return np.stack([corrupt(plain, CORRUPTIONS[(number + i) % kinds], number + i) for i in range(HARMED)])
+        return np.stack(
+            [corrupt(p, CORRUPTIONS[(number + i) % kinds], number + i) for i in range(HARMED) for p in plain]
+        )
 
-    yield from _in_parts(one, len(samples))
+    yield from _in_parts(one, len(frames))
 
 
 def _in_parts(one: Callable[[int], npt.NDArray[np.uint8]], of: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -249,9 +286,9 @@ def _stable(sample: Sample) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
 
 
-def _derive_splits(items: list[Item], seed: int) -> list[Item]:
+def _derive_splits(task: Task, items: list[Item], seed: int) -> list[Item]:
     """Groups of near-duplicates, and a seeded split train / test that no group crosses, label by label."""
-    groups = _near_duplicates(items)
+    groups = _near_duplicates(task, items)
     by_label: dict[str, dict[int, list[int]]] = {}
     for at, (item, group) in enumerate(zip(items, groups, strict=True)):
         by_label.setdefault(item.label or "", {}).setdefault(group, []).append(at)
@@ -276,14 +313,14 @@ def _derive_splits(items: list[Item], seed: int) -> list[Item]:
     ]
 
 
-def _near_duplicates(items: Sequence[Item]) -> list[int]:
+def _near_duplicates(task: Task, items: Sequence[Item]) -> list[int]:
     import imagehash
     from PIL import Image
 
     bits: list[npt.NDArray[np.bool_] | None] = []
     for item in items:
         try:
-            bgr = pictures.decode(item.path)
+            bgr = _decode(task, item)
         except PictureError:
             bits.append(None)
             continue

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from bittern import dataset, evaluation, fileio, machine
-from bittern.contract import Pixels
+from bittern.contract import CENTER, Pixels
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
 from bittern_convert import run
@@ -165,7 +165,7 @@ def prepare(
             yield one
             progress("read pictures", done + 1, wanted)
 
-    pool, frames, skipped = pools.readable(pool, counted)
+    pool, frames, skipped = pools.readable(task, pool, counted)
     pools.check_classes(task, pool)
     if weights == "none":
         some = np.random.default_rng(seed).permutation(len(pool))[:SETTLING_PICTURES]
@@ -179,13 +179,23 @@ def prepare(
         lambda done: progress(f"features of {copies} copies", done, len(pool)),
     )
     chosen = [i for i, s in enumerate(pool) if s.chooses]
+    views = len(task.views)
     harmed = features(
         network.body,
-        pools.harmed([pool[i] for i in chosen], [frames[i] for i in chosen], seed),
-        (len(chosen), pools.HARMED),
+        pools.harmed(task, [frames[i] for i in chosen], seed),
+        (len(chosen), pools.HARMED * views),
         lambda done: progress("features of harmed pictures", done, len(chosen)),
     )
-    cache = Cache(cached, harmed, np.array([s.target for s in pool], np.int64))
+    as_is = cached[chosen, :1]  # copy 0 is the centred square as it is
+    if task.views != CENTER:
+        as_is = features(
+            network.body,
+            pools.seen(task, [frames[i] for i in chosen]),
+            (len(chosen), views),
+            lambda done: progress("features of the views", done, len(chosen)),
+        )
+    judged = np.concatenate([as_is, harmed], axis=1).reshape(len(chosen), -1, views, *harmed.shape[2:])
+    cache = Cache(cached, judged, np.array([s.target for s in pool], np.int64))
     return Prepared(pool, everything, frames, skipped, network, cache)
 
 
@@ -231,7 +241,14 @@ def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.i
     positive, nothing = np.isin(targets, alarms), np.isin(targets, [task.labels.index(x) for x in task.nothing])
     # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
     apart = None if (positive | nothing).all() else nothing
-    return {**thresholds.choose(best.scores[:, 0, alarms].max(1), positive, apart)}
+    found = thresholds.choose(best.scores[:, 0, alarms].max(1), positive, apart)
+    if not (seen := _seen(task)):
+        return {**found}
+    return {k: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {seen}") for k, t in found.items()}
+
+
+def _seen(task: Task) -> str:
+    return run.Seen.of({"region": task.region, "views": task.views}).text()
 
 
 def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
@@ -244,8 +261,9 @@ def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
         n, k = int(mask.sum()), int(right[mask].sum())
         found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluation.wilson(k, n)}
     harmed = best.scores[:, 1:].argmax(2) == targets[:, None]
+    seen = _seen(task)
     return {
-        "method": f"grouped {task.recipe.folds}-fold over train + val, float",
+        "method": f"grouped {task.recipe.folds}-fold over train + val, float" + (f", {seen}" if seen else ""),
         "sets": found,
         # No interval: the versions of a picture are not independent.
         "harmed": {"n": harmed.size, "correct": int(harmed.sum()), "accuracy": float(harmed.mean())},

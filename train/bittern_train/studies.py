@@ -154,7 +154,9 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         task, ready.network, ready.pool, ready.cache, chosen, seed, lambda done, of: progress("fit", done, of)
     )
     test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == (task.data[0].path or root.name)]
-    tensors = np.concatenate([contract.preprocess(pictures.decode(item.path)) for item in test])
+    tensors = np.concatenate(
+        [contract.preprocess(contract.region_of(pictures.decode(item.path), task.region)) for item in test]
+    )
     labels = [item.label for item in test]
     without = keras.models.load_model(finished / run.MODEL, compile=False)
     right = {}

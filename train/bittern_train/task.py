@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from bittern.config import Rectangle, Views, check_views
 from bittern.errors import ConfigurationError
 from bittern.manifest import Name, Strict, Text
 
@@ -129,6 +130,10 @@ class Task(Strict, frozen=True, kw_only=True):
     Attributes:
         sources: where the pictures are from, for the model card.
         limits: what is known to go wrong, for the model card.
+        region: left, top, width, height in pixels of every photograph: what is looked at instead of the whole of it.
+        views: which squares of it the k-fold is judged on, and thresholds are chosen for: those that the daemon will
+            look at. The fit is on the centred square and, with `augment.aside`, beside it: where in a photograph its
+            label is to be seen is not known.
     """
 
     name: Name
@@ -138,6 +143,8 @@ class Task(Strict, frozen=True, kw_only=True):
     nothing: tuple[Text, ...] = ()
     sources: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    region: Rectangle | None = None
+    views: Views = ("center",)
     data: tuple[Data, ...] = (Data(),)
     drawn: Drawn | None = None
     augment: Augment = Augment()
@@ -146,6 +153,7 @@ class Task(Strict, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels {list(self.labels)} are not distinct")
+        check_views(self.views)
         named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
         if self.drawn:
             named += [self.drawn.with_sign, self.drawn.without_sign]

@@ -78,13 +78,14 @@ class Cache(NamedTuple):
     """What the frozen body makes of the pool.
 
     Attributes:
-        features: (samples, copies, h, w, channels).
-        harmed: of the samples that choose, in their order, (n, harmed versions, h, w, channels).
+        features: (samples, copies, h, w, channels), of the centred square and beside it.
+        judged: of the samples that choose, in their order, what the task's views see of each version, (n, versions,
+            views, h, w, channels); version 0 is the picture as it is, the others are harmed.
         targets: the labels' indices (samples,).
     """
 
     features: npt.NDArray[np.float16]
-    harmed: npt.NDArray[np.float16]
+    judged: npt.NDArray[np.float16]
     targets: npt.NDArray[np.int64]
 
 
@@ -115,9 +116,7 @@ def cross_validate(
         folds = []
         for k, held in enumerate(splits):
             trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
-            checked = Checked(
-                np.concatenate([cache.features[choosing[held], :1], cache.harmed[held]], axis=1), targets[held], cost
-            )
+            checked = Checked(cache.judged[held], targets[held], cost, task)
             done = (number * recipe.folds + k) * recipe.epochs
             folds.append(
                 fit_once(
@@ -185,11 +184,19 @@ def fit(
 
 
 class Checked(NamedTuple):
-    """What a fold is validated on: features (n, versions, h, w, channels), targets (n,) and costs (labels,)."""
+    """What a fold is validated on.
+
+    Attributes:
+        features: (n, versions, views, h, w, channels).
+        targets: (n,) the labels' indices.
+        cost: (labels,).
+        task: whose alarms say which view decides.
+    """
 
     features: npt.NDArray[np.float16]
     targets: npt.NDArray[np.int64]
     cost: npt.NDArray[np.float64]
+    task: Task
 
 
 def fit_once(
@@ -235,13 +242,13 @@ def fit_once(
     def look(epoch: int, loss: float) -> None:
         row = {"epoch": epoch, "loss": loss}
         if checked is not None:
-            n, versions = checked.features.shape[:2]
-            flat = checked.features.reshape(n * versions, *checked.features.shape[2:])
+            shape = checked.features.shape
+            flat = checked.features.reshape(-1, *shape[3:])
             predicted = [
                 model.predict(flat[at : at + 512].astype(np.float32), batch_size=128, verbose=0)
                 for at in range(0, len(flat), 512)
             ]
-            scores = np.concatenate(predicted).reshape(n, versions, labels)
+            scores = criteria.decided(np.concatenate(predicted).reshape(*shape[:3], labels), checked.task)
             fold.scores.append(scores)
             row |= {
                 "val_loss": criteria.judged_loss(scores, checked.targets, checked.cost),

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, one_blas_thread, print_json, printable, views_option, warn
+from bittern.cli.common import (
+    model_options,
+    one_blas_thread,
+    print_json,
+    printable,
+    region_option,
+    views_option,
+    warn,
+)
 from bittern.errors import PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bittern.contract import Pixels, View
+    from bittern.contract import Pixels, Region, View
     from bittern.runtime import ExecutionPath
 
 
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Name, folder or .tflite; may be given again.",
 )
+@region_option
 @views_option
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and model.")
@@ -38,6 +47,7 @@ def classify(
     ctx: click.Context,
     images: tuple[str, ...],
     models: tuple[str, ...],
+    region: Region | None,
     views: tuple[View, ...],
     labels: Path | None,
     path: ExecutionPath | None,
@@ -49,13 +59,14 @@ def classify(
     IMAGE is a file, a folder (every picture below it) or - for a picture on stdin. The time is from the decoded
     picture to the answer, in milliseconds; with several models crop and resize are done once, and count for each.
 
-    --views looks at the squares at the ends of a picture that is wider than high. The answer is that of the view with
-    the highest score of a label that raises an alarm, and says which view that is unless it is the centre.
+    --region and --views are the daemon's keys of these names: --views looks at the squares at the ends of a picture, or
+    of the region, that is wider than high. The answer is that of the view with the highest score of a label that raises
+    an alarm, and says which view that is unless it is the centre.
 
-    Exit code 1 if a picture could not be read.
+    Exit code 1 if a picture could not be read, or the region does not fit into it.
     """
     one_blas_thread()
-    found = _Found(images)
+    found = _Found(images, region)
     try:
         from bittern.classifier import Classifier
         from bittern.views import look
@@ -106,12 +117,12 @@ class _Found:
     The thread must have ended before anything is printed: decoding keeps stderr silent.
     """
 
-    def __init__(self, images: tuple[str, ...]) -> None:
+    def __init__(self, images: tuple[str, ...], region: Region | None) -> None:
         from threading import Thread
 
         from bittern import pictures  # noqa: F401 - OpenCV, which thread and models both need
 
-        self._pictures = _pictures(images)
+        self._pictures = _pictures(images, region)
         self._first: list[tuple[str, Pixels | PictureError]] = []
         self._error: BaseException | None = None
         self._thread = Thread(target=self._take_first)
@@ -138,7 +149,7 @@ class _Found:
         yield from self._pictures
 
 
-def _pictures(images: tuple[str, ...]) -> Iterator[tuple[str, Pixels | PictureError]]:
+def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[str, Pixels | PictureError]]:
     from bittern import pictures
 
     for image in images:
@@ -150,8 +161,9 @@ def _pictures(images: tuple[str, ...]) -> Iterator[tuple[str, Pixels | PictureEr
             try:
                 if name == "-":
                     data = sys.stdin.buffer.read(pictures.MAX_BYTES + 1) if sys.stdin else b""
-                    yield name, pictures.decode_bytes(data, "stdin")
+                    frame, named = pictures.decode_bytes(data, "stdin"), "stdin"
                 else:
-                    yield name, pictures.decode(name)
+                    frame, named = pictures.decode(name), name
+                yield name, pictures.cut(frame, named, region)
             except PictureError as error:
                 yield name, error

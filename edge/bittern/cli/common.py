@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bittern.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from bittern.contract import Region
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,6 +53,30 @@ def views_option(function: F) -> F:
         metavar="NAMES",
         help="Squares of a wide picture to look at, of center,left,right; the one that alarms most decides.  "
         "[default: center]",
+    )(function)
+
+
+def _region(_ctx: click.Context, _option: click.Parameter, given: str | None) -> Region | None:
+    if given is None:
+        return None
+    from bittern.contract import Region
+
+    try:
+        x, y, width, height = (int(part) for part in given.split(","))
+    except ValueError:  # too few or too many of them, or no whole numbers
+        x = y = width = height = -1
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise click.BadParameter(f"expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,120,640,360, got {given!r}")
+    return Region(x, y, width, height)
+
+
+def region_option(function: F) -> F:
+    """--region, which gives a `Region` or None."""
+    return click.option(
+        "--region",
+        callback=_region,
+        metavar="X,Y,WIDTH,HEIGHT",
+        help="Rectangle of each picture to look at, in pixels from its top left corner.  [default: all of it]",
     )(function)
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, views_option, warn
+from bittern.cli.common import model_options, print_json, printable, region_option, views_option, warn
 from bittern.errors import ConfigurationError, PictureError
 
 if TYPE_CHECKING:
     from bittern.classifier import Classifier
-    from bittern.contract import View
+    from bittern.contract import Region, View
     from bittern.dataset import Item
     from bittern.evaluation import Answered, Comparison, Report
     from bittern.manifest import Head
@@ -52,6 +52,7 @@ MATRIX_LABELS = 8
 @click.option(
     "--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write the scores of each picture as CSV."
 )
+@region_option
 @views_option
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each head of the model.")
@@ -67,6 +68,7 @@ def evaluate(
     against: str | None,
     sheet: Path | None,
     scores: Path | None,
+    region: Region | None,
     views: tuple[View, ...],
     labels: Path | None,
     path: ExecutionPath | None,
@@ -84,14 +86,14 @@ def evaluate(
     0 taken as half a step of the output; Brier is summed over all labels (0 to 2); calibration error is the expected
     one of the answer's score in 10 bins of equal width. Alarms are at the model's threshold "default".
 
-    --views looks at the squares at the ends of a picture that is wider than high too. The answer is that of the view
-    with the highest score of a label that raises an alarm.
+    --views looks at the squares at the ends of a picture, or of the --region, that is wider than high too. The answer
+    is that of the view with the highest score of a label that raises an alarm.
 
     --against compares the accuracies: Agresti and Min's paired interval, McNemar's exact test (two-sided binomial).
     --sheet and --scores are of MODEL; one with several heads writes a file each, with -TASK in its name. The CSV has
     path, label, answer, alarm (1 or 0) and a column for each label.
 
-    Exit code 1 if a picture could not be read.
+    Exit code 1 if a picture could not be read, or the region does not fit into it.
     """
     from bittern import dataset, evaluation
 
@@ -111,9 +113,9 @@ def evaluate(
     paired = evaluation.pair_heads(classifier, other[0]) if other else []
     if sys.stderr is not None and sys.stderr.isatty():
         with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
-            answers, skipped = evaluation.answer_all(classifiers, items, label, lambda _: bar.update(1), views)
+            answers, skipped = evaluation.answer_all(classifiers, items, label, lambda _: bar.update(1), views, region)
     else:
-        answers, skipped = evaluation.answer_all(classifiers, items, label, views=views)
+        answers, skipped = evaluation.answer_all(classifiers, items, label, views=views, region=region)
     for line in skipped:
         warn(line)
     if len(skipped) == len(items):
@@ -124,7 +126,7 @@ def evaluate(
         if scores is not None:
             _write_scores(_of_head(scores, classifier, head), head, answered)
         if sheet is not None:
-            _write_sheet(_of_head(sheet, classifier, head), classifier.size, answered)
+            _write_sheet(_of_head(sheet, classifier, head), classifier.size, answered, region)
         figures = evaluation.report(classifier, head, split, answered, skipped)
         compared = None
         if other:
@@ -185,16 +187,17 @@ def _write_scores(file: Path, head: Head, answers: Sequence[Answered]) -> None:
     fileio.write(file, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _write_sheet(file: Path, size: int, answers: Sequence[Answered]) -> None:
+def _write_sheet(file: Path, size: int, answers: Sequence[Answered], region: Region | None) -> None:
     from bittern import contract, evaluation, pictures
     from bittern import sheet as contact
 
     tiles = []
     for item, label, result in evaluation.mistakes(answers)[:WORST]:
         try:
-            tensor = contract.preprocess(pictures.decode(item.path), size=size, view=result.view)
+            frame = pictures.cut(pictures.decode(item.path), item.path, region)
         except PictureError:  # it went away since it was answered
             continue
+        tensor = contract.preprocess(frame, size=size, view=result.view)
         lines = [f"{_short(label)} -> {_short(result.label)} {result.score:.2f}", printable(item.name)[-30:]]
         # The captions of a smaller input would not fit below it.
         times = max(1, round(224 / size))
