@@ -13,10 +13,14 @@ from typing import Any
 
 import pytest
 
-from bittern.camera import Camera
+from bittern.camera import Camera, Timing
 from bittern.frames import Frame
 
 HERE = Path(__file__).parent
+FPS = 15
+URI = f"picamera:?size=320x240&fps={FPS}"
+# So that a test need not wait ten seconds until a camera counts as well again.
+QUICK = Timing(settled_s=0.3)
 
 
 class Double:
@@ -58,6 +62,10 @@ class Double:
         """Openings and closings: when, in which process, what."""
         lines = self.file.with_suffix(".log").read_text().splitlines()
         return [(float(at), int(pid), what) for at, pid, what in map(str.split, lines)]
+
+
+def watch(double: Double, uri: str = URI, timing: Timing = QUICK, **more: object) -> Camera:
+    return Camera(uri, states=double.told, timing=timing, **more)  # type: ignore[arg-type]
 
 
 def read_until(camera: Camera, done: Callable[[], bool], within_s: float) -> float:

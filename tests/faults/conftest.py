@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.camera_process import FPS, Double, children, descriptors
 
 FULL = os.environ.get("BITTERN_FAULTS") == "full"
 
@@ -28,3 +29,14 @@ def record() -> Callable[..., None]:
                 file.write(json.dumps({"fault": fault, "what": what, "n": n, "figure": figure, "mark": mark}) + "\n")
 
     return add
+
+
+@pytest.fixture
+def double(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
+    """The camera; afterwards there may be no process and no file descriptor more than before."""
+    fds, processes = descriptors(), children()
+    double = Double(tmp_path, monkeypatch)
+    double.say(fps=FPS)
+    yield double
+    assert children() == processes, "a process is left, or a zombie"
+    assert descriptors() == fds, "a file descriptor is left"
