@@ -23,7 +23,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         type: "alarm.on", "alarm.off", "state" (of the camera or the daemon), or "dropped" (events that were not
             delivered and never will be).
         time: RFC 3339, UTC, when the frame was taken, by the wall clock.
-        monotonic_ns: the same moment on the source's monotonic clock, for intervals.
+        monotonic_ns: the same moment on the source's monotonic clock, for intervals: the machine's, or a recording's
+            own. The outbox's own events (`dropped`, and the state `outbox_damaged`) always have the machine's.
         source: name of the source.
         model: name of the model; this and the next five stand in alarms only.
         model_version: its version.

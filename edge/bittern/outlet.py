@@ -107,15 +107,21 @@ class Outlet:
         except queue.Full:
             self.failed = "snapshots: the disk hangs, and a thousand events wait for it"
 
-    def state(self, state: str, detail: str) -> None:
-        """A state of the camera or the daemon begins: an event of its own."""
+    def state(self, state: str, detail: str, monotonic_ns: int | None = None) -> None:
+        """A state of the camera or the daemon begins: an event of its own.
+
+        Args:
+            state: its name.
+            detail: what else is known.
+            monotonic_ns: now, on the clock of the frames; left out, that is the machine's.
+        """
         now = time.time_ns()
         self.take(
             Event(
                 id=uuid7(now),
                 type="state",
                 time=rfc3339(now),
-                monotonic_ns=time.monotonic_ns(),
+                monotonic_ns=time.monotonic_ns() if monotonic_ns is None else monotonic_ns,
                 source=self._source,
                 state=state,
                 detail=detail or None,

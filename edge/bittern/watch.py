@@ -93,6 +93,8 @@ class Watch:
         )
         self._state = ""
         self._last_number = -1
+        # Of the last frame of a recording, whose clock is not the machine's; an empty one stands at 0.
+        self._recorded_ns: int | None = None if source.live else 0
         self._failed = False
         self._events = 0
         self._begun, self._tell_begun = False, begun
@@ -108,7 +110,7 @@ class Watch:
             self.health.camera = self._state = state
         self._outlet.seeing(None)
         self.health.event("state")
-        self._outlet.state(state, detail)
+        self._outlet.state(state, detail, self._recorded_ns)
 
     def run(self) -> Summary:
         """Do it.
@@ -126,6 +128,8 @@ class Watch:
                 began = time.monotonic()
                 frame = source.read(_LOOK_S) if isinstance(source, Camera) else stop.wait(source.read)
                 now = time.monotonic()
+                if frame is not None and not source.live:
+                    self._recorded_ns = frame.monotonic_ns
                 if isinstance(source, Camera):
                     health.camera_restarts = source.restarts
                 if not self._begun and not stop.asked:
@@ -160,7 +164,8 @@ class Watch:
         self._begun = True
         self._tell_begun()
         # Sinks that show states begin anew: a run that was killed may have left an alarm on.
-        self._outlet.state("started", ", ".join(f"{c.name} {c.version} on {c.path}" for c in self._classifiers))
+        running = ", ".join(f"{c.name} {c.version} on {c.path}" for c in self._classifiers)
+        self._outlet.state("started", running, self._recorded_ns)
 
     def _take(self, frame: Frame, began: float, now: float) -> None:
         """One frame: counted, and looked at."""

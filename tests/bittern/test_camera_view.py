@@ -140,6 +140,46 @@ def test_what_is_not_a_moved_camera() -> None:
     assert film.show(room, seconds=30) == ["seeing"], "a dark night does not move it"
 
 
+def by_night(room: Pixels, kind: str) -> Pixels:
+    """What a camera shows of a room when its infrared filter moves away: grey, in another light, far noisier."""
+    # A sensor without the filter sees mostly what its red pixels see; its own lamp lights the middle.
+    height, width = room.shape[:2]
+    down, across = np.mgrid[-1.5 : 1.5 : height * 1j, -1.5 : 1.5 : width * 1j]
+    lamp = np.exp(-(down**2) - across**2)
+    red = room[..., 0].astype(np.float64)
+    grey = {
+        "grey": cv2.cvtColor(room, cv2.COLOR_RGB2GRAY).astype(np.float64),
+        "grey and brighter": 0.5 * cv2.cvtColor(room, cv2.COLOR_RGB2GRAY) + 100,
+        "red light only": red,
+        "red light only, another gamma": 255 * (red / 255) ** 0.5,
+        "a lamp in the middle": red * (0.25 + 0.75 * lamp),
+        "a lamp in the middle, overexposed": np.minimum(1.8 * red * (0.3 + 0.7 * lamp), 255),
+    }[kind]
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("seed", [3, 6])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "grey",
+        "grey and brighter",
+        "red light only",
+        "red light only, another gamma",
+        "a lamp in the middle",
+        "a lamp in the middle, overexposed",
+    ],
+)
+def test_a_camera_that_switches_to_night_has_not_moved_and_is_seen_to_move_then(kind: str, seed: int) -> None:
+    wide = scene(seed, (640, 480))
+    room, pushed = wide[100:340, 100:420], wide[130:370, 160:480]
+    film = Film()
+    assert film.show(room, seconds=60) == []
+    assert film.show(by_night(room, kind), seconds=60, noise=10.0) == [], "the filter moved, not the camera"
+    assert film.show(room, seconds=60) == [], "and back in the morning"
+    assert film.show(by_night(pushed, kind), seconds=60, noise=10.0) == ["moved"], "pushed in the dark"
+
+
 def test_a_camera_that_drives_has_no_place_to_be_moved_from() -> None:
     street = Street(2, SIZE)
     view, said = View(), []

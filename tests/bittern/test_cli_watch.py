@@ -38,7 +38,9 @@ def test_watch_prints_an_event_a_line(place: Path, film: Path, tmp_path: Path) -
     assert done.code == 0
     assert "6 frames in" in done.err
     assert "8 alarm events" in done.err
-    assert [e["state"] for e in done.lines if e["type"] == "state"] == ["started"]
+    (started,) = [e for e in done.lines if e["type"] == "state"]
+    assert started["state"] == "started"
+    assert started["monotonic_ns"] == 0, "on the recording's clock, as the alarms"
     events = done.alarms
     assert all(set(event) == EVENT for event in events)
     of_head = [event for event in events if event["task"] == "colour_1"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from bittern.config import DecisionConfig, WatchConfig
 from bittern.errors import ConfigurationError
 from bittern.events import Event
 from bittern.frames import Frame, Source
+from bittern.health import Health
+from bittern.outlet import Outlet
 from bittern.stop import Stop
-from bittern.watch import Seen
+from bittern.watch import Seen, Watch, infos
 
 MS = 1_000_000
 EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
@@ -31,9 +34,15 @@ class Film(Source):
     name = "film"
 
     def __init__(
-        self, reds: list[int], *, live: bool = False, step: int = 1, before: Callable[[int], None] | None = None
+        self,
+        reds: list[int],
+        *,
+        live: bool = False,
+        step: int = 1,
+        first_ns: int = 0,
+        before: Callable[[int], None] | None = None,
     ):
-        self.live = live
+        self.live, self._first_ns = live, first_ns
         self._reds, self._step, self._before = reds, step, before
         self._next = 0
 
@@ -45,7 +54,8 @@ class Film(Source):
         number = self._next * self._step
         pixels = np.full((20, 30, 3), (self._reds[self._next], 9, 9), np.uint8)
         self._next += 1
-        return Frame(pixels, "RGB", number * 100 * MS, 1_700_000_000_000 * MS + number * 100 * MS, number, self.name)
+        at_ns = self._first_ns + number * 100 * MS
+        return Frame(pixels, "RGB", at_ns, 1_700_000_000_000 * MS + number * 100 * MS, number, self.name)
 
     def close(self) -> None:
         self._next = len(self._reds)
@@ -73,6 +83,24 @@ def test_events_come_in_order_with_the_frames_own_clock(classifier: Classifier) 
     assert events[0].source == "film"
     assert [s.alarm for s in seen] == [False, True, True, False]
     assert all(s.frame.number == i for i, s in enumerate(seen))
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) -> None:
+    """That of a recording counts from its first frame, that of a camera is the machine's."""
+    begin = time.monotonic_ns()
+    first_ns = begin if live else 700 * MS
+    film = Film([0, 255, 0], live=live, first_ns=first_ns)
+    events: list[Event] = []
+    outlet = Outlet([events.append], "test")
+    Watch(
+        film, [classifier], WatchConfig(decision=EAGER), outlet, Stop(), Health(infos([classifier])), deque()
+    ).run()
+    assert [e.state or e.type for e in events] == ["started", *["alarm.on"] * 2, *["alarm.off"] * 2]
+    if live:
+        assert begin <= events[0].monotonic_ns <= time.monotonic_ns()
+    else:
+        assert [e.monotonic_ns for e in events] == [first_ns, *[first_ns + 100 * MS] * 2, *[first_ns + 200 * MS] * 2]
 
 
 def test_gaps_are_counted_and_frames_are_a_limit(classifier: Classifier) -> None:
