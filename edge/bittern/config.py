@@ -221,7 +221,8 @@ class ReloadConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[reload]`: when SIGHUP may exchange a model.
 
     Attributes:
-        max_slowdown: a candidate whose inference takes more than so many times the old one's is refused.
+        max_slowdown: a candidate whose inference takes more than so many times that of the running model of its name
+            is refused; one of another name is another choice, and is not compared.
         timeout_s: seconds for the check of one candidate in a process of its own, its start included.
     """
 

@@ -17,7 +17,7 @@ from bittern.config import WatchConfig
 from bittern.delivery import Delivery
 from bittern.health import Health, SinkFigures
 from bittern.outlet import Outlet
-from bittern.sinks import Diagnostics, open_sinks
+from bittern.sinks import DURABLE, Diagnostics, open_sinks
 from bittern.sources import check_source, open_source
 from bittern.stop import Stop
 from bittern.watch import Seen, Summary, Watch, infos
@@ -25,6 +25,7 @@ from bittern.watch import Seen, Summary, Watch, infos
 if TYPE_CHECKING:
     from bittern.camera import Camera
     from bittern.frames import Source
+    from bittern.outbox import Outbox
 
 _log = logging.getLogger("bittern")
 
@@ -58,13 +59,19 @@ def run(
         What the loop did, and how many pictures of a folder could not be read.
 
     Raises:
-        ConfigurationError: a table that cannot be right, a library that is missing, a port that is taken.
+        ConfigurationError: a table that cannot be right, a library that is missing, a port that is taken, an outbox
+            that another process uses.
         SourceError: see `Watch.run`.
     """
     checked = check_source(config.source, config.camera)
     name = config.name or checked.name
     health = Health(infos(classifiers))
     with contextlib.ExitStack() as opened:
+        # Before anything that a daemon of the same configuration may be doing already.
+        box = _claimed(config, name)
+        held = opened.enter_context(contextlib.ExitStack())
+        if box is not None:
+            held.callback(box.close)
         if config.health is not None:
             from bittern.prometheus import MetricsServer
 
@@ -77,11 +84,12 @@ def run(
 
             folder = Path(config.snapshots.folder) if config.snapshots.folder else default_folder(name)
             ring = Ring(folder, config.snapshots.budget_mb, config.snapshots.quality)
-        alarms = [(c.name, head.task, label) for c in classifiers for head in c.heads for label in head.alarm]
         sinks = open_sinks(
-            config, name, lambda: _diagnostics(health), alarms=alarms, snapshots=ring.folder if ring else None
-        )
-        delivery = Delivery(config.outbox, sinks, name)
+            config, name, lambda: _diagnostics(health), alarms=_alarms(classifiers),
+            snapshots=ring.folder if ring else None,
+        )  # fmt: skip
+        delivery = Delivery(config.outbox, sinks, name, box)
+        held.pop_all()  # from here on it is closed with the rest
         health.sinks = lambda: {
             s.name: SinkFigures(s.waiting, s.delivered, s.refused, s.dropped) for s in delivery.status().sinks
         }
@@ -100,12 +108,35 @@ def run(
             source = open_source(config.source, config.camera)
             source.timeout_s = config.timeout_s
         opened.callback(_close, source, outlet, delivery)
+
+        def exchanged(models: Sequence[Classifier]) -> None:
+            for sink in sinks:
+                sink.expect(_alarms(models))
+
         loop = Watch(
             source, classifiers, config, outlet, stop, health, states, frames=frames, observe=observe,
             models=lambda: (configuration.load(file) if file is not None else config).models,
             broken=lambda: outlet.failed or delivery.failed, begun=lambda: begun(name),
+            exchanged=exchanged,
         )  # fmt: skip
         return loop.run(), source.skipped
+
+
+def _alarms(classifiers: Sequence[Classifier]) -> list[tuple[str, str, str]]:
+    """Model, task and label of every alarm that there can be."""
+    return [(c.name, head.task, label) for c in classifiers for head in c.heads for label in head.alarm]
+
+
+def _claimed(config: WatchConfig, name: str) -> Outbox | None:
+    """The outbox, for this process alone; None where no sink stands behind one."""
+    durable = [sink for sink in DURABLE if getattr(config, sink) is not None]
+    if not durable:
+        return None
+    from bittern import outbox
+
+    box = outbox.Outbox(outbox.folder(config.outbox, name), durable, name, config.outbox.max_events)
+    box.claim()
+    return box
 
 
 def _close(source: Source | Camera, outlet: Outlet, delivery: Delivery) -> None:

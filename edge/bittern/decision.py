@@ -162,6 +162,20 @@ def settings_of(
     return found
 
 
+def check_label(where: str, label: str, models: Mapping[str, Sequence[Head]]) -> None:
+    """Whether a label can raise an alarm.
+
+    Args:
+        where: the key that names it.
+        label: that it names.
+        models: the heads of every model, by its name.
+
+    Raises:
+        ConfigurationError: no model has it, or it raises none.
+    """
+    _check_names(where, AlarmConfig(label=label), models)
+
+
 def _best(alarms: Sequence[AlarmConfig], model: str, label: str) -> int:
     """The number (from 1) of the entry that names the most of a label, the later one of two alike; 0 for none."""
     fitting = [

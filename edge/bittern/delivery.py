@@ -137,13 +137,14 @@ class Delivery:
     sinks there is no thread, without durable sinks no file.
     """
 
-    def __init__(self, config: OutboxConfig, sinks: Sequence[Sink], source: str) -> None:
+    def __init__(self, config: OutboxConfig, sinks: Sequence[Sink], source: str, box: Outbox | None = None) -> None:
         """Start the threads.
 
         Args:
             config: where the outbox is, and how many events it holds.
             sinks: they are closed by `close`.
             source: what events call the source.
+            box: the outbox, for the durable ones of these sinks, if it was made before; it is closed by `close` too.
 
         Raises:
             ConfigurationError: there is no folder for the outbox.
@@ -165,7 +166,7 @@ class Delivery:
         if durable:
             from bittern import outbox
 
-            self._outbox = outbox.Outbox(outbox.folder(config, source), durable, source, config.max_events)
+            self._outbox = box or outbox.Outbox(outbox.folder(config, source), durable, source, config.max_events)
             self._writer = self._start("outbox", partial(self._write, self._outbox))
         for line in self._lines:
             run = self._deliver_all if line.sink.durable else self._deliver_newest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -17,7 +18,7 @@ import msgspec
 from bittern.config import OutboxConfig
 from bittern.errors import ConfigurationError
 from bittern.events import Event, rfc3339, to_line, uuid7
-from bittern.outbox_file import FAILURES, Cursor, Damaged, OutboxFile, is_damage
+from bittern.outbox_file import FAILURES, Cursor, Damaged, InUse, OutboxFile, is_damage
 
 # So many events wait in memory while the disk takes none: some megabytes.
 MEMORY_EVENTS = 10_000
@@ -109,6 +110,20 @@ class Outbox:
         self._tail: deque[tuple[int, bytes]] = deque()
         self._queues = {name: _Queue() for name in sinks}
         self._dirty = True  # so that the first `flush` opens the file
+
+    def claim(self) -> None:
+        """Take the folder for this process alone, before anything is begun that a second daemon must not do.
+
+        A disk that does not let it is no reason not to begin: `flush` tries again.
+
+        Raises:
+            ConfigurationError: another process has it.
+        """
+        with self._disk, contextlib.suppress(OSError):
+            try:
+                self._file.lock()
+            except InUse as error:
+                raise ConfigurationError(str(error)) from None
 
     def put(self, body: bytes) -> None:
         """Add an event (its JSON). It is in memory when this returns, on the disk after the next `flush`."""

@@ -41,6 +41,10 @@ class Damaged(Exception):
     """The file is no outbox, or a broken one."""
 
 
+class InUse(OSError):
+    """Another process has the outbox."""
+
+
 class Cursor(msgspec.Struct):
     """How far one sink is.
 
@@ -77,8 +81,9 @@ class OutboxFile:
 
         Raises:
             Damaged: it is not an outbox, or a broken one.
+            InUse: another process has it.
         """
-        self._lock_folder()
+        self.lock()
         db = self._db = sqlite3.connect(self.path, timeout=2, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -220,7 +225,12 @@ class OutboxFile:
             raise sqlite3.OperationalError(f"{self.path} is not open")
         return self._db
 
-    def _lock_folder(self) -> None:
+    def lock(self) -> None:
+        """Take the folder, which is made if it is not there, for this process alone, until `close` or its end.
+
+        Raises:
+            InUse: another process has it.
+        """
         folder = self.path.parent
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -230,9 +240,15 @@ class OutboxFile:
             try:
                 # Not a lock on the file itself: closing any other handle of that would end SQLite's own locks.
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as error:
+                holder = _holder(handle)
                 os.close(handle)
-                raise OSError(f"another process uses the outbox in {folder}") from None
+                if not isinstance(error, BlockingIOError):
+                    raise
+                raise InUse(
+                    f"the outbox in {folder} is used by {holder}: expected one daemon for each outbox; "
+                    "end that one, or give another outbox.folder"
+                ) from None
             self._folder_fd = handle
 
     def _make_tables(self) -> None:
@@ -271,6 +287,26 @@ class OutboxFile:
             # Not `execute`, which takes a single step, and this gives one page back with each.
             db.executescript(f"PRAGMA incremental_vacuum({free})")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _holder(handle: int) -> str:
+    """Which process has the lock on an open file, as Linux shows it to every user (proc_locks(5))."""
+    # By the number of the file alone: that of its device is not the one of `stat` on every file system. Where two
+    # files have that number, none is named rather than a wrong one.
+    wanted = f"{os.fstat(handle).st_ino}"
+    pids = set()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == wanted and int(words[4]) > 0:
+                pids.add(words[4])
+    if len(pids) != 1:
+        return "another process"
+    pid = pids.pop()
+    try:
+        return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+    except OSError:
+        return f"process {pid}"
 
 
 def is_damage(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from bittern.classifier import Classifier, Result
 from bittern.config import WatchConfig
 from bittern.contract import Pixels, Region, View, strip_of, views_of
-from bittern.decision import Decision, settings_of
+from bittern.decision import Decision, check_label, settings_of
 from bittern.errors import ConfigurationError
 from bittern.events import Event, rfc3339, uuid7
 from bittern.frames import Frame
@@ -177,6 +177,8 @@ class Pipeline:
         if len(heads) < len(classifiers):
             names = ", ".join(classifier.name for classifier in classifiers)
             raise ConfigurationError(f"models: two have one name, and their events could not be told apart: {names}")
+        if self._config.gpio is not None and self._config.gpio.label is not None:
+            check_label("gpio.label", self._config.gpio.label, heads)
         settings = settings_of(heads, self._config.decision, self._config.alarm)
         return [
             {(head, label): s.decision() for (name, head, label), s in settings.items() if name == classifier.name}

@@ -61,6 +61,7 @@ class Watch:
         models: Callable[[], Sequence[str]] = tuple,
         broken: Callable[[], str | None] = lambda: None,
         begun: Callable[[], None] = lambda: None,
+        exchanged: Callable[[Sequence[Classifier]], None] = lambda _: None,
     ) -> None:
         """Nothing is read yet.
 
@@ -77,6 +78,7 @@ class Watch:
             models: says which models to load when a reload is asked.
             broken: why the loop must not go on, for example because a thread beside it died.
             begun: called once, when the source was read for the first time.
+            exchanged: called with the models of a reload, before there is any event of theirs.
 
         Raises:
             ConfigurationError: the decision does not fit the model.
@@ -98,6 +100,7 @@ class Watch:
         self._failed = False
         self._events = 0
         self._begun, self._tell_begun = False, begun
+        self._tell_exchanged = exchanged
 
     def _tell(self, state: str, detail: str) -> None:
         """A state begins: in the log, in the figures, and as an event."""
@@ -238,6 +241,7 @@ class Watch:
             self._refused(outcome)
             return
         self._classifiers = outcome
+        self._tell_exchanged(outcome)
         self.health.models = infos(outcome)
         self.health.reloads += 1
         self._watchdog.reloaded(self._status())

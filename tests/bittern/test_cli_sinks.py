@@ -11,6 +11,11 @@ from tests.command import bittern, one_line
 from tests.http_peer import Peer, status
 
 from bittern.outbox import Outbox
+from bittern.sinks import DURABLE
+from bittern.sinks.command import CommandSink
+from bittern.sinks.gpio import GpioSink
+from bittern.sinks.mqtt import MqttSink
+from bittern.sinks.webhook import WebhookSink
 
 
 @pytest.fixture
@@ -100,3 +105,8 @@ def test_no_sinks_and_a_wrong_file(tmp_path: Path) -> None:
     one_line(bittern("sinks", "--config", tmp_path / "absent.toml"), 2, "absent.toml: No such file")
     one_line(bittern("sinks", "--config", config(tmp_path, "[webhook]")), 2, "porch.toml", "url")
     one_line(bittern("sinks"), 2, "--config")
+
+
+def test_the_sinks_behind_the_outbox_are_those_that_say_so() -> None:
+    sinks = [MqttSink, WebhookSink, CommandSink, GpioSink]
+    assert [sink.name for sink in sinks if sink.durable] == list(DURABLE)

@@ -170,3 +170,30 @@ def test_what_a_killed_process_left_on_ends_with_the_next_start() -> None:
 def test_an_alarm_that_nobody_announced_has_no_topic() -> None:
     entities = Entities("t", "door", [STOP])
     assert entities.take(event("alarm.on", Alarm("other", "other", "x"))) == {}
+
+
+def test_other_alarms_end_the_old_ones_and_keep_what_stays_on() -> None:
+    red, blue, green = (Alarm("m", "t", label) for label in ("red", "blue", "green"))
+    entities = Entities("t", "door", [red, blue, STOP])
+    for alarm in (red, blue):
+        entities.take(event("alarm.on", alarm))
+    for _ in range(2):  # again and again is the same
+        entities.expect([blue, green])
+        assert entities.retained() == {
+            "t/state": b"started",
+            "t/label/m": b"blue",
+            "t/alarm/m/blue": b"ON",
+            "t/alarm/m/green": b"OFF",
+            "t/alarm/m/red": b"",
+            "t/alarm/stop_sign/stop": b"",
+            "t/label/stop_sign": b"",
+        }
+        components = discovered(entities)[1]["components"]
+        assert components["t__alarm__m__red"] == {"platform": "binary_sensor"}
+        assert components["t__label__stop_sign"] == {"platform": "sensor"}
+        assert components["t__alarm__m__green"]["state_topic"] == "t/alarm/m/green"
+    assert entities.take(event("alarm.off", red)) == {}, "the end of what is gone"
+    assert entities.take(event("alarm.on", green))["t/alarm/m/green"] == b"ON"
+    entities.expect([red, blue, green])
+    assert entities.retained()["t/alarm/m/red"] == b"OFF", "back again, and off"
+    assert discovered(entities)[1]["components"]["t__alarm__m__red"].keys() > {"platform"}

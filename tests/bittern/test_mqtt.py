@@ -160,6 +160,25 @@ def test_a_trial_beside_a_daemon_says_nothing_for_it(broker: Broker, opened: Ope
         assert listener.got[before:] == [("bittern/door/event", to_line(sent)[:-1], False)]
 
 
+def test_other_alarms_while_the_broker_is_away_are_right_when_it_is_back(broker: Broker, opened: Opens) -> None:
+    sink = opened(broker.port)
+    deliver(sink, event())
+    broker.stop(signal.SIGTERM)
+    begin = time.monotonic()
+    sink.expect([("stop_sign", "stop_sign", "halt")])
+    assert time.monotonic() - begin < 0.1, "the main loop does not wait"
+    broker.start()
+    delivered(sink, event("alarm.off"))  # of the label that is gone
+    delivered(sink, event(label="halt"))
+    halt = "bittern/door/alarm/stop_sign/halt"
+    with Listener(broker.port, "#") as listener:
+        assert until(lambda: listener.last(halt) == b"ON" and listener.last(LABEL) == b"halt")
+        assert until(lambda: b"__halt" in (listener.last(CONFIG) or b""))
+    with Listener(broker.port, "bittern/door/alarm/#", name="later") as later:
+        assert until(lambda: later.last(halt) == b"ON")
+        assert ALARM not in [topic for topic, _, retained in list(later.got) if retained], "retained no more"
+
+
 def test_without_discovery_nothing_is_announced_and_nothing_heard(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "#") as listener:
         sink = opened(broker.port, discovery=False)

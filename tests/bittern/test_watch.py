@@ -93,9 +93,7 @@ def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) 
     film = Film([0, 255, 0], live=live, first_ns=first_ns)
     events: list[Event] = []
     outlet = Outlet([events.append], "test")
-    Watch(
-        film, [classifier], WatchConfig(decision=EAGER), outlet, Stop(), Health(infos([classifier])), deque()
-    ).run()
+    Watch(film, [classifier], WatchConfig(decision=EAGER), outlet, Stop(), Health(infos([classifier])), deque()).run()
     assert [e.state or e.type for e in events] == ["started", *["alarm.on"] * 2, *["alarm.off"] * 2]
     if live:
         assert begin <= events[0].monotonic_ns <= time.monotonic_ns()

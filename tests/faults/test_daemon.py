@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.command import BITTERN, OFTEN
+from tests.command import BITTERN, OFTEN, bittern, one_line
 from tests.faults.conftest import times
 from tests.http_peer import Peer
 from tests.tflite_files import model_folder_of_means
@@ -38,7 +38,14 @@ class Daemon:
     """`bittern watch` with a camera whose every frame is an event, a webhook, an outbox, figures, systemd's double."""
 
     def __init__(
-        self, folder: Path, peer: Peer, fps: float = 20.0, pipe_bytes: int = 0, more: str = "", **env: str
+        self,
+        folder: Path,
+        peer: Peer,
+        fps: float = 20.0,
+        pipe_bytes: int = 0,
+        more: str = "",
+        state: Path | None = None,
+        **env: str,
     ) -> None:
         self.folder = folder
         folder.mkdir()
@@ -49,7 +56,7 @@ class Daemon:
         (folder / "watch.toml").write_text(
             f'source = "bench:{folder}/frames.npy?fps={fps}"\nfps = 200.0\nmodels = ["{folder}/means"]\n'
             f'[recovery]\nwarm_up_frames = 0\n{OFTEN}[webhook]\nurl = "{peer.url}"\ntimeout_s = 2.0\n'
-            f'[outbox]\nfolder = "{folder}/state"\n[health]\nport = 0\n{more}'
+            f'[outbox]\nfolder = "{state or folder / "state"}"\n[health]\nport = 0\n{more}'
         )
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(folder / "notify"))
@@ -322,3 +329,30 @@ def test_fault_11_nowhere_to_print_to(tmp_path: Path, peer: Peer) -> None:
         assert set(daemon.alarms()) <= daemon.in_outbox() | {event["id"] for event in peer.events}
     finally:
         daemon.close()
+
+
+def test_a_second_daemon_on_one_outbox_refuses_and_a_kill_leaves_no_lock(tmp_path: Path, peer: Peer) -> None:
+    daemon = Daemon(tmp_path / "d", peer)
+    file = daemon.folder / "watch.toml"
+    again = daemon
+    try:
+        daemon.read(lambda: len(daemon.alarms()) >= 5)
+        for _ in range(2):
+            second = bittern("watch", "--config", file)
+            told = one_line(second, 2, f"process {daemon.process.pid} (bittern)", f"{daemon.folder}/state")
+            assert "outbox.folder" in told
+        seen = len(daemon.alarms())
+        daemon.read(lambda: len(daemon.alarms()) >= seen + 5)
+        assert len({event["source"] for event in peer.events}) == 1
+        daemon.process.kill()
+        daemon.read(lambda: False)
+        kept = daemon.in_outbox()
+        again = Daemon(tmp_path / "e", peer, state=daemon.folder / "state")
+        again.read(lambda: len(again.alarms()) >= 5)
+        again.read(lambda: kept <= {event["id"] for event in peer.events})
+        assert again.end(signal.SIGTERM) < 2
+        assert again.process.returncode == 0
+    finally:
+        daemon.close()
+        if again is not daemon:
+            again.close()

@@ -43,6 +43,7 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
 
 def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) -> bool:
     from bittern import outbox, outbox_file
+    from bittern.sinks import DURABLE
 
     folder = outbox.folder(settings.outbox, name)
     instance = _STATE / config_file.stem
@@ -56,7 +57,7 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
     except OSError as error:
         failed = str(error)
     for sink, target in _targets(settings).items():
-        durable = sink != "gpio"
+        durable = sink in DURABLE
         depth = waiting.get(sink, 0) if durable and not failed else None
         if as_json:
             print_json({"sink": sink, "target": target, "durable": durable, "waiting": depth})
@@ -64,7 +65,7 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
             click.echo(f"{sink}  {target}  {'best effort' if not durable else f'{depth} waiting'}")
     if failed:
         click.echo(f"bittern: {failed}", err=True)
-    elif not as_json and any(sink != "gpio" for sink in _targets(settings)):
+    elif not as_json and any(sink in DURABLE for sink in _targets(settings)):
         click.echo(f"outbox  {file}  {max(waiting.values(), default=0)} of {settings.outbox.max_events} events")
     return not failed
 

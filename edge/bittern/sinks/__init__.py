@@ -11,6 +11,9 @@ import msgspec
 from bittern.config import WatchConfig
 from bittern.events import Event
 
+# The names of the sinks that stand behind the outbox (network, programs); they are those of their tables.
+DURABLE = ("mqtt", "webhook", "command")
+
 
 class Undelivered(Exception):
     """One attempt to deliver failed.
@@ -71,6 +74,15 @@ class Sink(abc.ABC):
 
         Raises:
             Undelivered: it did not take the event.
+        """
+
+    def expect(self, alarms: Sequence[tuple[str, str, str]]) -> None:  # noqa: B027 - most sinks need not know
+        """Other alarms can be on from now on; of those that are gone, what waits may still be delivered.
+
+        Called by the main loop: it must not wait.
+
+        Args:
+            alarms: model, task and label of each.
         """
 
     @abc.abstractmethod

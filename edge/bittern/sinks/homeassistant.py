@@ -88,25 +88,41 @@ class Entities:
         self._state_topic = f"{topic}/state"
         self._state = "started"
         self._on: dict[Alarm, None] = {}  # in the order in which they went on
-        models = slugs(alarm.model for alarm in alarms)
-        self._label_topics = {model: f"{topic}/label/{models[model]}" for model in models}
+        self._topic = topic
+        self._label_topics: dict[str, str] = {}  # by model
         self._alarm_topics: dict[Alarm, str] = {}
         self._alarm_names: dict[Alarm, str] = {}
+        self._gone: set[str] = set()  # topics of labels and alarms of before
+        self.expect(alarms)
+
+    def expect(self, alarms: Sequence[Alarm]) -> None:
+        """From now on these alarms can be on; of those that are on, the ones among them stay on.
+
+        Topics and entities of the others end: they are among `retained` and in `discovery` as long as this lives,
+        because broker or Home Assistant may be away when it happens.
+        """
+        before = {*self._label_topics.values(), *self._alarm_topics.values()}
+        models = slugs(alarm.model for alarm in alarms)
+        self._label_topics = {model: f"{self._topic}/label/{models[model]}" for model in models}
+        self._alarm_topics, self._alarm_names = {}, {}
         for model in models:
             names = _names([alarm for alarm in alarms if alarm.model == model])
             unique = slugs(names.values())
             for alarm, said in names.items():
-                self._alarm_topics[alarm] = f"{topic}/alarm/{models[model]}/{unique[said]}"
+                self._alarm_topics[alarm] = f"{self._topic}/alarm/{models[model]}/{unique[said]}"
                 self._alarm_names[alarm] = f"{_spaced(model)} {_spaced(said)}"
+        self._on = {alarm: None for alarm in self._on if alarm in self._alarm_topics}
+        self._gone = (self._gone | before) - {*self._label_topics.values(), *self._alarm_topics.values()}
 
     def retained(self) -> dict[str, bytes]:
-        """Topics and what they must say now."""
+        """Topics and what they must say now; nothing at all, which ends their being retained, where they are gone."""
         labels = dict.fromkeys(self._label_topics, NOTHING)
         labels |= {alarm.model: alarm.label for alarm in self._on}  # of several, the one that went on last
         return {
             self._state_topic: self._state.encode(),
             **{topic: labels[model].encode() for model, topic in self._label_topics.items()},
             **{topic: b"ON" if alarm in self._on else b"OFF" for alarm, topic in self._alarm_topics.items()},
+            **dict.fromkeys(self._gone, b""),
         }
 
     def take(self, event: Event) -> dict[str, bytes]:
@@ -142,13 +158,13 @@ class Entities:
             }
         }
         for model, topic in self._label_topics.items():
-            components[f"label__{topic.rpartition('/')[2]}"] = {
+            components[self._key(topic)] = {
                 "platform": "sensor",
                 "name": _spaced(model),
                 "state_topic": topic,
             }
         for alarm, topic in self._alarm_topics.items():
-            components["__".join(["alarm", *topic.split("/")[-2:]])] = {
+            components[self._key(topic)] = {
                 "platform": "binary_sensor",
                 "name": self._alarm_names[alarm],
                 "state_topic": topic,
@@ -190,9 +206,18 @@ class Entities:
             "components": {
                 f"{self.id}__{key}": {"unique_id": f"{self.id}__{key}", **component}
                 for key, component in components.items()
+            }
+            # An entity with its platform only is removed.
+            | {
+                f"{self.id}__{key}": {"platform": "sensor" if key.startswith("label__") else "binary_sensor"}
+                for key in map(self._key, sorted(self._gone))
             },
         }
         return f"{prefix}/device/{self.id}/config", msgspec.json.encode(payload)
+
+    def _key(self, topic: str) -> str:
+        """Of the entity that a label's or an alarm's topic belongs to."""
+        return topic.removeprefix(f"{self._topic}/").replace("/", "__")
 
 
 def _names(alarms: Sequence[Alarm]) -> dict[Alarm, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -64,6 +65,7 @@ class MqttSink(Sink):
         self._states = threading.Lock()  # guards the next two, and the order in which they are published
         self._entities = Entities(topic, name, [Alarm(*alarm) for alarm in alarms])
         self._picture: str | None = None
+        self._expected: deque[list[Alarm]] = deque(maxlen=1)  # to be taken over by whoever publishes next
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._wanted = False  # a whole announcement; set before `_wake` is
@@ -91,6 +93,11 @@ class MqttSink(Sink):
             self._follow(event)
         return f"acknowledged by {self._connection.address}"
 
+    def expect(self, alarms: Sequence[tuple[str, str, str]]) -> None:
+        """Announce other alarms soon, and remove those that are gone; see `Sink.expect`."""
+        self._expected.append([Alarm(*alarm) for alarm in alarms])
+        self._want()
+
     def close(self) -> None:
         """Say "offline" and disconnect, within two seconds, whatever the broker does."""
         self._closing.set()
@@ -102,6 +109,7 @@ class MqttSink(Sink):
     def _follow(self, event: Event) -> None:
         """Publish what an event changed."""
         with self._states:
+            self._take_over()
             for topic, said in self._entities.take(event).items():
                 self._connection.send(topic, said, retain=True)
             if event.snapshot is not None:
@@ -134,8 +142,14 @@ class MqttSink(Sink):
                 self._wake.set()
             self._closing.wait(_PAUSE_S)
 
+    def _take_over(self) -> None:
+        """Go over to the alarms that are expected by now; the caller holds `_states`, and announces soon."""
+        while self._expected:
+            self._entities.expect(self._expected.popleft())
+
     def _announce(self) -> None:
         with self._states:
+            self._take_over()
             if self._config.discovery:
                 found = self._entities.discovery(
                     self._prefix, self._config.interval_s, image=self._snapshots is not None
