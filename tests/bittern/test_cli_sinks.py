@@ -11,7 +11,7 @@ from tests.command import bittern, one_line
 from tests.http_peer import Peer, status
 
 from bittern.outbox import Outbox
-from bittern.sinks import DURABLE
+from bittern.sinks import DURABLE, Sink
 from bittern.sinks.command import CommandSink
 from bittern.sinks.gpio import GpioSink
 from bittern.sinks.mqtt import MqttSink
@@ -108,5 +108,5 @@ def test_no_sinks_and_a_wrong_file(tmp_path: Path) -> None:
 
 
 def test_the_sinks_behind_the_outbox_are_those_that_say_so() -> None:
-    sinks = [MqttSink, WebhookSink, CommandSink, GpioSink]
+    sinks: list[type[Sink]] = [MqttSink, WebhookSink, CommandSink, GpioSink]
     assert [sink.name for sink in sinks if sink.durable] == list(DURABLE)
