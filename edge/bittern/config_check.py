@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bittern import catalog, manifest, outbox
-from bittern.config import DecisionConfig, WatchConfig
-from bittern.decision import settings_of
+from bittern.config import AlarmConfig, DecisionConfig, WatchConfig
+from bittern.decision import check_label, settings_of
 from bittern.errors import ConfigurationError
 from bittern.manifest import Head
+from bittern.sinks import webhook
 from bittern.toml_file import KeyPath, Parsed, Problem
 
 # Table: the library that its sink needs, and the extra that brings it.
@@ -42,18 +43,26 @@ class Instance(NamedTuple):
     source: str
 
 
-def check(config: WatchConfig, source: str) -> Iterator[Found]:
+def check(config: WatchConfig, source: str, wrong: Sequence[KeyPath] = ()) -> Iterator[Found]:
     """Everything that is wrong, or suspicious, beyond the file itself.
 
     Args:
         config: of the right shape.
         source: what its events will call the camera.
+        wrong: what was left out of it because it has not the right shape: nothing is said of the tables around it, nor
+            of what depends on them.
     """
-    yield from _models(config)
-    yield from _folders(config, source)
-    yield from _secrets(config)
-    yield from _programs(config)
-    yield from _sinks(config)
+    tables = {path[:2] if path[:1] == ("alarm",) else path[:1] for path in wrong}
+    if not tables & {("models",), ("alarm",)}:
+        yield from _without(tables, _models(config, default_known=("decision",) not in tables))
+    yield from _without(tables, _folders(config, source))
+    yield from _without(tables, _secrets(config))
+    yield from _without(tables, _programs(config))
+    yield from _without(tables, _sinks(config))
+
+
+def _without(tables: set[KeyPath], found: Iterator[Found]) -> Iterator[Found]:
+    return (one for one in found if one.path[:1] not in tables and one.path[:2] not in tables)
 
 
 def across(instances: Sequence[Instance]) -> Iterator[tuple[Instance, Problem]]:
@@ -84,7 +93,7 @@ def _claims(one: Instance) -> Iterator[tuple[str, str, KeyPath]]:
         yield "pin", str(config.gpio.pin), ("gpio", "pin")
 
 
-def _models(config: WatchConfig) -> Iterator[Found]:
+def _models(config: WatchConfig, *, default_known: bool) -> Iterator[Found]:
     heads: dict[str, Sequence[Head]] = {}
     whole = True
     for i, model in enumerate(config.models):
@@ -93,7 +102,7 @@ def _models(config: WatchConfig) -> Iterator[Found]:
             folder = catalog.find(model)
             if not folder.is_dir():
                 whole = False
-                yield Found(path, f"{folder}: no manifest: not verified, and no label of it raises an alarm", True)
+                yield Found(path, f"{folder}: no manifest, so that no label of it raises an alarm: expected a folder")
                 continue
             said = manifest.read(folder)
         except (ConfigurationError, OSError, ValueError) as error:
@@ -106,22 +115,31 @@ def _models(config: WatchConfig) -> Iterator[Found]:
             yield Found(path, f"{folder / said.file}: no such file, but the manifest names it")
         heads[said.name] = said.heads
     if whole:
-        yield from _decisions(config, heads)
+        yield from _decisions(config, heads, default_known)
 
 
-def _decisions(config: WatchConfig, heads: Mapping[str, Sequence[Head]]) -> Iterator[Found]:
+def _decisions(config: WatchConfig, heads: Mapping[str, Sequence[Head]], default_known: bool) -> Iterator[Found]:
     # `settings_of` stops at the first mistake; one by one, none hides the next.
     default = config.decision
-    try:
-        settings_of(heads, default, ())
-    except ConfigurationError as error:
-        yield _placed(error, ("decision",), "decision", ("models",))
-        default = DecisionConfig()
-    for i, entry in enumerate(config.alarm):
+    for name, of in heads.items():
         try:
-            settings_of(heads, default, [entry])
+            settings_of({name: of}, config.decision, ())
+        except ConfigurationError as error:
+            yield _placed(error, ("decision",), "decision", ("models",))
+            default_known, default = False, DecisionConfig()
+    alarming = {name: of for name, of in heads.items() if any(head.alarm for head in of)}
+    for i, entry in enumerate(config.alarm):
+        # What it leaves to a `[decision]` that is wrong cannot be judged, the names can.
+        judged = entry if default_known else AlarmConfig(model=entry.model, label=entry.label)
+        try:
+            settings_of(alarming, default, [judged])
         except ConfigurationError as error:
             yield _placed(error, ("alarm", i), "alarm 1", ("models",))
+    if config.gpio is not None and config.gpio.label is not None:
+        try:
+            check_label("gpio", config.gpio.label, heads)
+        except ConfigurationError as error:
+            yield _placed(error, ("gpio", "label"), "gpio", ("models",))
 
 
 def _placed(error: ConfigurationError, path: KeyPath, word: str, other: KeyPath) -> Found:
@@ -146,6 +164,8 @@ def _folders(config: WatchConfig, source: str) -> Iterator[Found]:
             elif not os.access(there, os.W_OK | os.X_OK):
                 who = "this user (the daemon may be another one)"
                 yield Found(path, f"{there}: {who} may not write there", warning=True)
+            elif os.statvfs(there).f_flag & os.ST_RDONLY:
+                yield Found(path, f"{there} is read-only, for every user")
         except (OSError, ValueError) as error:
             yield Found(path, f"{folder}: {error}")
 
@@ -204,6 +224,11 @@ def _sinks(config: WatchConfig) -> Iterator[Found]:
             yield Found(("mqtt", "user"), "user and password go over the network as they are: tls = true", warning=True)
         if set(mqtt.topic + mqtt.discovery_prefix) & set("#+\0"):
             yield Found(("mqtt", "topic"), "a topic to publish to has no # and no +")
+    if config.webhook is not None:
+        try:
+            webhook.parse_url(config.webhook.url)
+        except ConfigurationError as error:
+            yield Found(("webhook", "url"), str(error).removeprefix("webhook.url: "))
     if (gpio := config.gpio) is not None and gpio.pin > 27:
         yield Found(("gpio", "pin"), f"pin {gpio.pin} is not on the header of a Raspberry Pi: expected 0 to 27", True)
     if (health := config.health) is not None and 0 < health.port < 1024:

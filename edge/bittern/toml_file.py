@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import re
@@ -53,11 +54,15 @@ class Parsed(NamedTuple, Generic[T]):
         value: None if there are problems.
         problems: in the order of the file.
         lines: on which line each key, table and element of an array begins.
+        wrong: where the problems are.
+        rest: the file without what is wrong, to be looked at further; None if nothing whole is left.
     """
 
     value: T | None
     problems: list[Problem]
     lines: dict[KeyPath, int]
+    wrong: tuple[KeyPath, ...] = ()
+    rest: T | None = None
 
     def problem(self, path: KeyPath, message: str, *, warning: bool = False) -> Problem:
         """A problem with the value at `path`, with the line of the nearest thing around it that is in the file."""
@@ -98,7 +103,9 @@ def parse(data: bytes, kind: type[T]) -> Parsed[T]:
         return Parsed(msgspec.convert(table, kind), [], _key_lines(text))
     lines = _key_lines(text)
     elsewhere = dict(_places(kind))
-    return Parsed(None, [_problem(lines, path, _hinted(message, path, elsewhere)) for path, message in found], lines)
+    problems = [_problem(lines, path, _hinted(message, path, elsewhere)) for path, message in found]
+    wrong = tuple(path for path, _ in found)
+    return Parsed(None, problems, lines, wrong, _rest(kind, table, wrong))
 
 
 def describe(kind: Any) -> str:
@@ -191,7 +198,7 @@ def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]
 
 def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    wrong = False
+    wrong: set[str] = set()
     for name, value in table.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
@@ -199,18 +206,61 @@ def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyP
             found = [((*path, name), f"{_UNKNOWN}{hint}")]
         else:
             found = list(_check(fields[name].type, value, (*path, name)))
-        wrong = wrong or bool(found)
+        if found:
+            wrong.add(name)
         yield from found
     for name, field in fields.items():
         if field.required and name not in table:
-            wrong = True
+            wrong.add(name)
             yield path, f"needs the key {name!r}: {describe(field.type)}"
-    if wrong:
-        return
-    try:
-        msgspec.convert(table, struct)
-    except (msgspec.ValidationError, ValueError) as error:  # of the struct's own `__post_init__`
-        yield path, re.sub(r" - at `\$.*`$", "", str(error))
+    if not any(fields[name].required for name in wrong if name in fields):
+        yield from _together(struct, {k: v for k, v in table.items() if k not in wrong}, path, wrong)
+
+
+def _together(
+    struct: type[msgspec.Struct], table: dict[str, Any], path: KeyPath, wrong: set[str]
+) -> Iterator[tuple[KeyPath, str]]:
+    """What the struct's own `__post_init__` says of values that are right each by itself.
+
+    It stops at the first mistake, whose text begins with the key. What comes after it is found without that key. What
+    says something of a key that is `wrong` is left out: it speaks of its default.
+    """
+    first = True
+    while True:
+        try:
+            msgspec.convert(table, struct)
+        except (msgspec.ValidationError, ValueError) as error:
+            message = re.sub(r" - at `\$.*`$", "", str(error))
+            words = re.findall(r"\w+", message)
+            if wrong & set(words) or not (first or words[0] in table):
+                return
+            yield ((*path, words[0]) if words[0] in table else path), message
+            if words[0] not in table:
+                return
+            first, table = False, {k: v for k, v in table.items() if k != words[0]}
+        else:
+            return
+
+
+def _rest(kind: type[T], table: dict[str, Any], wrong: tuple[KeyPath, ...]) -> T | None:
+    """The file without what is wrong in it. The table is changed."""
+    for paths in (wrong, [path[:1] for path in wrong]):  # where the rest of a table does not fit together, it goes
+        for path in paths:
+            _take_out(table, path)
+        with contextlib.suppress(msgspec.ValidationError, ValueError):
+            return msgspec.convert(table, kind)
+    return None
+
+
+def _take_out(table: dict[str, Any], path: KeyPath) -> None:
+    """Remove a value; an element of an array stays, empty, so that the others keep their numbers."""
+    inner: Any = table
+    for part in path[:-1]:
+        inner = inner.get(part) if isinstance(inner, dict) else inner[int(part)] if isinstance(inner, list) else None
+    if isinstance(inner, list):
+        inner[int(path[-1])] = {}
+    elif isinstance(inner, dict) and path:
+        inner.pop(path[-1], None)
 
 
 _UNKNOWN = "unknown key"

@@ -82,7 +82,10 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
     ("text", "says"),
     [
         ("source = 'usbb:0'", "a.toml:2: source: unknown source 'usbb:0'"),
-        ("source = 'usb:0'\n[camera]\nsise = '640x480'", "a.toml:2: source: "),
+        (
+            "source = 'usb:0'\n[camera]\nsise = '640x480'",
+            "a.toml:4: camera.sise: source 'usb:0': unknown option 'sise'",
+        ),
         ("fps = 1\nmodels = [\n'./means', 'nope']", "a.toml:2: models[1]: unknown model 'nope': expected"),
         ("models = ['./means', './means']", "a.toml:1: models[1]: model 'means' is there twice"),
         ("models = ['./nothing']", "a.toml:1: models[0]: no model at ./nothing"),
@@ -103,6 +106,10 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
             "[webhook]\nurl = 'http://h'\nsecret_file = '/dev/null'",
             "a.toml:4: webhook.secret_file: /dev/null: expected",
         ),
+        ("[webhook]\nurl = 'http://'", "a.toml:3: webhook.url: 'http://': expected http://HOST/PATH or https://"),
+        ("[gpio]\npin = 1\nlabel = 'redd'", "a.toml:4: gpio.label: no label 'redd' among 'red'; did you mean 'red'?"),
+        ("[gpio]\npin = 1\nlabel = 'grass'", "a.toml:4: gpio.label: label 'grass' raises no alarm, only 'red' does"),
+        ("models = ['./means/model.tflite']", "a.toml:1: models[0]: means/model.tflite: no manifest"),
         ("[command]\nrun = ['nonono', 'x']", "a.toml:3: command.run: 'nonono': no such program, or not executable"),
         ("[recovery]\nreboot_command = ['./means']", "a.toml:3: recovery.reboot_command: './means': no such program"),
     ],
@@ -115,6 +122,73 @@ def test_what_is_not_there_is_said_before_the_start(
     assert code == 2
     assert len([line for line in lines if not line.endswith("(warning)")]) == 1, lines
     assert any(line.startswith(says) for line in lines), lines
+
+
+EVERYTHING = """source = 'usb:0'
+fps = 0
+views = ['left', 'left']
+nope = 1
+[camera]
+sise = '640x480'
+fpss = 2
+[decision]
+votes = 9
+threshold = 0.2
+off = 0.5
+[[alarm]]
+label = 'redd'
+votes = 4
+[gate]
+enabled = 'yes'
+[outbox]
+folder = 'a.toml/x'
+[mqtt]
+port = 'http'
+[webhook]
+url = 'http://'
+[command]
+run = ['nonono']
+[gpio]
+pin = 17
+label = 'blue'
+"""
+
+
+def test_no_mistake_hides_another_one(check: Callable[..., tuple[int, list[str]]]) -> None:
+    code, lines = check(EVERYTHING)
+    assert code == 2
+    assert [":".join(line.split(":")[:3]) for line in lines] == [
+        "a.toml:3: fps",
+        "a.toml:4: views",
+        "a.toml:5: nope",
+        "a.toml:7: camera.sise",
+        "a.toml:8: camera.fpss",
+        "a.toml:10: decision.votes",
+        "a.toml:12: decision.off",
+        "a.toml:13: alarm[0]",
+        "a.toml:17: gate.enabled",
+        "a.toml:19: outbox.folder",
+        "a.toml:20: mqtt",
+        "a.toml:21: mqtt.port",
+        "a.toml:23: webhook.url",
+        "a.toml:25: command.run",
+        "a.toml:28: gpio.label",
+    ], lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models = [1]\n[[alarm]]\nlabel = 'anything'\n[gpio]\npin = 1\nlabel = 'anything'",
+        "[decision]\nof = 'x'\nvotes = 9\n[[alarm]]\nvotes = 8",
+        "[decision]\nthreshold = []\noff = 0.9",
+        "[[alarm]]\nvotes = 'x'\nof = 1",
+        "source = 1\n[camera]\nanything = 2",
+    ],
+)
+def test_what_depends_on_a_mistake_is_not_judged(text: str, check: Callable[..., tuple[int, list[str]]]) -> None:
+    code, lines = check(text)
+    assert (code, len(lines)) == (2, 1), lines
 
 
 def test_warnings_do_not_fail(tmp_path: Path, check: Callable[..., tuple[int, list[str]]]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bittern import config_example, toml_file
+from bittern import config_check, config_example, toml_file
 from bittern.config import DecisionConfig, WatchConfig, load
 from bittern.errors import ConfigurationError
 
@@ -119,10 +119,10 @@ def test_line_ends_and_byte_order_mark_of_other_systems(tmp_path: Path) -> None:
         ("[camera]\nsize = [1]", "2: camera.size: expected text or a whole number or a number or true or false"),
         ("fps = 1\n[mqtt]\nport = 1", "2: mqtt: needs the key 'host': text that is not empty"),
         ("[webhook]\nurl = 'ftp://a'", "2: webhook.url: expected text that matches ^https?://, got"),
-        ("[decision]\nvotes = 4", "1: decision: votes 4 is more than of 3"),
+        ("[decision]\nvotes = 4", "2: decision.votes: votes 4 is more than of 3"),
         ("[decision]\nthreshold = nan", "2: decision.threshold: expected text or a number from 0 to 1, got nan"),
         ("[decision]\nthreshold = true", "2: decision.threshold: expected text or a number from 0 to 1, got true"),
-        ("[decision]\nthreshold = 0.4\noff = 0.5", "1: decision: off 0.5 is above threshold 0.4"),
+        ("[decision]\nthreshold = 0.4\noff = 0.5", "3: decision.off: off 0.5 is above threshold 0.4"),
         ("[decision]\ncooldown_s = -1", "2: decision.cooldown_s: expected a number from 0 to 86400, got -1"),
         (b"fps = 1\nname = '\xff'", "2: not UTF-8"),
         ("x = " + "[" * 20_000, "nested too deeply"),
@@ -155,15 +155,15 @@ enabled = 1     # 7
 sensitivity = 3 # 8
 [[alarm]]
 label = 1       # 10
-[decision]      # 11
-votes = 9
+[decision]
+votes = 9       # 12
 [[alarm]]
 off = 2         # 14
 [webhook]       # 15
 timeout_s = 0   # 16
 """
     lines = [int(line.partition(":")[0]) for line in problems(tmp_path, text)]
-    assert sorted(lines) == [1, 2, 7, 8, 10, 11, 14, 15, 16]
+    assert sorted(lines) == [1, 2, 7, 8, 10, 12, 14, 15, 16]
     with pytest.raises(ConfigurationError, match=r"1: fps: .*; and 8 more, see: bittern config --check"):
         load(tmp_path / "gate.toml")
 
@@ -315,6 +315,9 @@ def test_statements_of_any_kind_give_lines_that_are_in_the_file(tmp_path: Path, 
     file = written(tmp_path, "\n".join(statements))
     found = toml_file.read(file, WatchConfig)
     assert (found.value is None) == bool(found.problems)
+    if found.rest is not None:
+        for more in config_check.check(found.rest, "door", found.wrong):
+            assert "\n" not in found.problem(more.path, more.message).text(file)
     for problem in found.problems:
         assert "\n" not in problem.text(file)
         assert problem.message

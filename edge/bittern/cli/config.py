@@ -47,12 +47,16 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
     for file in dict.fromkeys(files):
         parsed = toml_file.read(file, WatchConfig)
         problems[file] = parsed.problems
-        if parsed.value is not None:
-            name, found = _camera(parsed, parsed.value)
-            problems[file] = found + [
+        # What is wrong in one place does not hide what is wrong in another one.
+        settings = parsed.rest if parsed.value is None else parsed.value
+        if settings is not None:
+            name, found = _camera(parsed, settings)
+            found += [
                 parsed.problem(path, message, warning=warning)
-                for path, message, warning in config_check.check(parsed.value, name)
+                for path, message, warning in config_check.check(settings, name, parsed.wrong)
             ]
+            problems[file] = parsed.problems + found
+        if parsed.value is not None:
             instances.append(config_check.Instance(file, parsed, name))
     for one, problem in config_check.across(instances):
         problems[one.file].append(problem)
@@ -77,8 +81,22 @@ def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list
     from bittern.errors import BitternError
     from bittern.sources import check_source
 
+    wrong = {path[0] for path in parsed.wrong if path}
+    if "source" in wrong:
+        return config.name or config.source, []
     try:
-        name = check_source(config.source, config.camera).name
+        return config.name or check_source(config.source, config.camera).name, []
     except BitternError as error:
-        return config.name or config.source, [parsed.problem(("source",), str(error))]
-    return config.name or name, []
+        whole = parsed.problem(("source",), str(error))
+    # It stops at the first option that is wrong. Each by itself has its own line, if the address alone is right.
+    alone = []
+    try:
+        check_source(config.source)
+        for key, value in config.camera.items():
+            try:
+                check_source(config.source, {key: value})
+            except BitternError as error:
+                alone.append(parsed.problem(("camera", key), str(error)))
+    except BitternError:
+        alone.clear()
+    return config.name or config.source, alone or ([] if "camera" in wrong else [whole])

@@ -48,7 +48,7 @@ class WebhookSink(Sink):
             ConfigurationError: an address that cannot be right, or no secret where one should be.
         """
         self._timeout_s = config.timeout_s
-        self._host, self._port, self._target, self._tls = _parse(config.url)
+        self._host, self._port, self._target, self._tls = parse_url(config.url)
         self._secret = _first_line(config.secret_file) if config.secret_file else None
         self._connection: _Connection | None = None
         self._closed = False
@@ -208,8 +208,12 @@ class _Socket(io.RawIOBase):
         """Not yet: `http.client` does so before the answer is read."""
 
 
-def _parse(url: str) -> tuple[str, int, str, ssl.SSLContext | None]:
-    """Host, port, path with query, and what encrypts."""
+def parse_url(url: str) -> tuple[str, int, str, ssl.SSLContext | None]:
+    """Host, port, path with query, and what encrypts.
+
+    Raises:
+        ConfigurationError: it cannot be right.
+    """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
