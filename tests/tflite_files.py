@@ -90,12 +90,17 @@ def channel_means(
 
 
 def crashing() -> bytes:
-    """A .tflite file that ends the process which opens it with SIGSEGV: an operation without its options."""
-    model = schema.ModelT.InitFromPackedBuf(channel_means(heads=2), 0)
-    (code,) = model.operatorCodes
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.STRIDED_SLICE
-    for operator in model.subgraphs[0].operators:
-        operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.NONE, None
+    """A .tflite file that ends the process which opens it with SIGSEGV: its one branch leads to itself, for ever."""
+    model = schema.ModelT.InitFromPackedBuf(channel_means(), 0)
+    (code,), (graph,) = model.operatorCodes, model.subgraphs
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.IF
+    code.version = 1
+    (branch,) = graph.operators
+    branch.builtinOptionsType, branch.builtinOptions = schema.BuiltinOptions.IfOptions, schema.IfOptionsT()
+    branch.builtinOptions.thenSubgraphIndex = branch.builtinOptions.elseSubgraphIndex = 0
+    branch.inputs, graph.inputs = [0], []
+    condition = graph.tensors[0]
+    condition.type, condition.shape, condition.quantization = schema.TensorType.BOOL, [1], None
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
