@@ -27,7 +27,7 @@ def render(models: Sequence[Path], results: Path) -> str:
 
     Args:
         models: model folders.
-        results: folder of the JSON files that `bittern bench`, `bittern compare` and `bittern_train.studies` leave.
+        results: folder of the JSON files that `bittern bench`, `compare`, `explain --data` and `study` leave.
 
     Raises:
         ConfigurationError: a result file that cannot be read.
@@ -42,6 +42,7 @@ def render(models: Sequence[Path], results: Path) -> str:
     parts += [_harm(said), _gate(said)]
     parts += [_none([f for f in found.values() if f.get("study") == "none"])]
     parts += [_twins(f) for f in found.values() if f.get("study") == "twins"]
+    parts += [_looked([f for f in found.values() if "groups" in f])]
     parts += [_moved([f for f in found.values() if "same_file" in f])]
     parts += [_bench(name, of) for name, of in benches.items()]
     return "\n".join(part for part in parts if part)
@@ -170,6 +171,33 @@ def _twins(study: dict[str, Any]) -> str:
         f"{_table(['trained', 'n', 'right', 'accuracy', 'AUC'], rows)}\n"
         f"Only right with them: {study['only_with_right']}; only right without: {study['only_without_right']}.\n"
     )
+
+
+def _looked(explained: Sequence[dict[str, Any]]) -> str:
+    if not explained:
+        return ""
+    zones = ("centre", "edge", "bottom strip")
+    rows = []
+    for found in explained:
+        for of in found["groups"]:
+            shares = [_zone(of, zone) for zone in zones]
+            right = "right" if of["right"] else "wrong"
+            rows.append([found["model"], found["split"], of["label"], right, of["n"], of["faint"], *shares])
+    even = ", ".join(f"{zone} {explained[0]['area'][zone]:.0%}" for zone in zones)
+    return (
+        "## What the networks look at\n\n`bittern explain --data`: where a patch that covers a part of the picture "
+        "lowers the log-odds of the answer. The shares of that heat are means over the pictures in which some patch "
+        f"matters; in the faint ones none does. Spread evenly they would be: {even} (the outer 15 %; the lowest 15 %). "
+        "The final fit was trained on these pictures: the table says where it looks, not how good it is.\n\n"
+        f"{_table(['model', 'split', 'label', 'answer', 'n', 'faint', *zones], rows)}"
+    )
+
+
+def _zone(of: dict[str, Any], zone: str) -> str:
+    if of["zones"] is None:
+        return ""
+    interval = (of["zones_ci95"] or {}).get(zone)
+    return f"{of['zones'][zone]:.0%}" + (f" ({interval[0]:.0%} to {interval[1]:.0%})" if interval else "")
 
 
 def _moved(comparisons: Sequence[dict[str, Any]]) -> str:
