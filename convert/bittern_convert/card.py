@@ -48,6 +48,10 @@ def render(said: Manifest, made: Run) -> str:
             f"{figures['missed_alarms']} of {n}" if n else "",
         ]
         parts.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    left_out = {split: of["skipped"] for split, of in found["reports"].items() if of["skipped"]}
+    if left_out:
+        counts = ", ".join(f"{split} {n}" for split, n in left_out.items())
+        parts += ["", f"Not looked at, because unreadable or of another size than the region: {counts}."]
     parts += ["", *_figures_by_label(found["reports"])]
     parts += [
         "",

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import host_command, model_options, print_json, warn
+from bittern.cli.common import host_command, model_options, print_json, region_option, warn
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from bittern.contract import Region
     from bittern.runtime import ExecutionPath
     from bittern_convert.compare import Comparison
     from bittern_convert.occlusion import Fill
@@ -142,6 +143,7 @@ def _show_comparison(found: Comparison) -> None:
     show_default=True,
     help="PNG to write.",
 )
+@region_option
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and head; with --data one a head.")
 @click.pass_context
@@ -156,6 +158,7 @@ def explain(
     each: int,
     fill: Fill,
     out: Path,
+    region: Region | None,
     labels: Path | None,
     path: ExecutionPath | None,
     threads: int,
@@ -170,7 +173,7 @@ def explain(
 
     With --data every picture of a split is looked at; the table gives the mean share of heat per zone of a 3 x 3 grid
     (TL is top left), at the edge (outer 15 %) and in the bottom strip (lowest 15 %), for right and wrong answers.
-    Exit code 1 if a picture could not be read.
+    Exit code 1 if a picture could not be read, or the region does not fit into it.
     """
     if bool(images) == (data is not None):
         raise click.UsageError("expected either IMAGE... or --data.", ctx)
@@ -190,9 +193,9 @@ def explain(
         warn(f"{classifier.name}: no manifest: not verified")
     with bar(Console(stderr=True)) as progress:
         if data:
-            found = explaining.of_split(classifier, items, fill, label, each, progress)
+            found = explaining.of_split(classifier, items, fill, label, each, region, progress)
         else:
-            found = explaining.of_pictures(classifier, files, fill, progress)
+            found = explaining.of_pictures(classifier, files, fill, region, progress)
     skipped = [*empty, *found.skipped]
     for reason in skipped:
         warn(reason)

@@ -13,7 +13,7 @@ import numpy as np
 from bittern import dataset, evaluation, metrics, pictures
 from bittern.classifier import Classifier
 from bittern.cli.common import printable
-from bittern.contract import Pixels
+from bittern.contract import Pixels, Region
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
 from bittern.metrics import Interval
@@ -221,14 +221,16 @@ class Found(NamedTuple):
     skipped: list[str]
 
 
-def of_pictures(classifier: Classifier, files: Sequence[Path], fill: Fill, progress: Progress) -> Found:
-    """Explain single pictures: one `Picture` and two tiles for each and each head."""
+def of_pictures(
+    classifier: Classifier, files: Sequence[Path], fill: Fill, region: Region | None, progress: Progress
+) -> Found:
+    """Explain single pictures, or a region of them: one `Picture` and two tiles for each and each head."""
     found: list[Picture] = []
     sheet: list[Tile] = []
     skipped: list[str] = []
     for at, file in enumerate(files):
         try:
-            seen = classifier.preprocess(pictures.decode(file))[0].copy()
+            seen = classifier.preprocess(pictures.cut(pictures.decode(file), file, region))[0].copy()
         except PictureError as error:
             skipped.append(str(error))
         else:
@@ -240,7 +242,13 @@ def of_pictures(classifier: Classifier, files: Sequence[Path], fill: Fill, progr
 
 
 def of_split(
-    classifier: Classifier, items: Sequence[Item], fill: Fill, label: str | None, each: int, progress: Progress
+    classifier: Classifier,
+    items: Sequence[Item],
+    fill: Fill,
+    label: str | None,
+    each: int,
+    region: Region | None,
+    progress: Progress,
 ) -> Found:
     """Explain the pictures of a labelled split: one `Survey` a head, and tiles of its surest right and wrong answers.
 
@@ -250,6 +258,7 @@ def of_split(
         fill: see `occlusion.filling`.
         label: of pictures that have none; see `evaluation.true_labels`.
         each: on the sheet, so many right and so many wrong answers of each label.
+        region: of each picture; None takes the whole of it.
         progress: told after each picture.
 
     Raises:
@@ -258,9 +267,14 @@ def of_split(
     true = [evaluation.true_labels(head, items, label) for head in classifier.heads]
     kept: list[list[tuple[str, Item, Explanation]]] = [[] for _ in classifier.heads]
     skipped: list[str] = []
+
+    def shown(item: Item) -> Pixels:
+        frame = pictures.cut(pictures.decode(item.path), item.path, region)
+        return np.array(classifier.preprocess(frame)[0])
+
     for at, item in enumerate(items):
         try:
-            seen = classifier.preprocess(pictures.decode(item.path))[0].copy()
+            seen = shown(item)
         except PictureError as error:
             skipped.append(str(error))
         else:
@@ -279,8 +293,7 @@ def of_split(
                     groups.append(group(own, right, [i.group for i, _ in those], found))
                 those.sort(key=lambda pair: -pair[1].result.score)
                 for item, explanation in those[:each]:
-                    seen = classifier.preprocess(pictures.decode(item.path))[0].copy()
-                    sheet += tiles(seen, explanation, item.name, own)
+                    sheet += tiles(shown(item), explanation, item.name, own)
         surveys.append(
             Survey(
                 model=classifier.name,

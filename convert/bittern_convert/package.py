@@ -338,6 +338,8 @@ def _reports(
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
     for key, chosen in sorted(by_split.items()):
         answers, skipped = evaluation.answer_all([device], chosen, None, views=seen.views, region=seen.region)
+        if len(skipped) == len(chosen):
+            raise ConfigurationError(f"{key}: no picture can be looked at, such as {skipped[0]}")
         figures = evaluation.report(device, device.heads[0], key, answers[0][0], skipped)
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are nobody's business
         for key_of_device in ("model", "version", "task", "split"):

@@ -15,6 +15,8 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 Offset = Annotated[int, Meta(ge=0)]
 Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+# No file system has a NUL in a name.
+Folder = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
 # Left, top, width, height in pixels.
 Rectangle = tuple[Offset, Offset, Length, Length]
 Views = Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_length=1, max_length=3)]
@@ -117,7 +119,7 @@ class SnapshotConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         quality: of the JPEG, as OpenCV counts it.
     """
 
-    folder: str = ""
+    folder: Folder = ""
     budget_mb: Annotated[float, Meta(ge=0.1, le=1e6)] = 16.0
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
 
@@ -130,7 +132,7 @@ class OutboxConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         max_events: the oldest are dropped, and counted, beyond so many.
     """
 
-    folder: str = ""
+    folder: Folder = ""
     max_events: Annotated[int, Meta(ge=1, le=10_000_000)] = 100_000
 
 

@@ -49,16 +49,15 @@ def check(config: WatchConfig, source: str, wrong: Sequence[KeyPath] = ()) -> It
     Args:
         config: of the right shape.
         source: what its events will call the camera.
-        wrong: what was left out of it because it has not the right shape: nothing is said of the tables around it, nor
-            of what depends on them.
+        wrong: what was left out of it because it has not the right shape: nothing is said of what depends on it.
     """
     tables = {path[:2] if path[:1] == ("alarm",) else path[:1] for path in wrong}
-    if not tables & {("models",), ("alarm",)}:
+    if ("models",) not in tables:
         yield from _without(tables, _models(config, default_known=("decision",) not in tables))
-    yield from _without(tables, _folders(config, source))
-    yield from _without(tables, _secrets(config))
-    yield from _without(tables, _programs(config))
-    yield from _without(tables, _sinks(config))
+    for found in (*_folders(config, source), *_secrets(config), *_programs(config), *_sinks(config, wrong)):
+        # What is merely suspicious may only seem so: another key of the table, which was left out, may have its reason.
+        if found.path not in wrong and not (found.warning and found.path[:1] in tables):
+            yield found
 
 
 def _without(tables: set[KeyPath], found: Iterator[Found]) -> Iterator[Found]:
@@ -161,11 +160,11 @@ def _folders(config: WatchConfig, source: str) -> Iterator[Found]:
             there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
             if not there.is_dir():
                 yield Found(path, f"{there} is no folder")
+            elif os.statvfs(there).f_flag & os.ST_RDONLY:
+                yield Found(path, f"{there} is on a read-only file system")
             elif not os.access(there, os.W_OK | os.X_OK):
                 who = "this user (the daemon may be another one)"
                 yield Found(path, f"{there}: {who} may not write there", warning=True)
-            elif os.statvfs(there).f_flag & os.ST_RDONLY:
-                yield Found(path, f"{there} is read-only, for every user")
         except (OSError, ValueError) as error:
             yield Found(path, f"{folder}: {error}")
 
@@ -211,14 +210,16 @@ def _programs(config: WatchConfig) -> Iterator[Found]:
             yield Found(path, f"{words[0]!r}: no such program, or not executable")
 
 
-def _sinks(config: WatchConfig) -> Iterator[Found]:
+def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Found]:
     for table, (module, extra) in _EXTRAS.items():
         if getattr(config, table) is not None and not _installed(module):
             yield Found((table,), f"needs {module}: pip install 'bittern[{extra}]'")
     if (mqtt := config.mqtt) is not None:
-        if mqtt.ca_file and not mqtt.tls:
+        if not re.fullmatch(r"[\w.:%-]+", mqtt.host):
+            yield Found(("mqtt", "host"), f"expected the name or address of a broker, got {mqtt.host!r}")
+        if mqtt.ca_file and not mqtt.tls and ("mqtt", "tls") not in wrong:
             yield Found(("mqtt", "ca_file"), "is for tls = true")
-        if mqtt.password_file and not mqtt.user:
+        if mqtt.password_file and not mqtt.user and ("mqtt", "user") not in wrong:
             yield Found(("mqtt", "password_file"), "a password needs a user too")
         if mqtt.user and not mqtt.tls and mqtt.host not in ("localhost", "127.0.0.1", "::1"):
             yield Found(("mqtt", "user"), "user and password go over the network as they are: tls = true", warning=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bittern.classifier import Classifier, Result
 from bittern.config import WatchConfig
-from bittern.contract import Pixels, Region, View, strip_of, views_of
+from bittern.contract import Pixels, Region, View, region_of, strip_of, views_of
 from bittern.decision import Decision, check_label, settings_of
 from bittern.errors import ConfigurationError
 from bittern.events import Event, rfc3339, uuid7
@@ -221,9 +221,9 @@ class Pipeline:
     def _warn(self, frame: Frame) -> None:
         self._warned = True
         if views_of(frame.pixels, self._region, self._views) != self._views:
-            height, width = frame.pixels.shape[:2]
+            height, width = region_of(frame.pixels, self._region).shape[:2]
             _log.warning(
-                "views %s: a frame of %d x %d has one square only, where it is looked at: the centre",
+                "views %s: %d x %d pixels, which is what is looked at, have one square only: the centre",
                 *(", ".join(self._views), width, height),
             )
 

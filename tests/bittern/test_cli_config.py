@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,38 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, check: Callable[..., t
     code, lines = check("[outbox]\nfolder = 'locked/outbox'")
     assert code == 0
     assert "locked: this user (the daemon may be another one) may not write there (warning)" in lines[0]
+
+
+def test_a_read_only_disk_is_one_for_root_too(tmp_path: Path, check: Callable[..., tuple[int, list[str]]]) -> None:
+    (tmp_path / "small").mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(tmp_path / "small")],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        code, lines = check("[outbox]\nfolder = 'small/outbox'")
+    finally:
+        subprocess.run(["umount", str(tmp_path / "small")], check=True)
+    assert code == 2
+    assert lines[0].startswith("a.toml:3: outbox.folder: ")
+    assert lines[0].endswith("small is on a read-only file system")
+
+
+def test_a_wrong_key_does_not_hide_the_rest_of_its_table(check: Callable[..., tuple[int, list[str]]]) -> None:
+    code, lines = check(
+        "[mqtt]\nhost = 'a b'\nport = 0\ntopic = 'a/#'\nuser = 'u'\ntls = 'yes'\nca_file = 'nowhere'\n"
+        "[command]\ntimeout_s = -1\nrun = ['nonono']\n"
+        "[[alarm]]\nlabel = 'nope'\n[[alarm]]\nvotes = 'x'\n"
+        '[outbox]\nfolder = "\\u0000"\n[snapshots]\nfolder = "\\u0000"\n'
+    )
+    assert code == 2
+    assert {line.split(": ")[1] for line in lines} == {
+        "mqtt.host", "mqtt.port", "mqtt.topic", "mqtt.tls", "mqtt.ca_file", "command.timeout_s", "command.run",
+        "alarm[0]", "alarm[1].votes", "outbox.folder", "snapshots.folder",
+    }, lines  # fmt: skip
 
 
 A = "source = 'demo:'\nname = 'a'\n"

@@ -248,6 +248,27 @@ def test_a_picture_as_json_and_as_a_sheet(model: Path, red: Path, tmp_path: Path
     assert abs(reddest[0] - answer["peak"][1]) <= 6
 
 
+def test_a_region_is_explained_as_the_cropped_picture(red: Path, tmp_path: Path) -> None:
+    model = model_folder_of_means(tmp_path / "means")
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    for folder, picture in ((whole, read(red)), (small, read(red)[4:64, 20:100])):
+        (folder / "red").mkdir(parents=True)
+        cv2.imwrite(str(folder / "red" / "0.png"), picture)
+
+    def said(folder: Path, *region: str) -> list[dict[str, object]]:
+        found = []
+        for words in ([folder / "red" / "0.png"], ["--data", folder]):
+            done = run(*words, *region, "--model", model, "--out", tmp_path / "heat.png", "--json")
+            assert done.exit_code == 0, done.output
+            found += [{**json.loads(line), "path": ""} for line in done.stdout.splitlines()]
+        return found
+
+    assert said(whole, "--region", "20,4,80,60") == said(small) != said(whole)
+    done = run(red, "--region", "0,0,121,80", "--model", model, "--out", tmp_path / "heat.png")
+    assert done.exit_code == 1
+    assert "red.png: region x=0 y=0 width=121 height=80 does not fit" in done.stderr
+
+
 def test_folders_several_heads_and_text(red: Path, tmp_path: Path) -> None:
     folder = model_folder_of_means(tmp_path / "means")
     done = run(red.parent, "--model", folder, "--out", tmp_path / "heat.png")
