@@ -164,10 +164,11 @@ def _none(studies: Sequence[dict[str, Any]]) -> str:
 def _twins(study: dict[str, Any]) -> str:
     rows = [
         [name, study["n"], study[key]["correct"], _share(study[key]["correct"], study["n"]), f"{study[key]['auc']:.3f}"]
-        for key, name in (("without", "without (as shipped, float)"), ("with", "with"))
+        for key, name in (("without", "without"), ("with", "with"))
     ]
     return (
         f"## {study['task']}: with and without the {study['twins']} near-copies of test pictures in training\n\n"
+        f"Float, on the test split; weights averaged over {study.get('fits', 1)} (1: not averaged) fits of each.\n\n"
         f"{_table(['trained', 'n', 'right', 'accuracy', 'AUC'], rows)}\n"
         f"Only right with them: {study['only_with_right']}; only right without: {study['only_without_right']}.\n"
     )

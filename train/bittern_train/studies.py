@@ -172,6 +172,7 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         "study": "twins",
         "task": task.name,
         "seed": seed,
+        "fits": task.recipe.soup,
         "twins": len(also),
         "n": n,
         **{
