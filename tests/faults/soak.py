@@ -24,8 +24,8 @@ from tests.mosquitto import Broker
 from bittern.bench import chart
 
 FPS = 50.0
-# Growth in a quarter of the time that is taken for noise: a share of the value, or the noise of the readings.
-GROWTH = 0.01
+# Growth over the second half that is taken for noise: a share of the value, or the noise of the readings themselves.
+GROWTH = 0.02
 _SAMPLES = 240
 
 
@@ -56,19 +56,17 @@ def _rss_mb(pid: int) -> float:
 
 
 def growth(values: Sequence[float]) -> tuple[float, float]:
-    """How much a series grew from quarter to quarter of the time, and what is noise.
+    """How much a series grew over its second half, by the medians of its last two quarters; and what is noise.
 
-    The smaller one of the last two steps between the quarters' medians: what leaks grows in each of them; an allocator
-    that takes one more piece of memory from the kernel, once, does not. The noise is four standard errors of a step,
-    as the scatter of the readings around their quarter's median says (1.4826 times the median absolute deviation), or
-    a share of the value if that is more.
+    The noise is four standard errors of the difference, as the scatter of the readings around their quarter's median
+    says (1.4826 times the median absolute deviation), or a share of the value if that is more.
     """
-    size = len(values) // 4
-    quarters = [np.array(values[at * size : (at + 1) * size]) for at in (1, 2, 3)]
-    medians = [float(np.median(part)) for part in quarters]
-    scatter = [1.4826 * float(np.median(np.abs(part - np.median(part)))) for part in quarters]
-    error = float(np.hypot(scatter[-2], scatter[-1])) / size**0.5
-    return min(medians[1] - medians[0], medians[2] - medians[1]), max(4 * error, GROWTH * medians[1])
+    quarter = len(values) // 4
+    third, fourth = (np.array(values[at : at + quarter]) for at in (2 * quarter, len(values) - quarter))
+    scatter = [1.4826 * float(np.median(np.abs(part - np.median(part)))) for part in (third, fourth)]
+    error = float(np.hypot(scatter[0], scatter[1])) / quarter**0.5
+    level = float(np.median(third))
+    return float(np.median(fourth)) - level, max(4 * error, GROWTH * level)
 
 
 def main() -> int:
