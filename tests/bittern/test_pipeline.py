@@ -144,7 +144,7 @@ def test_views_of_a_frame_that_is_not_wide_are_said_once(means: Classifier, capl
         for _ in range(3):
             run.see(np.full((50, 40, 3), 200, np.uint8))
     assert len(caplog.records) == 1
-    assert "left, right: a frame of 40 x 50" in caplog.text
+    assert "left, right: 40 x 50 pixels" in caplog.text
     assert {event.view for event in run.events} == {None}
 
 
