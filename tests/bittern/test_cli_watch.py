@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -80,6 +81,18 @@ def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> Non
     assert picture is not None
     assert picture.shape[2] == 3
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+def test_while_it_watches_garbage_is_collected_soon(place: Path) -> None:
+    # Not as seldom as at the start, where all that is made stays.
+    run = (
+        "import atexit, gc\n"
+        "atexit.register(lambda: print(gc.get_threshold()[0], file=__import__('sys').stderr))\n"
+        "from bittern.cli import main; main()"
+    )
+    words = ["watch", "--source", "demo:?fps=40&size=160x120", "--frames", "2", "--model", str(place / "means")]
+    done = subprocess.run([sys.executable, "-c", run, *words], capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stderr.split("\n")[-2]) <= 1000
 
 
 def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -> None:

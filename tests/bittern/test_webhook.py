@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import hmac
 import socket
@@ -23,7 +24,7 @@ from bittern.config import WebhookConfig
 from bittern.errors import ConfigurationError
 from bittern.events import Event, to_line
 from bittern.sinks import Undelivered
-from bittern.sinks.webhook import WebhookSink
+from bittern.sinks.webhook import WebhookSink, _Connection
 
 EVENT = Event(id="0190-1", type="alarm.on", time="2026-01-01T00:00:00.000Z", monotonic_ns=1, source="s", label="stop")
 BODY = to_line(EVENT)[:-1]
@@ -68,6 +69,23 @@ def test_path_and_query_are_sent_as_they_are(peer: Peer) -> None:
 def test_a_proxy_in_the_environment_is_not_used(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert sink_to(peer).deliver(EVENT, BODY) == "200 OK"
+
+
+@pytest.mark.parametrize("answer", [OK, status(500), b"nonsense\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nA: b"])
+def test_nothing_of_a_request_waits_for_the_garbage_collector(peer: Peer, answer: bytes) -> None:
+    # Which comes late where little else is garbage: a daemon would grow by megabytes in between.
+    peer.answer = lambda _: answer
+    sink = sink_to(peer)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with contextlib.suppress(Undelivered):
+                sink.deliver(EVENT, BODY)
+        assert not [found for found in gc.get_objects() if isinstance(found, _Connection)]
+    finally:
+        gc.enable()
+    assert len(peer.requests) == 3
 
 
 @pytest.mark.parametrize("code", [201, 202, 204])

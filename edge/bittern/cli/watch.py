@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from functools import partial
@@ -69,6 +70,9 @@ def watch(
             return
         from bittern import daemon
 
+        # What the start made stays; what comes now and is garbage must not wait for 50 000 more of its kind.
+        gc.freeze()
+        gc.set_threshold(1_000)
         settings, classifiers = ready
         which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
         try:

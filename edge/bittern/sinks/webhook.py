@@ -160,8 +160,9 @@ class _Connection(http.client.HTTPConnection):
             answer.read(_DRAIN_BYTES)
 
     def finish(self) -> None:
-        """Close everything."""
+        """Close everything, and leave no cycle of objects that only the garbage collector could take apart."""
         self.close()
+        self._socket = None
         if self._raw is not None:
             self._raw.close()
 
