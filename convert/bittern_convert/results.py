@@ -42,6 +42,7 @@ def render(models: Sequence[Path], results: Path) -> str:
     parts += [_harm(said), _gate(said)]
     parts += [_none([f for f in found.values() if f.get("study") == "none"])]
     parts += [_twins(f) for f in found.values() if f.get("study") == "twins"]
+    parts += [_soups([f for f in found.values() if f.get("study") == "soup"])]
     parts += [_looked([f for f in found.values() if "groups" in f])]
     parts += [_moved([f for f in found.values() if "same_file" in f])]
     parts += [_bench(name, of) for name, of in benches.items()]
@@ -171,6 +172,27 @@ def _twins(study: dict[str, Any]) -> str:
         f"Float, on the test split; weights averaged over {study.get('fits', 1)} (1: not averaged) fits of each.\n\n"
         f"{_table(['trained', 'n', 'right', 'accuracy', 'AUC'], rows)}\n"
         f"Only right with them: {study['only_with_right']}; only right without: {study['only_without_right']}.\n"
+    )
+
+
+def _soups(studies: Sequence[dict[str, Any]]) -> str:
+    rows = []
+    for study in studies:
+        fits = [(f"fit {i + 1}", fit) for i, fit in enumerate(study["fits"])]
+        for name, of in [*fits, ("their average", study["average"])]:
+            rows.append([
+                study["task"], name,
+                f"{of['correct']} of {study['n']}", f"{of['harmed_correct']} of {study['harmed_n']}",
+                f"{of['accuracy']:.2%}", f"{of['harmed_accuracy']:.2%}",
+                f"{of['loss']:.4f}", f"{of['none_answered_with_an_alarm']} of {study['none_n']}",
+            ])  # fmt: skip
+    if not rows:
+        return ""
+    header = ["task", "which", "right", "harmed right", "labels alike", "harmed, labels alike", "loss",
+              "none with an alarm"]  # fmt: skip
+    return (
+        "## The average of several fits, or one?\n\nOut of fold on train + val, float; weights averaged, as `soup` in "
+        f"a recipe does.\n\n{_table(header, rows)}"
     )
 
 

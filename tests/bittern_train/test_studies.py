@@ -1,4 +1,4 @@
-"""Studies: the answers that a low best score gives, and both studies from pictures to result file.
+"""Studies: the answers that a low best score gives, and the studies from pictures to result file.
 
 The weights are random: that the way works is shown, not what is better.
 """
@@ -108,3 +108,16 @@ def test_twins(world: Path) -> None:
     assert found["with"]["correct"] - found["without"]["correct"] == (
         found["only_with_right"] - found["only_without_right"]
     )
+
+
+def test_soup(world: Path) -> None:
+    words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
+    run(world, "study", "soup", "discs.toml", "--data", "pictures", *words)
+    found = json.loads((world / "results" / "soup-discs.json").read_text())
+    assert (found["n"], len(found["fits"])) == (30, studies.SOUP)
+    # The first fit of every fold is the k-fold's own.
+    chosen = json.loads((world / "runs/discs/run.json").read_text())["choice"]
+    for key in ("accuracy", "harmed_accuracy", "loss"):
+        assert found["fits"][0][key] == pytest.approx(chosen[key], abs=1e-6)
+    # Three fits that differ, and an average that is none of them.
+    assert len({round(of["loss"], 6) for of in [*found["fits"], found["average"]]}) == studies.SOUP + 1

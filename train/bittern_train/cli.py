@@ -55,11 +55,11 @@ def train(
 
 @host_command
 @click.command(epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results")
-@click.argument("kind", type=click.Choice(["none", "twins"]))
+@click.argument("kind", type=click.Choice(["none", "twins", "soup"]))
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
-@click.option("--run", type=click.Path(path_type=Path), help="Finished run, for twins.  [default: runs/TASK]")
+@click.option("--run", type=click.Path(path_type=Path), help="Finished run, for twins and soup.  [default: runs/TASK]")
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
 def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
@@ -67,6 +67,7 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
 
     "none": is "none of these" better a label of its own, or a low best score? By grouped k-fold on train + val.
     "twins": what would near-copies of test pictures in the training change? On the test split, for reporting only.
+    "soup": is the average of several fits better than each? By grouped k-fold on train + val.
     """
     import msgspec
 
@@ -84,7 +85,8 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
         if kind == "none":
             found = studies.none(chosen, data, weights=weights, seed=seed, progress=progress)
         else:
+            made = {"twins": studies.twins, "soup": studies.soup}[kind]
             finished = run or Path("runs") / chosen.name
-            found = studies.twins(chosen, data, finished, weights=weights, seed=seed, progress=progress)
+            found = made(chosen, data, finished, weights=weights, seed=seed, progress=progress)
     fileio.write(target, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     click.echo(target)

@@ -66,14 +66,11 @@ def train(
     Raises:
         ConfigurationError: data, labels, weights or recipe do not fit.
     """
-    import tensorflow as tf
-
     start, revision = time.monotonic(), _revision()
     if out.exists() and not replace:
         raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
     if out.exists() and not (out / run.FILE).is_file():
         raise ConfigurationError(f"{out} is no run: it is not replaced")
-    tf.config.experimental.enable_op_determinism()
     ready = prepare(task, root, weights=weights, seed=seed, progress=progress)
     for line in ready.skipped:
         say(f"skipped {line}")
@@ -155,6 +152,9 @@ def prepare(
     Raises:
         ConfigurationError: data, labels, weights or recipe do not fit.
     """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_op_determinism()
     pool, everything = pools.gather(task, root, seed)
     network = Network(weights, task.recipe.cut, task.recipe.noise)
     pool = pools.add_drawn(task, [*pool, *also], seed)

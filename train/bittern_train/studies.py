@@ -1,7 +1,8 @@
 """Studies that choices of the shipped tasks rest on; each leaves a result file for `bittern report`.
 
-python -m bittern_train.studies none car_damage --data ../shared/data --weights FILE --out docs/results
-python -m bittern_train.studies twins car_damage --data ../shared/data --weights FILE --out docs/results
+bittern study none car_damage --data ../shared/data --weights FILE --out docs/results
+bittern study twins car_damage --data ../shared/data --weights FILE --out docs/results
+bittern study soup stop_sign --data ../shared/data --weights FILE --out docs/results
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from bittern_train.task import Task
 from bittern_train.training import Candidate, Choice
 
 Indices = npt.NDArray[np.int64]
+
+# Fits that `soup` averages.
+SOUP = 3
 
 
 def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress) -> dict[str, Any]:
@@ -186,4 +190,68 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         },
         "only_with_right": int((right["with"] & ~right["without"]).sum()),
         "only_without_right": int((~right["with"] & right["without"]).sum()),
+    }
+
+
+def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, progress: Progress) -> dict[str, Any]:
+    """Is the average of several fits better than each of them?
+
+    `SOUP` fits and the average of their weights in every fold of the grouped k-fold over train + val, with the rate and
+    the number of epochs of the finished run.
+    """
+    made = run.load(finished)
+    candidate, epochs = Candidate(made.choice["rate"]), made.choice["epochs"]
+    if not (candidate.rate and epochs):
+        raise ConfigurationError(f"{finished} trained the head only: there is nothing to average")
+    ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress)
+    choosing = np.flatnonzero([s.chooses for s in ready.pool])
+    groups = np.array([s.item.group for s in ready.pool])
+    true = ready.cache.targets[choosing]
+    cost = criteria.costs(task)
+    wanted = keras.utils.to_categorical(ready.cache.targets, len(task.labels))
+    splitter = StratifiedGroupKFold(task.recipe.folds, shuffle=True, random_state=seed)
+    versions = ready.cache.judged.shape[1]
+    scores = np.zeros((SOUP + 1, len(choosing), versions, len(task.labels)), np.float32)  # the last is the average
+    for k, (_, held) in enumerate(splitter.split(choosing, true, groups[choosing])):
+        trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
+        each = criteria.weights(ready.cache.targets, trained, cost)
+        found = []
+        for member in range(SOUP):
+            done = (k * SOUP + member) * epochs
+            head, _ = training.fit_once(
+                task.recipe, ready.network, ready.cache.features, wanted, each, candidate, trained, None, epochs,
+                seed + k + member * task.recipe.folds,
+                lambda epoch, done=done: progress("k-fold", done + epoch, task.recipe.folds * SOUP * epochs),  # type: ignore[misc]
+            )  # fmt: skip
+            model = keras.Sequential([ready.network.tail, head])
+            scores[member, held] = training.judged_scores(model, ready.cache.judged[held], task)
+            found.append([*ready.network.tail.get_weights(), *head.get_weights()])
+        training.set_average(ready.network, head, found)
+        scores[SOUP, held] = training.judged_scores(model, ready.cache.judged[held], task)
+    nothing = np.isin(true, [task.labels.index(label) for label in task.nothing])
+    alarms = [task.labels.index(label) for label in task.alarm]
+    fits = []
+    for of in scores:
+        right = of.argmax(2) == true[:, None]
+        fits.append(
+            {
+                "correct": int(right[:, 0].sum()),
+                "harmed_correct": int(right[:, 1:].sum()),
+                "accuracy": criteria.balanced_accuracy(of[:, :1], true),
+                "harmed_accuracy": criteria.balanced_accuracy(of[:, 1:], true),
+                "loss": criteria.judged_loss(of, true, cost),
+                "none_answered_with_an_alarm": int(np.isin(of[nothing, 0].argmax(1), alarms).sum()),
+            }
+        )
+    return {
+        "study": "soup",
+        "task": task.name,
+        "seed": seed,
+        "n": len(true),
+        "harmed_n": len(true) * (versions - 1),
+        "none_n": int(nothing.sum()),
+        "folds": task.recipe.folds,
+        "epochs": epochs,
+        "fits": fits[:SOUP],
+        "average": fits[SOUP],
     }

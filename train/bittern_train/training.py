@@ -177,10 +177,15 @@ def fit(
         )  # fmt: skip
         folds.append(fold)
         found.append([*network.tail.get_weights(), *head.get_weights()])
+    set_average(network, head, found)
+    return network.classifier(head), folds
+
+
+def set_average(network: Network, head: keras.layers.Dense, found: Sequence[Sequence[Floats]]) -> None:
+    """Give tail and head the mean of several fits; each is the tail's weights, then the head's two."""
     average = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*found, strict=True)]
     network.tail.set_weights(average[:-2])
     head.set_weights(average[-2:])
-    return network.classifier(head), folds
 
 
 class Checked(NamedTuple):
@@ -242,13 +247,7 @@ def fit_once(
     def look(epoch: int, loss: float) -> None:
         row = {"epoch": epoch, "loss": loss}
         if checked is not None:
-            shape = checked.features.shape
-            flat = checked.features.reshape(-1, *shape[3:])
-            predicted = [
-                model.predict(flat[at : at + 512].astype(np.float32), batch_size=128, verbose=0)
-                for at in range(0, len(flat), 512)
-            ]
-            scores = criteria.decided(np.concatenate(predicted).reshape(*shape[:3], labels), checked.task)
+            scores = judged_scores(model, checked.features, checked.task)
             fold.scores.append(scores)
             row |= {
                 "val_loss": criteria.judged_loss(scores, checked.targets, checked.cost),
@@ -283,6 +282,18 @@ def fit_once(
         # The averaged weights are swapped in at the end of an epoch, then `after` looks at them.
         model.fit(batches, epochs=epochs, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
     return head, fold
+
+
+def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: Task) -> Floats:
+    """What a network answers (n, versions, labels) to `Cache.judged` or a part of it."""
+    shape = features.shape
+    flat = features.reshape(-1, *shape[3:])
+    # In parts: all of it as float32 would be gigabytes.
+    predicted = [
+        model.predict(flat[at : at + 512].astype(np.float32), batch_size=128, verbose=0)
+        for at in range(0, len(flat), 512)
+    ]
+    return criteria.decided(np.concatenate(predicted).reshape(*shape[:3], len(task.labels)), task)
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
