@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -88,7 +89,7 @@ class Ring:
             files = self._count() if self._files is None else self._files
             self._forget(files, name)
             self._make_room(files, len(data))
-            fileio.write(self.folder / name, data)
+            fileio.write(self._file(name), data)
         except OSError as error:
             self._failed(f"{self.folder}: {error.strerror}")
             return None
@@ -127,9 +128,13 @@ class Ring:
         """Delete one file of ours; it counts until it is gone."""
         size = next((size for there, size in files if there == name), None)
         if size is not None:
-            (self.folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file(name))  # noqa: PTH108
             files.remove((name, size))
             self._total -= size
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.folder, name)  # noqa: PTH118  # see `fileio.atomic` for why not pathlib
 
 
 def default_folder(name: str) -> Path:

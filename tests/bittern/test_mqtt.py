@@ -55,14 +55,16 @@ def test_an_event_arrives_as_it_is_and_the_states_follow(broker: Broker, opened:
 
 
 def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
-    broker: Broker, opened: Opens, tmp_path: Path
+    broker: Broker, opened: Opens, tmp_path: Path, interned: list[str]
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8 a picture \x00")
+    interned.clear()
     with Listener(broker.port, "bittern/door/diagnostics", name="early") as early:
         sink = opened(broker.port, snapshots=tmp_path)
         deliver(sink, event(snapshot="a.jpg"))
         deliver(sink, event("state", state="blind"))
         assert until(lambda: bool(early.got))  # the last of an announcement
+    assert "a.jpg" not in interned
     deliver(sink, event("dropped", count=1))  # acknowledged after everything before it
     with Listener(broker.port, "#") as listener:
         assert until(lambda: len([topic for topic, _, retained in list(listener.got) if retained]) >= 6)

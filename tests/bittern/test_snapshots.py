@@ -56,6 +56,14 @@ def test_the_colours_are_those_of_the_frame(tmp_path: Path, order: str) -> None:
     assert green < 10
 
 
+def test_names_are_not_interned(tmp_path: Path, interned: list[str]) -> None:
+    ring = Ring(tmp_path, 0.02, 85)
+    ids = [uuid7() for _ in range(20)]
+    assert None not in [ring.add(name, noise(32), "BGR") for name in ids]
+    assert not [text for text in interned if any(name in text for name in ids)]
+    assert 0 < len(files(tmp_path)) < 20, "some were deleted"
+
+
 def test_a_name_is_the_events_id_and_the_file_is_whole_and_private_to_user_and_group(tmp_path: Path) -> None:
     folder = tmp_path / "a/b"
     ring = Ring(folder, 1.0, 85)

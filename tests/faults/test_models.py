@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -174,8 +175,9 @@ def test_19_twice_as_slow(tmp_path: Path, reload: Reload, record: Record) -> Non
 def stop_the_check() -> None:
     for pid in children():
         # Not between fork and exec, where this process waits for it: that is the machine's own, and never long.
-        if b"bittern.candidate" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
+            if b"bittern.candidate" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                os.kill(pid, signal.SIGSTOP)
 
 
 def children() -> list[int]:

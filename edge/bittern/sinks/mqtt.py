@@ -164,7 +164,9 @@ class MqttSink(Sink):
         if self._snapshots is None or self._picture is None:
             return
         try:
-            picture = (self._snapshots / self._picture).read_bytes()
+            # Not by pathlib: see `fileio.atomic`.
+            with open(f"{self._snapshots}/{self._picture}", "rb") as opened:  # noqa: PTH123
+                picture = opened.read()
         except OSError:  # the ring has moved on
             self._picture = None
         else:
