@@ -88,6 +88,20 @@ def test_nothing_of_a_request_waits_for_the_garbage_collector(peer: Peer, answer
     assert len(peer.requests) == 3
 
 
+def test_nothing_of_a_refused_connection_waits_for_the_garbage_collector() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    sink = WebhookSink(WebhookConfig(url=f"http://127.0.0.1:{port}/hook"))
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(Undelivered, match="refused"):
+            sink.deliver(EVENT, BODY)
+        assert not [found for found in gc.get_objects() if isinstance(found, _Connection)]
+    finally:
+        gc.enable()
+
+
 @pytest.mark.parametrize("code", [201, 202, 204])
 def test_every_2xx_means_taken(peer: Peer, code: int) -> None:
     peer.answer = lambda _: status(code, "Whatever")

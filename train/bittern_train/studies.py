@@ -198,6 +198,9 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
 
     `SOUP` fits and the average of their weights in every fold of the grouped k-fold over train + val, with the rate and
     the number of epochs of the finished run.
+
+    Raises:
+        ConfigurationError: see `session.prepare`; also for a run that trained the head only.
     """
     made = run.load(finished)
     candidate, epochs = Candidate(made.choice["rate"]), made.choice["epochs"]

@@ -141,7 +141,10 @@ class _Connection(http.client.HTTPConnection):
             else:
                 self.sock = self._socket = _Socket(raw, self._left_s)
                 return
-        raise failed or OSError("no address")
+        try:
+            raise failed or OSError("no address")
+        finally:
+            failed = None  # which would hold this frame, and the frame it
 
     @property
     def connected(self) -> bool:
