@@ -152,9 +152,12 @@ def prepare(
     Raises:
         ConfigurationError: data, labels, weights or recipe do not fit.
     """
+    import keras
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
+    if weights == "none":
+        keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
     pool, everything = pools.gather(task, root, seed)
     network = Network(weights, task.recipe.cut, task.recipe.noise)
     pool = pools.add_drawn(task, [*pool, *also], seed)
