@@ -1,15 +1,23 @@
-"""The folder in which the command line is tried."""
+"""What tests of the device side share: a folder for the command line, a quick delivery, a double of picamera2."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from tests import picamera2_double
 from tests.drawn_pictures import folders
+from tests.picamera2_double import World
 from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
+
+from bittern import delivery
+from bittern.config import OutboxConfig
+from bittern.delivery import Delivery
+from bittern.sinks import Sink
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +56,32 @@ def interned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(sys, "intern", intern)
     return found
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off as it is, but in tenths of a second."""
+    real = delivery._backoff_s
+    monkeypatch.setattr(delivery, "_backoff_s", lambda failures: real(failures) / 20)
+    monkeypatch.setattr(delivery, "QUIET_S", delivery.QUIET_S / 200)
+
+
+@pytest.fixture
+def start(tmp_path: Path, quick: None) -> Iterator[Callable[..., Delivery]]:
+    """Starts a delivery to sinks, whose outbox is in a folder of the test; afterwards no thread of it has died."""
+    made = []
+
+    def start_(*sinks: Sink, max_events: int = 1000, folder: Path = tmp_path / "state") -> Delivery:
+        made.append(Delivery(OutboxConfig(folder=str(folder), max_events=max_events), sinks, "cam"))
+        return made[-1]
+
+    yield start_
+    for one in made:
+        one.close(2)
+        assert one.failed is None
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """What the double of picamera2, now installed, does and was asked."""
+    return picamera2_double.install(monkeypatch)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from tests.command import bittern, one_line
 from tests.http_peer import Peer, status
 
@@ -16,12 +14,6 @@ from bittern.sinks.command import CommandSink
 from bittern.sinks.gpio import GpioSink
 from bittern.sinks.mqtt import MqttSink
 from bittern.sinks.webhook import WebhookSink
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
 
 
 def config(tmp_path: Path, *lines: str) -> Path:

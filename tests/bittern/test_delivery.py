@@ -2,96 +2,22 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.http_peer import OK, Answer, Peer, Request, status
+from tests.deliveries import Device, event, hook, numbers
+from tests.http_peer import OK, Peer, status
+from tests.waiting import until
 
 from bittern import delivery as module
 from bittern.config import CommandConfig, OutboxConfig, WebhookConfig
 from bittern.delivery import Delivery
-from bittern.events import Event, uuid7
-from bittern.outbox import MEMORY_EVENTS
-from bittern.sinks import Sink, Undelivered
 from bittern.sinks.command import CommandSink
 from bittern.sinks.webhook import WebhookSink
-
-
-def event(number: int, detail: str = "") -> Event:
-    return Event(id=uuid7(), type="state", time="", monotonic_ns=number, source="s", state="test", detail=detail)
-
-
-def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-class Device(Sink):
-    """A double of something outside: a pin, or a peer, that does what it is told."""
-
-    def __init__(self, name: str = "device", *, durable: bool = False) -> None:
-        self.name, self.durable = name, durable
-        self.got: list[int] = []
-        self.failure: Exception | None = None
-        self.let = threading.Event()
-        self.let.set()
-        self.closed = 0
-        self.tries = 0
-
-    def deliver(self, event: Event, body: bytes) -> str:
-        self.tries += 1
-        self.let.wait(30)
-        if self.failure is not None:
-            raise self.failure
-        self.got.append(event.monotonic_ns)
-        return "ok"
-
-    def close(self) -> None:
-        self.closed += 1
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Back-off as it is, but in tenths of a second."""
-    real = module._backoff_s
-    monkeypatch.setattr(module, "_backoff_s", lambda failures: real(failures) / 20)
-    monkeypatch.setattr(module, "QUIET_S", module.QUIET_S / 200)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Delivery]]:
-    made = []
-
-    def start_(*sinks: Sink, max_events: int = 1000, folder: Path = tmp_path / "state") -> Delivery:
-        made.append(Delivery(OutboxConfig(folder=str(folder), max_events=max_events), sinks, "cam"))
-        return made[-1]
-
-    yield start_
-    for one in made:
-        one.close(2)
-        assert one.failed is None
-
-
-def hook(peer: Peer) -> WebhookSink:
-    return WebhookSink(WebhookConfig(url=peer.url, timeout_s=2))
-
-
-def numbers(peer: Peer) -> list[int]:
-    return [found["monotonic_ns"] for found in peer.events]
 
 
 def test_events_arrive_in_order(start: Callable[..., Delivery], peer: Peer) -> None:
@@ -173,8 +99,7 @@ def test_what_was_not_delivered_is_delivered_after_the_next_start(start: Callabl
     assert ids == {peer.events[0]["id"]}, "the same id again"
 
 
-def test_backoff_doubles_to_a_minute_with_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
+def test_backoff_doubles_to_a_minute_with_jitter() -> None:
     for failures, expected in enumerate((1, 2, 4, 8, 16, 32), 1):
         waits = [module._backoff_s(failures) for _ in range(200)]
         assert expected * 0.8 <= min(waits) < expected * 0.9
@@ -224,74 +149,6 @@ def test_a_command_that_always_fails_on_one_event_does_not_block(start: Callable
     until(lambda: delivery.status().depth == 0)
     (sink,) = delivery.status().sinks
     assert (sink.delivered, sink.refused, sink.failures) == (2, 1, 5)
-
-
-def test_the_outbox_is_bounded_and_the_drop_is_told(start: Callable[..., Delivery], peer: Peer) -> None:
-    peer.down()
-    delivery = start(hook(peer), max_events=10)
-    for n in range(100):
-        delivery.send(event(n))
-        time.sleep(0.002)
-    until(lambda: delivery.status().depth == 10)
-    assert delivery.status().dropped == 90
-    peer.up()
-    until(lambda: len(peer.requests) == 11)
-    first, *rest = peer.events
-    assert (first["type"], first["count"], first["source"]) == ("dropped", 90, "cam")
-    assert [found["monotonic_ns"] for found in rest] == list(range(90, 100))
-
-
-def test_the_sum_is_right_when_everything_happens_at_once(start: Callable[..., Delivery], peer: Peer) -> None:
-    """A small bound, a burst of events, two peers that now and then say no: each event arrives or is counted."""
-    choose = random.Random(15)
-    with Peer() as other:
-        taken: dict[Peer, list[dict[str, Any]]] = {peer: [], other: []}
-
-        def moody(which: Peer) -> Answer:
-            def answer(request: Request) -> bytes:
-                if choose.random() < 0.2:
-                    return status(500)
-                taken[which].append(request.event)
-                return OK
-
-            return answer
-
-        sinks = [hook(peer), hook(other)]
-        sinks[1].name = "other"
-        peer.answer, other.answer = moody(peer), moody(other)
-        delivery = start(*sinks, max_events=5)
-        for n in range(600):
-            delivery.send(event(n))
-            time.sleep(choose.choice((0, 0, 0, 0, 0.02)))
-        until(lambda: all(sink.waiting == 0 for sink in delivery.status().sinks), 60)
-        until(lambda: all(sum(found.get("count", 1) for found in got) >= 600 for got in taken.values()))
-        for sink, got in zip(delivery.status().sinks, taken.values(), strict=True):
-            numbers_ = [found["monotonic_ns"] for found in got if found["type"] == "state"]
-            dropped = sum(found["count"] for found in got if found["type"] == "dropped")
-            assert numbers_ == sorted(set(numbers_))
-            assert (len(numbers_), dropped) == (600 - sink.dropped, sink.dropped)
-            assert sink.dropped > 0
-
-
-def test_the_newest_win_where_only_they_matter(start: Callable[..., Delivery]) -> None:
-    pin = Device()
-    pin.let.clear()
-    delivery = start(pin)
-    for n in range(500):
-        delivery.send(event(n))
-        if n == 0:
-            until(lambda: pin.tries == 1)
-    assert delivery.status().sinks[0].waiting == module.BEST_EFFORT_EVENTS
-    assert delivery.status().dropped == 499 - module.BEST_EFFORT_EVENTS
-    pin.let.set()
-    until(lambda: pin.got == [0, *range(500 - module.BEST_EFFORT_EVENTS, 500)])
-    pin.failure = Undelivered("the pin fell off")
-    delivery.send(event(500))
-    until(lambda: delivery.status().sinks[0].last_error == "the pin fell off")
-    pin.failure = None
-    delivery.send(event(501))
-    until(lambda: pin.got[-1] == 501)
-    assert pin.tries == len(pin.got) + 1, "one attempt each"
 
 
 def test_a_mistake_in_a_sink_is_told_and_blocks_nothing(
@@ -376,46 +233,3 @@ def test_close_with_a_sink_that_hangs_for_good(tmp_path: Path) -> None:
     delivery.close(1.0)
     assert time.monotonic() - begun < 1.2
     stuck.let.set()
-
-
-def test_a_disk_that_takes_nothing_holds_nothing_up(
-    start: Callable[..., Delivery], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").write_text("")
-    delivery = start(hook(peer), folder=tmp_path / "file")
-    for n in range(20):
-        delivery.send(event(n))
-    until(lambda: len(peer.requests) == 20)
-    assert numbers(peer) == list(range(20))
-    assert delivery.status().disk_error is not None
-    (tmp_path / "file").unlink()
-    until(lambda: delivery.status().disk_error is None)
-    delivery.send(event(20))
-    until(lambda: len(peer.requests) == 21)
-    assert numbers(peer) == list(range(21))
-    until(lambda: "takes events again" in caplog.text)
-    said = [r.message for r in caplog.records if r.message.startswith("outbox: ")]
-    assert len(said) == 2
-    assert "takes no events" in said[0]
-    assert "takes events again" in said[1]
-
-
-def test_memory_is_bounded(start: Callable[..., Delivery], peer: Peer, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    peer.down()
-    delivery = start(hook(peer), folder=tmp_path / "file")
-    for n in range(MEMORY_EVENTS + 500):
-        delivery.send(event(n))
-    assert delivery.status().depth == MEMORY_EVENTS
-    assert delivery.status().dropped == 500
-
-
-def test_many_events_share_a_commit(start: Callable[..., Delivery], tmp_path: Path) -> None:
-    device = Device("device", durable=True)
-    delivery = start(device, max_events=100_000)
-    begun = time.monotonic()
-    for n in range(5000):
-        delivery.send(event(n))
-    until(lambda: len(device.got) == 5000, 30)
-    assert device.got == list(range(5000))
-    assert time.monotonic() - begun < 30

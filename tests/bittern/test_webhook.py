@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 
@@ -28,12 +27,6 @@ from bittern.sinks.webhook import WebhookSink, _Connection
 
 EVENT = Event(id="0190-1", type="alarm.on", time="2026-01-01T00:00:00.000Z", monotonic_ns=1, source="s", label="stop")
 BODY = to_line(EVENT)[:-1]
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
 
 
 def sink_to(peer: Peer, timeout_s: float = 5.0, **options: str) -> WebhookSink:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.faults.conftest import times
 from tests.http_peer import OK, Answer, Peer, Request, status
+from tests.waiting import until
 
 from bittern.config import OutboxConfig, WebhookConfig
 from bittern.delivery import Delivery
@@ -29,19 +30,6 @@ HOUR = times(360, 120)  # events: an alarm that goes on or off every ten seconds
 
 def event(number: int) -> Event:
     return Event(id=uuid7(), type="state", time="", monotonic_ns=number, source="cam", state="test")
-
-
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
 
 
 def deliver_to(peer: Peer, folder: Path, timeout_s: float = 5.0, max_events: int = 100_000) -> Delivery:

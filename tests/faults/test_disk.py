@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.faults.conftest import times
 from tests.http_peer import Peer
+from tests.waiting import until
 
 from bittern import delivery as delivery_module
 from bittern.config import OutboxConfig, WebhookConfig
@@ -22,13 +23,6 @@ from bittern.sinks.webhook import WebhookSink
 
 Record = Callable[..., None]
 MARK = "goes on classifying; says so once; recovers when it ends"
-
-
-def until(holds: Callable[[], object], seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it did not come to that"
-        time.sleep(0.01)
 
 
 def mount(*words: str) -> None:
@@ -51,12 +45,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk counts as well again after a second, not a minute."""
     monkeypatch.setattr(delivery_module, "QUIET_S", 1.0)
-
-
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    with Peer() as peer:
-        yield peer
 
 
 def event(number: int) -> Event:
