@@ -60,17 +60,18 @@ def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item
 
     Args:
         items: at least one, all with the same columns.
-        where: column and value.
+        where: column and value; the label is one of the columns where there are labels.
         data: where they are from, for the message.
 
     Raises:
         ConfigurationError: there is no such column, or no such picture.
     """
+    values = [i.columns if i.label is None else {"label": i.label, **i.columns} for i in items]
     for key in where:
-        if key not in items[0].columns:
-            has = ", ".join(items[0].columns) or "none besides path, label, split and group"
+        if key not in values[0]:
+            has = ", ".join(values[0]) or "none besides path, split and group"
             raise ConfigurationError(f"{data}: the index has no column {key!r} to select by; it has {has}")
-    chosen = [i for i in items if all(i.columns[k] == v for k, v in where.items())]
+    chosen = [i for i, own in zip(items, values, strict=True) if all(own[k] == v for k, v in where.items())]
     if not chosen:
         raise ConfigurationError(f"{data}: no picture has {', '.join(f'{k}={v}' for k, v in where.items())}")
     return chosen

@@ -279,7 +279,7 @@ def test_where_takes_only_some_pictures(here: Path) -> None:
     ("where", "says"),
     [
         ("light", "expected COLUMN=VALUE, got 'light'"),
-        ("colour=red", "no column 'colour' to select by; it has light"),
+        ("colour=red", "no column 'colour' to select by; it has label, light"),
         ("light=dusk", "no picture has light=dusk"),
     ],
 )

@@ -56,6 +56,30 @@ def test_splits_keep_their_meaning(tmp_path: Path) -> None:
     assert [i.name for i in everything] == ["a.png", "b.png", "c.png", "d.png"]
 
 
+def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
+    """Under a label of this task, whatever they are called there; nothing is chosen with them or reported on."""
+    indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
+    indexed(
+        tmp_path / "other",
+        [
+            ("a.png", "yield", "train", "g1"),
+            ("b.png", "tree", "train", "g2"),
+            ("c.png", "yield", "val", "g3"),
+            ("d.png", "yield", "test", "g4"),
+        ],
+    )
+    other = Data(path="other", where={"label": "yield"}, label="not_stop", extra=True, report=())
+    task = msgspec.structs.replace(TASK, data=(Data(path="own"), other))
+    samples, everything = pool.gather(task, tmp_path, seed=1)
+    assert [(s.item.name, s.item.label, s.item.split, s.chooses) for s in samples] == [
+        ("own/a.png", "stop", "train", True),
+        ("own/b.png", "not_stop", "val", True),
+        ("other/a.png", "not_stop", "extra", False),
+        ("other/c.png", "not_stop", "extra", False),
+    ]
+    assert everything == [s.item for s in samples]
+
+
 def test_derived_splits_are_seeded_and_cross_no_group(folders: Path) -> None:
     twin = cv2.imread(str(folders / "stop" / "003.jpg"))
     cv2.imwrite(str(folders / "stop" / "twin.jpg"), cv2.resize(twin, None, fx=0.9, fy=0.9))
@@ -98,7 +122,8 @@ def test_a_class_with_too_few_pictures_is_refused(tmp_path: Path) -> None:
     ("data", "said"),
     [
         (Data(path="missing"), "no data at"),
-        (Data(where={"has_sign": "1"}), "no column 'has_sign'"),
+        (Data(where={"has_sign": "1"}), "no column 'has_sign' to select by; it has label"),
+        (Data(where={"label": "yield"}), "no picture has label=yield"),
     ],
 )
 def test_missing_data_is_one_line(folders: Path, data: Data, said: str) -> None:

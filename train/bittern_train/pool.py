@@ -80,7 +80,9 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
             used = item.split in _USED
             if not used and item.split not in data.report:
                 continue
-            label = item.label or data.label
+            if used and data.extra:
+                item = item._replace(split=dataset.EXTRA_SPLIT)
+            label = data.label or item.label
             if label not in task.labels:
                 raise ConfigurationError(
                     f"{item.path}: label {label!r} is not one of the task's: {', '.join(task.labels)}"

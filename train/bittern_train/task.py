@@ -25,8 +25,9 @@ class Data(Strict, frozen=True, kw_only=True):
 
     Attributes:
         path: below the folder given by --data; empty for that folder itself.
-        label: for an index without labels.
-        where: columns of the index and the value that each must have.
+        label: of all its pictures: of an index without labels, or with those of another task.
+        where: columns of the index, its label among them, and the value that each must have.
+        extra: its pictures are trained on, and never chosen with.
         report: splits that conversion reports figures on; no choice is made on them.
         without_note: pictures whose column `note` has this text are neither trained on nor chosen with.
     """
@@ -34,6 +35,7 @@ class Data(Strict, frozen=True, kw_only=True):
     path: str = ""
     label: str | None = None
     where: dict[str, str] = msgspec.field(default_factory=dict)
+    extra: bool = False
     report: tuple[str, ...] = ("test",)
     without_note: str | None = None
 
