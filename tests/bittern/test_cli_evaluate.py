@@ -268,11 +268,21 @@ def indexed(here: Path) -> Path:
     return here
 
 
-def test_where_takes_only_some_pictures(here: Path) -> None:
-    done = bittern("evaluate", "right.tflite", "--data", "set", "--where", "light=night", "--json", cwd=indexed(here))
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        (["light=night"], ["red/a.png", "green/a.png", "blue/a.png"]),
+        (["label=red"], ["red/a.png", "red/b.png"]),
+        (["label=red", "light=night"], ["red/a.png"]),
+    ],
+)
+def test_where_takes_only_some_pictures(here: Path, where: list[str], names: list[str]) -> None:
+    options = [word for one in where for word in ("--where", one)]
+    words = ("evaluate", "right.tflite", "--data", "set", *options, "--json", "--scores", "s.csv")
+    done = bittern(*words, cwd=indexed(here))
     assert (done.code, done.err) == (0, "")
-    assert strict(done.out)["n"] == 3
-    assert strict(done.out)["correct"] == 3
+    assert strict(done.out)["n"] == len(names)
+    assert [line.split(",")[0] for line in (here / "s.csv").read_text().splitlines()[1:]] == names
 
 
 @pytest.mark.parametrize(
