@@ -290,7 +290,7 @@ def of_split(
                 those = [(i, e) for t, i, e in answers if t == own and (e.result.label == own) is right]
                 if those:
                     found = [figures(e, printable(i.name), classifier.name) for i, e in those]
-                    groups.append(group(own, right, [i.group for i, _ in those], found))
+                    groups.append(group(own, right, [i.group or i.name for i, _ in those], found))
                 those.sort(key=lambda pair: -pair[1].result.score)
                 for item, explanation in those[:each]:
                     sheet += tiles(shown(item), explanation, item.name, own)

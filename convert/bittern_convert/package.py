@@ -21,13 +21,12 @@ from bittern.contract import Pixels
 from bittern.dataset import Item
 from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.manifest import GoldenPath, Head, Input, Manifest
-from bittern_convert import card, correction, gate, robustness, run, tflite
+from bittern_convert import calibration, card, correction, gate, robustness, run, tflite
 from bittern_convert.gate import Outcome, Pair
 from bittern_convert.run import Run, Seen
 
 MODEL_FILE = "model.tflite"
 MAX_MODEL_BYTES = 3_000_000
-CALIBRATION_PER_LABEL = 100
 # Golden frames: a size that is enlarged in one linear step, one that shrinks by area and then linear, one as it is.
 GOLDEN_SIZES = ((200, 160), (600, 500), (224, 224))
 # Each is chosen among so many drawn ones.
@@ -80,20 +79,20 @@ def convert(
     labels: list[str] = made.task["labels"]
     root = data or Path(made.data)
     items = dataset.read(folder / run.INDEX, root)
-    calibration, rest = _choose_calibration(items, labels, made.seed)
+    calibrating, rest = calibration.choose(items, labels, made.seed)
     seen = Seen.of(made.task)
-    tensors = [t for item in calibration if (t := _tensor(item, seen)) is not None]
-    if len(tensors) < len(calibration) / 2:
+    tensors = [t for item in calibrating if (t := _tensor(item, seen)) is not None]
+    if len(tensors) < len(calibrating) / 2:
         raise ConfigurationError(
-            f"{root}: {len(calibration) - len(tensors)} of {len(calibration)} pictures to calibrate with cannot be "
-            f"read there ({calibration[0].name}, ...): say with --data where they are now"
+            f"{root}: {len(calibrating) - len(tensors)} of {len(calibrating)} pictures to calibrate with cannot be "
+            f"read there ({calibrating[0].name}, ...): say with --data where they are now"
         )
     progress("quantize", 0, 1)
     model = _load_model(folder)
     output = f"{made.task['name']}_scores"
     task: dict[str, Any] = made.task
     copies = _read_copies(folder)
-    calibrated = np.isin(copies["groups"], [i.group for i in calibration])
+    calibrated = np.isin(copies["groups"], [i.group for i in calibrating])
     # Shifts are looked for on the pictures of the calibration and their copies, which the gate does not see.
     known = np.concatenate([*tensors, copies["tensors"][calibrated]])
     bias = correction.head_bias(_float_scores(model, known), _int8_scores(tflite.quantize(model, tensors), known))
@@ -157,20 +156,6 @@ def _tensor(item: Item, seen: Seen) -> Pixels | None:
         return contract.preprocess(pictures.cut(pictures.decode(item.path), item.path, seen.region))
     except PictureError:
         return None  # training listed it
-
-
-def _choose_calibration(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
-    """As many pictures of every label from train, val and extra; and the rest, without their near-duplicates."""
-    usable = [i for i in items if i.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)]
-    order = np.random.default_rng(seed).permutation(len(usable))
-    of = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
-    # Never more than a third: the gate needs the others.
-    each = min(CALIBRATION_PER_LABEL, *(max(1, len(x) // 3) for x in of.values()))
-    chosen = [item for label in labels for item in of[label][:each]]
-    groups = {i.group for i in chosen}
-    if not chosen:
-        raise ConfigurationError("the run's index has no pictures to calibrate with")
-    return chosen, [i for i in usable if i.group not in groups]
 
 
 def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, output: str) -> Manifest:

@@ -123,7 +123,7 @@ def test_a_row_computes_or_says_who_is_missing(subject: rows.Subject, name: str)
             assert 0 < row.ratio_ci95[0] <= row.ratio <= row.ratio_ci95[1]
         assert row.median_ms
         assert row.reference_ms
-        assert row.n == (300 if name == "gate" else 3)
+        assert row.n == (900 if name == "gate" else 3)
     else:
         assert row.megabytes == pytest.approx((subject.folder / "model.tflite").stat().st_size / 1e6, abs=0.001)
         assert row.ratio == pytest.approx(row.megabytes / 3.0, abs=1e-3)
@@ -168,6 +168,24 @@ def test_the_memory_of_a_watching_process(subject: rows.Subject) -> None:
     assert 40 < both < own + 1000
     with pytest.raises(BitternError, match="bittern watch ended with exit code 2: bittern: "):
         processes.peak_of_watching([Path("absent/model")], 1)
+
+
+def test_a_row_that_cannot_be_measured_leaves_the_others(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured ones are said and written; exit code 1."""
+    monkeypatch.setattr(processes, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(processes, "FRAME_TIMEOUT_S", 0.0)
+    words = ("--model", model_folder, "--n", "5", "--out", tmp_path)
+    done = run(*words, "--row", "memory", "--row", "help_cold", "--row", "model_file")
+    assert done.exit_code == 1
+    assert "failed: memory: bittern watch has not seen 5 frames in time" in done.stdout
+    assert "failed: help_cold: bittern has not ended within 0.01 s" in done.stdout
+    found = result.read(tmp_path / "result.json")
+    assert ([row.name for row in found.rows], [one.name for one in found.left_out]) == (
+        ["model_file"],
+        ["memory", "help_cold"],
+    )
 
 
 def test_the_processor_time_of_an_idle_daemon(subject: rows.Subject) -> None:

@@ -98,6 +98,31 @@ def test_derived_splits_are_seeded_and_cross_no_group(folders: Path) -> None:
     assert not (folders / "index.csv").exists()
 
 
+def test_groups_of_an_index_without_splits_stay_together(tmp_path: Path) -> None:
+    """Twenty tracks of four pictures each, as of a video; no two pictures look alike."""
+    rng = np.random.default_rng(1)
+    root = tmp_path / "tracks"
+    root.mkdir()
+    rows = ["path,label,split,group"]
+    for i in range(80):
+        cells = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / f"{i}.png"), cv2.resize(cells, (60, 50), interpolation=cv2.INTER_CUBIC))
+        rows.append(f"{i}.png,{('stop', 'not_stop')[i // 4 % 2]},,track{i // 4}")
+    (root / "index.csv").write_text("\n".join(rows) + "\n")
+    _, everything = pool.gather(TASK, root, seed=1)
+    splits: dict[int, set[tuple[str, str]]] = {}
+    for item in everything:
+        splits.setdefault(int(Path(item.name).stem) // 4, set()).add((item.split, item.group))
+    assert all(len(of) == 1 for of in splits.values())
+    assert {split for of in splits.values() for split, _ in of} == {"train", "test"}
+
+
+def test_an_index_in_which_some_pictures_have_no_split_is_refused(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "stop", "", "g2")])
+    with pytest.raises(ConfigurationError, match="1 of 2 pictures have no split in the index: give each of them one"):
+        pool.gather(TASK, root, seed=1)
+
+
 def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     root = drawn_pictures.folders(tmp_path / "signs", 6)
     (root / "stop" / "empty.jpg").write_bytes(b"")

@@ -28,6 +28,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ('labels = ["a", "b"]\ncolour = 1', "colour"),
         ('labels = ["a"]', "labels"),
         ('labels = ["a", "b"]\nalarm = ["c"]', "'c'"),
+        ('labels = ["a", "b"]\nalarm = ["b", "a"]', "every label raises an alarm"),
         ('labels = ["a", "b"]\n[recipe]\nfolds = 1', "recipe.folds"),
         ('labels = ["a", "b"]\n[recipe]\nrate = []', "recipe.rate"),
         ('labels = ["a", "b"]\n[augment]\nmirrored = true', "mirrored"),
@@ -55,3 +56,5 @@ def test_folders_make_a_task_without_alarms() -> None:
     for labels in ([], ["cat"]):
         with pytest.raises(ConfigurationError, match="two labels"):
             task.from_folders(labels, "pets")
+    with pytest.raises(ConfigurationError, match="every label raises an alarm: one at least"):
+        task.from_folders(["fire", "smoke"], "burning", ("fire", "smoke"))

@@ -74,8 +74,14 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
     everything: list[Item] = []
     for data in task.data:
         items = dataset.select(dataset.read(root / data.path), data.where, root / data.path)
-        if not any(i.split for i in items):
+        without = sum(not i.split for i in items)
+        if without == len(items):
             items = _derive_splits(task, items, seed)
+        elif without:
+            raise ConfigurationError(
+                f"{root / data.path}: {without} of {len(items)} pictures have no split in the index: give each of them "
+                "one (train, val, test or extra), or none at all"
+            )
         for item in items:
             used = item.split in _USED
             if not used and item.split not in data.report:
@@ -289,7 +295,7 @@ def _stable(sample: Sample) -> int:
 
 
 def _derive_splits(task: Task, items: list[Item], seed: int) -> list[Item]:
-    """Groups of near-duplicates, and a seeded split train / test that no group crosses, label by label."""
+    """Groups of near-duplicates and of the index, and a seeded split train / test that none crosses, label by label."""
     groups = _near_duplicates(task, items)
     by_label: dict[str, dict[int, list[int]]] = {}
     for at, (item, group) in enumerate(zip(items, groups, strict=True)):
@@ -342,6 +348,10 @@ def _near_duplicates(task: Task, items: Sequence[Item]) -> list[int]:
         near = np.flatnonzero(table[row + 1 :] @ table[row] >= 64 - 2 * NEAR_BITS)
         for other in near:
             parent[root(there[row + 1 + other])] = root(i)
+    first: dict[str, int] = {}
+    for i, item in enumerate(items):
+        if item.group:
+            parent[root(i)] = root(first.setdefault(item.group, i))
     return [root(i) for i in range(len(items))]
 
 

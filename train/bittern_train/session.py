@@ -19,7 +19,7 @@ from bittern import dataset, evaluation, fileio, machine
 from bittern.contract import CENTER, Pixels
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
-from bittern_convert import run
+from bittern_convert import calibration, run
 from bittern_convert.run import Run
 from bittern_train import pool as pools
 from bittern_train import report, thresholds, training
@@ -28,8 +28,8 @@ from bittern_train.pool import Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
-# Conversion's gate needs a thousand pictures, and calibration takes a third of the photographs at most, with all copies
-# of those: twice what is missing is filled with copies, and so many are there in any case.
+# Conversion's gate needs a thousand pictures; calibration takes some of the photographs, with their groups and with all
+# copies of those. So many copies are there in any case.
 GATE_PICTURES = 1000
 GATE_COPIES = 200
 
@@ -85,7 +85,7 @@ def train(
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
         pools.write_index(new / run.INDEX, ready.everything)
-        _write_copies(new / run.COPIES, task, pool, ready.frames, seed)
+        _write_copies(new / run.COPIES, task, ready, seed)
         history = {
             "candidates": [
                 {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
@@ -215,9 +215,14 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
     )
 
 
-def _write_copies(file: Path, task: Task, pool: list[Sample], frames: list[Pixels], seed: int) -> None:
+def _write_copies(file: Path, task: Task, ready: Prepared, seed: int) -> None:
+    pool, frames = ready.pool, ready.frames
     photos = sum(s.kind == "photo" for s in pool)
-    wanted = max(GATE_COPIES, 2 * (GATE_PICTURES - 2 * photos // 3))
+    # Where groups are small, calibration leaves two thirds of the photographs, and of the copies: twice what is missing
+    # is made. Where they are large it leaves fewer of both.
+    usual = 2 * photos // 3
+    left = max(1, min(usual, len(calibration.choose(ready.everything, task.labels, seed)[1])))
+    wanted = max(GATE_COPIES, 2 * (GATE_PICTURES - left) * usual // left)
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]

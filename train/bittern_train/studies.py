@@ -146,9 +146,9 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
     made = run.load(finished)
     also = []
     for data in task.data:
-        for item in dataset.read(root / data.path):
+        for item in dataset.select(dataset.read(root / data.path), data.where, root / data.path):
             if item.split == "twin":
-                label = task.labels.index(item.label or data.label or "")
+                label = task.labels.index(data.label or item.label or "")
                 also.append(Sample(item._replace(group=f"twin/{item.name}"), label, "photo", False))
     if not also:
         raise ConfigurationError(f"task {task.name!r} has no pictures of split 'twin'")

@@ -162,6 +162,8 @@ class Task(Strict, frozen=True, kw_only=True):
         for label in named:
             if label not in self.labels:
                 raise ValueError(f"label {label!r} is not among the labels {list(self.labels)}")
+        if set(self.alarm) >= set(self.labels):
+            raise ValueError("every label raises an alarm: one at least has to mean that all is well")
 
 
 def folder() -> Path:

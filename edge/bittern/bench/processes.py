@@ -18,6 +18,8 @@ from bittern.bench.timing import Pairs, interleave
 from bittern.errors import BitternError
 
 TIMEOUT_S = 120.0
+# For each frame on top of that: three models on one core of a Pi 2 take about a second.
+FRAME_TIMEOUT_S = 3.0
 # The shortest script that says what is on a picture: what `bittern classify` is compared with.
 SHORTEST = f"""
 import sys
@@ -57,14 +59,23 @@ def cold(ours: Sequence[str], reference: Sequence[str], n: int) -> Pairs:
         env["PYTHONPYCACHEPREFIX"] = cache
 
         def start(command: Sequence[str]) -> None:
-            done = subprocess.run(
-                command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT_S, check=False
-            )
+            done = _run(command, TIMEOUT_S, env)
             if done.returncode != 0:
                 reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
                 raise BitternError(f"{Path(command[0]).name} ended with exit code {done.returncode}: {reason[0]}")
 
         return interleave(lambda: start(ours), lambda: start(reference), n, warm_up=2)
+
+
+def _run(
+    command: Sequence[str], timeout_s: float, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise BitternError(f"{Path(command[0]).name} has not ended within {timeout_s:g} s") from None
 
 
 def has_benchmark_tool() -> bool:
@@ -81,13 +92,8 @@ def benchmark_tool_ms(model: Path, runs: int) -> float:
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         file = Path(folder) / "result.json"
         words = ["--model", str(model), "--num_threads", "1", "--warmup_runs", "10", "--num_runs", str(runs)]
-        done = subprocess.run(
-            [sys.executable, "-m", _TOOL, *words, "--result_json", str(file)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        command = [sys.executable, "-m", _TOOL, *words, "--result_json", str(file)]
+        done = _run(command, TIMEOUT_S + runs * FRAME_TIMEOUT_S)
         if done.returncode != 0 or not file.exists():
             reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
             raise BitternError(f"the runtime's benchmark tool ended with exit code {done.returncode}: {reason[0]}")
@@ -107,17 +113,20 @@ def peak_of_watching(models: Sequence[Path], frames: int) -> tuple[float, float]
     words = [word for model in models for word in ("--model", str(model))]
     command = [*bittern(), "watch", "--source", "demo:?fps=30", "--fps", "30", "--frames", str(frames), *words]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    own_kb, both_kb, end = 0, 0, time.monotonic() + TIMEOUT_S
+    own_kb, both_kb, end = 0, 0, time.monotonic() + TIMEOUT_S + frames * FRAME_TIMEOUT_S
     try:
         # Not `ru_maxrss`, in which the memory of the process that started it counts.
         while process.poll() is None and time.monotonic() < end:
             own_kb = max(own_kb, _kb(process.pid, "status", "VmHWM"))
             both_kb = max(both_kb, sum(_kb(pid, "smaps_rollup", "Pss") for pid in _with_children(process.pid)))
             time.sleep(0.02)
+        late = process.poll() is None
     finally:
         if process.poll() is None:
             process.kill()
         _, error = process.communicate()
+    if late:
+        raise BitternError(f"bittern watch has not seen {frames} frames in time")
     if process.returncode != 0:
         reason = error.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise BitternError(f"bittern watch ended with exit code {process.returncode}: {reason[0]}")

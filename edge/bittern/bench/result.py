@@ -54,10 +54,15 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """A row that could not be measured, and why."""
+    """A row that could not be measured, and why; `failed` if it should have been: not for want of a peer."""
 
     name: str
     why: str
+    failed: bool = False
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{'failed' if self.failed else 'left out'}: {self.name}: {self.why}"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +118,7 @@ def table(rows: Sequence[Row], left_out: Sequence[LeftOut]) -> str:
             )
         lines.append(("ok" if row.holds else "OVER", row.what, row.against, *figures, str(row.n)))
     said = _aligned(lines)
-    said += [f"left out: {missing.name}: {missing.why}" for missing in left_out]
+    said += [str(missing) for missing in left_out]
     return "\n".join(said)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import print_json, warn
-from bittern.errors import ConfigurationError
+from bittern.errors import BitternError, ConfigurationError
 
 if TYPE_CHECKING:
     from bittern.bench.result import Result
@@ -45,8 +45,9 @@ def bench(
 ) -> None:
     """Measure what Bittern costs, each figure against a reference that runs in turn with it.
 
-    Exit code 1 if a row is over its limit. Rows whose peer (MediaPipe, Pillow) is not installed are left out, and
-    said so. On a Raspberry Pi with a published figure it also says whether this one is slow, and why.
+    Exit code 1 if a row is over its limit, or could not be measured. Rows whose peer (MediaPipe, Pillow) is not
+    installed are left out, and said so. On a Raspberry Pi with a published figure it also says whether this one is
+    slow, and why.
     """
     if compare is not None:
         _compare(ctx, *compare)
@@ -60,7 +61,7 @@ def bench(
             from bittern.bench.chart import bars
 
             _write(out, found, bars(found) if found.rows else None)
-        if not all(row.holds for row in found.rows):
+        if not all(row.holds for row in found.rows) or any(absent.failed for absent in found.left_out):
             ctx.exit(1)
 
 
@@ -86,6 +87,10 @@ def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Resul
                 measured.append(registry.ROWS[name](subject, n))
             except rows.PeerMissing as missing:
                 left_out.append(result.LeftOut(name, str(missing)))
+            except ConfigurationError:
+                raise
+            except BitternError as error:  # what was measured so far is worth keeping
+                left_out.append(result.LeftOut(name, str(error), failed=True))
     all_cores = None if names else rows.all_cores_ms(subject, os.cpu_count() or 1, n)
     here = machine.read()
     said = boards.verdict(here, subject.classifier.path, all_cores, boards.load()) if all_cores else []
@@ -93,7 +98,7 @@ def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Resul
         for row in measured:
             print_json(row)
         for absent in left_out:
-            warn(f"left out: {absent.name}: {absent.why}")
+            warn(str(absent))
     else:
         click.echo(result.table(measured, left_out))
     for line in said:

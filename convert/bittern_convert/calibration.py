@@ -1,0 +1,59 @@
+"""Which pictures calibrate the int8 model, and which are left for the gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from bittern import dataset
+from bittern.dataset import Item
+from bittern.errors import ConfigurationError
+
+PER_LABEL = 100
+
+
+def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
+    """As many pictures of every label from train, val and extra; and the rest, without their near-duplicates.
+
+    Of no label more than a third calibrates, and more than half of its pictures are not taken from the gate with them,
+    unless the label has no group that is so small.
+
+    Args:
+        items: of a run's index.
+        labels: of the task.
+        seed: of the order in which pictures are drawn.
+
+    Raises:
+        ConfigurationError: there are no pictures.
+    """
+    usable = [i for i in items if i.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)]
+    order = np.random.default_rng(seed).permutation(len(usable))
+    of = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
+    each = min(PER_LABEL, *(max(1, len(x) // 3) for x in of.values()))
+    chosen = [item for label in labels for item in _of_label(of[label], each)]
+    groups = {i.group for i in chosen}
+    if not chosen:
+        raise ConfigurationError("the run's index has no pictures to calibrate with")
+    return chosen, [i for i in usable if i.group not in groups]
+
+
+def _of_label(items: Sequence[Item], each: int) -> list[Item]:
+    sizes = Counter(i.group for i in items)
+    taken: set[str] = set()
+    gone = 0
+    chosen: list[Item] = []
+    for item in items:
+        if len(chosen) == each:
+            break
+        if item.group not in taken:
+            if gone + sizes[item.group] > len(items) // 2:
+                continue  # the series of one scene, say, which would leave the gate nothing
+            gone += sizes[item.group]
+            taken.add(item.group)
+        chosen.append(item)
+    if not chosen and items:
+        smallest = min(sizes, key=lambda group: (sizes[group], group))
+        chosen = [i for i in items if i.group == smallest][:each]
+    return chosen
