@@ -87,12 +87,12 @@ def render(said: Manifest, made: Run) -> str:
         "how close the two networks are, not how good they are.",
         "",
         "## Data",
-        f"Trained on, by kind: {_kinds(found['pictures']['trained_on'])}; {found['pictures']['copies']} altered copies "
-        f"of each. {found['pictures']['unreadable']} files could not be read. Calibrated with "
-        f"{found['calibration']['pictures']} pictures and {found['calibration']['plus']}; the head's biases take back "
-        f"what int8 shifts ({_biases(found['calibration']['head_bias'])}, from "
-        f"{found['calibration']['head_bias_pictures']} pictures that the gate does not see). Streets and pasted signs "
-        "are drawn by Bittern's own code.",
+        f"Trained on, by kind: {_kinds(found['pictures']['trained_on'])}; {found['pictures']['copies']} copies of "
+        f"each, of photographs the first one unaltered. {found['pictures']['unreadable']} files could not be read. "
+        f"Calibrated with {found['calibration']['pictures']} pictures and {found['calibration']['plus']}; the head's "
+        f"biases take back what int8 shifts ({_biases(found['calibration']['head_bias'])}, from "
+        f"{found['calibration']['head_bias_pictures']} pictures that the gate does not see)."
+        + (" Streets and pasted signs are drawn by Bittern's own code." if task["drawn"] else ""),
         "",
     ]
     parts += [f"- {line}" for line in task["sources"]]

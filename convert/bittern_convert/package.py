@@ -101,6 +101,7 @@ def convert(
     packed = tflite.pack(
         quantized,
         name=name, version=version, question=task["question"], output=output, labels=labels,
+        licence=task.get("licence", ""),
     )  # fmt: skip
     progress("quantize", 1, 1)
     if len(packed) > MAX_MODEL_BYTES:
@@ -114,7 +115,8 @@ def convert(
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
-            raise GateFailed(f"the gate failed: {outcome.reason}; the pictures that flipped: {sheet_file}")
+            which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
+            raise GateFailed(f"the gate failed: {outcome.reason}{which}")
         reports = _reports(device, items, seen, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
         provenance["calibration"] = {
@@ -308,6 +310,7 @@ def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[s
         sheet.Tile(shown.tensors[i], [shown.names[i][-30:], f"is {labels[shown.targets[i]]}, {shown.kinds[i]}"], False)
         for i in outcome.flipped[:60]
     ]
+    file.unlink(missing_ok=True)  # an earlier conversion's
     if tiles:
         sheet.write(file, tiles)
 

@@ -16,9 +16,10 @@ from bittern.manifest import Manifest
 
 _HEAD = """# Results
 
-Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; nothing
-here is typed by hand. Figures are of the int8 models, on pictures that neither training nor any choice has used, unless
-a line says otherwise. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.
+Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; only what
+another project says of itself was typed (`seeds.json`). Figures are of the int8 models, on pictures that training has
+not seen and by which no candidate was chosen, unless a line says otherwise; how often earlier models were measured on
+them is in the models' cards. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.
 """
 
 

@@ -63,11 +63,14 @@ def _input_quantization(data: bytes) -> tuple[float, int]:
     return float(quantization.scale[0]), int(quantization.zeroPoint[0])
 
 
-def pack(data: bytes, *, name: str, version: str, question: str, output: str, labels: Sequence[str]) -> bytes:
+def pack(
+    data: bytes, *, name: str, version: str, question: str, output: str, labels: Sequence[str], licence: str = ""
+) -> bytes:
     """Give the tensors plain names ("image" and `output`), and pack TFLite metadata and the labels in.
 
     The metadata follows TensorFlow's metadata_schema.fbs (identifier M001): MediaPipe and other tools read the
-    input's normalization and the labels from it. The labels are a zip archive behind the flatbuffer.
+    input's normalization and the labels from it. The labels are a zip archive behind the flatbuffer. Without a
+    `licence` it says nothing of one.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     graph = model.subgraphs[0]
@@ -78,7 +81,7 @@ def pack(data: bytes, *, name: str, version: str, question: str, output: str, la
         signature.outputs[0].name = output.encode()
     model.description = question.encode()
     buffer = schema.BufferT()
-    buffer.data = np.frombuffer(_metadata(name, version, question, output), np.uint8)
+    buffer.data = np.frombuffer(_metadata(name, version, question, output, licence), np.uint8)
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name = b"TFLITE_METADATA"
@@ -123,7 +126,7 @@ class _Tables:
         return int(self.builder.CreateNumpyVector(np.asarray(values, np.float32)))
 
 
-def _metadata(name: str, version: str, question: str, output: str) -> bytes:
+def _metadata(name: str, version: str, question: str, output: str, licence: str) -> bytes:
     # Slots and enum values: metadata_schema.fbs of tensorflow/tflite-support, version 1.5.0.
     t = _Tables()
     file = t.table(
@@ -167,7 +170,7 @@ def _metadata(name: str, version: str, question: str, output: str) -> bytes:
         description=("offset", 1, t.text(question)),
         version=("offset", 2, t.text(version)),
         graphs=("offset", 3, t.offsets([graph])),
-        license=("offset", 5, t.text("Apache-2.0")),
+        **({"license": ("offset", 5, t.text(licence))} if licence else {}),
         parser=("offset", 7, t.text("1.0.0")),
     )
     t.builder.Finish(top, file_identifier=b"M001")

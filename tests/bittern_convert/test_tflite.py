@@ -70,6 +70,7 @@ def test_labels_and_metadata_are_inside(packed: bytes) -> None:
     assert buffer[4:8] == b"M001"
     for text in (b"is it?", b"labels.txt", b"t_scores"):
         assert text in buffer
+    assert b"Apache" not in buffer, "whose model it is, we do not know"
 
 
 def test_packing_the_same_gives_the_same_bytes(model: Any) -> None:
@@ -78,3 +79,10 @@ def test_packing_the_same_gives_the_same_bytes(model: Any) -> None:
         tflite.pack(data, name="t", version="1", question="is it?", output="s", labels=LABELS) for _ in range(2)
     )
     assert once == again
+
+
+def test_a_licence_is_said_where_a_task_has_one(model: Any) -> None:
+    words = {"name": "t", "version": "1", "question": "is it?", "output": "s", "labels": LABELS}
+    data = tflite.quantize(model, pale(2))
+    packed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite.pack(data, **words, licence="CC-BY-4.0"), 0))  # type: ignore[arg-type]
+    assert any(b"CC-BY-4.0" in bytes(buffer.data) for buffer in packed.buffers if buffer.data is not None)

@@ -232,9 +232,12 @@ def test_from_a_run_to_the_loop(world: World, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "models" / "mine", tmp_path / "models" / "older")
     shutil.copytree(world.data, tmp_path / "pictures", ignore=shutil.ignore_patterns("broken.jpg"))
     wanted = ["--against", "models/older", "--sheet", "worst.png", "--scores", "scores.csv"]
-    done = call("evaluate", "models/mine", "--data", "pictures/", *wanted, cwd=tmp_path)
+    done = call(
+        *("evaluate", "models/mine", "--data", "runs/mine/index.csv", "--root", "pictures/"), *wanted, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
-    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 32
+    index = (tmp_path / "runs" / "mine" / "index.csv").read_text().splitlines()
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + sum(",test," in row for row in index)
     manifest = Classifier(tmp_path / "models" / "mine").manifest
     assert manifest is not None
     assert (manifest.name, manifest.heads[0].task, manifest.heads[0].alarm) == ("mine", "discs", ("red",))

@@ -33,7 +33,8 @@ ELSEWHERE = {
     "bittern train folders --data pictures/ --alarm cat --weights imagenet --out runs/mine": JOURNEY,
     "bittern convert runs/mine --out models/mine": JOURNEY,
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": JOURNEY,
-    "bittern evaluate models/mine --data pictures/ --against models/older --sheet worst.png": JOURNEY,
+    "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/ "
+    "--against models/older --sheet worst.png": JOURNEY,
     "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern_convert/test_explain.py",
     "bittern doctor": "tests/bittern/test_doctor.py",
     "bittern bench": "tests/bittern/test_bench.py",

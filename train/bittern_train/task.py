@@ -132,6 +132,7 @@ class Task(Strict, frozen=True, kw_only=True):
     Attributes:
         sources: where the pictures are from, for the model card.
         limits: what is known to go wrong, for the model card.
+        licence: of the model, for the metadata of its file; empty says nothing.
         region: left, top, width, height in pixels of every photograph: what is looked at instead of the whole of it.
         views: which squares of it the k-fold is judged on, and thresholds are chosen for: those that the daemon will
             look at. The fit is on the centred square and, with `augment.aside`, beside it: where in a photograph its
@@ -145,6 +146,7 @@ class Task(Strict, frozen=True, kw_only=True):
     nothing: tuple[Text, ...] = ()
     sources: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
+    licence: str = ""
     region: Rectangle | None = None
     views: Views = ("center",)
     data: tuple[Data, ...] = (Data(),)
