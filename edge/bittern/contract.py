@@ -68,6 +68,8 @@ def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels
     Raises:
         ConfigurationError: the frame has another shape or dtype, or the region is empty or reaches outside.
     """
+    if frame is None:  # what cv2.imread gives for a file that it cannot read
+        raise ConfigurationError("expected a frame of shape (H, W, 3) uint8, got None: the picture could not be read")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
     if region is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
@@ -48,12 +49,14 @@ class Source(abc.ABC):
             every frame.
         timeout_s: how long to wait for one frame, in seconds.
         skipped: how many of its pictures a recorded source could not read.
+        path: the file or folder that a recorded source reads; None for a camera.
     """
 
     name: str
     live: bool
     timeout_s: float = 5.0
     skipped: int = 0
+    path: Path | None = None
 
     @abc.abstractmethod
     def read(self) -> Frame | None:

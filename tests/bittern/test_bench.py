@@ -248,6 +248,10 @@ def test_wrong_words_are_refused(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="not a result of `bittern bench --out`"):
         run("--compare", tmp_path / "a.json", tmp_path / "a.json")
     assert run("--threads", "2").exit_code == 2
+    both = run("--compare", tmp_path / "a.json", tmp_path / "b.json", "--row", "foo", "--json")
+    assert (both.exit_code, "--compare does not go with --row, --json" in both.output) == (2, True)
+    assert "--sustained does not go with --row" in run("--sustained", "1", "--row", "invoke").output
+    assert run("--sustained", "nan").exit_code == 2
     bare = tmp_path / "bare.tflite"
     bare.write_bytes((model_folder / "model.tflite").read_bytes())
     with pytest.raises(ConfigurationError, match="needs a model folder with a manifest"):

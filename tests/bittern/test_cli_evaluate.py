@@ -291,8 +291,16 @@ def test_where_takes_only_some_pictures(here: Path, where: list[str], names: lis
         ("light", "expected COLUMN=VALUE, got 'light'"),
         ("colour=red", "no column 'colour' to select by; it has label, light"),
         ("light=dusk", "no picture has light=dusk"),
+        ("light=day --where light=night", "a column is given twice"),
     ],
 )
 def test_where_that_fits_nothing_is_one_line(here: Path, where: str, says: str) -> None:
-    done = bittern("evaluate", "right.tflite", "--data", "set", "--where", where, cwd=indexed(here))
+    done = bittern("evaluate", "right.tflite", "--data", "set", "--where", *where.split(), cwd=indexed(here))
     assert says in one_line(done, 2)
+
+
+def test_two_outputs_of_one_name_are_refused(here: Path) -> None:
+    words = ("--sheet", "out.png", "--scores", "./out.png")
+    done = bittern("evaluate", "right.tflite", "--data", "set", *words, cwd=here)
+    assert "both are out.png: give two names" in one_line(done, 2)
+    assert not (here / "out.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,28 @@ def test_what_cannot_be_replayed_is_said_in_one_line(means_clip: Path, place: Pa
     labels.write_text("start_s,end_s,label\n1,2,rad\n")
     with pytest.raises(ConfigurationError, match="label 'rad' raises no alarm, 'red' does; did you mean 'red'"):
         run(means_clip, "--model", place / "means", "--labels", labels)
+
+
+def test_a_recording_does_not_delete_what_it_reads(means_clip: Path, tmp_path: Path) -> None:
+    clip = Path(shutil.copytree(means_clip, tmp_path / "clips" / "one"))
+    before = sorted(file.name for file in clip.iterdir())
+    for out in (clip, clip.parent, tmp_path / "clips" / ".." / "clips"):
+        says = "the source is read from there: give another folder"
+        one_line(bittern("record", "--source", clip, "--out", out, "--force"), 2, says)
+    assert sorted(file.name for file in clip.iterdir()) == before
+
+
+def test_a_recording_of_pictures_that_cannot_be_read_says_so(means_clip: Path, tmp_path: Path) -> None:
+    clip = Path(shutil.copytree(means_clip, tmp_path / "clip"))
+    (clip / "zzz.png").write_text("no picture")
+    done = bittern("record", "--source", clip, "--out", tmp_path / "out")
+    assert done.code == 1
+    assert "zzz.png" in done.err
+
+
+@pytest.mark.parametrize("words", ["--max-mb inf", "--max-mb nan", "--seconds nan", "--seconds inf", "--fps nan"])
+def test_numbers_that_are_none_are_refused(tmp_path: Path, words: str) -> None:
+    one_line(bittern("record", "--source", "demo:", "--out", tmp_path / "out", *words.split()), 2, "--")
 
 
 def test_in_a_shell(means_clip: Path, place: Path, tmp_path: Path) -> None:

@@ -268,3 +268,10 @@ def test_a_strip_is_all_that_the_views_see() -> None:
     assert np.array_equal(strip_of(frame, None, ("left", "right")), frame)
     with pytest.raises(ConfigurationError, match="expected a view center, left or right, got 'top'"):
         square_of(frame, None, "top")  # type: ignore[arg-type]
+
+
+def test_a_picture_that_could_not_be_read_is_said() -> None:
+    """cv2.imread gives None, and the README's example goes on with it."""
+    nothing: Any = cv2.imread("absent.jpg")
+    with pytest.raises(ConfigurationError, match="got None: the picture could not be read"):
+        preprocess(nothing)

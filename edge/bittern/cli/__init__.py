@@ -81,6 +81,9 @@ class Commands(click.Group):
                 sys.stdout.flush()
         except (click.exceptions.Abort, KeyboardInterrupt):
             _fail("interrupted", 130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = error.exit_code
         except click.UsageError as error:
             where = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
             _fail(f"{error.format_message()}{where}", error.exit_code)

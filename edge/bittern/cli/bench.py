@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import print_json, warn
+from bittern.cli.common import FiniteRange, print_json, warn
 from bittern.errors import BitternError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--compare", nargs=2, type=click.Path(path_type=Path), metavar="A B", help="Set two result files side by side."
 )
-@click.option("--sustained", type=click.FloatRange(min=0, min_open=True), metavar="MINUTES", help="Speed over time.")
+@click.option("--sustained", type=FiniteRange(min=0, min_open=True), metavar="MINUTES", help="Speed over time.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
@@ -49,6 +49,12 @@ def bench(
     installed are left out, and said so. On a Raspberry Pi with a published figure it also says whether this one is
     slow, and why.
     """
+    for option, given, against in (
+        ("--compare", compare, {"--row": names, "--out": out, "--json": as_json, "--sustained": sustained}),
+        ("--sustained", sustained, {"--row": names}),
+    ):
+        if given is not None and (lost := [name for name, value in against.items() if value]):
+            raise click.UsageError(f"{option} does not go with {', '.join(lost)}", ctx)
     if compare is not None:
         _compare(ctx, *compare)
     elif sustained is not None:

@@ -108,6 +108,8 @@ def evaluate(
     index = data if data.is_file() else data / "index.csv"
     _check_output("--sheet", sheet, items, index)
     _check_output("--scores", scores, items, index)
+    if sheet is not None and scores is not None and sheet.resolve() == scores.resolve():
+        raise ConfigurationError(f"--sheet and --scores: both are {sheet}: give two names")
     classifiers = _open([model] if against is None else [model, against], labels, path, threads)
     classifier, *other = classifiers
     paired = evaluation.pair_heads(classifier, other[0]) if other else []
@@ -143,7 +145,10 @@ def _conditions(where: Sequence[str]) -> dict[str, str]:
     for text in where:
         if not text.partition("=")[1]:
             raise click.BadParameter(f"expected COLUMN=VALUE, got {text!r}", param_hint="--where")
-    return {text.partition("=")[0]: text.partition("=")[2] for text in where}
+    conditions = {text.partition("=")[0]: text.partition("=")[2] for text in where}
+    if len(conditions) < len(where):
+        raise click.BadParameter("a column is given twice: no picture can be both", param_hint="--where")
+    return conditions
 
 
 def _open(names: Sequence[str], labels: Path | None, path: ExecutionPath | None, threads: int) -> list[Classifier]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import one_blas_thread, warn
+from bittern.cli.common import FiniteRange, one_blas_thread, warn
+from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bittern.clip import Recorder
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to make, the clip."
 )
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after so long.")
-@click.option("--fps", type=click.FloatRange(0.1, 240), help="Frames a second at most, of a camera.  [default: 5]")
+@click.option("--seconds", type=FiniteRange(min=0, min_open=True), help="Stop after so long.")
+@click.option("--fps", type=FiniteRange(0.1, 240), help="Frames a second at most, of a camera.  [default: 5]")
 @click.option(
-    "--max-mb", type=click.FloatRange(min=1), default=1000, show_default=True, help="Stop after so many megabytes."
+    "--max-mb", type=FiniteRange(min=1), default=1000, show_default=True, help="Stop after so many megabytes."
 )
 @click.option(
     "--jpeg",
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     help="Keep JPEG instead of PNG: a quarter of the size at 95, but scores may differ a little.",
 )
 @click.option("--force", is_flag=True, help="Delete a clip of that name first.")
+@click.pass_context
 def record(
+    ctx: click.Context,
     source: str | None,
     config_file: Path | None,
     out: Path,
@@ -49,7 +52,8 @@ def record(
 
     Every frame is kept as it came, with its time and number, at the rate at which `bittern watch` would look at it. The
     clip is whole at any moment, also if this is killed. It ends with the source, after --seconds or --max-mb, when the
-    disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM.
+    disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM. Exit code 1 if a picture of the source could not
+    be read.
     """
     from bittern.stop import Stop
 
@@ -62,6 +66,7 @@ def record(
         from bittern.clip import Recorder
 
         opened, default_fps = ready
+        _check_apart(opened, out)
         with opened:
             recorder = Recorder(out, opened.name, max_bytes=int(max_mb * 1e6), jpeg_quality=jpeg, force=force)
             with recorder:
@@ -72,6 +77,16 @@ def record(
                     warn(f"{out}: {recorder.frames} frames, {recorder.bytes / 1e6:.1f} MB")
     if dropped:
         warn(f"{dropped} frames in between were left out")
+    if opened.skipped:
+        ctx.exit(1)
+
+
+def _check_apart(source: Source, out: Path) -> None:
+    """--force deletes what is at `out` before the first frame is read."""
+    read = source.path
+    if read is not None and out.resolve() in (read.resolve(), *read.resolve().parents):
+        source.close()
+        raise ConfigurationError(f"--out {out}: the source is read from there: give another folder")
 
 
 def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]:

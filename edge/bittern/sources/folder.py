@@ -45,7 +45,7 @@ class FolderSource(Source):
 
     def __init__(self, address: str, options: Options) -> None:
         self.name = self.check(address, options)
-        folder = Path(address)
+        self.path = folder = Path(address)
         self.skipped = 0
         self._fps = options.fps
         self._paths = pictures.find(folder)

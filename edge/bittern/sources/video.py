@@ -39,6 +39,7 @@ class VideoSource(Source):
 
     def __init__(self, address: str, options: Options) -> None:
         self.name = self.check(address, options)
+        self.path = Path(address)
         quiet()
         # FFmpeg by name: the other readers of OpenCV take "picture_01.jpg" for the start of a sequence.
         self._capture: Any = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
