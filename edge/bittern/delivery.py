@@ -293,8 +293,8 @@ class Delivery:
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._finishing)
         self._flush(box, failures)
-        if box.pending:
-            _LOG.error("outbox: the disk did not take the last events until the end: they are lost")
+        if lost := box.unsaved:
+            _LOG.error("outbox: the disk took no events until the end: %d that still waited are lost", lost)
         box.close()
 
     def _flush(self, box: Outbox, failures: int) -> int:

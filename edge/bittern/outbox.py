@@ -144,6 +144,13 @@ class Outbox:
         return bool(self._tail)
 
     @property
+    def unsaved(self) -> int:
+        """How many events are in memory only and still wait for a sink: they would go with the process."""
+        with self._memory:
+            reached = min((queue.seq for queue in self._queues.values()), default=0)
+            return sum(seq > reached for seq, _ in self._tail)
+
+    @property
     def dirty(self) -> bool:
         """Whether there is anything that should be on the disk: events, or how far the sinks are."""
         return self._dirty or bool(self._tail)

@@ -109,6 +109,23 @@ def test_a_disk_that_takes_nothing_holds_nothing_up(
     assert "takes events again" in said[1]
 
 
+@pytest.mark.parametrize("delivered", [True, False])
+def test_what_a_sink_has_got_is_not_lost_with_the_disk(
+    start: Callable[..., Delivery], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture, delivered: bool
+) -> None:
+    (tmp_path / "file").write_text("")
+    if not delivered:
+        peer.down()
+    delivery = start(hook(peer), folder=tmp_path / "file")
+    for n in range(3):
+        delivery.send(event(n))
+    until(lambda: delivery.status().sinks[0].waiting == (0 if delivered else 3))
+    until(lambda: delivery.status().disk_error is not None)
+    delivery.close(2)
+    assert ("3 that still waited are lost" in caplog.text) is not delivered
+    assert ("are lost" in caplog.text) is not delivered
+
+
 def test_memory_is_bounded(start: Callable[..., Delivery], peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     peer.down()
