@@ -11,6 +11,7 @@ from bittern import dataset
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
 
+# Pictures of one label, at most.
 PER_LABEL = 100
 
 
@@ -25,6 +26,9 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
         labels: of the task.
         seed: of the order in which pictures are drawn.
 
+    Returns:
+        Those that calibrate, and those of no group that does.
+
     Raises:
         ConfigurationError: there are no pictures.
     """
@@ -37,6 +41,28 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
     if not chosen:
         raise ConfigurationError("the run's index has no pictures to calibrate with")
     return chosen, [i for i in usable if i.group not in groups]
+
+
+def copies(items: Sequence[Item], labels: Sequence[str], seed: int, pictures: int) -> int:
+    """How many copies of its pictures a run needs, so that the gate gets to see enough.
+
+    `choose` leaves two thirds of the pictures, or fewer where groups are large, and as many of the copies. A third more
+    than the gate misses, because which copies it gets is chance.
+
+    Args:
+        items: see `choose`.
+        labels: see `choose`.
+        seed: see `choose`.
+        pictures: that the gate is to see, photographs and copies.
+
+    Raises:
+        ConfigurationError: see `choose`.
+    """
+    chosen, rest = choose(items, labels, seed)
+    taken = {i.group for i in chosen}
+    usual = 2 * (len(rest) + sum(i.group in taken for i in items)) // 3
+    left = max(1, min(usual, len(rest)))
+    return max(0, 2 * (pictures - left) * usual // left)
 
 
 def _of_label(items: Sequence[Item], each: int) -> list[Item]:

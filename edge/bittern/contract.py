@@ -66,7 +66,7 @@ def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels
         (height, width, 3) uint8: a view, not a copy.
 
     Raises:
-        ConfigurationError: the frame has another shape or dtype, or the region is empty or reaches outside.
+        ConfigurationError: the frame has another shape or dtype, or is None; or the region is empty or reaches outside.
     """
     if frame is None:  # what cv2.imread gives for a file that it cannot read
         raise ConfigurationError("expected a frame of shape (H, W, 3) uint8, got None: the picture could not be read")

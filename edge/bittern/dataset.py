@@ -66,12 +66,12 @@ def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item
     Raises:
         ConfigurationError: there is no such column, or no such picture.
     """
-    values = [i.columns if i.label is None else {"label": i.label, **i.columns} for i in items]
+    columns = [*(["label"] if items[0].label is not None else []), *items[0].columns]
     for key in where:
-        if key not in values[0]:
-            has = ", ".join(values[0]) or "none besides path, split and group"
+        if key not in columns:
+            has = ", ".join(columns) or "none besides path, split and group"
             raise ConfigurationError(f"{data}: the index has no column {key!r} to select by; it has {has}")
-    chosen = [i for i, own in zip(items, values, strict=True) if all(own[k] == v for k, v in where.items())]
+    chosen = [i for i in items if all((i.label if k == "label" else i.columns[k]) == v for k, v in where.items())]
     if not chosen:
         raise ConfigurationError(f"{data}: no picture has {', '.join(f'{k}={v}' for k, v in where.items())}")
     return chosen

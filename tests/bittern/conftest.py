@@ -59,7 +59,7 @@ def interned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off as it is, but in tenths of a second."""
     real = delivery._backoff_s
     monkeypatch.setattr(delivery, "_backoff_s", lambda failures: real(failures) / 20)
@@ -67,7 +67,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def start(tmp_path: Path, quick: None) -> Iterator[Callable[..., Delivery]]:
+def start_delivery(tmp_path: Path, quick_backoff: None) -> Iterator[Callable[..., Delivery]]:
     """Starts a delivery to sinks, whose outbox is in a folder of the test; afterwards no thread of it has died."""
     made = []
 

@@ -20,8 +20,8 @@ from bittern.sinks.command import CommandSink
 from bittern.sinks.webhook import WebhookSink
 
 
-def test_events_arrive_in_order(start: Callable[..., Delivery], peer: Peer) -> None:
-    delivery = start(hook(peer))
+def test_events_arrive_in_order(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
+    delivery = start_delivery(hook(peer))
     for n in range(50):
         delivery.send(event(n))
     until(lambda: len(peer.requests) == 50)
@@ -32,25 +32,27 @@ def test_events_arrive_in_order(start: Callable[..., Delivery], peer: Peer) -> N
 
 
 def test_without_sinks_there_is_no_thread_and_without_durable_ones_no_file(
-    start: Callable[..., Delivery], tmp_path: Path
+    start_delivery: Callable[..., Delivery], tmp_path: Path
 ) -> None:
     before = threading.active_count()
-    delivery = start()
+    delivery = start_delivery()
     delivery.send(event(1))
     assert threading.active_count() == before
     assert delivery.status() == module.Status((), 0, 0, None)
     pin = Device()
-    delivery = start(pin)
+    delivery = start_delivery(pin)
     delivery.send(event(2))
     until(lambda: pin.got == [2])
     assert threading.active_count() == before + 1
     assert not (tmp_path / "state").exists()
 
 
-def test_a_slow_sink_does_not_hold_up_another_nor_the_caller(start: Callable[..., Delivery], peer: Peer) -> None:
+def test_a_slow_sink_does_not_hold_up_another_nor_the_caller(
+    start_delivery: Callable[..., Delivery], peer: Peer
+) -> None:
     slow = Device("slow", durable=True)
     slow.let.clear()
-    delivery = start(slow, hook(peer))
+    delivery = start_delivery(slow, hook(peer))
     took = []
     for n in range(300):
         begun = time.perf_counter()
@@ -64,9 +66,9 @@ def test_a_slow_sink_does_not_hold_up_another_nor_the_caller(start: Callable[...
 
 
 def test_a_peer_that_is_down_gets_everything_later(
-    start: Callable[..., Delivery], peer: Peer, caplog: pytest.LogCaptureFixture
+    start_delivery: Callable[..., Delivery], peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    delivery = start(hook(peer))
+    delivery = start_delivery(hook(peer))
     peer.down()
     for n in range(20):
         delivery.send(event(n))
@@ -83,9 +85,11 @@ def test_a_peer_that_is_down_gets_everything_later(
     assert "delivers again (200 OK)" in said[1]
 
 
-def test_what_was_not_delivered_is_delivered_after_the_next_start(start: Callable[..., Delivery], peer: Peer) -> None:
+def test_what_was_not_delivered_is_delivered_after_the_next_start(
+    start_delivery: Callable[..., Delivery], peer: Peer
+) -> None:
     peer.answer = lambda _: status(503)
-    delivery = start(hook(peer))
+    delivery = start_delivery(hook(peer))
     for n in range(5):
         delivery.send(event(n))
     until(lambda: delivery.status().sinks[0].failures)
@@ -93,7 +97,7 @@ def test_what_was_not_delivered_is_delivered_after_the_next_start(start: Callabl
     ids = {found["id"] for found in peer.events}
     peer.requests.clear()
     peer.answer = lambda _: OK
-    delivery = start(hook(peer))
+    delivery = start_delivery(hook(peer))
     until(lambda: len(peer.requests) == 5)
     assert numbers(peer) == list(range(5))
     assert ids == {peer.events[0]["id"]}, "the same id again"
@@ -108,7 +112,7 @@ def test_backoff_doubles_to_a_minute_with_jitter() -> None:
     assert min(module._backoff_s(n) for n in range(7, 5000)) > 50
 
 
-def test_retry_after_is_kept_to(start: Callable[..., Delivery], peer: Peer) -> None:
+def test_retry_after_is_kept_to(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
     times: list[float] = []
 
     def answer(_: object) -> bytes:
@@ -116,23 +120,25 @@ def test_retry_after_is_kept_to(start: Callable[..., Delivery], peer: Peer) -> N
         return status(429, "Slow down", "Retry-After: 1") if len(times) == 1 else OK
 
     peer.answer = answer
-    start(hook(peer)).send(event(1))
+    start_delivery(hook(peer)).send(event(1))
     until(lambda: len(times) == 2)
     assert 1.0 <= times[1] - times[0] < 1.5
 
 
-def test_retry_after_has_a_limit(start: Callable[..., Delivery], peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_has_a_limit(
+    start_delivery: Callable[..., Delivery], peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "RETRY_AFTER_MAX_S", 0.3)
     peer.answer = lambda _: status(503, "No", "Retry-After: 999999") if len(peer.requests) == 1 else OK
-    start(hook(peer)).send(event(1))
+    start_delivery(hook(peer)).send(event(1))
     until(lambda: len(peer.requests) == 2, 3)
 
 
 def test_a_refused_event_is_counted_and_skipped(
-    start: Callable[..., Delivery], peer: Peer, caplog: pytest.LogCaptureFixture
+    start_delivery: Callable[..., Delivery], peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
     peer.answer = lambda request: status(422) if request.event["monotonic_ns"] == 2 else OK
-    delivery = start(hook(peer))
+    delivery = start_delivery(hook(peer))
     for n in (1, 2, 3):
         delivery.send(event(n))
     until(lambda: numbers(peer) == [1, 2, 3])
@@ -142,8 +148,8 @@ def test_a_refused_event_is_counted_and_skipped(
     assert "is refused and skipped: " in caplog.text
 
 
-def test_a_command_that_always_fails_on_one_event_does_not_block(start: Callable[..., Delivery]) -> None:
-    delivery = start(CommandSink(CommandConfig(run=("sh", "-c", "! grep -q poison"))))
+def test_a_command_that_always_fails_on_one_event_does_not_block(start_delivery: Callable[..., Delivery]) -> None:
+    delivery = start_delivery(CommandSink(CommandConfig(run=("sh", "-c", "! grep -q poison"))))
     for n, detail in enumerate(("fine", "poison", "fine")):
         delivery.send(event(n, detail))
     until(lambda: delivery.status().depth == 0)
@@ -152,11 +158,11 @@ def test_a_command_that_always_fails_on_one_event_does_not_block(start: Callable
 
 
 def test_a_mistake_in_a_sink_is_told_and_blocks_nothing(
-    start: Callable[..., Delivery], caplog: pytest.LogCaptureFixture
+    start_delivery: Callable[..., Delivery], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = Device("broken", durable=True)
     broken.failure = KeyError("oh")
-    delivery = start(broken)
+    delivery = start_delivery(broken)
     delivery.send(event(1))
     until(lambda: delivery.status().sinks[0].refused == 1)
     assert broken.tries == module.TRIES_ON_MISTAKE
@@ -166,10 +172,10 @@ def test_a_mistake_in_a_sink_is_told_and_blocks_nothing(
     until(lambda: broken.got == [2])
 
 
-def test_no_file_descriptors_is_no_mistake(start: Callable[..., Delivery]) -> None:
+def test_no_file_descriptors_is_no_mistake(start_delivery: Callable[..., Delivery]) -> None:
     device = Device("device", durable=True)
     device.failure = OSError(24, "Too many open files")
-    delivery = start(device)
+    delivery = start_delivery(device)
     delivery.send(event(1))
     until(lambda: device.tries > module.TRIES_ON_MISTAKE)
     device.failure = None
@@ -195,8 +201,8 @@ def test_a_thread_that_dies_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert device.closed == 1
 
 
-def test_send_never_raises(start: Callable[..., Delivery], peer: Peer) -> None:
-    delivery = start(hook(peer))
+def test_send_never_raises(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
+    delivery = start_delivery(hook(peer))
     delivery.send(event(1, "half a character: \udc80"))
     delivery.send(event(2))
     until(lambda: len(peer.requests) == 2)
@@ -204,13 +210,13 @@ def test_send_never_raises(start: Callable[..., Delivery], peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("way", ["never", "drip", "down", "fine"])
-def test_close_is_quick_whatever_the_peer_does(start: Callable[..., Delivery], peer: Peer, way: str) -> None:
+def test_close_is_quick_whatever_the_peer_does(start_delivery: Callable[..., Delivery], peer: Peer, way: str) -> None:
     before = threading.active_count()
     if way == "down":
         peer.down()
     elif way != "fine":
         peer.answer = getattr(peer, way)
-    delivery = start(WebhookSink(WebhookConfig(url=peer.url, timeout_s=60)), Device())
+    delivery = start_delivery(WebhookSink(WebhookConfig(url=peer.url, timeout_s=60)), Device())
     for n in range(100):
         delivery.send(event(n))
     until(lambda: way == "down" or peer.requests)

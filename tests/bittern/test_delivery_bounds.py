@@ -19,9 +19,9 @@ from bittern.outbox import MEMORY_EVENTS
 from bittern.sinks import Undelivered
 
 
-def test_the_outbox_is_bounded_and_the_drop_is_told(start: Callable[..., Delivery], peer: Peer) -> None:
+def test_the_outbox_is_bounded_and_the_drop_is_told(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
     peer.down()
-    delivery = start(hook(peer), max_events=10)
+    delivery = start_delivery(hook(peer), max_events=10)
     for n in range(100):
         delivery.send(event(n))
         time.sleep(0.002)
@@ -34,7 +34,7 @@ def test_the_outbox_is_bounded_and_the_drop_is_told(start: Callable[..., Deliver
     assert [found["monotonic_ns"] for found in rest] == list(range(90, 100))
 
 
-def test_the_sum_is_right_when_everything_happens_at_once(start: Callable[..., Delivery], peer: Peer) -> None:
+def test_the_sum_is_right_when_everything_happens_at_once(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
     """A small bound, a burst of events, two peers that now and then say no: each event arrives or is counted."""
     choose = random.Random(15)
     with Peer() as other:
@@ -52,7 +52,7 @@ def test_the_sum_is_right_when_everything_happens_at_once(start: Callable[..., D
         sinks = [hook(peer), hook(other)]
         sinks[1].name = "other"
         peer.answer, other.answer = moody(peer), moody(other)
-        delivery = start(*sinks, max_events=5)
+        delivery = start_delivery(*sinks, max_events=5)
         for n in range(600):
             delivery.send(event(n))
             time.sleep(choose.choice((0, 0, 0, 0, 0.02)))
@@ -66,10 +66,10 @@ def test_the_sum_is_right_when_everything_happens_at_once(start: Callable[..., D
             assert sink.dropped > 0
 
 
-def test_the_newest_win_where_only_they_matter(start: Callable[..., Delivery]) -> None:
+def test_the_newest_win_where_only_they_matter(start_delivery: Callable[..., Delivery]) -> None:
     pin = Device()
     pin.let.clear()
-    delivery = start(pin)
+    delivery = start_delivery(pin)
     for n in range(500):
         delivery.send(event(n))
         if n == 0:
@@ -88,10 +88,10 @@ def test_the_newest_win_where_only_they_matter(start: Callable[..., Delivery]) -
 
 
 def test_a_disk_that_takes_nothing_holds_nothing_up(
-    start: Callable[..., Delivery], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    start_delivery: Callable[..., Delivery], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    delivery = start(hook(peer), folder=tmp_path / "file")
+    delivery = start_delivery(hook(peer), folder=tmp_path / "file")
     for n in range(20):
         delivery.send(event(n))
     until(lambda: len(peer.requests) == 20)
@@ -111,12 +111,16 @@ def test_a_disk_that_takes_nothing_holds_nothing_up(
 
 @pytest.mark.parametrize("delivered", [True, False])
 def test_what_a_sink_has_got_is_not_lost_with_the_disk(
-    start: Callable[..., Delivery], peer: Peer, tmp_path: Path, caplog: pytest.LogCaptureFixture, delivered: bool
+    start_delivery: Callable[..., Delivery],
+    peer: Peer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    delivered: bool,
 ) -> None:
     (tmp_path / "file").write_text("")
     if not delivered:
         peer.down()
-    delivery = start(hook(peer), folder=tmp_path / "file")
+    delivery = start_delivery(hook(peer), folder=tmp_path / "file")
     for n in range(3):
         delivery.send(event(n))
     until(lambda: delivery.status().sinks[0].waiting == (0 if delivered else 3))
@@ -126,19 +130,19 @@ def test_what_a_sink_has_got_is_not_lost_with_the_disk(
     assert ("are lost" in caplog.text) is not delivered
 
 
-def test_memory_is_bounded(start: Callable[..., Delivery], peer: Peer, tmp_path: Path) -> None:
+def test_memory_is_bounded(start_delivery: Callable[..., Delivery], peer: Peer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     peer.down()
-    delivery = start(hook(peer), folder=tmp_path / "file")
+    delivery = start_delivery(hook(peer), folder=tmp_path / "file")
     for n in range(MEMORY_EVENTS + 500):
         delivery.send(event(n))
     assert delivery.status().depth == MEMORY_EVENTS
     assert delivery.status().dropped == 500
 
 
-def test_many_events_share_a_commit(start: Callable[..., Delivery], tmp_path: Path) -> None:
+def test_many_events_share_a_commit(start_delivery: Callable[..., Delivery], tmp_path: Path) -> None:
     device = Device("device", durable=True)
-    delivery = start(device, max_events=100_000)
+    delivery = start_delivery(device, max_events=100_000)
     begun = time.monotonic()
     for n in range(5000):
         delivery.send(event(n))

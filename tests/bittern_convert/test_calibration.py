@@ -57,6 +57,20 @@ def test_long_series_leave_the_gate_at_least_half() -> None:
     assert len(rest) == 300
 
 
+@given(sizes=st.lists(st.integers(1, 40), min_size=4, max_size=40), seed=st.integers(0, 9))
+def test_with_its_copies_the_gate_sees_enough(sizes: list[int], seed: int) -> None:
+    """As training makes them: every picture as often, or some once."""
+    pool = items({"a": sizes, "b": sizes[::-1]})
+    wanted = calibration.copies(pool, LABELS, seed, 1000)
+    _, rest = calibration.choose(pool, LABELS, seed)
+    if not rest:
+        return  # one group is all there is of a label: the gate says so
+    missing = max(0, 1000 - len(rest))
+    seen = wanted * len(rest) / len(pool)
+    assert missing <= seen <= 2 * 1000
+    assert (wanted == 0) == (min(len(rest), 2 * len(pool) // 3) >= 1000)
+
+
 def test_other_splits_are_left_alone() -> None:
     pool = [
         *items({"a": [1] * 6, "b": [1] * 6}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import cv2
@@ -68,7 +69,7 @@ def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
             ("d.png", "yield", "test", "g4"),
         ],
     )
-    other = Data(path="other", where={"label": "yield"}, label="not_stop", extra=True, report=())
+    other = Data(path="other", where={"label": "yield"}, label="not_stop", extra=True)
     task = msgspec.structs.replace(TASK, data=(Data(path="own"), other))
     samples, everything = pool.gather(task, tmp_path, seed=1)
     assert [(s.item.name, s.item.label, s.item.split, s.chooses) for s in samples] == [
@@ -77,6 +78,17 @@ def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
         ("other/a.png", "not_stop", "extra", False),
         ("other/c.png", "not_stop", "extra", False),
     ]
+    assert everything == [s.item for s in samples]
+
+
+def test_a_folder_without_an_index_may_be_extra_as_a_whole(folders: Path, tmp_path: Path) -> None:
+    indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
+    shutil.copytree(folders, tmp_path / "more")
+    task = msgspec.structs.replace(TASK, data=(Data(path="own"), Data(path="more", extra=True)))
+    samples, everything = pool.gather(task, tmp_path, seed=1)
+    added = [s for s in samples if s.item.columns["set"] == "more"]
+    assert len(added) == len([*(tmp_path / "more").glob("*/*.jpg")]) == 30
+    assert {(s.item.split, s.chooses) for s in added} == {("extra", False)}
     assert everything == [s.item for s in samples]
 
 

@@ -14,22 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.deliveries import event
 from tests.faults.conftest import times
 from tests.http_peer import OK, Answer, Peer, Request, status
 from tests.waiting import until
 
 from bittern.config import OutboxConfig, WebhookConfig
 from bittern.delivery import Delivery
-from bittern.events import Event, uuid7
 from bittern.sinks.webhook import WebhookSink
 
 Record = Callable[..., None]
 PROCESS = Path(__file__).with_name("delivery_process.py")
 HOUR = times(360, 120)  # events: an alarm that goes on or off every ten seconds
-
-
-def event(number: int) -> Event:
-    return Event(id=uuid7(), type="state", time="", monotonic_ns=number, source="cam", state="test")
 
 
 def deliver_to(peer: Peer, folder: Path, timeout_s: float = 5.0, max_events: int = 100_000) -> Delivery:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.deliveries import event
 from tests.faults.conftest import times
 from tests.http_peer import Peer
 from tests.waiting import until
@@ -18,7 +19,6 @@ from tests.waiting import until
 from bittern import delivery as delivery_module
 from bittern.config import OutboxConfig, WebhookConfig
 from bittern.delivery import Delivery
-from bittern.events import Event, uuid7
 from bittern.sinks.webhook import WebhookSink
 
 Record = Callable[..., None]
@@ -47,16 +47,12 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_module, "QUIET_S", 1.0)
 
 
-def event(number: int) -> Event:
-    return Event(id=uuid7(), type="state", time="", monotonic_ns=number, source="cam", detail="x" * 3000)
-
-
 def send(delivery: Delivery, first: int, end: int) -> float:
     """Send some; the longest that the caller waited, in seconds."""
     longest = 0.0
     for number in range(first, end):
         begun = time.monotonic()
-        delivery.send(event(number))
+        delivery.send(event(number, "x" * 3000))
         longest = max(longest, time.monotonic() - begun)
         time.sleep(0.005)
     return longest

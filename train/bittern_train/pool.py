@@ -75,7 +75,9 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
     for data in task.data:
         items = dataset.select(dataset.read(root / data.path), data.where, root / data.path)
         without = sum(not i.split for i in items)
-        if without == len(items):
+        if data.extra:
+            items = [i._replace(split=dataset.EXTRA_SPLIT) for i in items if i.split in (*_USED, "")]
+        elif without == len(items):
             items = _derive_splits(task, items, seed)
         elif without:
             raise ConfigurationError(
@@ -86,8 +88,6 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
             used = item.split in _USED
             if not used and item.split not in data.report:
                 continue
-            if used and data.extra:
-                item = item._replace(split=dataset.EXTRA_SPLIT)
             label = data.label or item.label
             if label not in task.labels:
                 raise ConfigurationError(

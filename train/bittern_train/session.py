@@ -28,8 +28,7 @@ from bittern_train.pool import Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
-# Conversion's gate needs a thousand pictures; calibration takes some of the photographs, with their groups and with all
-# copies of those. So many copies are there in any case.
+# Conversion's gate needs so many pictures; so many copies of them are made in any case.
 GATE_PICTURES = 1000
 GATE_COPIES = 200
 
@@ -217,12 +216,7 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
 
 def _write_copies(file: Path, task: Task, ready: Prepared, seed: int) -> None:
     pool, frames = ready.pool, ready.frames
-    photos = sum(s.kind == "photo" for s in pool)
-    # Where groups are small, calibration leaves two thirds of the photographs, and of the copies: twice what is missing
-    # is made. Where they are large it leaves fewer of both.
-    usual = 2 * photos // 3
-    left = max(1, min(usual, len(calibration.choose(ready.everything, task.labels, seed)[1])))
-    wanted = max(GATE_COPIES, 2 * (GATE_PICTURES - left) * usual // left)
+    wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, GATE_PICTURES))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]

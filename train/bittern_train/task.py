@@ -27,7 +27,8 @@ class Data(Strict, frozen=True, kw_only=True):
         path: below the folder given by --data; empty for that folder itself.
         label: of all its pictures: of an index without labels, or with those of another task.
         where: columns of the index, its label among them, and the value that each must have.
-        extra: its pictures are trained on, and never chosen with.
+        extra: its pictures are trained on (where it has splits, those of train, val and extra); nothing is chosen with
+            them or reported on them.
         report: splits that conversion reports figures on; no choice is made on them.
         without_note: pictures whose column `note` has this text are neither trained on nor chosen with.
     """

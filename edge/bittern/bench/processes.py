@@ -18,7 +18,7 @@ from bittern.bench.timing import Pairs, interleave
 from bittern.errors import BitternError
 
 TIMEOUT_S = 120.0
-# For each frame on top of that: three models on one core of a Pi 2 take about a second.
+# For each frame on top of that; by estimate three models on one core of a Pi 2 take one second.
 FRAME_TIMEOUT_S = 3.0
 # The shortest script that says what is on a picture: what `bittern classify` is compared with.
 SHORTEST = f"""

@@ -83,8 +83,8 @@ def record(
 
 def _check_apart(source: Source, out: Path) -> None:
     """--force deletes what is at `out` before the first frame is read."""
-    read = source.path
-    if read is not None and out.resolve() in (read.resolve(), *read.resolve().parents):
+    path = source.path.resolve() if source.path is not None else None
+    if path is not None and out.resolve() in (path, *path.parents):
         source.close()
         raise ConfigurationError(f"--out {out}: the source is read from there: give another folder")
 
