@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("bittern")
 
+# For the last pictures of a recording.
+_SNAPSHOTS_S = 4.0
+
 
 def run(
     config: WatchConfig,
@@ -119,7 +122,12 @@ def run(
             broken=lambda: outlet.failed or delivery.failed, begun=lambda: begun(name),
             exchanged=exchanged,
         )  # fmt: skip
-        return loop.run(), source.skipped
+        summary = loop.run()
+        if not stop.asked:
+            # A recording that ended is not in a hurry: a program that takes a while for an event need not be killed.
+            outlet.close(_SNAPSHOTS_S)
+            delivery.drain(lambda: stop.asked)
+        return summary, source.skipped
 
 
 def _alarms(classifiers: Sequence[Classifier]) -> list[tuple[str, str, str]]:

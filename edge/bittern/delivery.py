@@ -33,6 +33,8 @@ PROGRESS_S = 1.0
 # A disk that is nearly full takes some events and some not: it counts as well again after so many seconds, and so
 # often the log speaks of events that cannot be taken at all.
 QUIET_S = 60.0
+# At the end of a recording: how often to look whether the sinks have got all, and when to say that they have not.
+_DRAIN_LOOK_S, _DRAIN_TELL_S = 0.05, 2.0
 # Events for a sink that is not durable (an output pin): the newest win.
 BEST_EFFORT_EVENTS = 64
 _LOG = logging.getLogger(__name__)
@@ -204,6 +206,22 @@ class Delivery:
             sum(sink.dropped for sink in sinks),
             self._outbox.error if self._outbox is not None else None,
         )
+
+    def drain(self, ended: Callable[[], bool]) -> None:
+        """Wait until the sinks have got what waits for them; not for one whose last attempt failed.
+
+        Args:
+            ended: asked some ten times a second; when it says yes, nothing is waited for any more.
+        """
+        end_s, told = time.monotonic() + _DRAIN_TELL_S, False
+        while not ended() and self.failed is None:
+            waiting = max((s.waiting for s in self.status().sinks if s.last_error is None), default=0)
+            if not waiting:
+                break
+            if not told and time.monotonic() >= end_s:
+                told = True
+                _LOG.info("events still to be delivered: %d; Ctrl-C leaves them for the next start", waiting)
+            time.sleep(_DRAIN_LOOK_S)
 
     def close(self, timeout_s: float = 1.5) -> None:
         """Write what is in memory to the disk, stop the threads, close the sinks.

@@ -129,13 +129,14 @@ class Outlet:
         )
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Hand on what waits."""
+        """Hand on what waits; from then on there are no snapshots."""
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=timeout_s / 2)
             self._thread.join(timeout_s / 2)
             if self._thread.is_alive():
                 _log.error("snapshots: the disk hangs; %d events were not handed on", self._queue.qsize())
+            self._thread = None
 
     def _work(self) -> None:
         while (waiting := self._queue.get()) is not None:

@@ -60,6 +60,24 @@ def test_watch_prints_an_event_a_line(place: Path, film: Path, tmp_path: Path) -
     assert all(e["time"].endswith("Z") for e in events)
 
 
+@pytest.mark.parametrize("snapshots", ["", '[snapshots]\nfolder = "{}/snapshots"\n'])
+def test_a_recording_ends_when_a_slow_program_has_every_event(
+    place: Path, film: Path, tmp_path: Path, snapshots: str
+) -> None:
+    took = tmp_path / "took"
+    config = tmp_path / "watch.toml"
+    config.write_text(
+        f'source = "{film}"\nmodels = ["{place / "means"}"]\n'
+        f'[outbox]\nfolder = "{tmp_path}/state"\n[command]\nrun = ["sh", "-c", "sleep 1.3; cat >> {took}"]\n'
+        + snapshots.format(tmp_path)
+    )
+    done = bittern("watch", "--config", config)
+    assert done.code == 0
+    printed = [event["id"] for event in done.lines]
+    assert len(printed) >= 3
+    assert [json.loads(line)["id"] for line in took.read_text().splitlines()] == printed
+
+
 def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path: Path) -> None:
     config = tmp_path / "watch.toml"
     config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")

@@ -209,6 +209,37 @@ def test_send_never_raises(start_delivery: Callable[..., Delivery], peer: Peer) 
     assert sorted((found["type"], found.get("count")) for found in peer.events) == [("dropped", 1), ("state", None)]
 
 
+def test_drain_waits_for_a_slow_sink(start_delivery: Callable[..., Delivery], caplog: pytest.LogCaptureFixture) -> None:
+    delivery = start_delivery(CommandSink(CommandConfig(run=("sleep", "0.6"))))
+    with caplog.at_level("INFO"):
+        for n in range(4):
+            delivery.send(event(n))
+        delivery.drain(lambda: False)
+    assert delivery.status().sinks[0].delivered == 4
+    assert "events still to be delivered: 1; Ctrl-C leaves them for the next start" in caplog.text
+
+
+def test_drain_waits_for_no_sink_that_fails(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
+    device = Device("device", durable=True)
+    delivery = start_delivery(hook(peer), device)
+    peer.down()
+    delivery.send(event(1))
+    delivery.drain(lambda: False)
+    assert device.got == [1]
+    assert [sink.waiting for sink in delivery.status().sinks] == [1, 0]
+
+
+def test_drain_ends_when_it_is_asked(start_delivery: Callable[..., Delivery]) -> None:
+    slow = Device("slow", durable=True)
+    slow.let.clear()
+    delivery = start_delivery(slow)
+    delivery.send(event(1))
+    asked = iter([False, False, True])
+    delivery.drain(lambda: next(asked))
+    assert slow.got == []
+    slow.let.set()
+
+
 @pytest.mark.parametrize("way", ["never", "drip", "down", "fine"])
 def test_close_is_quick_whatever_the_peer_does(start_delivery: Callable[..., Delivery], peer: Peer, way: str) -> None:
     before = threading.active_count()
