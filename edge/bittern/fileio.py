@@ -17,12 +17,20 @@ os.umask(_UMASK)
 
 @contextlib.contextmanager
 def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its name only when the block ends without an error."""
+    """Open a file for writing that takes its name only when the block ends without an error.
+
+    Raises:
+        OSError: the disk does not take it; it names the file, never the temporary one.
+    """
     # Not by pathlib, which interns every part of a path: with a new name for every event the table of interned strings
     # grows by megabytes at a time, and CPython 3.12.1 keeps every name for good (120 bytes each, measured).
     folder, base = os.path.split(os.path.abspath(file))  # noqa: PTH100
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{base}.")
+    try:
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{base}.")
+    except OSError as error:
+        error.filename = os.fspath(file)
+        raise
     try:
         with os.fdopen(handle, "wb") as opened:
             yield opened
@@ -31,9 +39,11 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         # mkstemp makes files for the owner only; give what an ordinary open would have given.
         os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101
         os.replace(name, file)  # noqa: PTH105
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108
+        if isinstance(error, OSError) and error.filename in (None, name):
+            error.filename = os.fspath(file)
         raise
     sync_folder(folder)
 

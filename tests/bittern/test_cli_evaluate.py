@@ -196,6 +196,15 @@ def test_output_goes_where_it_can_be_and_harms_nothing(here: Path, option: str) 
         assert (here / target).read_bytes() == before
 
 
+@pytest.mark.parametrize("option", ["--sheet", "--scores"])
+def test_a_disk_that_takes_no_file_does_not_take_the_figures(here: Path, option: str) -> None:
+    plain = bittern("evaluate", "right.tflite", "--data", "set", cwd=here)
+    done = bittern("evaluate", "right.tflite", "--data", "set", option, "/proc/x.png", cwd=here)
+    assert done.out == plain.out
+    assert done.err == "bittern: [Errno 2] No such file or directory: '/proc/x.png'\n"
+    assert done.code == 1
+
+
 def test_against_another_model(here: Path) -> None:
     words = ("evaluate", "right.tflite", "--data", "set", "--against", "swapped.tflite")
     done = bittern(*words, "--json", cwd=here)

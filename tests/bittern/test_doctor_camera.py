@@ -64,6 +64,15 @@ def test_a_camera_that_does_not_open(pi4: Pi, error: str, fix: str) -> None:
     assert of(seen, "colours").status == "skipped"
 
 
+@pytest.mark.parametrize("error", ["no answer within 8 s: does an RTSP camera listen on port 554?", "401 Unauthorized"])
+def test_a_camera_of_the_network(pi4: Pi, error: str) -> None:
+    broken(pi4, f"SourceError: rtsp://porch.lan/live: {error}")
+    finding = of(look(pi4, "rtsp://anna:secret@porch.lan/live"), "camera")
+    assert finding.fix is not None
+    assert finding.fix.startswith("ping -c 3 porch.lan   (if it answers: check user, password")
+    assert "secret" not in str(finding)
+
+
 def test_no_frame_comes(pi4: Pi) -> None:
     broken(pi4, "SourceError: picamera:0: no new frame within 5 s: the camera hangs or came loose", at="frame")
     finding = of(look(pi4), "camera")

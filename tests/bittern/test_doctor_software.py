@@ -129,6 +129,16 @@ def test_a_damaged_model(only_copy: Path) -> None:
     assert finding(checks, "golden stop_sign").status == "skipped"
 
 
+def test_a_cut_model_is_not_blamed_on_the_runtime(only_copy: Path) -> None:
+    with (only_copy / "model.tflite").open("r+b") as file:
+        file.truncate(100_000)
+    checks = found_here()
+    assert "the manifest says" in finding(checks, "model stop_sign").finding
+    judged = finding(checks, "runtime")
+    assert judged.status == "ok", "by the other models"
+    assert "stop_sign" not in judged.finding
+
+
 def test_golden_vectors_that_do_not_replay(only_copy: Path) -> None:
     with np.load(only_copy / "golden.npz") as archive:
         arrays = dict(archive)

@@ -155,8 +155,14 @@ def test_options_of_the_configuration_and_of_the_address_are_merged(tmp_path: Pa
         open_source("demo:?seed=3", {"seed": 3})
     with pytest.raises(ConfigurationError, match="did you mean 'seed'"):
         open_source("demo:", {"sede": 3})
-    with pytest.raises(ConfigurationError, match="size"):
-        open_source("demo:", {"size": 640})
+    for options, said in (
+        ({"size": 640}, "size: expected text, got 640"),
+        ({"rotation": 45}, "rotation: expected one of 0, 90, 180, 270, got 45"),
+        ({"fps": "fast", "hflip": "on"}, 'fps: expected a number above 0, at most 1000, got "fast"'),
+        ({"hflip": "on"}, 'hflip: expected true or false, got "on"'),
+    ):
+        with pytest.raises(ConfigurationError, match=f"source '(usb:0|demo:)': {said}$"):
+            check_source("demo:" if "size" in options else "usb:0", options)
     with pytest.raises(ConfigurationError, match="expected none"):
         open_source(str(write_video(tmp_path / "clip.avi", 2)), {"fps": 3})
 

@@ -125,10 +125,6 @@ def evaluate(
     skipped = [printable(line) for line in skipped]
     for i, head in enumerate(classifier.heads):
         answered = answers[0][i]
-        if scores is not None:
-            _write_scores(_of_head(scores, classifier, head), head, answered)
-        if sheet is not None:
-            _write_sheet(_of_head(sheet, classifier, head), classifier.size, answered, region)
         figures = evaluation.report(classifier, head, split, answered, skipped)
         compared = None
         if other:
@@ -137,6 +133,12 @@ def evaluate(
             _print_json(figures, compared)
         else:
             click.echo("\n".join(_lines(figures, compared, str(data))))
+    # After the figures: a disk that takes no files does not take those too.
+    for head, answered in zip(classifier.heads, answers[0], strict=True):
+        if scores is not None:
+            _write_scores(_of_head(scores, classifier, head), head, answered)
+        if sheet is not None:
+            _write_sheet(_of_head(sheet, classifier, head), classifier.size, answered, region)
     if skipped:
         ctx.exit(1)
 

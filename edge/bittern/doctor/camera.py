@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bittern import machine
 from bittern.doctor.findings import Finding, failure, ok, skipped, warning
@@ -99,6 +101,9 @@ def _daemon(root: Path) -> int | None:
 
 def _fix(source: str, error: str, root: Path, there: Installation, is_pi: bool) -> str:
     """The command for what a source, or the probe, said."""
+    if source.lower().startswith(("rtsp://", "rtsps://")):
+        host = urlsplit(source).hostname or "HOST"
+        return f"ping -c 3 {shlex.quote(host)}   (if it answers: check user, password, port and path)"
     if "no module" in error:
         return there.add("picamera2", "python3-picamera2", "picamera2") if is_pi else "bittern doctor --source usb:0"
     if "size changed" in error:

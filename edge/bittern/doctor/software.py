@@ -158,7 +158,9 @@ def _runtime(steps: Mapping[str, Step], there: Installation, found: Machine) -> 
             return failure("runtime", f"{found.runtime} does not load: it needs numpy below 2 ({step.error})", fix)
         return failure("runtime", f"{found.runtime} does not load: {step.error}", there.reinstall(distribution))
     said = f"{step.said['distribution']} {step.said['version']}"
-    paths = {name.partition(" ")[2]: s for name, s in steps.items() if name.startswith("path ")}
+    opened = {name.partition(" ")[2]: s for name, s in steps.items() if name.startswith("path ")}
+    # A damaged file is a finding of its own, and says nothing about the runtime.
+    paths = {name: s for name, s in opened.items() if _whole(steps.get(f"file {name}"))}
     refused = [f"{name}: {s.error}" for name, s in paths.items() if s.said is None]
     if refused:
         return failure("runtime", f"{said} cannot open {', '.join(refused)}", there.reinstall(distribution))
@@ -169,8 +171,14 @@ def _runtime(steps: Mapping[str, Step], there: Installation, found: Machine) -> 
         fix = f"{there.reinstall(distribution)}; head -3 /proc/cpuinfo   (XNNPACK gives up where it may not read that)"
         return failure("runtime", f"{said}: XNNPACK did not take the graph of {plain}", fix)
     if not paths:
-        return skipped("runtime", f"{said} loads, but there is no model to try XNNPACK with")
+        return skipped(
+            "runtime", f"{said} loads, but there is no {'undamaged ' if opened else ''}model to try XNNPACK with"
+        )
     return ok("runtime", f"{said}; XNNPACK took the graph of {', '.join(paths)}")
+
+
+def _whole(file: Step | None) -> bool:
+    return file is not None and file.said is not None and file.said["sha256"] == file.said["expected"]
 
 
 def _models(steps: Mapping[str, Step], there: Installation) -> list[Finding]:
@@ -195,7 +203,7 @@ def _model(steps: Mapping[str, Step], there: Installation, name: str, folder: Pa
         fix = again if "no answer" not in (file.error or "") else "sudo dmesg | grep -iE 'mmc|I/O error'"
         return [failure(model, f"cannot be read: {file.error}", fix), skipped(golden, "the model cannot be read")]
     digest, expected = str(file.said["sha256"]), str(file.said["expected"])
-    if digest != expected:
+    if not _whole(file):
         why = f"sha256 is {digest[:12]}, the manifest says {expected[:12]}: the file is damaged or another one"
         return [failure(model, why, again), skipped(golden, "not the file that the vectors were recorded with")]
     right = ok(model, f"version {file.said['version']}, sha256 {digest[:12]} as the manifest says")

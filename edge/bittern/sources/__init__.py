@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -129,8 +130,21 @@ def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, V
             )
     try:
         return msgspec.convert(given, options_type, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+    except msgspec.ValidationError:
+        kinds = typing.get_type_hints(options_type, include_extras=True)
+        key, kind = next((k, kinds[k]) for k in given if not _fits(given[k], kinds[k]))
+    from bittern import toml_file
+
+    got = toml_file.shown(given[key])
+    raise ConfigurationError(f"source {shown(uri)!r}: {key}: expected {toml_file.describe(kind)}, got {got}")
+
+
+def _fits(value: Value, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def parse_size(text: str, what: str = "size") -> tuple[int, int]:
