@@ -66,7 +66,7 @@ class Camera:
     ) -> None:
         self.left = frames if stamps is None else len(stamps)
         self.period_s, self.stamps, self.then, self.opens = period_s, stamps, then, opens
-        self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps}
+        self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: 0.0}
         self.sizes, self.lacks, self.picture = sizes, lacks, picture
         self.given = 0
         self.released = threading.Event()

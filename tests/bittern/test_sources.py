@@ -99,6 +99,17 @@ def test_the_recorded_clock(
         assert [round(frame.monotonic_ns / 1e6) for frame in source] == expected
 
 
+@pytest.mark.parametrize(("share", "told"), [(1.0, False), (0.6, True)])
+def test_a_cut_video_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float, told: bool) -> None:
+    clip = write_video(tmp_path / "clip.avi", 20)
+    clip.write_bytes(clip.read_bytes()[: int(share * clip.stat().st_size)])
+    with open_source(str(clip)) as source:
+        read = len(list(source))
+        assert source.read() is None
+    assert ((f"20 frames, {read} could be read: it is cut or damaged") in caplog.text) is told
+    assert len(caplog.records) == told
+
+
 def test_a_closed_video_ends(tmp_path: Path) -> None:
     source = open_source(str(write_video(tmp_path / "clip.avi", 3)))
     assert source.read() is not None

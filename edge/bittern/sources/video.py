@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from pathlib import Path
@@ -16,7 +17,11 @@ from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Source
 from bittern.sources.capture import quiet
 
+_log = logging.getLogger("bittern")
+
 _HEAD_BYTES = 64 * 1024
+# Some containers state no number of frames, which FFmpeg then estimates from length and rate.
+_WHOLE = 0.95
 
 
 class VideoSource(Source):
@@ -44,6 +49,7 @@ class VideoSource(Source):
         # FFmpeg by name: the other readers of OpenCV take "picture_01.jpg" for the start of a sequence.
         self._capture: Any = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
         self._period_ns = _period_ns(self._capture.get(cv2.CAP_PROP_FPS))
+        self._stated = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
         self._number = 0
         self._origin_ns = 0
         self._clock_ns = 0
@@ -67,6 +73,7 @@ class VideoSource(Source):
             return None
         decoded, self._first = self._first or self._decode(), None
         if decoded is None:
+            self._tell_if_cut()
             return None
         pixels, stamp_ns = decoded
         if self._number == 0:
@@ -83,6 +90,14 @@ class VideoSource(Source):
             number=self._number - 1,
             source=self.name,
         )
+
+    def _tell_if_cut(self) -> None:
+        stated, self._stated = self._stated, 0.0
+        if self._number < _WHOLE * stated:
+            _log.warning(
+                "%s: it says that it has %d frames, %d could be read: it is cut or damaged",
+                *(self.name, stated, self._number),
+            )
 
     def close(self) -> None:
         """Close the file."""
