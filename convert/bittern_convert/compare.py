@@ -9,8 +9,8 @@ import msgspec
 
 from bittern import manifest
 
-# What must be the same for the figures to be the same. Another processor has other vector instructions, and rounds
-# sums in another order: `versions` names it.
+# What must be the same for the figures to be the same. Another processor has other vector instructions, and another
+# number of threads adds up in another order: `versions` names both.
 CONDITIONS = ("seed", "data_sha256", "weights_sha256", "recipe", "versions")
 
 

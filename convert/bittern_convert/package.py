@@ -27,6 +27,8 @@ from bittern_convert.run import Run, Seen
 
 MODEL_FILE = "model.tflite"
 MAX_MODEL_BYTES = 3_000_000
+# Keys of a task on which the weights and the thresholds depend, besides its data.
+_RECIPE = ("recipe", "augment", "drawn", "labels", "alarm", "nothing")
 # Golden frames: a size that is enlarged in one linear step, one that shrinks by area and then linear, one as it is.
 GOLDEN_SIZES = ((200, 160), (600, 500), (224, 224))
 # Each is chosen among so many drawn ones.
@@ -352,13 +354,13 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
         "seed": made.seed,
         "data_sha256": made.data_sha256,
         "weights_sha256": made.weights_sha256,
-        "recipe": {key: made.task[key] for key in ("recipe", "augment", "drawn")} | Seen.of(made.task).keys(),
+        "recipe": {key: made.task[key] for key in _RECIPE} | Seen.of(made.task).keys(),
         "revision": made.revision,
         "versions": {
             **made.versions,
             "bittern": bittern.__version__,
             runtime.DISTRIBUTION: runtime.version(),
-            "tensorflow": metadata.version("tensorflow"),
+            "tensorflow of the conversion": metadata.version("tensorflow"),
         },
         "pictures": made.pictures,
         "choice": made.choice,

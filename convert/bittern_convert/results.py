@@ -11,7 +11,7 @@ import msgspec
 from bittern import evaluation, manifest
 from bittern.bench import result
 from bittern.bench.result import Result
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, ModelRefused
 from bittern.manifest import Manifest
 
 _HEAD = """# Results
@@ -32,9 +32,9 @@ def render(models: Sequence[Path], results: Path) -> str:
 
     Raises:
         ConfigurationError: a result file that cannot be read.
-        ModelRefused: a folder without a manifest that can be read.
+        ModelRefused: a folder without a manifest that can be read, or without figures in it.
     """
-    said = [manifest.read(folder) for folder in models]
+    said = [_read(folder) for folder in models]
     found = {file.stem: _load(file) for file in sorted(results.glob("*.json"))}
     benches = {file.parent.name: result.read(file) for file in sorted(results.glob(f"*/{result.FILE}"))}
     seeds = found.get("seeds", {"models": {}})["models"]
@@ -50,9 +50,16 @@ def render(models: Sequence[Path], results: Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def _load(file: Path) -> Any:
+def _read(folder: Path) -> Manifest:
+    said = manifest.read(folder)
+    if not {"reports", "gate"} <= said.provenance.keys():
+        raise ModelRefused(f"{folder}: the manifest's provenance has no figures: it is not from `bittern convert`")
+    return said
+
+
+def _load(file: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(file.read_bytes())
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError) as error:

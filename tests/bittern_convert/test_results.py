@@ -35,8 +35,16 @@ def test_every_reported_split_is_on_the_page(model: Path) -> None:
 
 
 def test_a_result_file_that_is_none_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "broken.json").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"broken\.json"):
-        results.render(MODELS, tmp_path)
+    for text in ("{", "[]", "3"):
+        (tmp_path / "broken.json").write_text(text)
+        with pytest.raises(ConfigurationError, match=r"broken\.json"):
+            results.render(MODELS, tmp_path)
     with pytest.raises(ModelRefused, match="No such file"):
         results.render([tmp_path], tmp_path)
+
+
+def test_a_model_without_figures_is_one_line(tmp_path: Path) -> None:
+    said = json.loads((MODELS[0] / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(said | {"provenance": {}}))
+    with pytest.raises(ModelRefused, match="provenance has no figures"):
+        results.render([tmp_path], tmp_path / "none")

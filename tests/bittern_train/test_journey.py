@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from tests import drawn_pictures
+from tests.waiting import until
 
 from bittern import Classifier
 from bittern_convert import run as runs
@@ -172,6 +174,18 @@ def test_a_failed_gate_packages_nothing_and_shows_what_flipped(flipping: Path, t
     assert not out.exists()
     assert not list(out.parent.glob(".*"))
     assert np.asarray(cv2.imread(str(flipping / "flipped.png"))).shape[1] > 224
+
+
+def test_a_conversion_that_is_ended_leaves_nothing(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "models" / "discs"
+    with subprocess.Popen(
+        [BITTERN, "convert", world.run, "--out", out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: out.parent.is_dir() and any(out.parent.iterdir()), 120)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)
+    assert (process.returncode, said) == (130, ("", "bittern: interrupted\n"))
+    assert not list(out.parent.iterdir())
 
 
 def test_what_is_there_is_not_replaced_without_force(world: World) -> None:

@@ -22,7 +22,7 @@ from bittern.errors import ConfigurationError
 from bittern_convert import run as runs
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_train import pool
-from bittern_train.pool import Sample
+from bittern_train.pool import Photo, Sample
 from bittern_train.task import Task
 
 BITTERN = Path(sys.executable).with_name("bittern")
@@ -118,7 +118,7 @@ def samples(root: Path, *pictures: Pixels) -> list[Sample]:
     return made
 
 
-def read(task: Task, chosen: list[Sample]) -> list[Pixels]:
+def read(task: Task, chosen: list[Sample]) -> list[Photo]:
     return pool.readable(task, chosen, lambda decoded: decoded)[1]
 
 
@@ -133,7 +133,25 @@ def test_side_views_see_the_ends_of_long_pictures(tmp_path: Path) -> None:
     for tensor in tall:
         np.testing.assert_array_equal(tensor, contract.preprocess(picture[:, :80])[0])
     # Where only the centre is looked at, the ends are not kept.
-    assert read(TASK, chosen)[0].shape == (100, 180, 3)
+    assert read(TASK, chosen)[0].frame.shape == (100, 180, 3)
+
+
+@pytest.mark.parametrize("views", [("center",), ("left", "right"), ("center", "right")])
+def test_large_pictures_are_seen_as_the_device_sees_them(tmp_path: Path, views: tuple[contract.View, ...]) -> None:
+    rng = np.random.default_rng(4)
+    pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((1153, 1700, 3), (2500, 1301, 3), (1300, 1300, 3))]
+    task = msgspec.structs.replace(TASK, views=views)
+    chosen = samples(tmp_path, *pictures)
+    photos = read(task, chosen)
+    assert max(min(photo.frame.shape[:2]) for photo in photos) < 1152, "small in memory"
+    copies, seen = pool.copies(task, chosen, photos, 1, [0, 1]), pool.seen(task, photos)
+    for picture, made, looked in zip(pictures, copies, seen, strict=True):
+        np.testing.assert_array_equal(made[0], contract.preprocess(picture)[0])
+        assert made.shape == (2, 224, 224, 3)
+        there = contract.views_of(picture, None, views)
+        for i in range(len(views)):
+            view = there[i] if len(there) == len(views) else "center"
+            np.testing.assert_array_equal(looked[i], contract.preprocess(picture, view=view)[0])
 
 
 def test_harmed_views_are_harmed_alike(tmp_path: Path) -> None:
@@ -155,8 +173,8 @@ def test_photographs_are_cut_to_the_region_before_all_else(tmp_path: Path) -> No
     rng = np.random.default_rng(2)
     picture = rng.integers(0, 256, (90, 120, 3), np.uint8)
     task = msgspec.structs.replace(TASK, region=(10, 20, 60, 50))
-    (frame,) = read(task, samples(tmp_path, picture))
-    np.testing.assert_array_equal(frame, picture[20:70, 10:70])
+    (photo,) = read(task, samples(tmp_path, picture))
+    np.testing.assert_array_equal(photo.frame, picture[20:70, 10:70])
     too_small = samples(tmp_path, picture, picture[:60])
     with pytest.raises(
         ConfigurationError, match=r"1\.png: region .* the frame of 120 x 60 pixels: a task with a region"

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern import contract, dataset, fileio, pictures, scene
-from bittern.contract import Pixels
+from bittern.contract import Pixels, View
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
 from bittern_convert.corruption import CORRUPTIONS, corrupt
@@ -41,6 +41,19 @@ Kind = Literal["photo", "street", "pasted"]
 _COPY, _STREET, _PASTE, _SPLIT, _HARM = range(5)
 # Harmed versions of every picture that chooses: each gets so many of the corruptions, and every corruption as often.
 HARMED = 2
+
+
+class Photo(NamedTuple):
+    """What is kept of a picture that was read.
+
+    Attributes:
+        frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `readable`).
+        exact: what the network sees of the picture where `frame` was shrunk, which cannot give it any more: of the
+            centre and of each of the task's views (1, 224, 224, 3) uint8 RGB. Else empty.
+    """
+
+    frame: Pixels
+    exact: dict[View, Pixels]
 
 
 class Sample(NamedTuple):
@@ -140,22 +153,21 @@ def add_drawn(task: Task, pool: list[Sample], seed: int) -> list[Sample]:
 
 
 def readable(
-    task: Task, pool: Sequence[Sample], progress: Callable[[Iterator[Pixels | str]], Iterator[Pixels | str]]
-) -> tuple[list[Sample], list[Pixels], list[str]]:
+    task: Task, pool: Sequence[Sample], progress: Callable[[Iterator[Photo | str]], Iterator[Photo | str]]
+) -> tuple[list[Sample], list[Photo], list[str]]:
     """Decode the pool once.
 
     Returns:
-        The samples that can be read, their frames ((H, W, 3) uint8 BGR, of the task's region; at most WIDEST times as
-        long as they are wide, or as wide as they are where the task has side views; and shrunk by a whole factor where
-        the shorter side would be over 4 * augment.SIDE, to save memory: the contract's own first step, but rounded
-        twice), and a line for each file that was skipped.
+        The samples that can be read; of each what is kept (at most WIDEST times as long as it is wide, or as wide as
+        it is where the task has side views; shrunk by a whole factor where the shorter side is twice augment.SIDE or
+        more); and a line for each file that was skipped.
 
     Raises:
         ConfigurationError: the task's region does not fit into a picture: it is not of the camera that the region is
             for, and to leave out every such picture would train on something else than what was asked for.
     """
     kept: list[Sample] = []
-    frames: list[Pixels] = []
+    photos: list[Photo] = []
     skipped: list[str] = []
     with ThreadPoolExecutor() as threads:
         for sample, got in zip(pool, progress(threads.map(partial(_read, task), pool)), strict=True):
@@ -163,15 +175,15 @@ def readable(
                 skipped.append(got)
             else:
                 kept.append(sample)
-                frames.append(got)
-    return kept, frames, sorted(set(skipped))
+                photos.append(got)
+    return kept, photos, sorted(set(skipped))
 
 
-def _read(task: Task, sample: Sample) -> Pixels | str:
+def _read(task: Task, sample: Sample) -> Photo | str:
     if sample.kind == "street":
-        return np.empty((0, 0, 3), np.uint8)
+        return Photo(np.empty((0, 0, 3), np.uint8), {})
     try:
-        frame = _decode(task, sample.item)
+        whole = frame = _decode(task, sample.item)
     except PictureError as error:
         return str(error)
     side = min(frame.shape[:2])
@@ -183,12 +195,15 @@ def _read(task: Task, sample: Sample) -> Pixels | str:
     top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
     frame = frame[top : top + height, left : left + width]
     if factor == 1:
-        return frame.copy()
+        return Photo(frame.copy(), {})
     small = [n // factor for n in (width, height)]
-    return np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8)
+    exact = {
+        v: contract.preprocess(whole, view=v) for v in (*contract.CENTER, *contract.views_of(whole, None, task.views))
+    }
+    return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
 
 
-def unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
+def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
     """The unaltered picture of a sample, (H, W, 3) uint8 BGR; drawn things are drawn anew for every copy."""
     if sample.kind == "photo":
         return frame
@@ -208,7 +223,7 @@ def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
 
 
 def copies(
-    task: Task, samples: Sequence[Sample], frames: Sequence[Pixels], seed: int, numbers: Sequence[int]
+    task: Task, samples: Sequence[Sample], photos: Sequence[Photo], seed: int, numbers: Sequence[int]
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Every sample's copies of the given numbers, through the contract: (copies, size, size, 3) uint8 RGB each.
 
@@ -216,8 +231,7 @@ def copies(
     """
 
     def one(at: int) -> npt.NDArray[np.uint8]:
-        made = [copy(task, samples[at], frames[at], seed, number) for number in numbers]
-        return np.concatenate([contract.preprocess(m) for m in made])
+        return np.concatenate([_copy(task, samples[at], photos[at], seed, number) for number in numbers])
 
     yield from _in_parts(one, len(samples))
 
@@ -232,35 +246,37 @@ def _decode(task: Task, item: Item) -> Pixels:
         ) from None
 
 
-def seen(task: Task, frames: Sequence[Pixels]) -> Iterator[npt.NDArray[np.uint8]]:
+def seen(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]:
     """The task's views of photographs, (views, 224, 224, 3) uint8 RGB each."""
-    yield from _in_parts(lambda at: _views(task, frames[at]), len(frames))
+    yield from _in_parts(lambda at: _views(task, photos[at]), len(photos))
 
 
-def _views(task: Task, frame: Pixels) -> npt.NDArray[np.uint8]:
-    there = contract.views_of(frame, None, task.views)
-    made = np.concatenate([contract.preprocess(frame, view=view) for view in there])
+def _views(task: Task, photo: Photo) -> npt.NDArray[np.uint8]:
+    there = contract.views_of(photo.frame, None, task.views)
+    made = np.concatenate(
+        [photo.exact[view] if view in photo.exact else contract.preprocess(photo.frame, view=view) for view in there]
+    )
     # A frame with one square only: as many of it, so that the rule by which a view decides has nothing to choose from.
     return made if len(there) == len(task.views) else made.repeat(len(task.views), axis=0)
 
 
-def harmed(task: Task, frames: Sequence[Pixels], seed: int) -> Iterator[npt.NDArray[np.uint8]]:
+def harmed(task: Task, photos: Sequence[Photo], seed: int) -> Iterator[npt.NDArray[np.uint8]]:
     """HARMED versions of photographs, each view of them as a bad camera would have taken it.
 
     Returns:
         (HARMED * views, 224, 224, 3) uint8 RGB each: all views of the first version, then of the next.
     """
     kinds = len(CORRUPTIONS)
-    order = np.random.default_rng([seed, _HARM]).permutation(len(frames))
+    order = np.random.default_rng([seed, _HARM]).permutation(len(photos))
 
     def one(at: int) -> npt.NDArray[np.uint8]:
-        plain = _views(task, frames[at])
+        plain = _views(task, photos[at])
         number = int(order[at]) * HARMED
         return np.stack(
             [corrupt(p, CORRUPTIONS[(number + i) % kinds], number + i) for i in range(HARMED) for p in plain]
         )
 
-    yield from _in_parts(one, len(frames))
+    yield from _in_parts(one, len(photos))
 
 
 def _in_parts(one: Callable[[int], npt.NDArray[np.uint8]], of: int) -> Iterator[npt.NDArray[np.uint8]]:
@@ -270,11 +286,12 @@ def _in_parts(one: Callable[[int], npt.NDArray[np.uint8]], of: int) -> Iterator[
             yield from threads.map(one, range(start, min(start + _PART, of)))
 
 
-def copy(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
-    """One copy of a sample, before the contract: (H, W, 3) uint8 BGR."""
-    picture = unaltered(task, sample, frame, seed, number)
+def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> npt.NDArray[np.uint8]:
+    if number == 0 and sample.kind == "photo" and photo.exact:
+        return photo.exact["center"]
+    picture = _unaltered(task, sample, photo.frame, seed, number)
     if number == 0:
-        return picture
+        return contract.preprocess(picture)
     how: Augment = task.augment
     rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
     drawn = task.drawn
@@ -285,7 +302,7 @@ def copy(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> P
         and rng.random() < how.other_signs
     ):
         picture = _paste(rng, picture, stop=False)
-    return augment.alter(rng, picture, how)
+    return contract.preprocess(augment.alter(rng, picture, how))
 
 
 def _stable(sample: Sample) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import time
@@ -12,11 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import msgspec
 import numpy as np
 
 from bittern import dataset, evaluation, fileio, machine
-from bittern.contract import CENTER, Pixels
+from bittern.contract import CENTER
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
 from bittern_convert import calibration, run
@@ -24,7 +26,7 @@ from bittern_convert.run import Run
 from bittern_train import pool as pools
 from bittern_train import report, thresholds, training
 from bittern_train.network import Network, features
-from bittern_train.pool import Sample
+from bittern_train.pool import Photo, Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
@@ -114,7 +116,9 @@ def train(
             versions={
                 "python": platform.python_version(),
                 **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
+                "opencv": cv2.__version__,
                 "processor": machine.read().cpu or platform.machine(),
+                "threads": str(len(os.sched_getaffinity(0))),  # of them depends in which order sums are made
             },
             revision=revision,
             seconds=round(time.monotonic() - start, 1),
@@ -129,7 +133,7 @@ class Prepared(NamedTuple):
 
     pool: list[Sample]
     everything: list[Item]
-    frames: list[Pixels]
+    photos: list[Photo]
     skipped: list[str]
     network: Network
     cache: Cache
@@ -162,21 +166,21 @@ def prepare(
     pool = pools.add_drawn(task, [*pool, *also], seed)
     wanted = len(pool)
 
-    def counted(decoded: Iterator[Pixels | str]) -> Iterator[Pixels | str]:
+    def counted(decoded: Iterator[Photo | str]) -> Iterator[Photo | str]:
         for done, one in enumerate(decoded):
             yield one
             progress("read pictures", done + 1, wanted)
 
-    pool, frames, skipped = pools.readable(task, pool, counted)
+    pool, photos, skipped = pools.readable(task, pool, counted)
     pools.check_classes(task, pool)
     if weights == "none":
         some = np.random.default_rng(seed).permutation(len(pool))[:SETTLING_PICTURES]
-        plain = pools.copies(task, [pool[i] for i in some], [frames[i] for i in some], seed, [0])
+        plain = pools.copies(task, [pool[i] for i in some], [photos[i] for i in some], seed, [0])
         network.settle(np.concatenate(list(plain)))
     copies = task.augment.copies
     cached = features(
         network.body,
-        pools.copies(task, pool, frames, seed, range(copies)),
+        pools.copies(task, pool, photos, seed, range(copies)),
         (len(pool), copies),
         lambda done: progress(f"features of {copies} copies", done, len(pool)),
     )
@@ -184,7 +188,7 @@ def prepare(
     views = len(task.views)
     harmed = features(
         network.body,
-        pools.harmed(task, [frames[i] for i in chosen], seed),
+        pools.harmed(task, [photos[i] for i in chosen], seed),
         (len(chosen), pools.HARMED * views),
         lambda done: progress("features of harmed pictures", done, len(chosen)),
     )
@@ -192,13 +196,13 @@ def prepare(
     if task.views != CENTER:
         as_is = features(
             network.body,
-            pools.seen(task, [frames[i] for i in chosen]),
+            pools.seen(task, [photos[i] for i in chosen]),
             (len(chosen), views),
             lambda done: progress("features of the views", done, len(chosen)),
         )
     judged = np.concatenate([as_is, harmed], axis=1).reshape(len(chosen), -1, views, *harmed.shape[2:])
     cache = Cache(cached, judged, np.array([s.target for s in pool], np.int64))
-    return Prepared(pool, everything, frames, skipped, network, cache)
+    return Prepared(pool, everything, photos, skipped, network, cache)
 
 
 def _criteria(choice: Choice) -> dict[str, float]:
@@ -215,13 +219,13 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
 
 
 def _write_copies(file: Path, task: Task, ready: Prepared, seed: int) -> None:
-    pool, frames = ready.pool, ready.frames
+    pool, photos = ready.pool, ready.photos
     wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, GATE_PICTURES))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]
     samples = [pool[i] for i in chosen for _ in rounds]
-    made = pools.copies(task, [pool[i] for i in chosen], [frames[i] for i in chosen], seed, list(rounds))
+    made = pools.copies(task, [pool[i] for i in chosen], [photos[i] for i in chosen], seed, list(rounds))
     tensors = np.concatenate(list(made))
     kinds = {"photo": "augmented copies", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
     with fileio.atomic(file) as opened:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -118,7 +119,10 @@ def warn(message: str) -> None:
 
 
 def host_command(command: click.Command) -> click.Command:
-    """Let a command say in one line how to install TensorFlow where that is missing, before anything else happens."""
+    """Let a command say in one line how to install TensorFlow where that is missing, before anything else happens.
+
+    SIGTERM ends it as Ctrl-C does, so that it leaves nothing half-made.
+    """
     from bittern.cli import HOST_HINT, host_is_ready
 
     inner = command.callback
@@ -127,6 +131,7 @@ def host_command(command: click.Command) -> click.Command:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if not host_is_ready():
             raise ConfigurationError(f"{command.name} needs the host packages: {HOST_HINT}")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         return inner(*args, **kwargs)
 
     command.callback = guarded
