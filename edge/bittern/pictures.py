@@ -42,7 +42,7 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
             size = os.fstat(file.fileno()).st_size or max_bytes
             data = file.read(min(size, max_bytes) + 1)
     except OSError as error:
-        raise PictureError(f"{path}: {error.strerror or error}") from None
+        raise PictureError(f"{path or repr(path)}: {error.strerror or error}") from None
     return decode_bytes(data, str(path), max_bytes=max_bytes, max_pixels=max_pixels)
 
 
@@ -87,7 +87,7 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     except cv2.error as error:
         raise PictureError(f"{name}: broken picture ({error.err})") from None
     if picture is None:
-        raise PictureError(f"{name}: broken picture, nothing could be decoded")
+        raise PictureError(f"{name}: broken, or of a kind that OpenCV does not decode (as floating point)")
     return np.asarray(picture, np.uint8)
 
 

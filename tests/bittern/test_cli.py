@@ -88,6 +88,10 @@ def test_without_a_command_the_help_is_shown() -> None:
         (("watch", "--fps", "nan"), ("fps",)),
         (("watch", "--source", "dmo:"), ("unknown source 'dmo:'", "did you mean demo:?")),
         (("watch", "--source", "http:"), ("unknown source 'http:'",)),
+        (
+            ("watch", "--source", "http://a:b@cam/live"),
+            ("no source: http://cam/live: most IP cameras have an rtsp://",),
+        ),
         (("watch", "--source", "absent.mp4"), ("no such file or folder: absent.mp4",)),
         (("watch", "--source", "usb:9", "--once"), ("usb:9",)),
         (("watch", "--source", "picamera:", "--once"), ("picamera",)),

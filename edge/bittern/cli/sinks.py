@@ -62,7 +62,8 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
         if as_json:
             print_json({"sink": sink, "target": target, "durable": durable, "waiting": depth})
         else:
-            click.echo(f"{sink}  {target}  {'best effort' if not durable else f'{depth} waiting'}")
+            waits = "best effort" if not durable else f"{'unknown how many' if depth is None else depth} waiting"
+            click.echo(f"{sink}  {target}  {waits}")
     if failed:
         click.echo(f"bittern: {failed}", err=True)
     elif not as_json and any(sink in DURABLE for sink in _targets(settings)):

@@ -111,6 +111,10 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         if len(dict(options)) < len(options):
             raise ConfigurationError(f"source {uri!r}: an option is given twice")
         return parts.scheme, parts.path, dict(options)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        host = parts.netloc.rpartition("@")[2]  # without user and password
+        address = f"{parts.scheme}://{host}{parts.path}"
+        raise ConfigurationError(f"no source: {address}: most IP cameras have an rtsp:// address, see their settings")
     if not parts.scheme or "/" in uri or "." in uri:
         raise ConfigurationError(f"no such file or folder: {uri}")
     near = difflib.get_close_matches(parts.scheme, SCHEMES, n=1)
