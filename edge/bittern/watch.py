@@ -135,7 +135,8 @@ class Watch:
                     self._recorded_ns = frame.monotonic_ns
                 if isinstance(source, Camera):
                     health.camera_restarts = source.restarts
-                if not self._begun and not stop.asked:
+                known = frame is not None or self._states or not isinstance(source, Camera)
+                if known and not self._begun and not stop.asked:
                     self._begin()
                 while self._states:
                     self._tell(*self._states.popleft())
