@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -360,7 +359,7 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
             **made.versions,
             "bittern": bittern.__version__,
             runtime.DISTRIBUTION: runtime.version(),
-            "tensorflow of the conversion": metadata.version("tensorflow"),
+            "conversion": "; ".join(f"{key} {value}" for key, value in run.here().items()),
         },
         "pictures": made.pictures,
         "choice": made.choice,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import cv2
 import msgspec
 
+from bittern import machine
 from bittern.contract import CENTER, Region, View
 from bittern.errors import ConfigurationError
 from bittern.manifest import Strict, Threshold
@@ -39,6 +44,16 @@ class Seen(NamedTuple):
         views = f"the deciding one of the views {', '.join(self.views)}" if self.views != CENTER else ""
         region = f"the region {', '.join(map(str, self.region))}" if self.region else ""
         return " of ".join(part for part in (views, region) if part)
+
+
+def here() -> dict[str, str]:
+    """What of this machine figures depend on: with another one sums are made in another order, or JPEGs decoded so."""
+    return {
+        "tensorflow": metadata.version("tensorflow"),
+        "opencv": cv2.__version__,
+        "processor": machine.read().cpu or platform.machine(),
+        "threads": str(len(os.sched_getaffinity(0))),
+    }
 
 
 class Run(Strict, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from bittern import events
 from bittern.classifier import Classifier
 from bittern.config import WatchConfig
 from bittern.delivery import Delivery
+from bittern.errors import BitternError
 from bittern.health import Health, SinkFigures
 from bittern.outlet import Outlet
 from bittern.sinks import DURABLE, Diagnostics, open_sinks
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from bittern.outbox import Outbox
 
 _log = logging.getLogger("bittern")
-
-# For the last pictures of a recording.
-_SNAPSHOTS_S = 4.0
 
 
 def run(
@@ -64,6 +62,7 @@ def run(
     Raises:
         ConfigurationError: a table that cannot be right, a library that is missing, a port that is taken, an outbox
             that another process uses.
+        BitternError: a part of the daemon broke.
         SourceError: see `Watch.run`.
     """
     checked = check_source(config.source, config.camera)
@@ -124,9 +123,12 @@ def run(
         )  # fmt: skip
         summary = loop.run()
         if not stop.asked:
-            # A recording that ended is not in a hurry: a program that takes a while for an event need not be killed.
-            outlet.close(_SNAPSHOTS_S)
+            # It ended by itself, and is not in a hurry: a program that takes a while for an event need not be killed.
+            source.close()
+            outlet.drain(lambda: stop.asked)
             delivery.drain(lambda: stop.asked)
+            if (why := outlet.failed or delivery.failed) is not None:
+                raise BitternError(why)
         return summary, source.skipped
 
 

@@ -33,8 +33,9 @@ PROGRESS_S = 1.0
 # A disk that is nearly full takes some events and some not: it counts as well again after so many seconds, and so
 # often the log speaks of events that cannot be taken at all.
 QUIET_S = 60.0
-# At the end of a recording: how often to look whether the sinks have got all, and when to say that they have not.
-_DRAIN_LOOK_S, _DRAIN_TELL_S = 0.05, 2.0
+# At the end of a recording: how often to look whether the sinks have got all, when to say that they have not, and how
+# long to wait for what is on a disk that fails.
+_DRAIN_LOOK_S, _DRAIN_TELL_S, _DRAIN_DISK_S = 0.05, 2.0, 10.0
 # Events for a sink that is not durable (an output pin): the newest win.
 BEST_EFFORT_EVENTS = 64
 _LOG = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ class _Line:
         self.sink = sink
         self.delivered = self.refused = self.failures = self.dropped = 0
         self.last_error: str | None = None
+        self.retrying = False
         self.closed = False
         self.newest: deque[tuple[Event, bytes]] = deque(maxlen=BEST_EFFORT_EVENTS)
 
@@ -208,20 +210,36 @@ class Delivery:
         )
 
     def drain(self, ended: Callable[[], bool]) -> None:
-        """Wait until the sinks have got what waits for them; not for one whose last attempt failed.
+        """Wait until the sinks have got what waits for them, that of earlier runs too.
+
+        Not for a sink that has to try again, and for a disk that fails not for long. The log says what is left.
 
         Args:
-            ended: asked some ten times a second; when it says yes, nothing is waited for any more.
+            ended: asked every few hundredths of a second; when it says yes, nothing is waited for any more.
         """
-        end_s, told = time.monotonic() + _DRAIN_TELL_S, False
+        tell_s, told = time.monotonic() + _DRAIN_TELL_S, False
+        least, since_s = self._outstanding(), time.monotonic()
         while not ended() and self.failed is None:
-            waiting = max((s.waiting for s in self.status().sinks if s.last_error is None), default=0)
-            if not waiting:
+            waiting, now = self._outstanding(), time.monotonic()
+            if waiting < least:
+                least, since_s = waiting, now
+            fails = self._outbox is not None and self._outbox.error is not None
+            if not waiting or (fails and now - since_s >= _DRAIN_DISK_S):
                 break
-            if not told and time.monotonic() >= end_s:
+            if not told and now >= tell_s:
                 told = True
                 _LOG.info("events still to be delivered: %d; Ctrl-C leaves them for the next start", waiting)
             time.sleep(_DRAIN_LOOK_S)
+        for sink in self.status().sinks:
+            if sink.waiting:
+                _LOG.warning("%s: events not delivered: %d; the next start tries again", sink.name, sink.waiting)
+
+    def _outstanding(self) -> int:
+        """Events that wait for a sink that has not to try again: the most of one sink."""
+        return max(
+            (s.waiting for s, line in zip(self.status().sinks, self._lines, strict=True) if not line.retrying),
+            default=0,
+        )
 
     def close(self, timeout_s: float = 1.5) -> None:
         """Write what is in memory to the disk, stop the threads, close the sinks.
@@ -353,12 +371,14 @@ class Delivery:
                     failures += 1
                     mistakes += isinstance(error, _Mistake)
                     if not error.final and mistakes < TRIES_ON_MISTAKE:
+                        line.retrying = True
                         box.failed(name, unsent=error.unsent)
                         asked_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
                         self._wait(lambda: False, max(_backoff_s(failures), asked_s))
                         continue
                     line.refuse(f"{event.type} {event.id}", error.reason)
             failures = mistakes = 0
+            line.retrying = False
             box.done(name)
             self._notify()
 

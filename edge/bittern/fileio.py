@@ -20,7 +20,7 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """Open a file for writing that takes its name only when the block ends without an error.
 
     Raises:
-        OSError: the disk does not take it; it names the file, never the temporary one.
+        OSError: the disk does not take it; it never names the temporary file.
     """
     # Not by pathlib, which interns every part of a path: with a new name for every event the table of interned strings
     # grows by megabytes at a time, and CPython 3.12.1 keeps every name for good (120 bytes each, measured).
@@ -43,7 +43,7 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)  # noqa: PTH108
         if isinstance(error, OSError) and error.filename in (None, name):
-            error.filename = os.fspath(file)
+            error.filename, error.filename2 = os.fspath(file), None
         raise
     sync_folder(folder)
 

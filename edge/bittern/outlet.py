@@ -30,8 +30,8 @@ Picture = tuple["npt.NDArray[np.uint8]", Order]
 JUMP_S = 0.5
 # Events that may wait for the snapshots; of so many the picture is kept meanwhile.
 _WAITING, _WAITING_PICTURES = 1000, 4
-# Seconds that the loop waits for a thousand events to become fewer.
-_PATIENCE_S = 2.0
+# Seconds that the loop waits for a thousand events to become fewer; and the end of a recording for one picture.
+_PATIENCE_S, _DRAIN_S = 2.0, 10.0
 
 
 class Clock:
@@ -128,15 +128,30 @@ class Outlet:
             )
         )
 
+    def drain(self, ended: Callable[[], bool]) -> None:
+        """Hand on what waits, for as long as that goes on; the last thing before `close`.
+
+        Args:
+            ended: asked every few hundredths of a second; when it says yes, nothing is waited for any more.
+        """
+        if self._thread is None:
+            return
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=_PATIENCE_S)
+        left, until = self._queue.qsize(), time.monotonic() + _DRAIN_S
+        while self._thread.is_alive() and not ended() and time.monotonic() < until:
+            self._thread.join(0.05)
+            if self._queue.qsize() < left:
+                left, until = self._queue.qsize(), time.monotonic() + _DRAIN_S
+
     def close(self, timeout_s: float = 1.0) -> None:
-        """Hand on what waits; from then on there are no snapshots."""
+        """Hand on what waits."""
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=timeout_s / 2)
             self._thread.join(timeout_s / 2)
             if self._thread.is_alive():
                 _log.error("snapshots: the disk hangs; %d events were not handed on", self._queue.qsize())
-            self._thread = None
 
     def _work(self) -> None:
         while (waiting := self._queue.get()) is not None:

@@ -78,6 +78,34 @@ def test_a_recording_ends_when_a_slow_program_has_every_event(
     assert [json.loads(line)["id"] for line in took.read_text().splitlines()] == printed
 
 
+def test_a_signal_ends_the_wait_for_a_slow_program(place: Path, film: Path, tmp_path: Path) -> None:
+    took = tmp_path / "took"
+    config = tmp_path / "watch.toml"
+    config.write_text(
+        f'source = "{film}"\nmodels = ["{place / "means"}"]\n'
+        f'[outbox]\nfolder = "{tmp_path}/state"\n[command]\nrun = ["sh", "-c", "sleep 30; cat >> {took}"]\n'
+    )
+    with subprocess.Popen(
+        [BITTERN, "watch", "--config", config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watch:
+        assert watch.stderr is not None
+        said = next(line for line in watch.stderr if "still to be delivered" in line)
+        begun = time.monotonic()
+        watch.send_signal(signal.SIGTERM)
+        out, rest = watch.communicate(timeout=30)
+        assert time.monotonic() - begun < 2
+    waiting = len(out.splitlines())
+    assert waiting >= 3
+    assert f"events still to be delivered: {waiting}; Ctrl-C" in said
+    assert f"command: events not delivered: {waiting}; the next start tries again" in rest
+    assert watch.returncode == 0
+    config.write_text(config.read_text().replace("sleep 30; ", ""))
+    assert bittern("watch", "--config", config).code == 0
+    assert [json.loads(line)["id"] for line in took.read_text().splitlines()][:waiting] == [
+        json.loads(line)["id"] for line in out.splitlines()
+    ]
+
+
 def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path: Path) -> None:
     config = tmp_path / "watch.toml"
     config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")

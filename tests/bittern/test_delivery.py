@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 import threading
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.deliveries import Device, event, hook, numbers
-from tests.http_peer import OK, Peer, status
+from tests.http_peer import OK, Peer, Request, status
 from tests.waiting import until
 
 from bittern import delivery as module
@@ -210,23 +211,44 @@ def test_send_never_raises(start_delivery: Callable[..., Delivery], peer: Peer) 
 
 
 def test_drain_waits_for_a_slow_sink(start_delivery: Callable[..., Delivery], caplog: pytest.LogCaptureFixture) -> None:
-    delivery = start_delivery(CommandSink(CommandConfig(run=("sleep", "0.6"))))
+    delivery = start_delivery(CommandSink(CommandConfig(run=("sleep", "0.8"))))
     with caplog.at_level("INFO"):
         for n in range(4):
             delivery.send(event(n))
         delivery.drain(lambda: False)
     assert delivery.status().sinks[0].delivered == 4
-    assert "events still to be delivered: 1; Ctrl-C leaves them for the next start" in caplog.text
+    assert re.search("events still to be delivered: [1-4]; Ctrl-C leaves them for the next start", caplog.text)
+    assert "not delivered" not in caplog.text
 
 
-def test_drain_waits_for_no_sink_that_fails(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
+def test_drain_waits_for_no_sink_that_fails(
+    start_delivery: Callable[..., Delivery], peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
     device = Device("device", durable=True)
     delivery = start_delivery(hook(peer), device)
     peer.down()
     delivery.send(event(1))
-    delivery.drain(lambda: False)
+    end = time.monotonic() + 20
+    delivery.drain(lambda: time.monotonic() > end)
+    assert time.monotonic() < end
     assert device.got == [1]
     assert [sink.waiting for sink in delivery.status().sinks] == [1, 0]
+    assert "webhook: events not delivered: 1; the next start tries again" in caplog.text
+
+
+def test_drain_goes_on_after_a_refused_event(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
+    def answer(request: Request) -> bytes:
+        time.sleep(0.2)
+        return status(422) if request.event["monotonic_ns"] == 0 else OK
+
+    peer.answer = answer
+    delivery = start_delivery(hook(peer))
+    for n in range(4):
+        delivery.send(event(n))
+    end = time.monotonic() + 20
+    delivery.drain(lambda: time.monotonic() > end)
+    (sink,) = delivery.status().sinks
+    assert (sink.waiting, sink.refused, sink.delivered) == (0, 1, 3)
 
 
 def test_drain_ends_when_it_is_asked(start_delivery: Callable[..., Delivery]) -> None:
@@ -237,6 +259,7 @@ def test_drain_ends_when_it_is_asked(start_delivery: Callable[..., Delivery]) ->
     asked = iter([False, False, True])
     delivery.drain(lambda: next(asked))
     assert slow.got == []
+    assert next(asked, None) is None
     slow.let.set()
 
 

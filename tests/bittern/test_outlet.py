@@ -72,6 +72,29 @@ def test_a_picture_that_cannot_be_written_does_not_hold_up_its_event(tmp_path: P
     assert [e.snapshot for e in got] == [None]
 
 
+def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Path) -> None:
+    taken: list[Event] = []
+
+    def take(e: Event) -> None:
+        time.sleep(0.5)
+        taken.append(e)
+
+    outlet = Outlet([take], "door", Ring(tmp_path / "ring", 1.0, 95))
+    sent = [event("alarm.off") for _ in range(12)]
+    for e in sent[:6]:
+        outlet.take(e)
+    outlet.drain(lambda: False)
+    outlet.close()
+    assert taken == sent[:6]
+    assert outlet.failed is None
+    taken.clear()
+    outlet = Outlet([take], "door", Ring(tmp_path / "ring", 1.0, 95))
+    for e in sent[6:]:
+        outlet.take(e)
+    outlet.drain(lambda: len(taken) == 2)
+    assert taken == sent[6:8]
+
+
 def test_a_state_says_what_and_where() -> None:
     got: list[Event] = []
     Outlet([got.append], "door").state("camera_ok", "frames of 640x480")

@@ -106,7 +106,7 @@ def test_a_cut_video_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, s
     with open_source(str(clip)) as source:
         read = len(list(source))
         assert source.read() is None
-    assert ((f"20 frames, {read} could be read: it is cut or damaged") in caplog.text) is told
+    assert (f"20 frames by its header, {read} could be read: it is cut, damaged, or trimmed" in caplog.text) is told
     assert len(caplog.records) == told
 
 

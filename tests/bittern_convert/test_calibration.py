@@ -59,7 +59,7 @@ def test_long_series_leave_the_gate_at_least_half() -> None:
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=4, max_size=40), seed=st.integers(0, 9))
 def test_with_its_copies_the_gate_sees_enough(sizes: list[int], seed: int) -> None:
-    """As training makes them: every picture as often, or some once."""
+    """On average: training draws which pictures it copies."""
     pool = items({"a": sizes, "b": sizes[::-1]})
     wanted = calibration.copies(pool, LABELS, seed, 1000)
     _, rest = calibration.choose(pool, LABELS, seed)

@@ -129,6 +129,10 @@ def test_the_model_folder_keeps_the_contract(world: World) -> None:
     assert manifest.input.zero_point == 127
     assert manifest.provenance["gate"]["n"] >= 1000
     assert "augmented copies" in manifest.provenance["gate"]["kinds"]
+    versions = manifest.provenance["versions"]
+    assert (versions["opencv"], versions["threads"]) == (cv2.__version__, str(len(os.sched_getaffinity(0))))
+    assert f"opencv {cv2.__version__}; processor " in versions["conversion"]
+    assert manifest.provenance["recipe"]["labels"] == ["blue", "red"]
     assert str(world.root) not in (world.model / "manifest.json").read_text()
     card = (world.model / "MODEL_CARD.md").read_text()
     assert "The weights are random." in card

@@ -81,6 +81,20 @@ def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
     assert everything == [s.item for s in samples]
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [(("test", "twin"), "none of its splits may be trained on"), (("train", ""), "1 of 2 pictures have no split")],
+)
+def test_an_extra_set_that_gives_nothing_or_is_unclear_is_refused(
+    tmp_path: Path, splits: tuple[str, str], said: str
+) -> None:
+    indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
+    indexed(tmp_path / "more", [(f"{i}.png", "stop", split, f"g{i}") for i, split in enumerate(splits)])
+    task = msgspec.structs.replace(TASK, data=(Data(path="own"), Data(path="more", extra=True)))
+    with pytest.raises(ConfigurationError, match=said):
+        pool.gather(task, tmp_path, seed=1)
+
+
 def test_a_folder_without_an_index_may_be_extra_as_a_whole(folders: Path, tmp_path: Path) -> None:
     indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
     shutil.copytree(folders, tmp_path / "more")

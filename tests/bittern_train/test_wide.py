@@ -139,7 +139,7 @@ def test_side_views_see_the_ends_of_long_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize("views", [("center",), ("left", "right"), ("center", "right")])
 def test_large_pictures_are_seen_as_the_device_sees_them(tmp_path: Path, views: tuple[contract.View, ...]) -> None:
     rng = np.random.default_rng(4)
-    pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((1153, 1700, 3), (2500, 1301, 3), (1300, 1300, 3))]
+    pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((1153, 1700, 3), (2500, 1301, 3), (1300, 1301, 3))]
     task = msgspec.structs.replace(TASK, views=views)
     chosen = samples(tmp_path, *pictures)
     photos = read(task, chosen)

@@ -49,7 +49,7 @@ class Photo(NamedTuple):
     Attributes:
         frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `readable`).
         exact: what the network sees of the picture where `frame` was shrunk, which cannot give it any more: of the
-            centre and of each of the task's views (1, 224, 224, 3) uint8 RGB. Else empty.
+            centre, and if it chooses of each of the task's views, (1, 224, 224, 3) uint8 RGB. Else empty.
     """
 
     frame: Pixels
@@ -88,15 +88,17 @@ def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]
     for data in task.data:
         items = dataset.select(dataset.read(root / data.path), data.where, root / data.path)
         without = sum(not i.split for i in items)
-        if data.extra:
-            items = [i._replace(split=dataset.EXTRA_SPLIT) for i in items if i.split in (*_USED, "")]
-        elif without == len(items):
-            items = _derive_splits(task, items, seed)
-        elif without:
+        if 0 < without < len(items):
             raise ConfigurationError(
                 f"{root / data.path}: {without} of {len(items)} pictures have no split in the index: give each of them "
                 "one (train, val, test or extra), or none at all"
             )
+        if data.extra:
+            items = [i._replace(split=dataset.EXTRA_SPLIT) for i in items if i.split in (*_USED, "")]
+            if not items:
+                raise ConfigurationError(f"{root / data.path}: extra = true, but none of its splits may be trained on")
+        elif without:
+            items = _derive_splits(task, items, seed)
         for item in items:
             used = item.split in _USED
             if not used and item.split not in data.report:
@@ -159,8 +161,8 @@ def readable(
 
     Returns:
         The samples that can be read; of each what is kept (at most WIDEST times as long as it is wide, or as wide as
-        it is where the task has side views; shrunk by a whole factor where the shorter side is twice augment.SIDE or
-        more); and a line for each file that was skipped.
+        it is where the task has side views; shrunk by a whole factor where the shorter side is four times augment.SIDE
+        or more); and a line for each file that was skipped.
 
     Raises:
         ConfigurationError: the task's region does not fit into a picture: it is not of the camera that the region is
@@ -197,9 +199,8 @@ def _read(task: Task, sample: Sample) -> Photo | str:
     if factor == 1:
         return Photo(frame.copy(), {})
     small = [n // factor for n in (width, height)]
-    exact = {
-        v: contract.preprocess(whole, view=v) for v in (*contract.CENTER, *contract.views_of(whole, None, task.views))
-    }
+    views = contract.views_of(whole, None, task.views) if sample.chooses else ()
+    exact = {view: contract.preprocess(whole, view=view) for view in (*contract.CENTER, *views)}
     return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
 
 
@@ -253,6 +254,8 @@ def seen(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]
 
 def _views(task: Task, photo: Photo) -> npt.NDArray[np.uint8]:
     there = contract.views_of(photo.frame, None, task.views)
+    if photo.exact:  # the shrunk frame may be a square where the picture is none
+        there = [view for view in task.views if view in photo.exact] or contract.CENTER
     made = np.concatenate(
         [photo.exact[view] if view in photo.exact else contract.preprocess(photo.frame, view=view) for view in there]
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import time
@@ -13,11 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import msgspec
 import numpy as np
 
-from bittern import dataset, evaluation, fileio, machine
+from bittern import dataset, evaluation, fileio
 from bittern.contract import CENTER
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
@@ -30,7 +28,7 @@ from bittern_train.pool import Photo, Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
-# Conversion's gate needs so many pictures; so many copies of them are made in any case.
+# Conversion's gate needs so many pictures, photographs and copies; and at least so many of them are copies.
 GATE_PICTURES = 1000
 GATE_COPIES = 200
 
@@ -115,10 +113,8 @@ def train(
             skipped=ready.skipped,
             versions={
                 "python": platform.python_version(),
-                **{p: metadata.version(p) for p in ("tensorflow", "keras", "numpy", "scikit-learn")},
-                "opencv": cv2.__version__,
-                "processor": machine.read().cpu or platform.machine(),
-                "threads": str(len(os.sched_getaffinity(0))),  # of them depends in which order sums are made
+                **{p: metadata.version(p) for p in ("keras", "numpy", "scikit-learn")},
+                **run.here(),
             },
             revision=revision,
             seconds=round(time.monotonic() - start, 1),

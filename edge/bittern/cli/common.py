@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -118,10 +118,17 @@ def warn(message: str) -> None:
     click.echo(f"bittern: {message}", err=True)
 
 
+def _interrupt(*_: object) -> NoReturn:
+    signal.signal(
+        signal.SIGTERM, signal.SIG_IGN
+    )  # a second one must not break off what the first one made to be cleared
+    raise KeyboardInterrupt
+
+
 def host_command(command: click.Command) -> click.Command:
     """Let a command say in one line how to install TensorFlow where that is missing, before anything else happens.
 
-    SIGTERM ends it as Ctrl-C does, so that it leaves nothing half-made.
+    SIGTERM ends it as Ctrl-C does (exit code 130), so that it leaves nothing half-made.
     """
     from bittern.cli import HOST_HINT, host_is_ready
 
@@ -131,8 +138,11 @@ def host_command(command: click.Command) -> click.Command:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if not host_is_ready():
             raise ConfigurationError(f"{command.name} needs the host packages: {HOST_HINT}")
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return inner(*args, **kwargs)
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     command.callback = guarded
     return command

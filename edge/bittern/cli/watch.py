@@ -53,10 +53,10 @@ def watch(
 ) -> None:
     """Watch a camera and print one event a line, as JSON, on stdout.
 
-    Ends with the source, after --frames, or cleanly on Ctrl-C and SIGTERM. On a live source the newest frame wins:
-    what comes while a frame is classified is dropped and counted. A camera that hangs or is unplugged is started again
-    and again. SIGHUP loads changed models, if they pass their checks. Further sinks (MQTT, webhook, ...) stand in the
-    configuration: see `bittern config --example`.
+    Ends with the source or after --frames, when the sinks have got everything, or cleanly on Ctrl-C and SIGTERM. On
+    a live source the newest frame wins: what comes while a frame is classified is dropped and counted. A camera
+    that hangs or is unplugged is started again and again. SIGHUP loads changed models, if they pass their checks.
+    Further sinks (MQTT, webhook, ...) stand in the configuration: see `bittern config --example`.
     """
     from bittern.stop import Stop
 

@@ -51,6 +51,8 @@ def check(steps: Mapping[str, Step], source: str, root: Path, there: Installatio
         return [ok("camera", f"in use by Bittern's daemon (process {daemon})"), skipped("colours", why)]
     if kind == "Configuration":
         fix = "bittern doctor --source usb:0   (or picamera:, demo:, ...)"
+    elif kind == "Source" and source.lower().startswith(("rtsp://", "rtsps://")):
+        fix = _network_fix(source, error)
     else:
         fix = _fix(source, error, root, there, is_pi)
     return [failure("camera", error, fix), skipped("colours", "no frame to look at")]
@@ -99,11 +101,18 @@ def _daemon(root: Path) -> int | None:
     return None
 
 
+def _network_fix(source: str, error: str) -> str:
+    parts = urlsplit(source)
+    host = parts.hostname or "HOST"
+    if "no answer" in error or "check host" in error:
+        return f"ping -c 3 {shlex.quote(host)}   (if it answers, look for its RTSP port in the camera's settings)"
+    return (
+        f"bittern doctor --source {parts.scheme}://USER:PASSWORD@{host}/PATH   (all three as the camera's settings say)"
+    )
+
+
 def _fix(source: str, error: str, root: Path, there: Installation, is_pi: bool) -> str:
     """The command for what a source, or the probe, said."""
-    if source.lower().startswith(("rtsp://", "rtsps://")):
-        host = urlsplit(source).hostname or "HOST"
-        return f"ping -c 3 {shlex.quote(host)}   (if it answers: check user, password, port and path)"
     if "no module" in error:
         return there.add("picamera2", "python3-picamera2", "picamera2") if is_pi else "bittern doctor --source usb:0"
     if "size changed" in error:

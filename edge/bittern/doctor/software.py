@@ -158,9 +158,9 @@ def _runtime(steps: Mapping[str, Step], there: Installation, found: Machine) -> 
             return failure("runtime", f"{found.runtime} does not load: it needs numpy below 2 ({step.error})", fix)
         return failure("runtime", f"{found.runtime} does not load: {step.error}", there.reinstall(distribution))
     said = f"{step.said['distribution']} {step.said['version']}"
-    opened = {name.partition(" ")[2]: s for name, s in steps.items() if name.startswith("path ")}
     # A damaged file is a finding of its own, and says nothing about the runtime.
-    paths = {name: s for name, s in opened.items() if _whole(steps.get(f"file {name}"))}
+    models = [name.removeprefix("file ") for name in steps if name.startswith("file ")]
+    paths = {n: steps[f"path {n}"] for n in models if f"path {n}" in steps and _whole(steps[f"file {n}"])}
     refused = [f"{name}: {s.error}" for name, s in paths.items() if s.said is None]
     if refused:
         return failure("runtime", f"{said} cannot open {', '.join(refused)}", there.reinstall(distribution))
@@ -171,9 +171,8 @@ def _runtime(steps: Mapping[str, Step], there: Installation, found: Machine) -> 
         fix = f"{there.reinstall(distribution)}; head -3 /proc/cpuinfo   (XNNPACK gives up where it may not read that)"
         return failure("runtime", f"{said}: XNNPACK did not take the graph of {plain}", fix)
     if not paths:
-        return skipped(
-            "runtime", f"{said} loads, but there is no {'undamaged ' if opened else ''}model to try XNNPACK with"
-        )
+        whole = "undamaged model" if models else "model"
+        return skipped("runtime", f"{said} loads, but there is no {whole} to try XNNPACK with")
     return ok("runtime", f"{said}; XNNPACK took the graph of {', '.join(paths)}")
 
 

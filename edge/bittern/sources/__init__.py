@@ -134,13 +134,16 @@ def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, V
             )
     try:
         return msgspec.convert(given, options_type, strict=False)
-    except msgspec.ValidationError:
+    except msgspec.ValidationError as error:
         kinds = typing.get_type_hints(options_type, include_extras=True)
-        key, kind = next((k, kinds[k]) for k in given if not _fits(given[k], kinds[k]))
+        wrong = [k for k in given if not _fits(given[k], kinds[k])]
+        if not wrong:
+            raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
     from bittern import toml_file
 
-    got = toml_file.shown(given[key])
-    raise ConfigurationError(f"source {shown(uri)!r}: {key}: expected {toml_file.describe(kind)}, got {got}")
+    key = wrong[0]
+    expected, got = toml_file.describe(kinds[key]), toml_file.shown(given[key])
+    raise ConfigurationError(f"source {shown(uri)!r}: {key}: expected {expected}, got {got}")
 
 
 def _fits(value: Value, kind: Any) -> bool:

@@ -20,7 +20,7 @@ from bittern.sources.capture import quiet
 _log = logging.getLogger("bittern")
 
 _HEAD_BYTES = 64 * 1024
-# Some containers state no number of frames, which FFmpeg then estimates from length and rate.
+# Some containers state no number of frames: then OpenCV estimates it from length and rate.
 _WHOLE = 0.95
 
 
@@ -95,7 +95,7 @@ class VideoSource(Source):
         stated, self._stated = self._stated, 0.0
         if self._number < _WHOLE * stated:
             _log.warning(
-                "%s: it says that it has %d frames, %d could be read: it is cut or damaged",
+                "%s: %d frames by its header, %d could be read: it is cut, damaged, or trimmed but not encoded anew",
                 *(self.name, stated, self._number),
             )
 
