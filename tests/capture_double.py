@@ -66,7 +66,7 @@ class Camera:
     ) -> None:
         self.left = frames if stamps is None else len(stamps)
         self.period_s, self.stamps, self.then, self.opens = period_s, stamps, then, opens
-        self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps, cv2.CAP_PROP_FRAME_COUNT: 0.0}
+        self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps}
         self.sizes, self.lacks, self.picture = sizes, lacks, picture
         self.given = 0
         self.released = threading.Event()
@@ -87,6 +87,8 @@ class Camera:
             return self.sizes[0]
         if self.sizes and what == cv2.CAP_PROP_FRAME_HEIGHT:
             return self.sizes[1]
+        if what == cv2.CAP_PROP_FRAME_COUNT:
+            return 0.0  # not known
         return self.properties[what]
 
     def read(self) -> tuple[bool, Any]:

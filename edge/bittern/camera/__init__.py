@@ -9,16 +9,18 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from bittern.camera.messages import Ended, Failed, Opened, Request
 from bittern.camera.process import Process
-from bittern.camera.view import View
 from bittern.config import RecoveryConfig
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame
 from bittern.sources import Value, check_source
 from bittern.stop import Stop
+
+if TYPE_CHECKING:
+    from bittern.camera.view import View
 
 
 class Timing(NamedTuple):
@@ -106,6 +108,9 @@ class Camera:
         self._over = False  # it said so, but a last frame may lie there
         recovery = recovery or RecoveryConfig()
         self._states, self._stop, self._once, self._timing = states, stop or Stop(), once, timing
+        # Not above: the child is a module of this package, and does without OpenCV.
+        from bittern.camera.view import View
+
         self._view = view or View(recovery.blind_after_s)
         self._timeout_s = timeout_s
         # A source says by itself that it is lost, but only long after that was noticed here.

@@ -8,25 +8,10 @@ import time
 from typing import Any
 
 import cv2
-import msgspec
 
 from bittern.errors import SourceError
 from bittern.frames import Frame, Source, wall_clock_of
-from bittern.sources.orientation import Rotation, oriented
-
-
-class OrientationOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """The options that these sources share.
-
-    Attributes:
-        rotation: of the picture, clockwise, in degrees.
-        hflip: swap left and right, after the rotation.
-        vflip: swap top and bottom, after the rotation.
-    """
-
-    rotation: Rotation = 0
-    hflip: bool = False
-    vflip: bool = False
+from bittern.sources.orientation import OrientationOptions, oriented
 
 
 def quiet() -> None:

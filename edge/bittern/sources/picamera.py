@@ -13,9 +13,8 @@ from msgspec import Meta
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame, Source, wall_clock_of
 from bittern.sources import parse_size
-from bittern.sources.capture import OrientationOptions
 from bittern.sources.devices import held_by
-from bittern.sources.orientation import oriented
+from bittern.sources.orientation import OrientationOptions, oriented
 from bittern.sources.picamera_controls import controls_of
 from bittern.sources.pixel_formats import KNOWN_FORMATS, to_pixels
 from bittern.sources.sensor_modes import choose_mode

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,7 @@ from bittern.frames import Order
 class _Layout(NamedTuple):
     bytes_per_pixel: int  # of a row of the array
     order: Order  # of the picture that comes out
-    code: int | None = None  # OpenCV's conversion; None: the bytes are the picture
+    code: str | None = None  # name of OpenCV's conversion, which is imported then; None: the bytes are the picture
     half_chroma: bool = False  # half as many rows again follow the picture's, for 4:2:0 chroma
 
 
@@ -25,15 +24,15 @@ class _Layout(NamedTuple):
 _LAYOUTS: dict[str, _Layout] = {
     "RGB888": _Layout(3, "BGR"),
     "BGR888": _Layout(3, "RGB"),
-    "XRGB8888": _Layout(4, "BGR", cv2.COLOR_BGRA2BGR),
-    "XBGR8888": _Layout(4, "RGB", cv2.COLOR_BGRA2BGR),  # only drops the fourth channel
-    "YUYV": _Layout(2, "BGR", cv2.COLOR_YUV2BGR_YUYV),
-    "YVYU": _Layout(2, "BGR", cv2.COLOR_YUV2BGR_YVYU),
-    "UYVY": _Layout(2, "BGR", cv2.COLOR_YUV2BGR_UYVY),
-    "NV12": _Layout(1, "BGR", cv2.COLOR_YUV2BGR_NV12, half_chroma=True),
-    "NV21": _Layout(1, "BGR", cv2.COLOR_YUV2BGR_NV21, half_chroma=True),
-    "YUV420": _Layout(1, "BGR", cv2.COLOR_YUV2BGR_I420, half_chroma=True),
-    "YVU420": _Layout(1, "BGR", cv2.COLOR_YUV2BGR_YV12, half_chroma=True),
+    "XRGB8888": _Layout(4, "BGR", "COLOR_BGRA2BGR"),
+    "XBGR8888": _Layout(4, "RGB", "COLOR_BGRA2BGR"),  # only drops the fourth channel
+    "YUYV": _Layout(2, "BGR", "COLOR_YUV2BGR_YUYV"),
+    "YVYU": _Layout(2, "BGR", "COLOR_YUV2BGR_YVYU"),
+    "UYVY": _Layout(2, "BGR", "COLOR_YUV2BGR_UYVY"),
+    "NV12": _Layout(1, "BGR", "COLOR_YUV2BGR_NV12", half_chroma=True),
+    "NV21": _Layout(1, "BGR", "COLOR_YUV2BGR_NV21", half_chroma=True),
+    "YUV420": _Layout(1, "BGR", "COLOR_YUV2BGR_I420", half_chroma=True),
+    "YVU420": _Layout(1, "BGR", "COLOR_YUV2BGR_YV12", half_chroma=True),
     "MJPEG": _Layout(3, "RGB"),  # picamera2 decodes it with Pillow
 }
 # Planes one below the other: two chroma rows share one row of the array; padding can only be cut afterwards.
@@ -84,5 +83,9 @@ def to_pixels(
         lines = np.ascontiguousarray(lines[:, :row_bytes])
     if layout.bytes_per_pixel > 1:
         lines = lines.reshape(height, width, layout.bytes_per_pixel)
-    pixels = lines if layout.code is None else cv2.cvtColor(lines, layout.code)
+    pixels = lines
+    if layout.code is not None:
+        import cv2
+
+        pixels = np.asarray(cv2.cvtColor(lines, getattr(cv2, layout.code)), np.uint8)
     return np.ascontiguousarray(pixels[:, :width]), layout.order

@@ -12,7 +12,8 @@ from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.sources import shown
-from bittern.sources.capture import CaptureSource, OrientationOptions, quiet
+from bittern.sources.capture import CaptureSource, quiet
+from bittern.sources.orientation import OrientationOptions
 
 _PORTS = {"rtsp": 554, "rtsps": 322}  # RFC 7826, section 4.2
 _STATUS_BYTES = 4096

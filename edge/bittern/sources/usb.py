@@ -12,8 +12,9 @@ from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.sources import parse_size
-from bittern.sources.capture import CaptureSource, OrientationOptions, quiet
+from bittern.sources.capture import CaptureSource, quiet
 from bittern.sources.devices import held_by
+from bittern.sources.orientation import OrientationOptions
 
 _log = logging.getLogger("bittern")
 # Menu items of V4L2_CID_EXPOSURE_AUTO, which OpenCV hands through as they are.
