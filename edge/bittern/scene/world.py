@@ -124,8 +124,12 @@ def _tile(variant: int) -> Pixels:
 def _noise(height: int, width: int) -> npt.NDArray[np.int8]:
     """Noise with a spread of 16, in part common to the three channels."""
     noise = np.random.default_rng(5).standard_normal((height, width, 3), np.float32)
-    noise = noise * np.float32(0.7) + noise.mean(axis=2, keepdims=True)
-    return np.asarray(np.clip(noise * 16, -127, 127), np.int8)
+    # In place: each copy would be 5 MB, of a memory that the demo shares with the daemon.
+    common = noise.mean(axis=2, keepdims=True)
+    noise *= np.float32(0.7)
+    noise += common
+    noise *= 16
+    return np.asarray(np.clip(noise, -127, 127, out=noise), np.int8)
 
 
 def _ahead(thing: Thing, way: float) -> float:
@@ -191,8 +195,9 @@ class World:
         self._map_x, self._map_z = x * np.float32(scale), np.minimum(z, FAR) * np.float32(scale)
         self._depth = np.exp(z * np.float32(-1 / 14)) * (z < FAR) * np.float32(rng.uniform(0.5, 1.1) / 128)
         # Sensor noise, somewhat larger than the frame, so that it can be shifted.
-        noise = _noise(cam.height + 61, cam.width + 67).astype(np.float32) * np.float32(mood.noise / 16)
-        self._grain = np.round(noise).astype(np.int16)
+        noise = _noise(cam.height + 61, cam.width + 67).astype(np.float32)
+        noise *= np.float32(mood.noise / 16)
+        self._grain = np.round(noise, out=noise).astype(np.int16)
         self.dash = float(rng.uniform(0.09, 0.15))
 
     def uncover(self, way: float, box: tuple[float, float, float, float], depth: float) -> None:
