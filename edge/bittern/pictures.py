@@ -87,7 +87,7 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     except cv2.error as error:
         raise PictureError(f"{name}: broken picture ({error.err})") from None
     if picture is None:
-        raise PictureError(f"{name}: broken, or of a kind that OpenCV does not decode (as floating point)")
+        raise PictureError(f"{name}: broken picture, or of a kind that OpenCV does not decode (such as floating point)")
     return np.asarray(picture, np.uint8)
 
 
