@@ -32,7 +32,7 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
     Raises:
         ConfigurationError: there are no pictures.
     """
-    usable = [i for i in items if i.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)]
+    usable = _usable(items)
     order = np.random.default_rng(seed).permutation(len(usable))
     of = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
     each = min(PER_LABEL, *(max(1, len(x) // 3) for x in of.values()))
@@ -58,11 +58,13 @@ def copies(items: Sequence[Item], labels: Sequence[str], seed: int, pictures: in
     Raises:
         ConfigurationError: see `choose`.
     """
-    chosen, rest = choose(items, labels, seed)
-    taken = {i.group for i in chosen}
-    usual = 2 * (len(rest) + sum(i.group in taken for i in items)) // 3
-    left = max(1, min(usual, len(rest)))
+    usual = 2 * len(_usable(items)) // 3
+    left = max(1, min(usual, len(choose(items, labels, seed)[1])))
     return max(0, 2 * (pictures - left) * usual // left)
+
+
+def _usable(items: Sequence[Item]) -> list[Item]:
+    return [i for i in items if i.split in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)]
 
 
 def _of_label(items: Sequence[Item], each: int) -> list[Item]:

@@ -359,7 +359,7 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
             **made.versions,
             "bittern": bittern.__version__,
             runtime.DISTRIBUTION: runtime.version(),
-            "conversion": "; ".join(f"{key} {value}" for key, value in run.here().items()),
+            "conversion": "; ".join(f"{key} {value}" for key, value in run.environment().items()),
         },
         "pictures": made.pictures,
         "choice": made.choice,

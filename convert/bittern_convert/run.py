@@ -46,8 +46,12 @@ class Seen(NamedTuple):
         return " of ".join(part for part in (views, region) if part)
 
 
-def here() -> dict[str, str]:
-    """What of this machine figures depend on: with another one sums are made in another order, or JPEGs decoded so."""
+def environment() -> dict[str, str]:
+    """Libraries and machine on which figures depend: others add up in another order, or decode JPEGs otherwise.
+
+    Returns:
+        Versions of TensorFlow and OpenCV, the processor's name, and the number of cores that this process may use.
+    """
     return {
         "tensorflow": metadata.version("tensorflow"),
         "opencv": cv2.__version__,

@@ -230,8 +230,9 @@ class Delivery:
                 told = True
                 _LOG.info("events still to be delivered: %d; Ctrl-C leaves them for the next start", waiting)
             time.sleep(_DRAIN_LOOK_S)
-        for sink in self.status().sinks:
-            if sink.waiting:
+        status = self.status()
+        for sink, line in zip(status.sinks, self._lines, strict=True):
+            if sink.waiting and line.sink.durable and status.disk_error is None:  # else `close` says what is lost
                 _LOG.warning("%s: events not delivered: %d; the next start tries again", sink.name, sink.waiting)
 
     def _outstanding(self) -> int:

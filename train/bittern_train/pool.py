@@ -200,7 +200,8 @@ def _read(task: Task, sample: Sample) -> Photo | str:
         return Photo(frame.copy(), {})
     small = [n // factor for n in (width, height)]
     views = contract.views_of(whole, None, task.views) if sample.chooses else ()
-    exact = {view: contract.preprocess(whole, view=view) for view in (*contract.CENTER, *views)}
+    centre = contract.CENTER if sample.kind == "photo" else ()
+    exact = {view: contract.preprocess(whole, view=view) for view in (*centre, *views)}
     return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
 
 
@@ -290,7 +291,8 @@ def _in_parts(one: Callable[[int], npt.NDArray[np.uint8]], of: int) -> Iterator[
 
 
 def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> npt.NDArray[np.uint8]:
-    if number == 0 and sample.kind == "photo" and photo.exact:
+    """One copy, as the network sees it: (1, 224, 224, 3) uint8 RGB."""
+    if number == 0 and photo.exact:
         return photo.exact["center"]
     picture = _unaltered(task, sample, photo.frame, seed, number)
     if number == 0:

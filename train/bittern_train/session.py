@@ -19,7 +19,7 @@ from bittern import dataset, evaluation, fileio
 from bittern.contract import CENTER
 from bittern.dataset import Item
 from bittern.errors import ConfigurationError
-from bittern_convert import calibration, run
+from bittern_convert import calibration, gate, run
 from bittern_convert.run import Run
 from bittern_train import pool as pools
 from bittern_train import report, thresholds, training
@@ -28,8 +28,7 @@ from bittern_train.pool import Photo, Sample
 from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
-# Conversion's gate needs so many pictures, photographs and copies; and at least so many of them are copies.
-GATE_PICTURES = 1000
+# Copies that conversion's gate is given at least, however many photographs there are.
 GATE_COPIES = 200
 
 # Pictures that give a random network its batch norm statistics.
@@ -114,7 +113,7 @@ def train(
             versions={
                 "python": platform.python_version(),
                 **{p: metadata.version(p) for p in ("keras", "numpy", "scikit-learn")},
-                **run.here(),
+                **run.environment(),
             },
             revision=revision,
             seconds=round(time.monotonic() - start, 1),
@@ -216,7 +215,7 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
 
 def _write_copies(file: Path, task: Task, ready: Prepared, seed: int) -> None:
     pool, photos = ready.pool, ready.photos
-    wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, GATE_PICTURES))
+    wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, gate.PICTURES))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]

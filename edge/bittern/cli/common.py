@@ -119,9 +119,7 @@ def warn(message: str) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
-    signal.signal(
-        signal.SIGTERM, signal.SIG_IGN
-    )  # a second one must not break off what the first one made to be cleared
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off the clearing up
     raise KeyboardInterrupt
 
 

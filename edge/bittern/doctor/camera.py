@@ -102,6 +102,7 @@ def _daemon(root: Path) -> int | None:
 
 
 def _network_fix(source: str, error: str) -> str:
+    """The command for what an RTSP source said (see `bittern.sources.rtsp`)."""
     parts = urlsplit(source)
     host = parts.hostname or "HOST"
     if "no answer" in error or "check host" in error:

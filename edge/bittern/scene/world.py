@@ -124,7 +124,7 @@ def _tile(variant: int) -> Pixels:
 def _noise(height: int, width: int) -> npt.NDArray[np.int8]:
     """Noise with a spread of 16, in part common to the three channels."""
     noise = np.random.default_rng(5).standard_normal((height, width, 3), np.float32)
-    # In place: each copy would be 5 MB, of a memory that the demo shares with the daemon.
+    # In place: each copy would be 5 MB, at the moment when `watch demo:` needs most.
     common = noise.mean(axis=2, keepdims=True)
     noise *= np.float32(0.7)
     noise += common
