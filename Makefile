@@ -115,7 +115,7 @@ test-device: $(DEV)/.dev  ## the device side and whole journeys, without TensorF
 test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
 	$(HOSTENV)/bin/python -m pytest tests/bittern_train tests/bittern_convert $(ARGS)
 
-VECTORS := tests/bittern/test_contract_vectors.py tests/bittern/test_shipped_models.py
+VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/test_shipped_models.py
 
 test-faults: $(DEV)/.dev  ## play every fault of tests/faults as often as its pass mark says, and print the table (some 20 minutes)
 	@mkdir -p build && rm -f build/faults.jsonl

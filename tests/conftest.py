@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from tests.http_peer import Peer
+from tests.doubles.http_peer import Peer
 
 REPO = Path(__file__).parents[1]
 

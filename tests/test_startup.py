@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from bittern.cli import COMMANDS
+from bittern.cli.main import COMMANDS
 
 HEAVY = {"numpy", "cv2", "msgspec", "ai_edge_litert", "tflite_runtime", "tensorflow", "keras", "logging", "asyncio"}
 PROGRAM = """
 import sys
-from bittern.cli import main
+from bittern.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bittern import dataset
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset
+from bittern.evaluation.dataset import Item
 
 # Pictures of one label, at most.
 PER_LABEL = 100

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from bittern import metrics
-from bittern.manifest import Manifest
+from bittern.evaluation import metrics
+from bittern.model.manifest import Manifest
 from bittern_convert.run import Run, Seen
 
 # Splits with fewer pictures are left out of the table of harm.

@@ -11,8 +11,8 @@ from bittern.cli.common import host_command, model_options, print_json, region_o
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bittern.contract import Region
-    from bittern.runtime import ExecutionPath
+    from bittern.model.preprocess import Region
+    from bittern.model.runtime import ExecutionPath
     from bittern_convert.compare import Comparison
     from bittern_convert.occlusion import Fill
 
@@ -181,8 +181,8 @@ def explain(
         raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
     from rich.console import Console
 
-    from bittern import sheet
-    from bittern.classifier import Classifier
+    from bittern.evaluation import sheet
+    from bittern.model.classifier import Classifier
     from bittern_convert import explain as explaining
     from bittern_convert.screen import bar
 
@@ -219,7 +219,7 @@ def explain(
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Page to write (Markdown).")
 def report(models: tuple[Path, ...], results: Path, out: Path) -> None:
     """Write every figure of model folders, and of result files, on one page."""
-    from bittern import fileio
+    from bittern.system import fileio
     from bittern_convert import results as page
 
     fileio.write(out, page.render(models, results).encode())

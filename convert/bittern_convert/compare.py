@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bittern import manifest
+from bittern.model import manifest
 
 # What must be the same for the figures to be the same. Another processor has other vector instructions, and another
 # number of threads adds up in another order: `versions` names both.

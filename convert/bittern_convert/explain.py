@@ -10,14 +10,15 @@ import cv2
 import msgspec
 import numpy as np
 
-from bittern import dataset, evaluation, metrics, pictures
-from bittern.classifier import Classifier
 from bittern.cli.common import printable
-from bittern.contract import Pixels, Region
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
-from bittern.metrics import Interval
-from bittern.sheet import Tile
+from bittern.evaluation import dataset, evaluate, metrics
+from bittern.evaluation.dataset import Item
+from bittern.evaluation.metrics import Interval
+from bittern.evaluation.sheet import Tile
+from bittern.model import pictures
+from bittern.model.classifier import Classifier
+from bittern.model.preprocess import Pixels, Region
 from bittern_convert import occlusion
 from bittern_convert.occlusion import FAINT, GRID, ZONES, Explanation, Fill, Floats
 
@@ -264,7 +265,7 @@ def of_split(
     Raises:
         ConfigurationError: a label that the model does not know.
     """
-    true = [evaluation.true_labels(head, items, label) for head in classifier.heads]
+    true = [evaluate.true_labels(head, items, label) for head in classifier.heads]
     kept: list[list[tuple[str, Item, Explanation]]] = [[] for _ in classifier.heads]
     skipped: list[str] = []
 

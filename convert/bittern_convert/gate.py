@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bittern.metrics import paired_loss_interval, wilson
+from bittern.evaluation.metrics import paired_loss_interval, wilson
 
 # What is asked for: the same answer on this share of at least so many pictures, and no accuracy loss that is both
 # larger than a point and told from zero by its interval.

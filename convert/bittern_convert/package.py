@@ -14,12 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 import bittern
-from bittern import contract, dataset, evaluation, fileio, golden, manifest, pictures, runtime, scene, sheet
-from bittern.classifier import Classifier
-from bittern.contract import Pixels
-from bittern.dataset import Item
 from bittern.errors import BitternError, ConfigurationError, PictureError
-from bittern.manifest import GoldenPath, Head, Input, Manifest
+from bittern.evaluation import dataset, evaluate, sheet
+from bittern.evaluation.dataset import Item
+from bittern.model import golden, manifest, pictures, preprocess, runtime
+from bittern.model.classifier import Classifier
+from bittern.model.manifest import GoldenPath, Head, Input, Manifest
+from bittern.model.preprocess import Pixels
+from bittern.scene import street
+from bittern.system import fileio
 from bittern_convert import calibration, card, correction, gate, robustness, run, tflite
 from bittern_convert.gate import Outcome, Pair
 from bittern_convert.run import Run, Seen
@@ -156,7 +159,7 @@ def _load_model(folder: Path) -> Any:
 
 def _tensor(item: Item, seen: Seen) -> Pixels | None:
     try:
-        return contract.preprocess(pictures.cut(pictures.decode(item.path), item.path, seen.region))
+        return preprocess.preprocess(pictures.cut(pictures.decode(item.path), item.path, seen.region))
     except PictureError:
         return None  # training listed it
 
@@ -167,7 +170,7 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
     (new / MODEL_FILE).write_bytes(packed)
     (new / tflite.LABELS).write_text("".join(f"{x}\n" for x in task["labels"]), encoding="utf-8")
     frames = _golden_frames(packed, made.seed)
-    tensors = [contract.preprocess(f) for f in frames]
+    tensors = [preprocess.preprocess(f) for f in frames]
     outputs: dict[str, list[list[Pixels]]] = {}
     paths: dict[runtime.ExecutionPath, GoldenPath] = {}
     for path in runtime.PATHS:
@@ -225,10 +228,10 @@ def _golden_frames(model: bytes, seed: int) -> list[Pixels]:
     rng = np.random.default_rng(seed)
     frames = []
     for size in GOLDEN_SIZES:
-        drawn = [scene.random_view(rng, stop=i % 2 == 0, size=size) for i in range(GOLDEN_CANDIDATES // 2)]
+        drawn = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(GOLDEN_CANDIDATES // 2)]
         drawn += [_clouds(rng, size) for _ in range(GOLDEN_CANDIDATES // 2)]
         candidates = [np.ascontiguousarray(picture[:, :, ::-1]) for picture in drawn]
-        scores = _int8_scores(model, np.concatenate([contract.preprocess(c) for c in candidates]))
+        scores = _int8_scores(model, np.concatenate([preprocess.preprocess(c) for c in candidates]))
         frames.append(candidates[int(scores.max(1).argmin())])
     return frames
 
@@ -326,10 +329,10 @@ def _reports(
         if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
     for key, chosen in sorted(by_split.items()):
-        answers, skipped = evaluation.answer_all([device], chosen, None, views=seen.views, region=seen.region)
+        answers, skipped = evaluate.answer_all([device], chosen, None, views=seen.views, region=seen.region)
         if len(skipped) == len(chosen):
             raise ConfigurationError(f"{key}: no picture can be looked at, such as {skipped[0]}")
-        figures = evaluation.report(device, device.heads[0], key, answers[0][0], skipped)
+        figures = evaluate.report(device, device.heads[0], key, answers[0][0], skipped)
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are nobody's business
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from bittern import evaluation, manifest
 from bittern.bench import result
 from bittern.bench.result import Result
 from bittern.errors import ConfigurationError, ModelRefused
-from bittern.manifest import Manifest
+from bittern.evaluation import evaluate
+from bittern.model import manifest
+from bittern.model.manifest import Manifest
 
 _HEAD = """# Results
 
@@ -72,7 +73,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _share(correct: int, n: int) -> str:
-    low, high = evaluation.wilson(correct, n)
+    low, high = evaluate.wilson(correct, n)
     return f"{correct / n:.1%} ({low:.1%} to {high:.1%})"
 
 

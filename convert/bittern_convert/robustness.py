@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
-from bittern import contract, evaluation, pictures
-from bittern.classifier import Classifier
-from bittern.contract import Pixels
-from bittern.dataset import Item
 from bittern.errors import PictureError
-from bittern.views import deciding
+from bittern.evaluation import evaluate
+from bittern.evaluation.dataset import Item
+from bittern.model import pictures, preprocess
+from bittern.model.classifier import Classifier
+from bittern.model.preprocess import Pixels
+from bittern.model.views import deciding
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 from bittern_convert.run import Seen
 
@@ -59,7 +60,7 @@ def measure(
         progress: called with the number of pictures done.
     """
     head = classifier.heads[0]
-    labels = evaluation.true_labels(head, items, None)
+    labels = evaluate.true_labels(head, items, None)
     correct = dict.fromkeys(CORRUPTIONS, 0)
     alarms = dict.fromkeys(CORRUPTIONS, 0)
     n = 0
@@ -86,8 +87,8 @@ def _harmed(items: Sequence[Item], seen: Seen, seed: int) -> Iterator[dict[Corru
             frame = pictures.cut(pictures.decode(items[at].path), items[at].path, seen.region)
         except PictureError:
             return {}  # the report on the pictures as they are lists it
-        views = contract.views_of(frame, None, seen.views)
-        plain = [contract.preprocess(frame, view=view)[0] for view in views]
+        views = preprocess.views_of(frame, None, seen.views)
+        plain = [preprocess.preprocess(frame, view=view)[0] for view in views]
         return {how: [corrupt(p, how, seed + at) for p in plain] for how in CORRUPTIONS}
 
     with ThreadPoolExecutor() as threads:

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple, Self
 import cv2
 import msgspec
 
-from bittern import machine
-from bittern.contract import CENTER, Region, View
 from bittern.errors import ConfigurationError
-from bittern.manifest import Strict, Threshold
+from bittern.model.manifest import Strict, Threshold
+from bittern.model.preprocess import CENTER, Region, View
+from bittern.system import machine
 
 MODEL = "model.keras"
 FILE = "run.json"

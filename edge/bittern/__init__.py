@@ -8,11 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from bittern.classifier import Classifier, Result
-    from bittern.errors import BitternError, ConfigurationError, ModelRefused, PictureError, SourceError
+from bittern.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from bittern.errors import BitternError, ConfigurationError, ModelRefused, PictureError, SourceError
+    from bittern.model.classifier import Classifier, Result
+
 __all__ = [
     "BitternError",
     "Classifier",
@@ -28,7 +29,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported when asked for, so that `bittern --help` does not load numpy.
     if name in ("Classifier", "Result"):
-        return getattr(import_module("bittern.classifier"), name)
+        return getattr(import_module("bittern.model.classifier"), name)
     if name in __all__:
         return getattr(import_module("bittern.errors"), name)
     raise AttributeError(f"module 'bittern' has no attribute {name!r}")

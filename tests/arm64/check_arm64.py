@@ -22,16 +22,17 @@ import msgspec
 import numpy as np
 from tests.arm64.measure import Machine, OnPath, Outputs
 
-from bittern import golden, manifest, scene
-from bittern.contract import Pixels
-from bittern.runtime import ExecutionPath
+from bittern.model import golden, manifest
+from bittern.model.preprocess import Pixels
+from bittern.model.runtime import ExecutionPath
+from bittern.scene import street
 
 PROJECT = Path(__file__).parents[2]
 ROOT_SH = Path(__file__).with_name("root.sh")
 OLD_OPENCV = "4.10.0.84"  # Debian trixie's, by its wheel
 PICTURES = 20
 SECONDS = 900  # for one measurement under qemu, which takes about one minute
-BITTERN = ("-c", "from bittern.cli import main; main()")
+BITTERN = ("-c", "from bittern.cli.main import main; main()")
 
 
 class Checks:
@@ -60,7 +61,7 @@ class Inside:
         shutil.copytree(
             PROJECT / "edge/bittern", self.folder / "edge/bittern", ignore=shutil.ignore_patterns("__pycache__")
         )
-        for name in ("contract_vectors.py", "bittern/contract_vectors.json", "arm64/measure.py"):
+        for name in ("doubles/preprocess_vectors.py", "bittern/model/preprocess_vectors.json", "arm64/measure.py"):
             (self.folder / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(PROJECT / "tests" / name, self.folder / "tests" / name)
         for model in models:
@@ -113,7 +114,7 @@ def machine(done: subprocess.CompletedProcess[str]) -> Machine:
 def streets() -> list[Pixels]:
     """Drawn streets, (H, W, 3) uint8 RGB, every other one with a stop sign."""
     rng = np.random.default_rng(20)
-    return [scene.random_view(rng, stop=i % 2 == 0, size=(480, 360)) for i in range(PICTURES)]
+    return [street.random_view(rng, stop=i % 2 == 0, size=(480, 360)) for i in range(PICTURES)]
 
 
 def steps(a: Outputs, b: Outputs) -> list[int]:

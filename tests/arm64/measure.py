@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
-from tests import contract_vectors
+from tests.doubles import preprocess_vectors
 
-from bittern import contract, golden, manifest, runtime
-from bittern.classifier import Classifier
-from bittern.contract import Pixels
 from bittern.errors import BitternError
-from bittern.runtime import PATHS, ExecutionPath
+from bittern.model import golden, manifest, preprocess, runtime
+from bittern.model.classifier import Classifier
+from bittern.model.preprocess import Pixels
+from bittern.model.runtime import PATHS, ExecutionPath
 
 Outputs = list[list[list[int]]]  # by picture, by head: the raw output bytes
 
@@ -95,15 +95,15 @@ def on_path(folder: Path, path: ExecutionPath, tensors: Sequence[Pixels]) -> OnP
 def main() -> None:
     """Measure and print."""
     with np.load(sys.argv[1]) as archive:
-        tensors = [contract.preprocess(archive[name], "RGB") for name in archive.files]
-    vectors = contract_vectors.measure()
+        tensors = [preprocess.preprocess(archive[name], "RGB") for name in archive.files]
+    vectors = preprocess_vectors.measure()
     here = Machine(
         machine=platform.machine(),
         opencv=cv2.__version__,
         runtime=f"{runtime.DISTRIBUTION} {runtime.version()}",
         vectors=len(vectors["tensors"]),
-        differ=contract_vectors.differences(vectors),
-        tensors=[contract_vectors.sha256(tensor) for tensor in tensors],
+        differ=preprocess_vectors.differences(vectors),
+        tensors=[preprocess_vectors.sha256(tensor) for tensor in tensors],
         models={Path(m).name: {path: on_path(Path(m), path, tensors) for path in PATHS} for m in sys.argv[2:]},
     )
     print(msgspec.json.encode(here).decode())

@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests import picamera2_double
-from tests.drawn_pictures import folders
-from tests.picamera2_double import World
-from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
+from tests.doubles import picamera2_double
+from tests.doubles.drawn_pictures import folders
+from tests.doubles.picamera2_double import World
+from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
-from bittern import delivery
-from bittern.config import OutboxConfig
-from bittern.delivery import Delivery
-from bittern.sinks import Sink
+from bittern.config.schema import OutboxConfig
+from bittern.delivery import dispatch
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.base import Sink
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +61,9 @@ def interned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back-off as it is, but in tenths of a second."""
-    real = delivery._backoff_s
-    monkeypatch.setattr(delivery, "_backoff_s", lambda failures: real(failures) / 20)
-    monkeypatch.setattr(delivery, "QUIET_S", delivery.QUIET_S / 200)
+    real = dispatch._backoff_s
+    monkeypatch.setattr(dispatch, "_backoff_s", lambda failures: real(failures) / 20)
+    monkeypatch.setattr(dispatch, "QUIET_S", dispatch.QUIET_S / 200)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError
+from bittern.evaluation.dataset import Item
 from bittern_convert import calibration
 
 LABELS = ("a", "b")

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bittern import contract, scene
+from bittern.model import preprocess
+from bittern.scene import street
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 
-PICTURE = contract.preprocess(scene.random_view(np.random.default_rng(5), stop=True), "RGB")[0]
+PICTURE = preprocess.preprocess(street.random_view(np.random.default_rng(5), stop=True), "RGB")[0]
 
 
 def error(how: Corruption) -> float:

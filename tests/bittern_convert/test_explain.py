@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.drawn_pictures import discs
-from tests.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
+from tests.doubles.drawn_pictures import discs
+from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
 from bittern import Classifier
-from bittern.contract import Pixels
 from bittern.errors import ConfigurationError
-from bittern.scene import Street
+from bittern.model.preprocess import Pixels
+from bittern.scene.street import Street
 from bittern_convert import explain, occlusion
 from bittern_convert.cli import explain as command
 from bittern_convert.explain import Picture

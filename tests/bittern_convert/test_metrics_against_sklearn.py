@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from bittern import metrics
+from bittern.evaluation import metrics
 
 
 @pytest.fixture(params=[(2, 60), (3, 250), (5, 1000)], ids=str)

@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tests import drawn_pictures
-from tests.waiting import until
+from tests.doubles import drawn_pictures
+from tests.doubles.waiting import until
 
 from bittern import Classifier
 from bittern_convert import run as runs

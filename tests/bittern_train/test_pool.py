@@ -10,10 +10,10 @@ import cv2
 import msgspec
 import numpy as np
 import pytest
-from tests import drawn_pictures
+from tests.doubles import drawn_pictures
 
-from bittern.contract import Pixels
 from bittern.errors import ConfigurationError
+from bittern.model.preprocess import Pixels
 from bittern_train import pool
 from bittern_train.task import Data, Drawn, Task
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from bittern.dataset import Item
+from bittern.evaluation.dataset import Item
 from bittern_train import task, training
 from bittern_train.network import Network
 from bittern_train.pool import Sample

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests import drawn_pictures
+from tests.doubles import drawn_pictures
 
 from bittern_train import studies
 

@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 import pytest
 
-from bittern import contract
-from bittern.contract import Pixels
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError
+from bittern.evaluation.dataset import Item
+from bittern.model import preprocess
+from bittern.model.preprocess import Pixels
 from bittern_convert import run as runs
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_train import pool
@@ -125,19 +125,19 @@ def read(task: Task, chosen: list[Sample]) -> list[Photo]:
 def test_side_views_see_the_ends_of_long_pictures(tmp_path: Path) -> None:
     picture = np.random.default_rng(1).integers(0, 256, (100, 400, 3), np.uint8)
     chosen = samples(tmp_path, picture, picture[:, :80])
-    views: tuple[contract.View, ...] = ("left", "right")
+    views: tuple[preprocess.View, ...] = ("left", "right")
     task = msgspec.structs.replace(TASK, views=views)
     long, tall = pool.seen(task, read(task, chosen))
     for tensor, view in zip(long, views, strict=True):
-        np.testing.assert_array_equal(tensor, contract.preprocess(picture, view=view)[0])
+        np.testing.assert_array_equal(tensor, preprocess.preprocess(picture, view=view)[0])
     for tensor in tall:
-        np.testing.assert_array_equal(tensor, contract.preprocess(picture[:, :80])[0])
+        np.testing.assert_array_equal(tensor, preprocess.preprocess(picture[:, :80])[0])
     # Where only the centre is looked at, the ends are not kept.
     assert read(TASK, chosen)[0].frame.shape == (100, 180, 3)
 
 
 @pytest.mark.parametrize("views", [("center",), ("left", "right"), ("center", "right")])
-def test_large_pictures_are_seen_as_the_device_sees_them(tmp_path: Path, views: tuple[contract.View, ...]) -> None:
+def test_large_pictures_are_seen_as_the_device_sees_them(tmp_path: Path, views: tuple[preprocess.View, ...]) -> None:
     rng = np.random.default_rng(4)
     pictures = [rng.integers(0, 256, shape, np.uint8) for shape in ((1153, 1700, 3), (2500, 1301, 3), (1300, 1301, 3))]
     task = msgspec.structs.replace(TASK, views=views)
@@ -146,12 +146,12 @@ def test_large_pictures_are_seen_as_the_device_sees_them(tmp_path: Path, views: 
     assert max(min(photo.frame.shape[:2]) for photo in photos) < 1152, "small in memory"
     copies, seen = pool.copies(task, chosen, photos, 1, [0, 1]), pool.seen(task, photos)
     for picture, made, looked in zip(pictures, copies, seen, strict=True):
-        np.testing.assert_array_equal(made[0], contract.preprocess(picture)[0])
+        np.testing.assert_array_equal(made[0], preprocess.preprocess(picture)[0])
         assert made.shape == (2, 224, 224, 3)
-        there = contract.views_of(picture, None, views)
+        there = preprocess.views_of(picture, None, views)
         for i in range(len(views)):
             view = there[i] if len(there) == len(views) else "center"
-            np.testing.assert_array_equal(looked[i], contract.preprocess(picture, view=view)[0])
+            np.testing.assert_array_equal(looked[i], preprocess.preprocess(picture, view=view)[0])
 
 
 def test_harmed_views_are_harmed_alike(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_harmed_views_are_harmed_alike(tmp_path: Path) -> None:
         np.testing.assert_array_equal(made[1::2], centred)
         assert (made[0::2] != centred).any()
     # The harm of a version is one of the known ones, and there is none twice in a round.
-    centre, tries = contract.preprocess(pictures[0])[0], range(5 * pool.HARMED)
+    centre, tries = preprocess.preprocess(pictures[0])[0], range(5 * pool.HARMED)
     known = {corrupt(centre, CORRUPTIONS[n % len(CORRUPTIONS)], n).tobytes() for n in tries}
     assert {made.tobytes() for made in plain[0]} <= known
 

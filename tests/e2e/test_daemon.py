@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tests.command import BITTERN
-from tests.http_peer import Peer
-from tests.mosquitto import Broker, Listener, needs_mosquitto, until
+from tests.doubles.command import BITTERN
+from tests.doubles.http_peer import Peer
+from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto, until
 
 
 @needs_mosquitto

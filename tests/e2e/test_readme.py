@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from bittern import config, scene
+from bittern.config import schema
+from bittern.scene import street
 
 REPO = Path(__file__).parents[2]
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -36,8 +37,8 @@ ELSEWHERE = {
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/ "
     "--against models/older --sheet worst.png": JOURNEY,
     "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern_convert/test_explain.py",
-    "bittern doctor": "tests/bittern/test_doctor.py",
-    "bittern bench": "tests/bittern/test_bench.py",
+    "bittern doctor": "tests/bittern/doctor/test_examine.py",
+    "bittern bench": "tests/bittern/bench/test_bench.py",
 }
 
 
@@ -51,10 +52,10 @@ COMMANDS = [line for block in blocks("sh") for line in block.splitlines() if lin
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with the files that the README speaks of."""
-    street = scene.Street(seed=1, size=(480, 360))
+    lap = street.Street(seed=1, size=(480, 360))
     (tmp_path / "holiday").mkdir()
     for name, t in (("street.jpg", 9.4), ("holiday/1.jpg", 0.0), ("holiday/2.jpg", 9.0), ("holiday/3.jpg", 9.2)):
-        cv2.imwrite(str(tmp_path / name), np.ascontiguousarray(street.render(t).pixels[:, :, ::-1]))
+        cv2.imwrite(str(tmp_path / name), np.ascontiguousarray(lap.render(t).pixels[:, :, ::-1]))
     (tmp_path / "door.toml").write_text(
         f'source = "demo:?laps=1&fps=30"\nfps = 30\n[command]\nrun = ["true"]\n[outbox]\nfolder = "{tmp_path}/state"\n'
     )
@@ -89,7 +90,7 @@ def test_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_configuration_loads() -> None:
     (text,) = blocks("toml")
-    shown = msgspec.toml.decode(text.encode(), type=config.WatchConfig)
+    shown = msgspec.toml.decode(text.encode(), type=schema.WatchConfig)
     assert shown.decision.threshold == "quiet"
     assert shown.mqtt is not None
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from bittern import scene
+from bittern.scene import street
 
 REPO = Path(__file__).parents[2]
 
@@ -57,7 +57,7 @@ def test_it_carries_models_tasks_and_the_unit(wheel: Path) -> None:
 
 
 def test_installed_it_classifies(installed: Path, tmp_path: Path) -> None:
-    picture = scene.Street(seed=1).render(9.4).pixels
+    picture = street.Street(seed=1).render(9.4).pixels
     cv2.imwrite(str(tmp_path / "street.png"), np.ascontiguousarray(picture[:, :, ::-1]))
     done = subprocess.run(
         [str(installed / "bittern"), "classify", "street.png", "--json"],

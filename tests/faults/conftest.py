@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.camera_process import FPS, Double, children, descriptors
+from tests.doubles.camera_process import FPS, Double, children, descriptors
 
 FULL = os.environ.get("BITTERN_FAULTS") == "full"
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import msgspec
 
-import bittern.outbox  # noqa: F401  # while it can be opened
-from bittern.config import OutboxConfig, WebhookConfig
-from bittern.delivery import Delivery
+import bittern.delivery.outbox  # noqa: F401  # while it can be opened
+from bittern.config.schema import OutboxConfig, WebhookConfig
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.webhook import WebhookSink
 from bittern.events import Event, uuid7
-from bittern.sinks.webhook import WebhookSink
 
 
 def limit_files() -> None:

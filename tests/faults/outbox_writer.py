@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from bittern.delivery.outbox import Outbox, OutboxError
 from bittern.events import Event, to_line, uuid7
-from bittern.outbox import Outbox, OutboxError
 
 SINKS = ("a", "b")
 

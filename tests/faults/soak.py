@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from tests.doubles.http_peer import Peer
+from tests.doubles.mosquitto import Broker
 from tests.faults.test_daemon import Daemon
-from tests.http_peer import Peer
-from tests.mosquitto import Broker
 
 from bittern.bench import chart
 

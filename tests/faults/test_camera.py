@@ -1,4 +1,4 @@
-"""Faults 1 to 4, on the camera: it hangs, is unplugged, dies, is not there. tests/camera_double obeys a file."""
+"""Faults 1 to 4: a camera hangs, is unplugged, dies, is not there. tests/doubles/camera_double obeys a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.camera_process import (
+from tests.doubles.camera_process import (
     FPS,
     QUICK,
     URI,
@@ -30,8 +30,8 @@ from tests.camera_process import (
 )
 from tests.faults.conftest import times
 
-from bittern.camera import Camera
-from bittern.config import RecoveryConfig
+from bittern.camera.supervisor import Camera
+from bittern.config.schema import RecoveryConfig
 from bittern.errors import SourceError
 from bittern.frames import Frame
 

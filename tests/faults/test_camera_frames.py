@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.camera_process import FPS, Double, next_frame, read_for, read_until, resident_kb, watch
+from tests.doubles.camera_process import FPS, Double, next_frame, read_for, read_until, resident_kb, watch
+from tests.doubles.picamera2_double import picture
 from tests.faults.conftest import times
-from tests.picamera2_double import picture
 
-from bittern.camera.view import View
-from bittern.config import RecoveryConfig
+from bittern.camera.scene_watch import View
+from bittern.config.schema import RecoveryConfig
 from bittern.errors import SourceError
 
 Record = Callable[..., None]

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.command import BITTERN, OFTEN, bittern, one_line
+from tests.doubles.command import BITTERN, OFTEN, bittern, one_line
+from tests.doubles.http_peer import Peer
+from tests.doubles.tflite_files import model_folder_of_means
 from tests.faults.conftest import times
-from tests.http_peer import Peer
-from tests.tflite_files import model_folder_of_means
 
-from bittern import fileio
+from bittern.system import fileio
 
 Record = Callable[..., None]
 

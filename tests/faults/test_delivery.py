@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.deliveries import event
+from tests.doubles.deliveries import event
+from tests.doubles.http_peer import OK, Answer, Peer, Request, status
+from tests.doubles.waiting import until
 from tests.faults.conftest import times
-from tests.http_peer import OK, Answer, Peer, Request, status
-from tests.waiting import until
 
-from bittern.config import OutboxConfig, WebhookConfig
-from bittern.delivery import Delivery
-from bittern.sinks.webhook import WebhookSink
+from bittern.config.schema import OutboxConfig, WebhookConfig
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.webhook import WebhookSink
 
 Record = Callable[..., None]
 PROCESS = Path(__file__).with_name("delivery_process.py")

@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.deliveries import event
+from tests.doubles.deliveries import event
+from tests.doubles.http_peer import Peer
+from tests.doubles.waiting import until
 from tests.faults.conftest import times
-from tests.http_peer import Peer
-from tests.waiting import until
 
-from bittern import delivery as delivery_module
-from bittern.config import OutboxConfig, WebhookConfig
-from bittern.delivery import Delivery
-from bittern.sinks.webhook import WebhookSink
+from bittern.config.schema import OutboxConfig, WebhookConfig
+from bittern.delivery import dispatch as delivery_module
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.webhook import WebhookSink
 
 Record = Callable[..., None]
 MARK = "goes on classifying; says so once; recovers when it ends"

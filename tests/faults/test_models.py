@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.doubles.model_files import altered
+from tests.doubles.tflite_files import crashing, model_folder_of_means
 from tests.faults.conftest import times
-from tests.model_files import altered
-from tests.tflite_files import crashing, model_folder_of_means
 
-from bittern import Classifier, golden, scene
-from bittern.candidate import Reload
-from bittern.classifier import Result
-from bittern.contract import Pixels
+from bittern import Classifier
+from bittern.model import golden
+from bittern.model.candidate import Reload
+from bittern.model.classifier import Result
+from bittern.model.preprocess import Pixels
+from bittern.scene import street
 
 Record = Callable[..., None]
 # Of the shipped model's folder. The card is for people, no program reads it: only a signature can protect it.
@@ -51,7 +53,7 @@ def outcome(reload: Reload, model: Path, old: Classifier, while_it_runs: Callabl
 
 
 def frame() -> Pixels:
-    return scene.random_view(np.random.default_rng(20), stop=True, size=(320, 240))
+    return street.random_view(np.random.default_rng(20), stop=True, size=(320, 240))
 
 
 # --- 18: altered, or older than what runs ----------------------------------------------------------------------------
@@ -176,7 +178,7 @@ def stop_the_check() -> None:
     for pid in children():
         # Not between fork and exec, where this process waits for it: that is the machine's own, and never long.
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
-            if b"bittern.candidate" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            if b"bittern.model.candidate" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGSTOP)
 
 

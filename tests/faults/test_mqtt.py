@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.doubles.mosquitto import Broker, Listener, ids, needs_mosquitto, until
 from tests.faults.conftest import times
-from tests.mosquitto import Broker, Listener, ids, needs_mosquitto, until
 
-from bittern.config import MqttConfig, OutboxConfig
-from bittern.delivery import Delivery
+from bittern.config.schema import MqttConfig, OutboxConfig
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.base import Diagnostics, Undelivered
+from bittern.delivery.sinks.mqtt import MqttSink
 from bittern.events import Event, rfc3339, to_line, uuid7
-from bittern.sinks import Diagnostics, Undelivered
-from bittern.sinks.mqtt import MqttSink
 
 pytestmark = needs_mosquitto
 Record = Callable[[int, str, int, str, str], None]

@@ -23,8 +23,8 @@ from tests.faults.conftest import times
 from tests.faults.outbox_writer import SINKS
 from tests.faults.power_cut import STRACE, Call, leave, read_record
 
-from bittern.outbox import Outbox
-from bittern.outbox_file import NAME
+from bittern.delivery.outbox import Outbox
+from bittern.delivery.outbox_file import NAME
 
 Record = Callable[..., None]
 WRITER = Path(__file__).with_name("outbox_writer.py")

@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import virtual_picamera2  # noqa: F401  (prepares picamera2 for a machine that is no Raspberry Pi)
 
-from bittern.camera import Camera, Timing
+from bittern.camera.supervisor import Camera, Timing
 from bittern.errors import BitternError, ConfigurationError, SourceError
 from bittern.frames import Frame
-from bittern.sources import open_source
+from bittern.sources.registry import open_source
 
 # What the bars are, left to right and round again, in R, G, B.
 BARS = {

@@ -32,7 +32,7 @@ def train(
     from bittern_train import task as tasks
 
     if task == "folders":
-        from bittern import dataset
+        from bittern.evaluation import dataset
 
         names = sorted({item.label for item in dataset.read(data) if item.label})
         chosen = tasks.from_folders(names, data.resolve().name, alarm)
@@ -71,7 +71,7 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
     """
     import msgspec
 
-    from bittern import fileio
+    from bittern.system import fileio
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
     from bittern_train import task as tasks

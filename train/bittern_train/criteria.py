@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bittern.views import deciding_views
+from bittern.model.views import deciding_views
 from bittern_train.network import Floats
 from bittern_train.task import Task
 
 
 def decided(scores: Floats, task: Task) -> Floats:
-    """Of scores (..., views, labels) those of the view that decides, (..., labels): `bittern.views.deciding_views`."""
+    """Scores (..., views, labels) of the deciding view, (..., labels): `bittern.model.views.deciding_views`."""
     at = deciding_views(scores, task.labels, task.alarm, task.nothing)
     return np.take_along_axis(scores, at[..., None, None], axis=-2)[..., 0, :]
 

@@ -15,12 +15,16 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bittern import contract, dataset, fileio, pictures, scene
-from bittern.contract import Pixels, View
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError, PictureError
+from bittern.evaluation import dataset
+from bittern.evaluation.dataset import Item
+from bittern.model import pictures, preprocess
+from bittern.model.preprocess import Pixels, View
+from bittern.scene import street
+from bittern.system import fileio
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_train import augment
+from bittern_train.pasting import paste_sign
 from bittern_train.task import Augment, Task
 
 # Of the pictures of a folder without an index, this share becomes the test split.
@@ -192,16 +196,16 @@ def _read(task: Task, sample: Sample) -> Photo | str:
     factor = max(1, side // (2 * augment.SIDE))
     # Still centred, so that the centred square of what is kept is that of the frame.
     height, width = (min(n, int(WIDEST * side)) for n in frame.shape[:2])
-    if task.views != contract.CENTER:
+    if task.views != preprocess.CENTER:
         width = frame.shape[1]
     top, left = (frame.shape[0] - height) // 2, (frame.shape[1] - width) // 2
     frame = frame[top : top + height, left : left + width]
     if factor == 1:
         return Photo(frame.copy(), {})
     small = [n // factor for n in (width, height)]
-    views = contract.views_of(whole, None, task.views) if sample.chooses else ()
-    centre = contract.CENTER if sample.kind == "photo" else ()
-    exact = {view: contract.preprocess(whole, view=view) for view in (*centre, *views)}
+    views = preprocess.views_of(whole, None, task.views) if sample.chooses else ()
+    centre = preprocess.CENTER if sample.kind == "photo" else ()
+    exact = {view: preprocess.preprocess(whole, view=view) for view in (*centre, *views)}
     return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
 
 
@@ -213,15 +217,15 @@ def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int
     stop = sample.target == task.labels.index(task.drawn.with_sign)
     rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
     if sample.kind == "street":
-        return np.ascontiguousarray(scene.random_view(rng, stop=stop)[:, :, ::-1])
+        return np.ascontiguousarray(street.random_view(rng, stop=stop)[:, :, ::-1])
     return _paste(rng, frame, stop=True)
 
 
 def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
-    square = contract.square_of(frame)
+    square = preprocess.square_of(frame)
     if square.shape[0] < _LEAST_SIDE:
-        square = contract.resize_exact(square, _LEAST_SIDE)
-    return np.ascontiguousarray(scene.paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
+        square = preprocess.resize_exact(square, _LEAST_SIDE)
+    return np.ascontiguousarray(paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
 
 
 def copies(
@@ -241,7 +245,7 @@ def copies(
 def _decode(task: Task, item: Item) -> Pixels:
     frame = pictures.decode(item.path)
     try:
-        return contract.region_of(frame, task.region)
+        return preprocess.region_of(frame, task.region)
     except ConfigurationError as error:
         raise ConfigurationError(
             f"{item.path}: {error}: a task with a region takes photographs of the one camera that it is for"
@@ -254,11 +258,11 @@ def seen(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]
 
 
 def _views(task: Task, photo: Photo) -> npt.NDArray[np.uint8]:
-    there = contract.views_of(photo.frame, None, task.views)
+    there = preprocess.views_of(photo.frame, None, task.views)
     if photo.exact:  # the shrunk frame may be a square where the picture is none
-        there = [view for view in task.views if view in photo.exact] or contract.CENTER
+        there = [view for view in task.views if view in photo.exact] or preprocess.CENTER
     made = np.concatenate(
-        [photo.exact[view] if view in photo.exact else contract.preprocess(photo.frame, view=view) for view in there]
+        [photo.exact[view] if view in photo.exact else preprocess.preprocess(photo.frame, view=view) for view in there]
     )
     # A frame with one square only: as many of it, so that the rule by which a view decides has nothing to choose from.
     return made if len(there) == len(task.views) else made.repeat(len(task.views), axis=0)
@@ -296,7 +300,7 @@ def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> n
         return photo.exact["center"]
     picture = _unaltered(task, sample, photo.frame, seed, number)
     if number == 0:
-        return contract.preprocess(picture)
+        return preprocess.preprocess(picture)
     how: Augment = task.augment
     rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
     drawn = task.drawn
@@ -307,7 +311,7 @@ def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> n
         and rng.random() < how.other_signs
     ):
         picture = _paste(rng, picture, stop=False)
-    return contract.preprocess(augment.alter(rng, picture, how))
+    return preprocess.preprocess(augment.alter(rng, picture, how))
 
 
 def _stable(sample: Sample) -> int:

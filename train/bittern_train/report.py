@@ -10,7 +10,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bittern import fileio
+from bittern.system import fileio
 from bittern_train.training import Choice
 
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from bittern import dataset, evaluation, fileio
-from bittern.contract import CENTER
-from bittern.dataset import Item
 from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset, evaluate
+from bittern.evaluation.dataset import Item
+from bittern.model.preprocess import CENTER
+from bittern.system import fileio
 from bittern_convert import calibration, gate, run
 from bittern_convert.run import Run
 from bittern_train import pool as pools
@@ -260,7 +261,7 @@ def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
     for name in ["all", *sorted(set(sets))]:
         mask = np.ones(len(sets), bool) if name == "all" else sets == name
         n, k = int(mask.sum()), int(right[mask].sum())
-        found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluation.wilson(k, n)}
+        found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluate.wilson(k, n)}
     harmed = best.scores[:, 1:].argmax(2) == targets[:, None]
     seen = _seen(task)
     return {

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 
-from bittern import contract, dataset, evaluation, pictures
 from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset, evaluate
+from bittern.model import pictures, preprocess
 from bittern_convert import run
 from bittern_train import criteria, session, training
 from bittern_train.network import Floats, scale
@@ -159,7 +160,7 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
     )
     test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == (task.data[0].path or root.name)]
     tensors = np.concatenate(
-        [contract.preprocess(contract.region_of(pictures.decode(item.path), task.region)) for item in test]
+        [preprocess.preprocess(preprocess.region_of(pictures.decode(item.path), task.region)) for item in test]
     )
     labels = [item.label for item in test]
     without = keras.models.load_model(finished / run.MODEL, compile=False)
@@ -170,7 +171,7 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         scores = np.concatenate([network(scale(t[None]), training=False).numpy() for t in tensors])
         right[name] = np.array([task.labels[i] for i in scores.argmax(1)]) == np.array(labels)
         alarms = [task.labels.index(label) for label in task.alarm]
-        aucs[name] = evaluation.auc(scores[:, alarms].max(1), [label in task.alarm for label in labels])
+        aucs[name] = evaluate.auc(scores[:, alarms].max(1), [label in task.alarm for label in labels])
     n = len(test)
     return {
         "study": "twins",
@@ -183,7 +184,7 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
             name: {
                 "correct": int(ok.sum()),
                 "accuracy": float(ok.mean()),
-                "accuracy_ci95": evaluation.wilson(int(ok.sum()), n),
+                "accuracy_ci95": evaluate.wilson(int(ok.sum()), n),
                 "auc": aucs[name],
             }
             for name, ok in right.items()

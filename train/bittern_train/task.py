@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from bittern.config import Rectangle, Views, check_views
+from bittern.config.schema import Rectangle, Views, check_views
 from bittern.errors import ConfigurationError
-from bittern.manifest import Name, Strict, Text
+from bittern.model.manifest import Name, Strict, Text
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from bittern.manifest import Threshold
+from bittern.model.manifest import Threshold
 
 # What "quiet" allows among pictures without the alarm label.
 QUIET_FALSE_ALARMS = 0.005

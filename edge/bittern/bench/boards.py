@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import msgspec
 
-from bittern.machine import Machine
+from bittern.system.machine import Machine
 
 # The firmware of every Raspberry Pi starts to slow down at 80 °C (Raspberry Pi documentation, "Frequency management
 # and thermal control").

@@ -19,16 +19,16 @@ from bittern.bench import processes
 from bittern.bench.result import Row
 from bittern.bench.rows import BareInvoke, FrameToEvent, PeerMissing, Size, Subject, row_of
 from bittern.bench.timing import Pairs, collector_off, milliseconds, percentile
-from bittern.camera import Camera
-from bittern.classifier import Classifier
-from bittern.config import GateConfig, HealthConfig, OutboxConfig, RecoveryConfig, WatchConfig, WebhookConfig
-from bittern.delivery import Delivery
+from bittern.camera.supervisor import Camera
+from bittern.config.schema import GateConfig, HealthConfig, OutboxConfig, RecoveryConfig, WatchConfig, WebhookConfig
+from bittern.daemon.health import Health
+from bittern.daemon.loop import Watch, infos
+from bittern.delivery.dispatch import Delivery
+from bittern.delivery.outlet import Outlet
+from bittern.delivery.sinks.registry import open_sinks
 from bittern.frames import Frame
-from bittern.health import Health
-from bittern.outlet import Outlet
-from bittern.sinks import open_sinks
-from bittern.stop import Stop
-from bittern.watch import Watch, infos
+from bittern.model.classifier import Classifier
+from bittern.system.stop import Stop
 
 # Nobody listens there: every event goes to the outbox and stays in it.
 _NOBODY = "http://127.0.0.1:9/"
@@ -62,7 +62,7 @@ def _daemon(
 ) -> Iterator[tuple[Watch, _Stamped, list[float], Health]]:
     """The loop with everything on; the list gets the moment of every event's JSON in the sink's buffer."""
     try:
-        from bittern.prometheus import MetricsServer
+        from bittern.daemon.prometheus import MetricsServer
     except ImportError:
         raise PeerMissing("prometheus-client is not installed: pip install 'bittern[metrics]'") from None
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
@@ -186,7 +186,7 @@ def age_row(subject: Subject, n: int) -> Row:
 
 def gate_row(subject: Subject, n: int) -> Row:
     """What a still frame costs with the gate, beside what it costs without."""
-    from bittern.pipeline import Pipeline
+    from bittern.decision.pipeline import Pipeline
 
     step = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     gated, ungated = (

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from bittern import runtime
 from bittern.bench.timing import Pairs, interleave
 from bittern.errors import BitternError
+from bittern.model import runtime
 
 TIMEOUT_S = 120.0
 # For each frame on top of that; by estimate three models on one core of a Pi 2 take one second.
@@ -45,7 +45,7 @@ _TOOL = "ai_edge_litert.tools.benchmark_litert_model"
 def bittern() -> list[str]:
     """The command `bittern` of the environment that runs."""
     script = Path(sys.executable).with_name("bittern")
-    return [str(script)] if script.exists() else [sys.executable, "-c", "from bittern.cli import main; main()"]
+    return [str(script)] if script.exists() else [sys.executable, "-c", "from bittern.cli.main import main; main()"]
 
 
 def cold(ours: Sequence[str], reference: Sequence[str], n: int) -> Pairs:

@@ -9,7 +9,7 @@ from typing import Literal
 import msgspec
 
 from bittern.errors import ConfigurationError
-from bittern.machine import Machine
+from bittern.system.machine import Machine
 
 FILE = "result.json"
 # What changes from minute to minute on one machine, and so does not make it another one.

@@ -16,17 +16,21 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from bittern import catalog, evaluation, events, golden, runtime, scene, stderr
+from bittern import events
 from bittern.bench import processes
 from bittern.bench.result import Row
 from bittern.bench.timing import Pairs, interleave, milliseconds, ratio
-from bittern.classifier import Classifier
-from bittern.config import DecisionConfig, GateConfig, WatchConfig
-from bittern.contract import Pixels, square_of
-from bittern.dataset import Item
+from bittern.config.schema import DecisionConfig, GateConfig, WatchConfig
+from bittern.decision.pipeline import Pipeline
 from bittern.errors import BitternError, ConfigurationError
+from bittern.evaluation import evaluate
+from bittern.evaluation.dataset import Item
 from bittern.frames import Frame
-from bittern.pipeline import Pipeline
+from bittern.model import catalog, golden, runtime
+from bittern.model.classifier import Classifier
+from bittern.model.preprocess import Pixels, square_of
+from bittern.scene import street
+from bittern.system import stderr
 
 Size = tuple[int, int]
 _PEER_HINT = "pip install 'bittern[bench]' into an environment of its own, without opencv-python-headless"
@@ -164,7 +168,7 @@ def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
     """Frames (H, W, 3) uint8 RGB: the model's golden frames in the centred square, and drawn streets."""
     width, height = size
     rng = np.random.default_rng(1)
-    made = [scene.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
+    made = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
     side = min(size)
     for vector in golden.load(folder / golden.FILE, classifier.path):
         frame = np.zeros((height, width, 3), np.uint8)
@@ -313,7 +317,7 @@ def classify_cold_row(subject: Subject, n: int) -> Row:
     """`bittern classify` of one picture in a new process, beside the shortest script."""
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         picture, labels = Path(folder) / "street.jpg", Path(folder) / "labels.txt"
-        view = scene.random_view(np.random.default_rng(1), stop=True, size=(1920, 1080))
+        view = street.random_view(np.random.default_rng(1), stop=True, size=(1920, 1080))
         cv2.imwrite(str(picture), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
         labels.write_text("\n".join(subject.classifier.heads[0].labels))
         ours = [*processes.bittern(), "classify", str(picture), "--model", str(subject.folder.absolute())]
@@ -344,7 +348,7 @@ def evaluate_row(subject: Subject, n: int) -> Row:
         items = []
         for i in range(8):
             file = Path(folder) / f"{i}.jpg"
-            view = scene.random_view(rng, stop=i % 2 == 0, size=(640, 480))
+            view = street.random_view(rng, stop=i % 2 == 0, size=(640, 480))
             cv2.imwrite(str(file), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
             items.append(Item(file, file.name, None, "", "", {}))
 
@@ -354,7 +358,7 @@ def evaluate_row(subject: Subject, n: int) -> Row:
                 bare()
 
         label = subject.classifier.heads[0].labels[0]
-        pairs = interleave(lambda: evaluation.answer(subject.classifier, items, label), loop, n, warm_up=2)
+        pairs = interleave(lambda: evaluate.answer(subject.classifier, items, label), loop, n, warm_up=2)
     return row_of("evaluate", "evaluate, 8 JPEGs of 640 x 480", "bare decode and invoke", 1.15, pairs)
 
 

@@ -10,10 +10,10 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from bittern import machine
 from bittern.bench.rows import FrameToEvent, Subject
 from bittern.bench.timing import collector_off, milliseconds, percentile
-from bittern.classifier import Classifier
+from bittern.model.classifier import Classifier
+from bittern.system import machine
 
 SIZE = (640, 480)
 # Temperature follows load within seconds; a time of this length has a few hundred inferences on a Pi 4.

@@ -24,7 +24,7 @@ from bittern.camera.messages import Ended, Failed, Message, Opened, Request
 from bittern.camera.ring import Writer
 from bittern.errors import BitternError, ConfigurationError, SourceError
 from bittern.frames import Source
-from bittern.sources import open_source
+from bittern.sources.registry import open_source
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PERIOD_WEIGHT = 0.2  # of the newest interval in the mean

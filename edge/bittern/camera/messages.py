@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from bittern.sources import Value
+from bittern.sources.registry import Value
 
 
 class Request(msgspec.Struct, frozen=True):

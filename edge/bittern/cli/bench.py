@@ -75,9 +75,9 @@ def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Resul
     import os
     import time
 
-    from bittern import machine
     from bittern.bench import boards, registry, result, rows
     from bittern.events import rfc3339
+    from bittern.system import machine
 
     for name in names:
         if name not in registry.ROWS:
@@ -134,10 +134,10 @@ def _sustain(model: str, minutes: float, threads: tuple[int, ...], out: Path | N
     import os
     import time
 
-    from bittern import machine
     from bittern.bench import rows, sustained
     from bittern.bench.chart import curves
     from bittern.events import rfc3339
+    from bittern.system import machine
 
     subject = rows.open_subject(model)
     counts = threads or tuple(range(1, min(4, os.cpu_count() or 1) + 1))
@@ -155,7 +155,7 @@ def _sustain(model: str, minutes: float, threads: tuple[int, ...], out: Path | N
 def _write(out: Path, found: object, picture: str | None) -> None:
     import msgspec
 
-    from bittern import fileio
+    from bittern.system import fileio
 
     kind = "sustained" if hasattr(found, "points") else "result"
     fileio.write(out / f"{kind}.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

@@ -10,22 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import (
-    model_options,
-    one_blas_thread,
-    print_json,
-    printable,
-    region_option,
-    views_option,
-    warn,
-)
+from bittern.cli.common import model_options, one_blas_thread, print_json, printable, region_option, views_option, warn
 from bittern.errors import PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bittern.contract import Pixels, Region, View
-    from bittern.runtime import ExecutionPath
+    from bittern.model.preprocess import Pixels, Region, View
+    from bittern.model.runtime import ExecutionPath
 
 
 @click.command(epilog="Example: bittern classify street.jpg holiday/ --json")
@@ -68,8 +60,8 @@ def classify(
     one_blas_thread()
     found = _Found(images, region)
     try:
-        from bittern.classifier import Classifier
-        from bittern.views import look
+        from bittern.model.classifier import Classifier
+        from bittern.model.views import look
 
         classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
     finally:
@@ -120,7 +112,7 @@ class _Found:
     def __init__(self, images: tuple[str, ...], region: Region | None) -> None:
         from threading import Thread
 
-        from bittern import pictures  # noqa: F401 - OpenCV, which thread and models both need
+        from bittern.model import pictures  # noqa: F401 - OpenCV, which thread and models both need
 
         self._pictures = _pictures(images, region)
         self._first: list[tuple[str, Pixels | PictureError]] = []
@@ -150,7 +142,7 @@ class _Found:
 
 
 def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[str, Pixels | PictureError]]:
-    from bittern import pictures
+    from bittern.model import pictures
 
     for image in images:
         folder = Path(image) if image != "-" and os.path.isdir(image) else None  # noqa: PTH112 - Path.is_dir raises

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -14,9 +15,16 @@ import click
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bittern.contract import Region
+    from bittern.model.preprocess import Region
+
+HOST_HINT = "pip install 'bittern[train]'"
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def host_is_ready() -> bool:
+    """Whether TensorFlow is installed, which every host command needs; it is not imported."""
+    return find_spec("tensorflow") is not None
 
 
 class FiniteRange(click.FloatRange):
@@ -50,7 +58,7 @@ def _views(_ctx: click.Context, _option: click.Parameter, given: str | None) -> 
         return ("center",)
     from typing import get_args
 
-    from bittern.contract import View
+    from bittern.model.preprocess import View
 
     names = tuple(given.split(","))
     if len(set(names)) < len(names) or not set(names) <= set(get_args(View)):
@@ -72,7 +80,7 @@ def views_option(function: F) -> F:
 def _region(_ctx: click.Context, _option: click.Parameter, given: str | None) -> Region | None:
     if given is None:
         return None
-    from bittern.contract import Region
+    from bittern.model.preprocess import Region
 
     try:
         x, y, width, height = (int(part) for part in given.split(","))
@@ -128,8 +136,6 @@ def host_command(command: click.Command) -> click.Command:
 
     SIGTERM ends it as Ctrl-C does (exit code 130), so that it leaves nothing half-made.
     """
-    from bittern.cli import HOST_HINT, host_is_ready
-
     inner = command.callback
     assert inner is not None
 

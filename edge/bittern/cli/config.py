@@ -10,9 +10,9 @@ import click
 from bittern.cli.common import print_json, printable
 
 if TYPE_CHECKING:
-    from bittern.config import WatchConfig
-    from bittern.config_check import Instance
-    from bittern.toml_file import Parsed, Problem
+    from bittern.config.schema import WatchConfig
+    from bittern.config.toml_file import Parsed, Problem
+    from bittern.daemon.preflight import Instance
 
 
 @click.command(epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml")
@@ -33,14 +33,15 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
     if example:
         if files or as_json:
             raise click.UsageError("--example takes neither files nor --json")
-        from bittern.config_example import example as text
+        from bittern.config.example import example as text
 
         click.echo(text(), nl=False)
         return
     if not files:
         raise click.UsageError("--check needs a file")
-    from bittern import config_check, toml_file
-    from bittern.config import WatchConfig
+    from bittern.config import toml_file
+    from bittern.config.schema import WatchConfig
+    from bittern.daemon import preflight
 
     problems: dict[Path, list[Problem]] = {}
     instances: list[Instance] = []
@@ -53,12 +54,12 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
             name, found = _camera(parsed, settings)
             found += [
                 parsed.problem(path, message, warning=warning)
-                for path, message, warning in config_check.check(settings, name, parsed.wrong)
+                for path, message, warning in preflight.check(settings, name, parsed.wrong)
             ]
             problems[file] = parsed.problems + found
         if parsed.value is not None:
-            instances.append(config_check.Instance(file, parsed, name))
-    for one, problem in config_check.across(instances):
+            instances.append(preflight.Instance(file, parsed, name))
+    for one, problem in preflight.across(instances):
         problems[one.file].append(problem)
     wrong = False
     for file, found in problems.items():
@@ -79,7 +80,7 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
 def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list[Problem]]:
     """What events will call the camera, and what is wrong with its URI and options."""
     from bittern.errors import BitternError
-    from bittern.sources import check_source
+    from bittern.sources.registry import check_source
 
     wrong = {path[0] for path in parsed.wrong if path}
     if "source" in wrong:

@@ -23,7 +23,7 @@ def doctor(ctx: click.Context, source: str | None, red: bool, as_json: bool, as_
     """
     if as_json and as_report:
         raise click.UsageError("--json and --report exclude each other")
-    from bittern import doctor as examination
+    from bittern.doctor import examine as examination
     from bittern.doctor import report
 
     seen = examination.examine(source, red=red, notice=warn)

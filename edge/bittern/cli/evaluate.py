@@ -13,13 +13,13 @@ from bittern.cli.common import model_options, print_json, printable, region_opti
 from bittern.errors import ConfigurationError, PictureError
 
 if TYPE_CHECKING:
-    from bittern.classifier import Classifier
-    from bittern.contract import Region, View
-    from bittern.dataset import Item
-    from bittern.evaluation import Answered, Comparison, Report
-    from bittern.manifest import Head
-    from bittern.metrics import Interval
-    from bittern.runtime import ExecutionPath
+    from bittern.evaluation.dataset import Item
+    from bittern.evaluation.evaluate import Answered, Comparison, Report
+    from bittern.evaluation.metrics import Interval
+    from bittern.model.classifier import Classifier
+    from bittern.model.manifest import Head
+    from bittern.model.preprocess import Region, View
+    from bittern.model.runtime import ExecutionPath
 
 # Tiles of the contact sheet: five rows.
 WORST = 30
@@ -95,7 +95,7 @@ def evaluate(
 
     Exit code 1 if a picture could not be read, or the region does not fit into it.
     """
-    from bittern import dataset, evaluation
+    from bittern.evaluation import dataset, evaluate
 
     items = dataset.select(dataset.read(data, root), _conditions(where), data)
     splits = {item.split for item in items}
@@ -112,12 +112,12 @@ def evaluate(
         raise ConfigurationError(f"--sheet and --scores: both are {sheet}: give two names")
     classifiers = _open([model] if against is None else [model, against], labels, path, threads)
     classifier, *other = classifiers
-    paired = evaluation.pair_heads(classifier, other[0]) if other else []
+    paired = evaluate.pair_heads(classifier, other[0]) if other else []
     if sys.stderr is not None and sys.stderr.isatty():
         with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
-            answers, skipped = evaluation.answer_all(classifiers, items, label, lambda _: bar.update(1), views, region)
+            answers, skipped = evaluate.answer_all(classifiers, items, label, lambda _: bar.update(1), views, region)
     else:
-        answers, skipped = evaluation.answer_all(classifiers, items, label, views=views, region=region)
+        answers, skipped = evaluate.answer_all(classifiers, items, label, views=views, region=region)
     for line in skipped:
         warn(line)
     if len(skipped) == len(items):
@@ -125,10 +125,10 @@ def evaluate(
     skipped = [printable(line) for line in skipped]
     for i, head in enumerate(classifier.heads):
         answered = answers[0][i]
-        figures = evaluation.report(classifier, head, split, answered, skipped)
+        figures = evaluate.report(classifier, head, split, answered, skipped)
         compared = None
         if other:
-            compared = evaluation.compare(other[0], other[0].heads[paired[i]], answered, answers[1][paired[i]])
+            compared = evaluate.compare(other[0], other[0].heads[paired[i]], answered, answers[1][paired[i]])
         if as_json:
             _print_json(figures, compared)
         else:
@@ -154,8 +154,8 @@ def _conditions(where: Sequence[str]) -> dict[str, str]:
 
 
 def _open(names: Sequence[str], labels: Path | None, path: ExecutionPath | None, threads: int) -> list[Classifier]:
-    from bittern import catalog
-    from bittern.classifier import Classifier
+    from bittern.model import catalog
+    from bittern.model.classifier import Classifier
 
     # Of two models --labels is for the one that is a bare file; if neither is, the first one says so.
     bare = [catalog.find(name).is_file() for name in names]
@@ -182,7 +182,7 @@ def _write_scores(file: Path, head: Head, answers: Sequence[Answered]) -> None:
     import csv
     import io
 
-    from bittern import fileio
+    from bittern.system import fileio
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -195,16 +195,17 @@ def _write_scores(file: Path, head: Head, answers: Sequence[Answered]) -> None:
 
 
 def _write_sheet(file: Path, size: int, answers: Sequence[Answered], region: Region | None) -> None:
-    from bittern import contract, evaluation, pictures
-    from bittern import sheet as contact
+    from bittern.evaluation import evaluate
+    from bittern.evaluation import sheet as contact
+    from bittern.model import pictures, preprocess
 
     tiles = []
-    for item, label, result in evaluation.mistakes(answers)[:WORST]:
+    for item, label, result in evaluate.mistakes(answers)[:WORST]:
         try:
             frame = pictures.cut(pictures.decode(item.path), item.path, region)
         except PictureError:  # it went away since it was answered
             continue
-        tensor = contract.preprocess(frame, size=size, view=result.view)
+        tensor = preprocess.preprocess(frame, size=size, view=result.view)
         lines = [f"{_short(label)} -> {_short(result.label)} {result.score:.2f}", printable(item.name)[-30:]]
         # The captions of a smaller input would not fit below it.
         times = max(1, round(224 / size))

@@ -16,9 +16,9 @@ def models(ctx: click.Context, as_json: bool) -> None:
     Models are looked for in $BITTERN_MODELS, ./models, and among those that ship with Bittern. Exit code 1 if one
     of them is refused.
     """
-    from bittern import catalog
-    from bittern.classifier import Classifier
     from bittern.errors import ConfigurationError, ModelRefused
+    from bittern.model import catalog
+    from bittern.model.classifier import Classifier
 
     found = catalog.available()
     if not found:

@@ -11,9 +11,9 @@ from bittern.cli.common import FiniteRange, one_blas_thread, warn
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bittern.clip import Recorder
     from bittern.frames import Source
-    from bittern.stop import Stop
+    from bittern.sources.clip import Recorder
+    from bittern.system.stop import Stop
 
 
 @click.command(epilog="Example: bittern record --source usb:0 --seconds 60 --out clip")
@@ -55,7 +55,7 @@ def record(
     disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM. Exit code 1 if a picture of the source could not
     be read.
     """
-    from bittern.stop import Stop
+    from bittern.system.stop import Stop
 
     one_blas_thread()
     stop = Stop()
@@ -63,7 +63,7 @@ def record(
         ready = stop.start(lambda: _start(source, config_file))
         if ready is None:
             return
-        from bittern.clip import Recorder
+        from bittern.sources.clip import Recorder
 
         opened, default_fps = ready
         _check_apart(opened, out)
@@ -92,11 +92,11 @@ def _check_apart(source: Source, out: Path) -> None:
 def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]:
     import logging
 
-    from bittern import config
-    from bittern.sources import open_source
+    from bittern.config import schema
+    from bittern.sources.registry import open_source
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
-    settings = config.load(config_file) if config_file else config.WatchConfig()
+    settings = schema.load(config_file) if config_file else schema.WatchConfig()
     # Another source than the file's has other options.
     opened = open_source(settings.source, settings.camera) if source is None else open_source(source)
     opened.timeout_s = settings.timeout_s

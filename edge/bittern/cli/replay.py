@@ -15,12 +15,12 @@ from bittern.cli.common import one_blas_thread, print_json, warn
 from bittern.errors import BitternError, ConfigurationError
 
 if TYPE_CHECKING:
-    from bittern.classifier import Classifier
-    from bittern.config import WatchConfig
-    from bittern.decision import Settings
+    from bittern.config.schema import WatchConfig
+    from bittern.decision.decision import Settings
+    from bittern.evaluation.tuning import Figures, Interval, Judged, Target, Track
     from bittern.events import Event
     from bittern.frames import Frame, Source
-    from bittern.tuning import Figures, Interval, Judged, Target, Track
+    from bittern.model.classifier import Classifier
 
 
 @click.command(epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'")
@@ -70,15 +70,17 @@ def replay(
         raise ConfigurationError(f"--plot: no folder {plot.parent}")
     import msgspec
 
-    from bittern import config, decision, tuning
+    from bittern.config import schema
+    from bittern.decision import decision
+    from bittern.evaluation import tuning
 
     target = tuning.parse_target(tune) if tune is not None else None
     intervals = tuning.read_intervals(labels) if labels is not None else []
-    settings = config.load(config_file) if config_file else config.WatchConfig()
+    settings = schema.load(config_file) if config_file else schema.WatchConfig()
     if models:
         settings = msgspec.structs.replace(settings, models=models)
     if target is not None:
-        settings = msgspec.structs.replace(settings, gate=config.GateConfig(enabled=False))
+        settings = msgspec.structs.replace(settings, gate=schema.GateConfig(enabled=False))
     classifiers = _open_models(settings)
     of = decision.settings_of({c.name: c.heads for c in classifiers}, settings.decision, settings.alarm)
     _check_labels(labels, intervals, [label for _, _, label in of])
@@ -116,7 +118,7 @@ def replay(
     elif target is not None and told:
         click.echo("\n".join(_toml(clip, told, target, settings, len(of))))
     if plot is not None:
-        from bittern import timeline
+        from bittern.evaluation import timeline
 
         timeline.write(plot, panels, intervals)
     if failed:
@@ -132,7 +134,7 @@ class _Played(NamedTuple):
 
 
 def _open_models(settings: WatchConfig) -> list[Classifier]:
-    from bittern.classifier import Classifier
+    from bittern.model.classifier import Classifier
 
     classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
     for classifier in classifiers:
@@ -155,8 +157,8 @@ def _check_labels(file: Path | None, intervals: Sequence[Interval], known: Seque
 def _open(clip: str) -> Source:
     import logging
 
-    from bittern.clip import ClipSource, is_clip
-    from bittern.sources import open_source
+    from bittern.sources.clip import ClipSource, is_clip
+    from bittern.sources.registry import open_source
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     if is_clip(Path(clip)):
@@ -177,10 +179,10 @@ def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConf
     import numpy as np
 
     from bittern import events
-    from bittern.camera.view import View
-    from bittern.clip import ClipSource
-    from bittern.pipeline import Pipeline
-    from bittern.tuning import Track
+    from bittern.camera.scene_watch import View
+    from bittern.decision.pipeline import Pipeline
+    from bittern.evaluation.tuning import Track
+    from bittern.sources.clip import ClipSource
 
     random = Random()
     alarms: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
@@ -247,7 +249,7 @@ def _bar(source: Source, length: int | None) -> AbstractContextManager[Iterable[
 
 
 def _tuned(track: Track, intervals: Sequence[Interval], target: Target, now: Settings) -> Judged:
-    from bittern import tuning
+    from bittern.evaluation import tuning
 
     if not _has_bar():
         return tuning.tune(track, intervals, target, now)
@@ -260,7 +262,7 @@ def _toml(clip: str, told: Sequence[Figures], target: Target, settings: WatchCon
     """What was found as a part of the configuration file; its figures are comments."""
     import json
 
-    from bittern import tuning
+    from bittern.evaluation import tuning
 
     said = [
         f"# Found on {json.dumps(clip)}, for {target.text}, and fitted to it:",

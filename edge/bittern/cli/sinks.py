@@ -10,8 +10,8 @@ import click
 from bittern.cli.common import print_json
 
 if TYPE_CHECKING:
-    from bittern.config import WatchConfig
-    from bittern.sinks import Sink
+    from bittern.config.schema import WatchConfig
+    from bittern.delivery.sinks.base import Sink
 
 # Where the systemd unit of an instance, configured here, keeps its state.
 _ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
@@ -30,10 +30,11 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
     stdout always gets every event and is not listed. Exit code 1 if a sink did not take the test event, or the outbox
     cannot be read.
     """
-    from bittern import config, sources
+    from bittern.config import schema
+    from bittern.sources import registry
 
-    settings = config.load(config_file)
-    name = settings.name or sources.check_source(settings.source, settings.camera).name
+    settings = schema.load(config_file)
+    name = settings.name or registry.check_source(settings.source, settings.camera).name
     if not any((settings.mqtt, settings.webhook, settings.command, settings.gpio)):
         click.echo("bittern: no sink is configured: events go to stdout only", err=True)
         return
@@ -42,8 +43,8 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
 
 
 def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) -> bool:
-    from bittern import outbox, outbox_file
-    from bittern.sinks import DURABLE
+    from bittern.delivery import outbox, outbox_file
+    from bittern.delivery.sinks.registry import DURABLE
 
     folder = outbox.folder(settings.outbox, name)
     instance = _STATE / config_file.stem
@@ -77,9 +78,10 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
     import msgspec
 
+    from bittern.delivery.sinks.base import Diagnostics, Undelivered
+    from bittern.delivery.sinks.registry import open_sinks
     from bittern.errors import ConfigurationError
     from bittern.events import Event, rfc3339, to_line, uuid7
-    from bittern.sinks import Diagnostics, Undelivered, open_sinks
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
     targets = _targets(settings)

@@ -14,11 +14,11 @@ import click
 from bittern.cli.common import one_blas_thread, warn
 
 if TYPE_CHECKING:
-    from bittern.classifier import Classifier
-    from bittern.config import WatchConfig
-    from bittern.sheet import Tile
-    from bittern.stop import Stop
-    from bittern.watch import Seen
+    from bittern.config.schema import WatchConfig
+    from bittern.daemon.loop import Seen
+    from bittern.evaluation.sheet import Tile
+    from bittern.model.classifier import Classifier
+    from bittern.system.stop import Stop
 
 # A contact sheet shows about this many frames, evenly over the whole time.
 SHEET_TILES = 24
@@ -58,7 +58,7 @@ def watch(
     that hangs or is unplugged is started again and again. SIGHUP loads changed models, if they pass their checks.
     Further sinks (MQTT, webhook, ...) stand in the configuration: see `bittern config --example`.
     """
-    from bittern.stop import Stop
+    from bittern.system.stop import Stop
 
     one_blas_thread()
     stop = Stop()
@@ -68,7 +68,7 @@ def watch(
         ready = stop.start(lambda: _start(source, config_file, models, fps, sheet))
         if ready is None:
             return
-        from bittern import daemon
+        from bittern.daemon import run
 
         # What the start made stays; what comes now and is garbage must not wait for 50 000 more of its kind.
         gc.freeze()
@@ -76,7 +76,7 @@ def watch(
         settings, classifiers = ready
         which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
         try:
-            summary, skipped = daemon.run(
+            summary, skipped = run.run(
                 settings, classifiers, partial(_print, stop), stop, file=None if models else config_file,
                 frames=frames, once=once, observe=film.take if sheet else None,
                 begun=lambda name: warn(f"watching {name} with {which}; Ctrl-C ends it"),
@@ -99,18 +99,19 @@ def _start(
 
     import msgspec
 
-    from bittern import config, notify
-    from bittern.classifier import Classifier
+    from bittern.config import schema
     from bittern.errors import ConfigurationError
+    from bittern.model.classifier import Classifier
+    from bittern.system import notify
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
-    base = config.load(config_file) if config_file else config.WatchConfig()
+    base = schema.load(config_file) if config_file else schema.WatchConfig()
     # Options under [camera] belong to the file's own source.
     camera: dict[str, str] | None = None if source is None else {}
     given = {"source": source, "camera": camera, "models": models or None, "fps": fps}
     try:
         settings = msgspec.convert(
-            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, config.WatchConfig
+            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, schema.WatchConfig
         )
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"options: {error}") from None
@@ -151,7 +152,7 @@ class _Film:
         self._seen = 0
 
     def take(self, seen: Seen) -> None:
-        from bittern.sheet import Tile
+        from bittern.evaluation.sheet import Tile
 
         if self._seen % self._every == 0:
             best = [f"{r.label} {r.score:.2f}" for r in seen.results]
@@ -163,7 +164,7 @@ class _Film:
             self._every *= 2
 
     def develop(self, file: Path) -> None:
-        from bittern import sheet
+        from bittern.evaluation import sheet
 
         if self._tiles:
             step = max(1, round(len(self._tiles) / SHEET_TILES))

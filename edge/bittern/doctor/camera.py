@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bittern import machine
 from bittern.doctor.findings import Finding, failure, ok, skipped, warning
 from bittern.doctor.hardware import CONFIG
 from bittern.doctor.probe_camera import DEMO_S, HOLD_S
 from bittern.doctor.software import Installation
 from bittern.doctor.steps import Step, probe
-from bittern.system import Runner
+from bittern.system import machine
+from bittern.system.commands import Runner
 
 # Imports on a Pi Zero 2 W, opening, and the first frame, which a source waits 5 s for.
 TIMEOUT_S = 45.0
@@ -32,7 +32,7 @@ def look(runner: Runner, python: str, source: str, red: bool) -> dict[str, Step]
         red: whether something red is held before it.
     """
     timeout_s = TIMEOUT_S + (HOLD_S if red else DEMO_S if source.startswith("demo:") else 0.0)
-    return probe(runner, python, "probe_camera", (source, *(["red"] if red else [])), timeout_s)
+    return probe(runner, python, "bittern.doctor.probe_camera", (source, *(["red"] if red else [])), timeout_s)
 
 
 def check(steps: Mapping[str, Step], source: str, root: Path, there: Installation, is_pi: bool) -> list[Finding]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from bittern import machine
 from bittern.doctor.findings import Finding, failure, ok, skipped, warning
-from bittern.machine import Machine
-from bittern.system import Runner
+from bittern.system import machine
+from bittern.system.commands import Runner
+from bittern.system.machine import Machine
 
 NEW_CARD = "write the card anew with Raspberry Pi Imager: Raspberry Pi OS Lite (64-bit)"
 CONFIG = "/boot/firmware/config.txt"  # since bookworm

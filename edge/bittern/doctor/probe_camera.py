@@ -43,7 +43,7 @@ def main(uri: str, *, look_for_red: bool) -> None:
 
 
 def _open(uri: str, kept: list[Source]) -> dict[str, Any]:
-    from bittern.sources import open_source
+    from bittern.sources.registry import open_source
 
     source = open_source(uri)
     kept.append(source)
@@ -84,9 +84,9 @@ def _sign(source: Source, uri: str) -> dict[str, Any]:
 
     import msgspec
 
-    from bittern.scene import Street
-    from bittern.sources import parse_size
+    from bittern.scene.street import Street
     from bittern.sources.demo import DemoSource
+    from bittern.sources.uri import parse_size
 
     options = msgspec.convert(dict(parse_qsl(urlsplit(uri).query)), DemoSource.Options, strict=False)
     street = Street(options.seed, parse_size(options.size))

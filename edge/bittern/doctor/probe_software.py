@@ -51,19 +51,19 @@ def _module(name: str) -> dict[str, Any]:
 
 
 def _runtime() -> dict[str, Any]:
-    from bittern import runtime
+    from bittern.model import runtime
 
     return {"distribution": runtime.DISTRIBUTION, "version": runtime.version()}
 
 
 def _models() -> dict[str, Any]:
-    from bittern import catalog
+    from bittern.model import catalog
 
     return {name: str(folder) for name, folder in catalog.available().items()}
 
 
 def _file(folder: Path) -> dict[str, Any]:
-    from bittern import manifest
+    from bittern.model import manifest
 
     said = manifest.load((folder / "manifest.json").read_bytes())
     digest = hashlib.sha256((folder / said.file).read_bytes()).hexdigest()
@@ -78,13 +78,13 @@ def _file(folder: Path) -> dict[str, Any]:
 
 
 def _path(file: Path) -> dict[str, Any]:
-    from bittern import runtime
+    from bittern.model import runtime
 
     return {"path": runtime.open_model(file.read_bytes(), None, 1).path}
 
 
 def _golden(folder: Path) -> dict[str, Any]:
-    from bittern.classifier import Classifier
+    from bittern.model.classifier import Classifier
 
     classifier = Classifier(folder)
     return {"path": classifier.path, "tasks": [head.task for head in classifier.heads]}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from bittern.doctor import Examination
+from bittern.doctor.examine import Examination
 from bittern.doctor.findings import Finding
 
 # Names that every image comes with tell nothing about their owner.

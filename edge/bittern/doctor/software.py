@@ -8,8 +8,8 @@ from pathlib import Path
 from bittern.doctor.findings import Finding, failure, ok, skipped, warning
 from bittern.doctor.hardware import NEW_CARD, is_pi
 from bittern.doctor.steps import Step, probe
-from bittern.machine import Machine
-from bittern.system import Runner
+from bittern.system.commands import Runner
+from bittern.system.machine import Machine
 
 # Debian's OpenCV loads a hundred libraries: from the card of a Pi Zero 2 W that may take half a minute.
 TIMEOUT_S = 120.0
@@ -75,7 +75,7 @@ class Installation:
 
 def look(root: Path, runner: Runner, python: str, found: Machine) -> tuple[dict[str, Step], Installation]:
     """Probe in a child process: what became of its steps, and what they say about the installation."""
-    steps = probe(runner, python, "probe_software", (), TIMEOUT_S)
+    steps = probe(runner, python, "bittern.doctor.probe_software", (), TIMEOUT_S)
     return steps, Installation(root, runner, python, steps, found)
 
 

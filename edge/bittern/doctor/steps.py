@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from bittern.system import Runner
+from bittern.system.commands import Runner
 
 _MARK = '{"step":'
 
@@ -47,14 +47,14 @@ def _print(line: dict[str, Any]) -> None:
 
 
 def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], timeout_s: float) -> dict[str, Step]:
-    """Run a probe and read its steps.
+    """Run a probe, a module of this package that is started as a program, and read its steps.
 
     Returns:
         Every step that was begun, by name, in their order. If the process did not end by itself, the step that it
         was in has that as its error; a probe that did not even begin has one step, "start".
     """
     # -P: the folder that the user is in is no place to import from.
-    done = runner((python, "-P", "-m", f"bittern.doctor.{module}", *arguments), timeout_s)
+    done = runner((python, "-P", "-m", module, *arguments), timeout_s)
     steps: dict[str, Step] = {}
     for line in done.out.splitlines():
         if line.startswith(_MARK):  # libraries may print something too

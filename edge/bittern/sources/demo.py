@@ -9,8 +9,8 @@ import msgspec
 
 from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Source, wall_clock_of
-from bittern.scene import Street
-from bittern.sources import parse_size
+from bittern.scene.street import Street
+from bittern.sources.uri import parse_size
 
 
 class DemoSource(Source):

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import msgspec
 
-from bittern import pictures
 from bittern.errors import ConfigurationError, PictureError
 from bittern.frames import Frame, Source
+from bittern.model import pictures
 
 _log = logging.getLogger("bittern")
 

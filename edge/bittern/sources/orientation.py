@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from bittern.contract import Pixels
+    from bittern.model.preprocess import Pixels
 
 Rotation = Literal[0, 90, 180, 270]
 

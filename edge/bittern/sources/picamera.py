@@ -6,18 +6,16 @@ import logging
 import os
 import time
 from concurrent.futures import CancelledError
-from typing import Annotated, Any, Literal
-
-from msgspec import Meta
+from typing import Any
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame, Source, wall_clock_of
-from bittern.sources import parse_size
 from bittern.sources.devices import held_by
-from bittern.sources.orientation import OrientationOptions, oriented
-from bittern.sources.picamera_controls import controls_of
+from bittern.sources.orientation import oriented
+from bittern.sources.picamera_controls import PicameraOptions, controls_of
 from bittern.sources.pixel_formats import KNOWN_FORMATS, to_pixels
 from bittern.sources.sensor_modes import choose_mode
+from bittern.sources.uri import parse_size
 
 _log = logging.getLogger("bittern")
 _FORMAT = "RGB888"  # arrays in B, G, R order, as OpenCV has them: see pixel_formats
@@ -39,35 +37,10 @@ class PicameraSource(Source):
 
     live = True
 
-    class Options(OrientationOptions, forbid_unknown_fields=True):
-        """Options of the URI or of `[camera]`.
-
-        Attributes:
-            size: in pixels, before the rotation.
-            fps: frames a second.
-            camera: counts from 0 as `rpicam-hello --list-cameras` does.
-            sensor_mode: size of the sensor's mode, "2304x1296", as `rpicam-hello --list-cameras` shows them; None
-                takes the cheapest with the full field of view.
-            autofocus: "continuous", "manual" with a `lens_position`, or "off", which leaves the lens where it is. None
-                is continuous where the camera has it, and manual with a `lens_position`.
-            lens_position: a fixed focus in dioptres (1 / metres; 0 is infinity).
-            exposure_us: a fixed exposure in microseconds; None leaves the automatic on.
-            gain: a fixed analogue gain, 1.0 and above; None leaves the automatic on.
-            awb: the light that white balance expects; None leaves libcamera's default.
-        """
-
-        size: str = "640x480"
-        fps: Annotated[float, Meta(gt=0, le=1000)] = 15.0
-        camera: Annotated[int, Meta(ge=0)] = 0
-        sensor_mode: str | None = None
-        autofocus: Literal["continuous", "manual", "off"] | None = None
-        lens_position: Annotated[float, Meta(ge=0, le=100)] | None = None
-        exposure_us: Annotated[int, Meta(ge=1, le=600_000_000)] | None = None
-        gain: Annotated[float, Meta(ge=1, le=1000)] | None = None
-        awb: Literal["auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"] | None = None
+    Options = PicameraOptions
 
     @classmethod
-    def check(cls, address: str, options: Options) -> str:
+    def check(cls, address: str, options: PicameraOptions) -> str:
         """The name of the source. Raises `ConfigurationError` for an address or options that cannot be."""
         name = f"picamera:{options.camera}"
         if address:
@@ -91,7 +64,7 @@ class PicameraSource(Source):
             )
         return name
 
-    def __init__(self, address: str, options: Options) -> None:
+    def __init__(self, address: str, options: PicameraOptions) -> None:
         self.name = self.check(address, options)
         self._last_stamp = 0
         self._first_sequence: int | None = None
@@ -109,7 +82,7 @@ class PicameraSource(Source):
                 raise SourceError(f"{self.name}: the camera does not start: {_reason(error)}", exit_code=2) from None
             raise
 
-    def _configure(self, libcamera: Any, asked: tuple[int, int], options: Options) -> None:
+    def _configure(self, libcamera: Any, asked: tuple[int, int], options: PicameraOptions) -> None:
         camera = self._camera
         # What libcamera can do by itself: half a turn and mirroring. A quarter of a turn is done here.
         half = options.rotation == 180

@@ -1,19 +1,45 @@
-"""From the options of `picamera` to libcamera's controls, refused where a camera does not have one."""
+"""The options of `picamera`, and libcamera's controls for them, refused where a camera does not have one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from bittern.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from bittern.sources.picamera import PicameraSource
+from bittern.sources.orientation import OrientationOptions
 
 
-def controls_of(
-    name: str, enums: Any, advertised: Mapping[str, Any], options: PicameraSource.Options
-) -> dict[str, Any]:
+class PicameraOptions(OrientationOptions, forbid_unknown_fields=True):
+    """Options of the URI or of `[camera]`.
+
+    Attributes:
+        size: in pixels, before the rotation.
+        fps: frames a second.
+        camera: counts from 0 as `rpicam-hello --list-cameras` does.
+        sensor_mode: size of the sensor's mode, "2304x1296", as `rpicam-hello --list-cameras` shows them; None
+            takes the cheapest with the full field of view.
+        autofocus: "continuous", "manual" with a `lens_position`, or "off", which leaves the lens where it is. None
+            is continuous where the camera has it, and manual with a `lens_position`.
+        lens_position: a fixed focus in dioptres (1 / metres; 0 is infinity).
+        exposure_us: a fixed exposure in microseconds; None leaves the automatic on.
+        gain: a fixed analogue gain, 1.0 and above; None leaves the automatic on.
+        awb: the light that white balance expects; None leaves libcamera's default.
+    """
+
+    size: str = "640x480"
+    fps: Annotated[float, Meta(gt=0, le=1000)] = 15.0
+    camera: Annotated[int, Meta(ge=0)] = 0
+    sensor_mode: str | None = None
+    autofocus: Literal["continuous", "manual", "off"] | None = None
+    lens_position: Annotated[float, Meta(ge=0, le=100)] | None = None
+    exposure_us: Annotated[int, Meta(ge=1, le=600_000_000)] | None = None
+    gain: Annotated[float, Meta(ge=1, le=1000)] | None = None
+    awb: Literal["auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy"] | None = None
+
+
+def controls_of(name: str, enums: Any, advertised: Mapping[str, Any], options: PicameraOptions) -> dict[str, Any]:
     """The controls to configure a camera with, as picamera2 takes them.
 
     Names and units are those of libcamera's control_ids_core.yaml. ExposureTime and AnalogueGain switch their half of

@@ -11,9 +11,9 @@ import cv2
 from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
-from bittern.sources import shown
 from bittern.sources.capture import CaptureSource, quiet
 from bittern.sources.orientation import OrientationOptions
+from bittern.sources.uri import shown
 
 _PORTS = {"rtsp": 554, "rtsps": 322}  # RFC 7826, section 4.2
 _STATUS_BYTES = 4096

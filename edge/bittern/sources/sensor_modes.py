@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bittern.errors import ConfigurationError
-from bittern.sources import parse_size
+from bittern.sources.uri import parse_size
 
 
 def choose_mode(camera: Any, asked: tuple[int, int], wanted: str | None, name: str) -> dict[str, Any] | None:

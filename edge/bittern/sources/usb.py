@@ -11,10 +11,10 @@ import cv2
 from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
-from bittern.sources import parse_size
 from bittern.sources.capture import CaptureSource, quiet
 from bittern.sources.devices import held_by
 from bittern.sources.orientation import OrientationOptions
+from bittern.sources.uri import parse_size
 
 _log = logging.getLogger("bittern")
 # Menu items of V4L2_CID_EXPOSURE_AUTO, which OpenCV hands through as they are.

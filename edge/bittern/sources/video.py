@@ -11,10 +11,10 @@ from typing import Any
 import cv2
 import msgspec
 
-from bittern import pictures
-from bittern.contract import Pixels
 from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Source
+from bittern.model import pictures
+from bittern.model.preprocess import Pixels
 from bittern.sources.capture import quiet
 
 _log = logging.getLogger("bittern")

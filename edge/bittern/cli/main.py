@@ -1,0 +1,147 @@
+"""The command `bittern`: commands are imported when they are used, and every error is one line with an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from bittern.cli.common import HOST_HINT, host_is_ready
+from bittern.errors import BitternError
+from bittern.version import __version__
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+# Commands of the device; those of the host packages register in the entry point group HOST_GROUP.
+COMMANDS = ("bench", "classify", "config", "doctor", "evaluate", "models", "record", "replay", "sinks", "watch")
+HOST_GROUP = "bittern.commands"
+OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install python3-opencv"
+
+
+class Commands(click.Group):
+    """The commands of the device, and those of the host where its packages are installed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Device commands first, then host commands if they can run."""
+        return [*COMMANDS, *(sorted(_host_commands()) if host_is_ready() else ())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name in COMMANDS:
+            # A start makes tens of thousands of objects, and all of them stay. With Python's own threshold of 700 the
+            # collector walks through them again and again: a tenth of the time of `bittern classify`.
+            gc.set_threshold(50_000)
+            return getattr(import_module(f"bittern.cli.{cmd_name}"), cmd_name)  # type: ignore[no-any-return]
+        found = _host_commands().get(cmd_name)
+        return found.load() if found is not None else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for a misspelt command."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], [*COMMANDS, *_host_commands()], n=1)
+            if near:
+                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            raise
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Says how to get the host commands where they cannot run."""
+        if not host_is_ready() and (host := _host_commands()):
+            formatter.write_paragraph()
+            formatter.write_text(f"Host commands ({', '.join(sorted(host))}) need TensorFlow: {HOST_HINT}")
+        super().format_epilog(ctx, formatter)
+
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
+        """Run, and turn what goes wrong into one line."""
+        if sys.stdout is None:
+            _fail("stdout is closed: there is nowhere to print results to")
+        try:
+            # Not click's own `main`, which says nothing when stdout is a closed pipe.
+            with self.make_context("bittern", list(sys.argv[1:] if args is None else args)) as context:
+                self.invoke(context)
+            code = 0
+            sys.stdout.flush()
+        except click.exceptions.Exit as left:
+            code = left.exit_code
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+        except (click.exceptions.Abort, KeyboardInterrupt):
+            _fail("interrupted", 130)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = error.exit_code
+        except click.UsageError as error:
+            where = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
+            _fail(f"{error.format_message()}{where}", error.exit_code)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except BitternError as error:
+            _debug_or(error)
+            _fail(str(error), error.exit_code)
+        except OSError as error:
+            _debug_or(error)
+            if error.errno in (errno.EPIPE, errno.EBADF):
+                # Nothing can be printed any more; what is still in the buffer must not fail once more at exit.
+                _drop_stdout()
+                _fail("stdout was closed before everything was printed")
+            _drop_stdout()
+            _fail(str(error))
+        except Exception as error:
+            _debug_or(error)
+            if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
+                _fail(f"OpenCV is missing: {OPENCV_HINT}", 2)
+            _fail(
+                f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+                "(bittern --debug COMMAND ... shows where)"
+            )
+        # What is in memory now goes with the process: the collector need not look through it first.
+        gc.freeze()
+        sys.exit(code)
+
+
+def _host_commands() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # brings the whole of `email`; no device command needs it
+
+    return {point.name: point for point in entry_points(group=HOST_GROUP)}
+
+
+def _debug_or(error: BaseException) -> None:
+    # An option of the group itself, so it can only stand first.
+    if "--debug" in sys.argv[1:2]:
+        raise error
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _fail(message: str, code: int = 1) -> NoReturn:
+    click.echo(f"bittern: {message}", err=True)
+    sys.exit(code)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: bittern classify street.jpg",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="bittern")
+def main(debug: bool) -> None:
+    """Look at the world with a Raspberry Pi, and say what is seen.
+
+    Exit codes: 0 all well, 1 some inputs failed or a check did not hold, 2 wrong usage or configuration.
+    """

@@ -1,0 +1,182 @@
+"""The commented example of a configuration: from the structs, their docstrings, and why one would change each key."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from bittern.config import toml_file
+from bittern.config.schema import WatchConfig
+
+_WIDTH = 100
+_HEAD = (
+    "The configuration of one camera: bittern watch --config FILE. Every key is here with its default; a key that is "
+    'left out has that default too. "Why" says for what one would change it. Lines that begin with # and a letter are '
+    "settings that are off: take the # away. Several cameras are several files, and several daemons. Check files with: "
+    "bittern config --check FILE..."
+)
+
+# Why one would change it, by the path of the key; and a value to show where the default is none. A test looks that
+# every key stands here, and nothing else.
+WHY: dict[str, str] = {
+    "source": "another camera, or a recording to try things on",
+    "camera": "the picture is upside down, too dark, or out of focus",
+    "name": "several cameras: this is how their events are told apart",
+    "models": "another question, or several at once",
+    "fps": "more to catch what passes quickly, less to save power",
+    "threads": "2 to 4 make one inference faster on a Pi with nothing else to do",
+    "timeout_s": "more for a network camera on a weak line",
+    "region": "only part of the picture matters: what is left out raises no alarm",
+    "views": "a wide scene, in which things pass at the edge; each view costs one more inference",
+    "decision.threshold": "another threshold of the model's card; higher for fewer false alarms, lower to miss less",
+    "decision.off": "an alarm flutters: a lower one keeps it on",
+    "decision.votes": "more for fewer false alarms, 1 for the quickest alarm",
+    "decision.of": "more lets an alarm come together from frames that lie further apart",
+    "decision.cooldown_s": "more when one event a visit is enough",
+    "decision.min_off_s": "more when one thing that is seen on and off should stay one alarm",
+    "alarm.model": "the rule is for one model only",
+    "alarm.label": "the rule is for one label only",
+    "alarm.threshold": "this one is too nervous, or misses too much",
+    "alarm.off": "this one flutters",
+    "alarm.votes": "this one needs surer, or quicker, alarms",
+    "alarm.of": "this one needs a longer, or shorter, look",
+    "alarm.cooldown_s": "this one repeats too often",
+    "alarm.min_off_s": "this one falls apart into several",
+    "gate.enabled": "what you look for stands still for hours and appears without any motion",
+    "gate.threshold": "lower if slow or small things are missed, higher if rain and leaves keep it busy",
+    "gate.heartbeat_s": "less to see sooner what came without motion, more to save power",
+    "gate.linger_s": "more if a thing that has just stopped is missed",
+    "recovery.warm_up_frames": "more for a camera that settles slowly",
+    "recovery.blind_after_s": "more where a lorry may cover the lens for a while",
+    "recovery.reboot_command": "nobody comes by to pull the plug",
+    "reload.max_slowdown": "a larger model is meant to take longer",
+    "reload.timeout_s": "a large model on a small Pi",
+    "outbox.folder": "another disk",
+    "outbox.max_events": "less for a small card, more for a long time without network",
+    "snapshots.folder": "to keep them over a restart, on a disk",
+    "snapshots.budget_mb": "more to look back further",
+    "snapshots.quality": "less for more pictures in the same space",
+    "mqtt.host": "your broker",
+    "mqtt.port": "a broker that listens elsewhere",
+    "mqtt.user": "a broker that asks for one",
+    "mqtt.password_file": "a broker that asks for one",
+    "mqtt.tls": "the way to the broker is not your own",
+    "mqtt.ca_file": "the broker's certificate is your own",
+    "mqtt.topic": "the broker is shared with others",
+    "mqtt.discovery": "there is no Home Assistant",
+    "mqtt.discovery_prefix": "it was changed in Home Assistant",
+    "mqtt.image": "no picture shall leave the machine",
+    "mqtt.interval_s": "less to see trouble sooner, more on a metered line",
+    "webhook.url": "your server",
+    "webhook.secret_file": "the server shall know who sent it",
+    "webhook.timeout_s": "a slow server",
+    "command.run": "your program",
+    "command.timeout_s": "a slow program",
+    "gpio.pin": "the pin that is wired",
+    "gpio.label": "each label has a lamp of its own",
+    "gpio.active_high": "the relay is on when it should be off",
+    "health.port": "Prometheus shall see this camera; one port a camera",
+    "health.host": "0.0.0.0 for a Prometheus on another machine: anyone in the network can read the figures then",
+}
+# What a number counts where neither the end of its key nor its type says it.
+UNITS: dict[str, str] = {
+    **{"_s": "seconds", "_mb": "megabytes", "_frames": "frames", "_events": "events"},
+    **{"fps": "frames a second", "votes": "frames", "of": "frames", "off": "a score", "region": "pixels"},
+    **{"gate.threshold": "grey levels", "max_slowdown": "times"},
+}
+SHOWN: dict[str, Any] = {
+    "camera": {"size": "640x480"},
+    "name": "gate",
+    "region": [0, 0, 640, 480],
+    "decision.off": 0.25,
+    "alarm.model": "stop_sign",
+    "alarm.label": "stop",
+    "alarm.threshold": 0.9,
+    "alarm.off": 0.5,
+    "alarm.votes": 3,
+    "alarm.of": 5,
+    "alarm.cooldown_s": 60.0,
+    "alarm.min_off_s": 2.0,
+    "mqtt.host": "broker.local",
+    "mqtt.port": 1883,
+    "webhook.url": "https://server.local/events",
+    "command.run": ["/usr/local/bin/on-event"],
+    "gpio.pin": 17,
+    "gpio.label": "stop",
+    "health.port": 9101,
+}
+
+
+def example() -> str:
+    """A whole file: as it is it says the defaults; with every setting switched on it is a valid one too."""
+    return "\n".join((*_prose(_HEAD), *_table(WatchConfig, "", on=True))) + "\n"
+
+
+def key_paths(struct: type[msgspec.Struct] = WatchConfig, table: str = "") -> list[str]:
+    """The path of every key of a struct and of its tables, such as "mqtt.host"."""
+    found = []
+    for field in msgspec.structs.fields(struct):
+        path = f"{table}.{field.name}".removeprefix(".")
+        inner, _ = toml_file.struct_of(field.type)
+        found += [path] if inner is None else key_paths(inner, path)
+    return found
+
+
+def attributes(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """What the docstring of a struct says about each attribute, each as one line."""
+    _, _, section = inspect.cleandoc(struct.__doc__ or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _table(struct: type[msgspec.Struct], table: str, *, on: bool) -> Iterator[str]:
+    texts = attributes(struct)
+    fields = msgspec.structs.fields(struct)
+    plain = [field for field in fields if toml_file.struct_of(field.type)[0] is None and field.name != "camera"]
+    for field in plain:
+        path = f"{table}.{field.name}".removeprefix(".")
+        none = field.required or field.default is None
+        value = SHOWN[path] if none else field.default
+        default = "no default: required" if field.required else f"default {'none' if none else toml_file.shown(value)}"
+        yield ""
+        yield from _prose(_sentence(texts[field.name]))
+        yield from _prose(f"Why: {WHY[path]}.")
+        yield from _prose("; ".join((*_unit(path), toml_file.describe(field.type), default)))
+        yield f"{'' if on and not none else '#'}{field.name} = {toml_file.shown(value)}"
+    if struct is WatchConfig:  # options of the source: which there are is known to it alone
+        yield ""
+        yield from _prose(_sentence(texts["camera"]))
+        yield from _prose(f"Why: {WHY['camera']}.")
+        yield "#[camera]"
+        yield from (f"#{name} = {toml_file.shown(value)}" for name, value in SHOWN["camera"].items())
+    for field in fields:
+        inner, many = toml_file.struct_of(field.type)
+        if inner is None:
+            continue
+        path = f"{table}.{field.name}".removeprefix(".")
+        there = isinstance(field.default, msgspec.Struct)
+        paragraphs = inspect.cleandoc(inner.__doc__ or "").partition("Attributes:")[0].split()
+        yield ""
+        yield from _prose(_sentence(" ".join(paragraphs).partition(": ")[2]))
+        yield ("" if there else "#") + (f"[[{path}]]" if many else f"[{path}]")
+        yield from _table(inner, path, on=there)
+
+
+def _unit(path: str) -> list[str]:
+    name = path.rpartition(".")[2]
+    return [UNITS[end] for end in (path, name, f"_{name.rpartition('_')[2]}") if end in UNITS][:1]
+
+
+def _sentence(text: str) -> str:
+    if not text.startswith("http"):
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith(".") else f"{text}."
+
+
+def _prose(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)

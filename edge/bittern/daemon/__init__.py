@@ -1,0 +1,1 @@
+"""The daemon: start, loop, reload, and what it says about itself."""

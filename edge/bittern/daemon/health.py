@@ -1,0 +1,236 @@
+"""How the daemon is: plain counters that the main loop writes, and snapshots that other threads take."""
+
+from __future__ import annotations
+
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import msgspec
+
+from bittern.system import machine
+
+# What one frame goes through, each in seconds: waiting for it, making the tensor, the network, decision and events;
+# and "age", from the moment that a frame was taken to the moment that its answer is there.
+STAGES = ("wait", "preprocess", "invoke", "decide", "age")
+# Upper bounds in seconds, from a decision on a fast machine to an inference on a Pi Zero W.
+BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# A rate and a latency are those of the last so many seconds, or frames if there were more.
+RECENT_S = 10.0
+RECENT_FRAMES = 512
+# A board is asked for its temperature and power at most so often.
+_BOARD_S = 5.0
+
+
+class Histogram:
+    """Counts of times by `BOUNDS_S`; one thread writes."""
+
+    __slots__ = ("counts", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)  # the last one is above all bounds
+        self.sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one time, in seconds."""
+        self.counts[bisect_left(BOUNDS_S, seconds)] += 1
+        self.sum += seconds
+
+
+class ModelInfo(NamedTuple):
+    """A model that runs."""
+
+    name: str
+    version: str
+    path: str
+
+
+class SinkFigures(NamedTuple):
+    """Events of one sink: waiting now, and since the start delivered, refused by the peer, dropped unsent."""
+
+    waiting: int = 0
+    delivered: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+class Board(msgspec.Struct, frozen=True):
+    """What the machine says.
+
+    Attributes:
+        temperature_c: of the processor; None where it does not say.
+        throttled: what holds now of `bittern.system.machine.Throttled`; None where nobody knows.
+    """
+
+    temperature_c: float | None
+    throttled: tuple[str, ...] | None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything at one moment.
+
+    Attributes:
+        uptime_s: since the daemon started.
+        fps: frames classified a second, over the last 10 s.
+        latency_ms: median of the same time, from the moment that a frame was taken to its answer; None without one.
+        frames: that came from the source.
+        classified: of these.
+        skipped: of these, because nothing moved.
+        dropped: that the source made and nobody saw, because a newer one was there.
+        errors: inferences that failed.
+        events: by type.
+        camera: its state, "starting" before the first frame.
+        camera_restarts: how often it was started again.
+        frame_age_s: since the last frame came; None before the first.
+        progress_age_s: since the main loop last got on: what the watchdog of systemd is fed by.
+        reloads: models exchanged while running.
+        reloads_refused: candidates that were not taken.
+        models: that run now.
+        sinks: by name.
+        board: temperature and power.
+    """
+
+    uptime_s: float
+    fps: float
+    latency_ms: float | None
+    frames: int
+    classified: int
+    skipped: int
+    dropped: int
+    errors: int
+    events: dict[str, int]
+    camera: str
+    camera_restarts: int
+    frame_age_s: float | None
+    progress_age_s: float
+    reloads: int
+    reloads_refused: int
+    models: tuple[ModelInfo, ...]
+    sinks: dict[str, SinkFigures]
+    board: Board
+
+
+class Health:
+    """The figures of one daemon. The main loop alone writes; any thread may take a `snapshot`.
+
+    No lock is held: every figure is replaced in one step, so that a reader sees each of them before or after a frame,
+    never in between. Figures that belong together may be one frame apart.
+
+    Attributes:
+        stages: times by name, see `STAGES`.
+        frames: and the next four are those of `Snapshot`, to be counted up.
+        skipped: see there.
+        dropped: see there.
+        errors: see there.
+        camera_restarts: see there.
+        reloads: see there.
+        reloads_refused: see there.
+        camera: see there, to be set.
+        models: see there, to be set.
+        last_age_s: of the last frame that was classified, from the moment it was taken to its answer.
+        sinks: asked for the figures of every sink when a snapshot is taken, in the thread that takes it.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ModelInfo] = (),
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        root: Path = Path("/"),
+    ) -> None:
+        """See the class.
+
+        Args:
+            models: that run.
+            clock: monotonic, in seconds; the main loop gives moments of the same one.
+            root: the folder that holds `sys`.
+        """
+        self._clock, self._root = clock, root
+        self._start_s = self.progress_s = clock()
+        self._frame_s: float | None = None
+        self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT_FRAMES)
+        self._events: dict[str, int] = {}
+        self._board: tuple[float, Board] | None = None
+        self._board_lock = threading.Lock()
+        self.stages = {stage: Histogram() for stage in STAGES}
+        self.frames = self.skipped = self.dropped = self.errors = 0
+        self.classified = self.camera_restarts = self.reloads = self.reloads_refused = 0
+        self.last_age_s = 0.0
+        self.camera = "starting"
+        self.models = tuple(models)
+        self.sinks: Callable[[], Mapping[str, SinkFigures]] = dict
+
+    def frame(self, now_s: float, wait_s: float, dropped: int = 0) -> None:
+        """A frame came: at a moment of the monotonic clock, after a wait, with so many others lost before it."""
+        self.frames += 1
+        self.dropped += dropped
+        self._frame_s = now_s
+        self.stages["wait"].add(wait_s)
+
+    def answer(self, now_s: float, age_s: float, preprocess_s: float, invoke_s: float, decide_s: float) -> None:
+        """A frame was classified and its events are out; all in seconds, `age_s` since it was taken."""
+        self.classified += 1
+        stages = self.stages
+        stages["preprocess"].add(preprocess_s)
+        stages["invoke"].add(invoke_s)
+        stages["decide"].add(decide_s)
+        stages["age"].add(age_s)
+        self.last_age_s = age_s
+        self._recent.append((now_s, age_s))
+
+    def event(self, kind: str) -> None:
+        """An event of this type was raised."""
+        self._events = self._events | {kind: self._events.get(kind, 0) + 1}
+
+    def progress(self, now_s: float) -> None:
+        """The main loop got on: a frame is done, or a camera that is away is being seen to."""
+        self.progress_s = now_s
+
+    def board(self) -> Board:
+        """Temperature and power, a few seconds old at most. Runs a command on a Pi: not for the main loop."""
+        with self._board_lock:
+            now = self._clock()
+            if self._board is None or now - self._board[0] >= _BOARD_S:
+                said = machine.throttled(self._root)
+                self._board = now, Board(machine.temperature_c(self._root), said.now if said is not None else None)
+            return self._board[1]
+
+    def rate(self) -> tuple[float, float | None]:
+        """Frames classified a second and their median age in seconds (None without one), of the last 10 s."""
+        now = self._clock()
+        kept = [(at, age) for at, age in self._recent.copy() if now - at <= RECENT_S]
+        # A full ring may begin later than 10 s ago.
+        span = RECENT_S if len(kept) < RECENT_FRAMES else max(now - kept[0][0], 1e-3)
+        span = max(min(span, now - self._start_s), 1e-3)
+        return len(kept) / span, median(age for _, age in kept) if kept else None
+
+    def snapshot(self) -> Snapshot:
+        """Everything now. Runs a command on a Pi: not for the main loop."""
+        fps, age_s = self.rate()
+        now = self._clock()
+        frame_s = self._frame_s
+        return Snapshot(
+            uptime_s=now - self._start_s,
+            fps=fps,
+            latency_ms=None if age_s is None else 1000 * age_s,
+            frames=self.frames,
+            classified=self.classified,
+            skipped=self.skipped,
+            dropped=self.dropped,
+            errors=self.errors,
+            events=dict(self._events),
+            camera=self.camera,
+            camera_restarts=self.camera_restarts,
+            frame_age_s=None if frame_s is None else now - frame_s,
+            progress_age_s=now - self.progress_s,
+            reloads=self.reloads,
+            reloads_refused=self.reloads_refused,
+            models=self.models,
+            sinks=dict(self.sinks()),
+            board=self.board(),
+        )

@@ -1,0 +1,228 @@
+"""Health figures for Prometheus: read when they are asked for, over HTTP from a thread of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import itertools
+import platform
+import socket
+import threading
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from bittern.config.schema import HealthConfig
+from bittern.daemon.health import BOUNDS_S, Health, Histogram, Snapshot
+from bittern.errors import ConfigurationError
+from bittern.system.machine import THROTTLED_BITS
+from bittern.version import __version__
+
+try:
+    from prometheus_client import CollectorRegistry, ProcessCollector
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector
+except ImportError:
+    raise ConfigurationError("[health] needs prometheus-client: pip install 'bittern[metrics]'") from None
+
+# A scrape is one connection, or two; beyond this many the oldest is cut off, so that nobody can hold all of them.
+_CONNECTIONS = 8
+_TIMEOUT_S = 5.0
+
+
+class HealthCollector(Collector):
+    """What Prometheus sees of a `Health`."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def describe(self) -> list[Metric]:
+        """Nothing: the registry would otherwise collect once to learn the names."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All figures of one moment."""
+        said = self._health.snapshot()
+        yield _info("bittern_build", "Version of Bittern, and of Python.", [(__version__, platform.python_version())])
+        yield _info("bittern_model", "Models that run now.", said.models, ("model", "version", "path"))
+        yield from _counters(said)
+        events = CounterMetricFamily("bittern_events", "Events that were raised, by type.", labels=["type"])
+        for kind, count in said.events.items():
+            events.add_metric([kind], count)
+        yield events
+        yield from _sinks(said)
+        yield from _gauges(said)
+        yield from self._histograms()
+
+    def _histograms(self) -> Iterator[Metric]:
+        stages = self._health.stages
+        latency = HistogramMetricFamily("bittern_latency_seconds", "From the capture of a frame to its answer.")
+        latency.add_metric([], _buckets(stages["age"]), stages["age"].sum)
+        yield latency
+        times = HistogramMetricFamily("bittern_stage_seconds", "Time of one frame in each stage.", labels=["stage"])
+        for name, histogram in stages.items():
+            if name != "age":
+                times.add_metric([name], _buckets(histogram), histogram.sum)
+        yield times
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    counts = itertools.accumulate(histogram.counts.copy())
+    return list(zip((*map(str, BOUNDS_S), "+Inf"), counts, strict=True))
+
+
+class MetricsServer:
+    """Serves http://HOST:PORT/metrics until it is closed.
+
+    Attributes:
+        port: on which it listens, also where 0 was asked for.
+    """
+
+    def __init__(self, health: Health, config: HealthConfig) -> None:
+        """Begin to listen.
+
+        Raises:
+            ConfigurationError: the port is taken, or there is no such address.
+        """
+        registry = CollectorRegistry()
+        registry.register(HealthCollector(health))
+        ProcessCollector(namespace="bittern", registry=registry)
+        try:
+            self._server = _Server((config.host, config.port), registry)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError(
+                f"health: cannot listen on {config.host} port {config.port}: {reason}: "
+                "expected a free port, one for each camera"
+            ) from None
+        self.port = int(self._server.server_address[1])
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop listening, and cut off who still asks. A second call does nothing."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._server.cut_off()
+        self._thread.join(timeout=2.0)
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = _CONNECTIONS
+
+    def __init__(self, address: tuple[str, int], registry: Any) -> None:
+        self.registry = registry
+        self._open: deque[socket.socket] = deque()
+        self._lock = threading.Lock()
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Page)
+
+    def server_bind(self) -> None:
+        """Without `HTTPServer`'s own look-up of the host's name, which may take seconds and is not used here."""
+        super(http.server.HTTPServer, self).server_bind()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """In a thread; the oldest connection makes room."""
+        with self._lock:
+            self._open.append(request)
+            oldest = self._open.popleft() if len(self._open) > _CONNECTIONS else None
+        if oldest is not None:
+            _shut(oldest)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """The end of a connection."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is not worth a line."""
+
+    def cut_off(self) -> None:
+        """End every connection."""
+        with self._lock:
+            for request in self._open:
+                _shut(request)
+
+
+def _shut(request: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        request.shutdown(socket.SHUT_RDWR)
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    timeout = _TIMEOUT_S
+    server_version = "bittern"
+    sys_version = ""
+    server: _Server
+
+    def do_GET(self) -> None:
+        """The figures."""
+        if self.path.partition("?")[0] != "/metrics":
+            self.send_error(404, "Not Found", "the figures are at /metrics")
+            return
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        body = encode(self.server.registry)
+        self.send_response(200)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: a scrape every 15 s would fill the journal."""
+
+
+def _info(name: str, text: str, rows: Any, labels: tuple[str, ...] = ("version", "python")) -> Metric:
+    info = GaugeMetricFamily(f"{name}_info", text, labels=list(labels))
+    for row in rows:
+        info.add_metric(list(row), 1)
+    return info
+
+
+def _counters(said: Snapshot) -> Iterator[Metric]:
+    for name, text, value in (
+        ("frames", "Frames that came from the source.", said.frames),
+        ("frames_classified", "Frames that were classified.", said.classified),
+        ("frames_skipped", "Frames that were not classified because nothing moved.", said.skipped),
+        ("frames_dropped", "Frames that nobody saw because a newer one was there.", said.dropped),
+        ("inference_errors", "Inferences that failed.", said.errors),
+        ("camera_restarts", "How often the camera was started again.", said.camera_restarts),
+        ("reloads", "Exchanges of models while running.", said.reloads),
+        ("reloads_refused", "Candidates that were not taken.", said.reloads_refused),
+    ):
+        yield CounterMetricFamily(f"bittern_{name}", text, value=value)
+
+
+def _sinks(said: Snapshot) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily("bittern_outbox_events", "Events that wait for a sink.", labels=["sink"])
+    done = CounterMetricFamily("bittern_sink_events", "Events by what became of them.", labels=["sink", "result"])
+    for sink, figures in said.sinks.items():
+        waiting.add_metric([sink], figures.waiting)
+        for result in ("delivered", "refused", "dropped"):
+            done.add_metric([sink, result], getattr(figures, result))
+    yield waiting
+    yield done
+
+
+def _gauges(said: Snapshot) -> Iterator[Metric]:
+    state = GaugeMetricFamily("bittern_camera_state", "1 for the state that the camera is in.", labels=["state"])
+    state.add_metric([said.camera], 1)
+    yield state
+    for name, text, value in (
+        ("uptime_seconds", "Since the daemon started.", said.uptime_s),
+        ("frame_age_seconds", "Since the last frame came.", said.frame_age_s),
+        ("progress_age_seconds", "Since the main loop last got on; grows when it hangs.", said.progress_age_s),
+        ("temperature_celsius", "Of the processor.", said.board.temperature_c),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"bittern_{name}", text, value=value)
+    if said.board.throttled is not None:
+        throttled = GaugeMetricFamily("bittern_throttled", "1 for what limits a Pi now.", labels=["reason"])
+        for reason in THROTTLED_BITS:
+            throttled.add_metric([reason], reason in said.board.throttled)
+        yield throttled

@@ -1,0 +1,370 @@
+"""A connection to an MQTT broker that is made again for ever, and whose failures are said in one line.
+
+Needs paho-mqtt 2, whose own thread does the work, and a broker that speaks MQTT 5: only there is a message that the
+broker refuses not acknowledged all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bittern.config.schema import MqttConfig
+from bittern.delivery.sinks.base import Undelivered
+from bittern.errors import ConfigurationError
+
+try:
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+except ImportError:  # also a paho-mqtt 1, which has no `enums`
+    raise ConfigurationError("[mqtt] needs paho-mqtt 2 or later: pip install 'bittern[mqtt]'") from None
+
+_log = logging.getLogger("bittern")
+
+# Seconds: for one message, between two signs of life (a dead peer is noticed after at most twice that), and for each of
+# the steps of `close`.
+_TIMEOUT_S, _KEEPALIVE_S, _FAREWELL_S = 10.0, 30, 0.5
+# The largest packet that is taken, in bytes: acknowledgements and "online" are far smaller. A broker that keeps to
+# MQTT 5 drops larger messages; from one that does not, they are not read.
+_MAX_PACKET = 1024
+# Messages that may wait for their acknowledgement; one does, unless the outbox dropped events meanwhile.
+_MAX_QUEUED = 16
+
+
+class Connection:
+    """See the module. Messages are sent by any thread, but `acknowledged` by one only.
+
+    Attributes:
+        address: host and port.
+        oversized: packets that were too large to be read.
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None,
+        subscribe: str | None,
+        connected: Callable[[], None],
+        received: Callable[[str | None, bytes], None],
+    ) -> None:
+        """Begin to connect, in the background.
+
+        Args:
+            config: broker, user and certificates.
+            client_id: what the broker's log shows, and a random end: a second process of the same name would throw the
+                first one out, and so on.
+            will: topic and message that the broker retains when this process is gone without a word.
+            subscribe: a topic to hear of.
+            connected: called at every new connection, by paho's thread.
+            received: called with topic (None: no UTF-8) and payload of every message, by paho's thread.
+
+        Raises:
+            ConfigurationError: user, password or certificates that cannot be right.
+        """
+        port = config.port or (8883 if config.tls else 1883)
+        self.address = f"{config.host}:{port}"
+        self._subscribe = subscribe
+        self._tell_connected = connected
+        self._tell_received = received
+        self._changed = threading.Condition()  # says that one of the next six changed
+        self._connected = False
+        self._answered = False  # the broker said yes or no to this attempt
+        self._failures = 0
+        self._told = 0  # of them, those that `acknowledged` has spoken of
+        self._trouble = "no answer yet"
+        self._closing = False
+        self._max_packet: int | None = None  # what the broker takes, in bytes
+        self._pending: tuple[str, paho.MQTTMessageInfo] | None = None
+        self._refusals: dict[int, str] = {}
+        self._last: paho.MQTTMessageInfo | None = None
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{client_id[:40]}_{secrets.token_hex(4)}",
+            protocol=MQTTProtocolVersion.MQTTv5,
+        )
+        client.broken = self._failed
+        client.on_socket_open = _no_delay
+        client.on_pre_connect = self._on_pre_connect
+        client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.reconnect_delay_set(1, 60)
+        client.max_queued_messages_set(_MAX_QUEUED)
+        client.max_inflight_messages_set(_MAX_QUEUED)
+        if will is not None:
+            client.will_set(*will, qos=1, retain=True)
+        if config.user:
+            client.username_pw_set(config.user, _password(config.password_file))
+        elif config.password_file:
+            raise ConfigurationError("mqtt.password_file is given, but mqtt.user is not: give both")
+        if config.tls:
+            client.tls_set_context(_tls(config.ca_file))
+        elif config.ca_file:
+            raise ConfigurationError("mqtt.ca_file is given, but mqtt.tls is off: set tls = true")
+        client.connect_later(config.host, port)
+        self._client = client
+        client.loop_start()
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._connected and not self._closing
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a connection, and the last message of `send` has left: a broker may not read."""
+        last = self._last
+        return self.connected and (last is None or last.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or last.is_published())
+
+    @property
+    def oversized(self) -> int:
+        """See the class."""
+        return self._client.oversized
+
+    def acknowledged(self, key: str, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 1, and wait for its acknowledgement.
+
+        It waits for 10 s at most, and not when an attempt to connect has failed since it was called before.
+
+        Args:
+            key: names the message: sent again after it failed, it is the same one, and no second copy.
+            topic: where to.
+            payload: the message.
+
+        Raises:
+            Undelivered: it was not acknowledged (yet).
+        """
+        until = time.monotonic() + _TIMEOUT_S
+        with self._changed:
+            self._changed.wait_for(lambda: self._connected or self._closing or self._failures != self._told, _TIMEOUT_S)
+            self._told = self._failures
+            if not self.connected:
+                tried = self._pending is not None and self._pending[0] == key
+                raise self._undelivered(self._trouble, unsent=not tried)
+        if self._too_large(topic, payload):
+            raise self._undelivered(f"{len(payload)} bytes are more than the broker takes", final=True)
+        # An attempt that was given up is still with paho, which sends it again at the next connection.
+        if self._pending is not None and self._pending[0] == key:
+            info = self._pending[1]
+        else:
+            self._refusals.clear()
+            info = self._client.publish(topic, payload, qos=1)
+            if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+                raise self._undelivered(f"{_MAX_QUEUED} messages wait for the broker's acknowledgement")
+            if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                raise self._undelivered("connection lost")
+            self._pending = key, info
+        while not info.is_published():
+            if not self.connected:
+                self._told = self._failures
+                raise self._undelivered(self._trouble)
+            if time.monotonic() > until:
+                raise self._undelivered(f"no acknowledgement within {_TIMEOUT_S:g} s")
+            info.wait_for_publish(0.25)
+        self._pending = None
+        refusal = self._refusals.pop(info.mid, None)
+        if refusal is not None:
+            raise self._undelivered(f"{topic}: {refusal}")
+
+    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Send a message at QoS 0: it is lost if the connection is, or if it is larger than the broker takes."""
+        if not self._too_large(topic, payload):
+            self._last = self._client.publish(topic, payload, retain=retain)
+
+    def close(self, farewell: tuple[str, bytes] | None) -> None:
+        """Disconnect, within 1.5 s, whatever the broker does. A second call does nothing.
+
+        Args:
+            farewell: topic and message to be retained, if there is a connection.
+        """
+        with self._changed:
+            if self._closing:
+                return
+            connected, self._closing = self._connected, True
+            self._trouble = "closing"
+            self._changed.notify_all()
+        client = self._client
+        if connected and farewell is not None:
+            info = client.publish(*farewell, qos=1, retain=True)
+            if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                info.wait_for_publish(_FAREWELL_S)
+        client.disconnect()
+        if not client.ended.wait(_FAREWELL_S) and (sock := client.socket()) is not None:
+            sock.close()  # a broker that does not read
+            client.ended.wait(_FAREWELL_S)
+        if client.ended.is_set():  # else it waits for a name server or a connection, and ends after that
+            client.loop_stop()
+            client.forget()
+            self._tell_connected, self._tell_received = _nothing, _nothing
+
+    def _undelivered(self, why: str, *, final: bool = False, unsent: bool = False) -> Undelivered:
+        return Undelivered(f"{self.address}: {why}", final=final, unsent=unsent)
+
+    def _too_large(self, topic: str, payload: bytes) -> bool:
+        """Whether the broker would close the connection because of a message, whose head is 16 bytes at most."""
+        return self._max_packet is not None and len(topic.encode()) + len(payload) + 16 > self._max_packet
+
+    def _failed(self, trouble: str) -> None:
+        with self._changed:
+            if self._closing:
+                return
+            news = self._connected or trouble != self._trouble
+            self._connected = False
+            self._trouble = trouble
+            self._failures += 1
+            self._changed.notify_all()
+        if news:
+            _log.warning("mqtt: %s: %s", self.address, trouble)
+
+    # What paho's thread calls.
+
+    def _on_pre_connect(self, *_: Any) -> None:
+        self._answered = False
+
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        self._answered = True
+        if reason.is_failure:
+            self._failed(_refused(str(reason)))
+            return
+        self._max_packet = getattr(properties, "MaximumPacketSize", None)
+        with self._changed:
+            closing = self._closing
+            self._connected = True
+            self._changed.notify_all()
+        if closing:
+            client.disconnect()
+            return
+        _log.info("mqtt: connected to %s", self.address)
+        if self._subscribe is not None:
+            client.subscribe(self._subscribe)
+        self._tell_connected()
+
+    def _on_connect_fail(self, *_: Any) -> None:
+        # paho calls this while it handles the exception, and does not hand it over.
+        self._failed(_why(sys.exc_info()[1]))
+
+    def _on_disconnect(self, *_: Any) -> None:
+        if self._connected:
+            self._failed("connection lost")
+        elif not self._answered:
+            self._failed("the broker closed the connection before it answered: does it want TLS, or none?")
+
+    def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
+        if reason.is_failure and len(self._refusals) < _MAX_QUEUED:
+            self._refusals[mid] = _refused(str(reason))
+
+    def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
+        try:
+            topic: str | None = message.topic
+        except UnicodeDecodeError:
+            topic = None
+        self._tell_received(topic, bytes(message.payload))
+
+
+class _Client(paho.Client):
+    """paho's client, whose thread is not ended by what a broker sends, and which takes no large packet."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.broken: Callable[[str], None] | None = None
+        self.ended = threading.Event()
+        self.oversized = 0
+
+    def connect_later(self, host: str, port: int) -> None:
+        """Let `loop_forever` begin with a new connection."""
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = _MAX_PACKET
+        self.connect_async(host, port, _KEEPALIVE_S, clean_start=True, properties=properties)
+
+    def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
+        """paho's, and once more when it failed: only `disconnect` ends it."""
+        try:
+            while True:
+                try:
+                    return super().loop_forever(timeout, retry_first_connection)
+                except Exception as error:  # such as a host name that cannot be encoded
+                    if self.broken is not None:
+                        self.broken(_why(error))
+                    time.sleep(1.0)
+                    self.connect_later(self.host, self.port)
+        finally:
+            self.ended.set()
+
+    def forget(self) -> None:
+        """Let go of whoever is called, so that the last sockets are closed with the last reference to this client."""
+        self.broken = None
+        for kind in ("pre_connect", "connect", "connect_fail", "disconnect", "publish", "message"):
+            setattr(self, f"on_{kind}", None)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        # paho asks for all the rest of a packet, up to 256 MB, and would keep it.
+        if bufsize > _MAX_PACKET:
+            self.oversized += 1
+            raise ConnectionError(f"a packet of {bufsize} bytes")
+        return super()._sock_recv(bufsize)
+
+
+def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
+    """Small packets leave at once: each of several after an event waited 40 ms for the answer to the one before."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _nothing(*_: object) -> None:
+    """What a closed connection tells."""
+
+
+def _password(file: str) -> str | None:
+    if not file:
+        return None
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"mqtt.password_file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"mqtt.password_file {file}: expected text in UTF-8") from None
+    if not lines or not lines[0]:
+        raise ConfigurationError(f"mqtt.password_file {file}: the first line must be the password, and it is empty")
+    return lines[0]
+
+
+def _tls(ca_file: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except ssl.SSLError:
+        raise ConfigurationError(f"mqtt.ca_file {ca_file}: expected certificates in PEM format") from None
+    except OSError as error:
+        raise ConfigurationError(f"mqtt.ca_file {ca_file}: {error.strerror}") from None
+
+
+def _refused(reason: str) -> str:
+    """What a reason code of MQTT 5 means for a user."""
+    if reason in ("Not authorized", "Bad user name or password"):
+        return "not authorised: check user and password_file, and what the broker lets this user write"
+    if reason == "Unsupported protocol version":
+        return "the broker does not speak MQTT 5, as mosquitto does since 1.6"
+    return reason.lower()
+
+
+def _why(error: BaseException | None) -> str:
+    """Why a connection was not made, in a few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS: {(error.reason or str(error)).replace('_', ' ').lower()}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__

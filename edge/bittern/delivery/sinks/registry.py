@@ -1,0 +1,59 @@
+"""Which sinks a configuration names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bittern.config.schema import WatchConfig
+from bittern.delivery.sinks.base import Diagnostics, Sink
+
+# The names of the sinks that stand behind the outbox (network, programs); they are those of their tables.
+DURABLE = ("mqtt", "webhook", "command")
+
+
+def open_sinks(
+    config: WatchConfig,
+    name: str,
+    diagnostics: Callable[[], Diagnostics],
+    *,
+    alarms: Sequence[tuple[str, str, str]] = (),
+    snapshots: Path | None = None,
+    announce: bool = True,
+) -> list[Sink]:
+    """The sinks that have a table in the configuration, opened. Only their modules are imported.
+
+    Args:
+        config: the configuration.
+        name: what events call the source.
+        diagnostics: asked now and then, from another thread.
+        alarms: model, task and label of every alarm that there can be, for a sink that announces them.
+        snapshots: the folder of the snapshots, for a sink that sends them on; None if there are none.
+        announce: false only delivers events, so that a second process can try a peer beside a daemon.
+
+    Raises:
+        ConfigurationError: a table that cannot be right, or a library that is missing.
+    """
+    sinks: list[Sink] = []
+    try:
+        if config.mqtt is not None:
+            from bittern.delivery.sinks.mqtt import MqttSink
+
+            sinks.append(MqttSink(config.mqtt, name, alarms, diagnostics, snapshots, announce=announce))
+        if config.webhook is not None:
+            from bittern.delivery.sinks.webhook import WebhookSink
+
+            sinks.append(WebhookSink(config.webhook))
+        if config.command is not None:
+            from bittern.delivery.sinks.command import CommandSink
+
+            sinks.append(CommandSink(config.command))
+        if config.gpio is not None:
+            from bittern.delivery.sinks.gpio import GpioSink
+
+            sinks.append(GpioSink(config.gpio))
+    except BaseException:
+        for sink in sinks:
+            sink.close()
+        raise
+    return sinks

@@ -1,0 +1,165 @@
+"""The pictures of alarms: JPEG files in a ring, the oldest of which make room for the newest."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import stat
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bittern.errors import ConfigurationError
+from bittern.frames import Order
+from bittern.system import fileio
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+_log = logging.getLogger("bittern")
+
+_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_OURS = re.compile(rf"{_ID}\.jpg")
+_UNFINISHED = re.compile(rf"\.{_ID}\.jpg\.[a-z0-9_]+")  # what `fileio` leaves of a process that was killed
+
+
+class Ring:
+    """The files of one folder that are named after an event, `ID.jpg`; others in it are neither counted nor touched.
+
+    Room is made before a file is written: there is never more than the budget. For one thread and one process.
+
+    Attributes:
+        folder: where the files are.
+    """
+
+    def __init__(self, folder: Path, budget_mb: float, quality: int) -> None:
+        """Make the folder (0750) unless it is there, and count what an earlier process left in it.
+
+        Where that fails, it is tried again at every picture, and said once.
+
+        Args:
+            folder: where the files are to be.
+            budget_mb: for all of them together, in MB of 10**6 bytes.
+            quality: of the JPEG, 1 to 100.
+        """
+        self.folder = folder
+        self._budget = int(budget_mb * 1e6)
+        self._quality = quality
+        self._files: deque[tuple[str, int]] | None = None  # name and bytes, the oldest first; None: not counted yet
+        self._total = 0
+        self._trouble = ""
+        try:
+            self._count()
+        except OSError as error:
+            self._failed(f"{folder}: {error.strerror}")
+
+    def add(self, event_id: str, pixels: npt.NDArray[np.uint8], order: Order) -> str | None:
+        """Write the picture of an event, whole or not at all. Takes some milliseconds, on an SD card up to a second.
+
+        What does not work is said once, and again after it has worked.
+
+        Args:
+            event_id: a UUID, as events have it.
+            pixels: (H, W, 3) uint8.
+            order: of the channels.
+
+        Returns:
+            Name of the file in the folder; None if it could not be written.
+
+        Raises:
+            ValueError: no UUID, or a picture that cannot be a JPEG.
+        """
+        import cv2
+
+        name = f"{event_id}.jpg"
+        if not _OURS.fullmatch(name):
+            raise ValueError(f"expected the UUID of an event, got {event_id!r}")
+        bgr = pixels if order == "BGR" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+        done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
+        if not done:
+            raise ValueError(f"a picture of shape {pixels.shape} does not become a JPEG")
+        data = jpeg.tobytes()
+        if len(data) > self._budget:
+            self._failed(f"one picture takes {len(data)} bytes, and budget_mb allows {self._budget}")
+            return None
+        try:
+            files = self._count() if self._files is None else self._files
+            self._forget(files, name)
+            self._make_room(files, len(data))
+            fileio.write(self._file(name), data)
+        except OSError as error:
+            self._failed(f"{self.folder}: {error.strerror}")
+            return None
+        files.append((name, len(data)))
+        self._total += len(data)
+        if self._trouble:
+            _log.info("snapshots are written again")
+            self._trouble = ""
+        return name
+
+    def _failed(self, trouble: str) -> None:
+        if not self._trouble:
+            _log.warning("no snapshots: %s", trouble)
+        self._trouble = trouble
+
+    def _count(self) -> deque[tuple[str, int]]:
+        """Take over what is in the folder."""
+        self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        found = []
+        for file in self.folder.iterdir():
+            if _UNFINISHED.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+            elif _OURS.fullmatch(file.name) and stat.S_ISREG((said := file.lstat()).st_mode):
+                found.append((said.st_mtime_ns, file.name, said.st_size))
+        files = deque((name, size) for _, name, size in sorted(found))
+        self._total = sum(size for _, size in files)
+        self._make_room(files, 0)
+        self._files = files
+        return files
+
+    def _make_room(self, files: deque[tuple[str, int]], size: int) -> None:
+        while files and self._total + size > self._budget:
+            self._forget(files, files[0][0])
+
+    def _forget(self, files: deque[tuple[str, int]], name: str) -> None:
+        """Delete one file of ours; it counts until it is gone."""
+        size = next((size for there, size in files if there == name), None)
+        if size is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._file(name))  # noqa: PTH108
+            files.remove((name, size))
+            self._total -= size
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self.folder, name)  # noqa: PTH118  # see `fileio.atomic` for why not pathlib
+
+
+def default_folder(name: str) -> Path:
+    """Where snapshots go unless a folder is configured: memory, not the SD card.
+
+    $RUNTIME_DIRECTORY (systemd's, one for each unit), else $XDG_RUNTIME_DIR/bittern/NAME, else
+    /dev/shm/bittern-UID/NAME.
+
+    Args:
+        name: of the camera; what cannot stand in a file's name becomes an underscore.
+
+    Raises:
+        ConfigurationError: somebody else made that folder in /dev/shm.
+    """
+    if given := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(given.partition(":")[0]) / "snapshots"
+    part = re.sub(r"[^\w.-]|^\.", "_", name) or "_"
+    if given := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(given) / "bittern" / part / "snapshots"
+    shared = Path(f"/dev/shm/bittern-{os.getuid()}")
+    try:
+        shared.mkdir(mode=0o750, exist_ok=True)
+        said = shared.lstat()
+    except OSError as error:
+        raise ConfigurationError(f"{shared}: {error.strerror}: give snapshots.folder") from None
+    if not stat.S_ISDIR(said.st_mode) or said.st_uid != os.getuid():
+        raise ConfigurationError(f"{shared} was made by somebody else: give snapshots.folder")
+    return shared / part / "snapshots"

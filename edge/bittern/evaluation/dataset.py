@@ -1,0 +1,129 @@
+"""Labelled pictures on disk: an index.csv, or a folder per class."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from bittern.errors import ConfigurationError
+from bittern.model import pictures
+
+# Splits that may be used for choices, and those that only add training pictures; every other split is for reporting.
+CHOICE_SPLITS = ("train", "val")
+EXTRA_SPLIT = "extra"
+
+
+class Item(NamedTuple):
+    """One picture of a data set.
+
+    Attributes:
+        path: of the file.
+        name: its path relative to the data set, as the index has it.
+        label: None where the index has no labels.
+        split: "train", "val", "test", ...; empty where there is no index.
+        group: ties near-duplicates; never on two sides of a split.
+        columns: the further columns of the index.
+    """
+
+    path: Path
+    name: str
+    label: str | None
+    split: str
+    group: str
+    columns: dict[str, str]
+
+
+def read(data: Path, root: Path | None = None) -> list[Item]:
+    """Read a data set: an index.csv, a folder with one, or a folder that has a folder of pictures per class.
+
+    Args:
+        data: the index or folder.
+        root: what the paths of an index are relative to; None for the folder it is in.
+
+    Raises:
+        ConfigurationError: no such folder, no picture, or an index that lacks a column or leads outside its folder.
+    """
+    if data.is_file():
+        return _read_index(data, root or data.parent)
+    if (data / "index.csv").is_file():
+        return _read_index(data / "index.csv", root or data)
+    if not data.is_dir():
+        raise ConfigurationError(f"no data at {data}: expected a folder, or an index.csv")
+    return _read_folders(data)
+
+
+def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item]:
+    """The items whose columns have these values.
+
+    Args:
+        items: at least one, all with the same columns.
+        where: column and value; the label is one of the columns where there are labels.
+        data: where they are from, for the message.
+
+    Raises:
+        ConfigurationError: there is no such column, or no such picture.
+    """
+    columns = [*(["label"] if items[0].label is not None else []), *items[0].columns]
+    for key in where:
+        if key not in columns:
+            has = ", ".join(columns) or "none besides path, split and group"
+            raise ConfigurationError(f"{data}: the index has no column {key!r} to select by; it has {has}")
+    chosen = [i for i in items if all((i.label if k == "label" else i.columns[k]) == v for k, v in where.items())]
+    if not chosen:
+        raise ConfigurationError(f"{data}: no picture has {', '.join(f'{k}={v}' for k, v in where.items())}")
+    return chosen
+
+
+def digest(items: Iterable[Item]) -> str:
+    """sha256 (hex) over names, labels, splits and groups, in order: says whether two runs had the same data."""
+    lines = (f"{i.name},{i.label or ''},{i.split},{i.group}\n" for i in items)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _read_index(file: Path, root: Path) -> list[Item]:
+    items: list[Item] = []
+    seen: set[str] = set()
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as opened:
+            reader = csv.DictReader(opened, strict=True)
+            fields = reader.fieldnames or []
+            missing = [key for key in ("path", "split", "group") if key not in fields]
+            if missing:
+                raise ConfigurationError(
+                    f"{file}: no column {', '.join(missing)}; expected path,label,split,group and any others"
+                )
+            for row in reader:
+                where = f"{file}:{reader.line_num}"
+                if None in row or None in row.values():
+                    raise ConfigurationError(f"{where}: expected {len(fields)} values as in the first line")
+                name = row["path"]
+                path = root / name
+                # By its words only: where a link of the user's leads is the user's business.
+                if "\0" in name or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
+                    raise ConfigurationError(f"{where}: path {name!r} is empty or leads outside the folder")
+                if name in seen:
+                    raise ConfigurationError(f"{where}: path {name!r} is there twice")
+                seen.add(name)
+                rest = {k: v for k, v in row.items() if k not in ("path", "label", "split", "group")}
+                items.append(Item(path, name, row.get("label"), row["split"], row["group"], rest))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError(f"{file}: cannot read the index ({error})") from None
+    if not items:
+        raise ConfigurationError(f"{file}: the index has no pictures")
+    return items
+
+
+def _read_folders(root: Path) -> list[Item]:
+    items = [
+        Item(path, path.relative_to(root).as_posix(), folder.name, "", path.relative_to(root).as_posix(), {})
+        for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
+        for path in pictures.find(folder)
+    ]
+    if not items:
+        raise ConfigurationError(
+            f"{root}: no pictures found: expected an index.csv, or a folder of pictures for each label"
+        )
+    return items

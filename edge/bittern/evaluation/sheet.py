@@ -1,0 +1,54 @@
+"""Contact sheets: what the network saw, with captions, as one PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from bittern.model.preprocess import Pixels
+from bittern.system import fileio
+
+CAPTION = 34
+GAP = 6
+_INK = (40, 40, 40)
+_ALARM = (40, 40, 215)
+
+
+class Tile(NamedTuple):
+    """One picture of a sheet.
+
+    Attributes:
+        picture: (S, S, 3) uint8 RGB, as the network saw it.
+        lines: at most two short captions.
+        alarm: drawn with a red frame.
+    """
+
+    picture: Pixels
+    lines: Sequence[str]
+    alarm: bool
+
+
+def write(file: Path, tiles: Sequence[Tile], columns: int = 6) -> None:
+    """Write the tiles as one PNG, row by row. Raises ValueError without tiles, OSError if it cannot be written."""
+    if not tiles:
+        raise ValueError("a contact sheet needs at least one picture")
+    side = tiles[0].picture.shape[0]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    height, width = side + CAPTION + GAP, side + GAP
+    sheet = np.full((rows * height + GAP, columns * width + GAP, 3), 255, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = GAP + i // columns * height, GAP + i % columns * width
+        sheet[top : top + side, left : left + side] = tile.picture[:, :, ::-1]
+        if tile.alarm:
+            cv2.rectangle(sheet, (left, top), (left + side - 1, top + side - 1), _ALARM, 4)
+        for row, line in enumerate(tile.lines[:2]):
+            at = (left + 2, top + side + 13 + 15 * row)
+            ink = _ALARM if tile.alarm and row == 0 else _INK
+            cv2.putText(sheet, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
+    _, png = cv2.imencode(".png", sheet)
+    fileio.write(file, png.tobytes())

@@ -1,0 +1,391 @@
+"""Thresholds and N of M from a clip with labelled intervals: found by running the real `Decision` over its scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bittern.decision.decision import Settings
+from bittern.errors import BitternError, ConfigurationError
+from bittern.evaluation import metrics
+
+# What is tried: `votes` of `of` last frames, and `off` as a share of `on`.
+MOST_VOTES, MOST_OF = 5, 8
+OFF_SHARES = (1.0, 0.75, 0.5, 0.25)
+_COLUMNS = ["start_s", "end_s", "label"]
+_MAX_INTERVALS_BYTES = 2**20
+_S = 1e9
+
+
+class Interval(NamedTuple):
+    """From when to when something is there, in seconds since the first frame of the clip."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+class Target(NamedTuple):
+    """At most so many false alarms in so many hours, and the words for it."""
+
+    false_alarms: int
+    hours: float
+    text: str
+
+
+class Track(NamedTuple):
+    """The scores of one alarm label over a clip.
+
+    Attributes:
+        model: its name.
+        task: of the head.
+        label: the alarm label.
+        times_ns: (frames,) int64, since the first frame of the clip; never falling.
+        scores: (frames,) float64.
+        clip_s: from the first to the last frame of the clip.
+    """
+
+    model: str
+    task: str
+    label: str
+    times_ns: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float64]
+    clip_s: float
+
+
+class Judged(NamedTuple):
+    """How settings did on a track.
+
+    Attributes:
+        settings: of the decision.
+        alarms: from when to when each was on, in s; the end is infinite if it was still on after the last frame.
+        delays_s: for every interval in which an alarm went on, how long after its start that was first.
+        intervals: how many there are.
+        false_alarms: that went on outside of every interval.
+        outside_h: hours of the clip outside of the intervals, in which a false alarm could happen.
+    """
+
+    settings: Settings
+    alarms: list[tuple[float, float]]
+    delays_s: list[float]
+    intervals: int
+    false_alarms: int
+    outside_h: float
+
+    @property
+    def found(self) -> int:
+        """Intervals in which an alarm went on."""
+        return len(self.delays_s)
+
+    @property
+    def mean_delay_s(self) -> float:
+        """NaN if none was found."""
+        return sum(self.delays_s) / len(self.delays_s) if self.delays_s else math.nan
+
+
+class NothingFits(BitternError):
+    """No settings keep the bound and find anything; `nearest` has the fewest false alarms of those that find some."""
+
+    def __init__(self, message: str, nearest: Judged | None) -> None:
+        super().__init__(message)
+        self.nearest = nearest
+
+
+def parse_target(text: str) -> Target:
+    """Read "at most 1 false alarm an hour", or "at most 3 false alarms a day".
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    found = re.fullmatch(r"at most ([0-9]{1,6}) false alarms? (an hour|a day)", text)
+    if found is None:
+        raise ConfigurationError(f"--tune: expected 'at most N false alarms an hour', or 'a day', got {text!r}")
+    return Target(int(found[1]), 1.0 if found[2] == "an hour" else 24.0, text)
+
+
+def read_intervals(file: Path) -> list[Interval]:
+    """Read a CSV with the header `start_s,end_s,label`; in seconds since the first frame of the clip.
+
+    Raises:
+        ConfigurationError: no such file, another header, or a row that is no interval or overlaps another one of its
+            label: the message has the row's number, counted from 1 for the header.
+    """
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_INTERVALS_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}: expected labelled intervals") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from None
+    if len(data) > _MAX_INTERVALS_BYTES:
+        raise ConfigurationError(f"{file}: larger than the limit of {_MAX_INTERVALS_BYTES >> 20} MiB")
+    found: list[tuple[int, Interval]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        for cells in reader:
+            cells = [cell.strip() for cell in cells]
+            if reader.line_num == 1:
+                if cells != _COLUMNS:
+                    raise ValueError(f"expected the header {','.join(_COLUMNS)}, got {','.join(cells)[:80]!r}")
+            elif any(cells):
+                found.append((reader.line_num, _interval(cells)))
+    except (ValueError, csv.Error) as error:
+        raise ConfigurationError(f"{file}: row {reader.line_num}: {error}") from None
+    if not found:
+        raise ConfigurationError(f"{file}: no interval in it: expected rows such as 12.5,20,stop")
+    last: dict[str, tuple[int, Interval]] = {}
+    for row, interval in sorted(found, key=lambda of: of[1]):
+        before = last.get(interval.label)
+        if before is not None and interval.start_s < before[1].end_s:
+            raise ConfigurationError(f"{file}: row {row}: overlaps row {before[0]}, of the same label")
+        last[interval.label] = row, interval
+    return [interval for _, interval in found]
+
+
+def _interval(cells: Sequence[str]) -> Interval:
+    if len(cells) != len(_COLUMNS):
+        raise ValueError(f"expected {len(_COLUMNS)} values, got {len(cells)}")
+    numbers = []
+    for name, cell in zip(_COLUMNS[:2], cells[:2], strict=True):
+        try:
+            numbers.append(float(cell))
+        except ValueError:
+            raise ValueError(f"{name}: expected seconds, got {cell[:40]!r}") from None
+    start, end = numbers
+    if not (0 <= start < end and math.isfinite(end)):
+        raise ValueError(f"expected 0 <= start_s < end_s, got {start:g} and {end:g}")
+    if not cells[2]:
+        raise ValueError("the label is empty")
+    return Interval(start, end, cells[2])
+
+
+def poisson_upper(count: int, confidence: float = 0.95) -> float:
+    """The exact upper bound of a Poisson mean of which `count` events were seen, one-sided (Garwood 1936).
+
+    The mean for which so few events, or fewer, have a probability of 1 - confidence: 3.00 for none.
+    """
+    low, high = float(count), 2.0 * count + 20.0
+    for _ in range(60):
+        mean = (low + high) / 2
+        total = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
+        low, high = (mean, high) if total > 1 - confidence else (low, mean)
+    return high
+
+
+# An alarm may outlast what it saw by its minimum time off and a little more.
+OVERSTAY_S = 10.0
+
+
+def judge(
+    track: Track, intervals: Sequence[Interval], settings: Settings, alarms: Sequence[tuple[float, float]]
+) -> Judged:
+    """How alarms did that came of some settings.
+
+    One is right if it goes on within an interval, and is on for at most OVERSTAY_S outside of intervals of its label;
+    else it is false. An alarm that never ends would find everything after it.
+
+    Args:
+        track: of their label.
+        intervals: all of that label.
+        settings: of the decision.
+        alarms: from when to when each was on, in s since the first frame.
+    """
+    delays = []
+    for interval in intervals:
+        inside = [on - interval.start_s for on, _ in alarms if interval.start_s <= on <= interval.end_s]
+        delays += inside[:1]
+    false = 0
+    for on, off in alarms:
+        end = min(off, track.clip_s)
+        within = sum(max(0.0, min(i.end_s, end) - max(i.start_s, on)) for i in intervals)
+        begins_right = any(i.start_s <= on <= i.end_s for i in intervals)
+        false += not begins_right or end - on - within > OVERSTAY_S
+    inside_s = sum(max(0.0, min(i.end_s, track.clip_s) - i.start_s) for i in intervals)
+    outside_h = max(0.0, track.clip_s - inside_s) / 3600
+    return Judged(settings, list(alarms), delays, len(intervals), false, outside_h)
+
+
+def levels(track: Track) -> list[float]:
+    """The scores that occur, but 0: between two of them one threshold is as good as another."""
+    return sorted({score for score in track.scores.tolist() if score > 0}, reverse=True)
+
+
+def tune(
+    track: Track,
+    intervals: Sequence[Interval],
+    target: Target,
+    now: Settings,
+    progress: Callable[[], None] = lambda: None,
+) -> Judged:
+    """The settings that find the most intervals of a clip, of those that keep to the target on it.
+
+    Every score that occurs is tried as `on`, with four shares of it as `off`, and every N of M up to 5 of 8. Of those
+    that find as many, the ones with the shortest mean delay win, where less than a frame is no difference; of these the
+    highest `on`, then the most votes: they are the furthest from a false alarm.
+
+    Args:
+        track: scores of one label.
+        intervals: all of this label, at least one.
+        target: how many false alarms may be. A clip that is shorter than its period may have none, or as many as its
+            share of the period allows.
+        now: what cooldown and minimum time off are taken from.
+        progress: called once for each of `levels`.
+
+    Returns:
+        The best, on this very clip: on another one it will do worse.
+
+    Raises:
+        NothingFits: no settings keep to the target and find an interval.
+    """
+    counts = [(votes, of) for of in range(1, MOST_OF + 1) for votes in range(1, min(of, MOST_VOTES) + 1)]
+    frame_s = float(np.median(np.diff(track.times_ns))) / _S if len(track.times_ns) > 1 else 1.0
+    best: tuple[tuple[float, ...], Judged] | None = None
+    nearest: tuple[tuple[float, ...], Judged] | None = None
+    allowed = 0.0
+    for on in levels(track):
+        for share in OFF_SHARES:
+            short = _without_quiet(track, on * share, now.min_off_s)
+            for votes, of in counts:
+                settings = Settings(on, on * share, votes, of, now.cooldown_s, now.min_off_s)
+                tried = judge(track, intervals, settings, _alarms(short, settings))
+                allowed = target.false_alarms * tried.outside_h / target.hours
+                if not tried.found:
+                    continue
+                delay = round(tried.mean_delay_s / frame_s) if frame_s > 0 else tried.mean_delay_s
+                rank: tuple[float, ...] = (tried.found, -delay, on, votes, -of, -abs(share - 0.5))
+                if tried.false_alarms <= allowed + 1e-9 and (best is None or rank > best[0]):
+                    best = rank, tried
+                fewest = (-tried.false_alarms, *rank)
+                if nearest is None or fewest > nearest[0]:
+                    nearest = fewest, tried
+        progress()
+    if best is not None:
+        return best[1]
+    if nearest is None:
+        n = len(intervals)
+        raise NothingFits(
+            f"--tune: {track.model}, {track.label}: nothing finds any of {n} intervals: no score rises in them", None
+        )
+    near, closest = nearest[1], nearest[1].settings
+    raise NothingFits(
+        f"--tune: {track.model}, {track.label}: nothing finds an interval with {target.text}, which is "
+        f"{math.floor(allowed + 1e-9)} in the {_hours(near.outside_h)} outside of the intervals; nearest: "
+        f"{near.false_alarms} false alarms, {near.found} of {near.intervals} found with threshold {closest.on:g}, "
+        f"off {closest.off:g}, {closest.votes} of {closest.of}",
+        near,
+    )
+
+
+def _alarms(track: Track, settings: Settings) -> list[tuple[float, float]]:
+    decision = settings.decision()
+    alarms: list[tuple[float, float]] = []
+    for now_ns, score in zip(track.times_ns.tolist(), track.scores.tolist(), strict=True):
+        change = decision.update(score, now_ns)
+        if change == "on":
+            alarms.append((now_ns / _S, math.inf))
+        elif change == "off":
+            alarms[-1] = alarms[-1][0], now_ns / _S
+    return alarms
+
+
+def _without_quiet(track: Track, off: float, min_off_s: float) -> Track:
+    """The track without frames that no decision can tell: far behind the last score that reached `off`.
+
+    A frame below `off` matters for an alarm that is on until it has ended, `min_off_s` after that score, and for the
+    votes until the longest memory is full of such frames. Most of a clip is quiet, so this saves most of the time.
+    """
+    times, n = track.times_ns, len(track.times_ns)
+    at = np.flatnonzero(track.scores >= off)
+    ended = np.searchsorted(times, times[at] + int(min_off_s * _S), "left")
+    marks = np.zeros(n + 1, np.int64)
+    np.add.at(marks, at, 1)
+    np.add.at(marks, np.minimum(np.maximum(ended, at + MOST_OF) + 1, n), -1)
+    keep = np.cumsum(marks[:n]) > 0
+    return track._replace(times_ns=times[keep], scores=track.scores[keep])
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of one label, with `--json`.
+
+    Attributes:
+        threshold: and `off`, `votes`, `of`: the settings, as in `[decision]`.
+        intervals: labelled ones.
+        found: of them, in which an alarm went on.
+        found_ci95: Wilson interval of found / intervals.
+        mean_delay_s: from the start of an interval to its alarm; None if none was found.
+        longest_delay_s: the same.
+        false_alarms: outside of the intervals.
+        outside_h: in so many hours.
+        false_alarms_at_most: one-sided 95 % upper bound of their rate, an hour; None without any time outside.
+    """
+
+    model: str
+    task: str
+    label: str
+    threshold: float
+    off: float
+    votes: int
+    of: int
+    intervals: int
+    found: int
+    found_ci95: tuple[float, float]
+    mean_delay_s: float | None
+    longest_delay_s: float | None
+    false_alarms: int
+    outside_h: float
+    false_alarms_at_most: float | None
+
+
+def figures(track: Track, judged: Judged) -> Figures:
+    """What is to be said of settings on a track, with their uncertainty."""
+    delays, settings = judged.delays_s, judged.settings
+    hours = judged.outside_h
+    return Figures(
+        model=track.model,
+        task=track.task,
+        label=track.label,
+        threshold=settings.on,
+        off=settings.off,
+        votes=settings.votes,
+        of=settings.of,
+        intervals=judged.intervals,
+        found=judged.found,
+        found_ci95=metrics.wilson(judged.found, judged.intervals),
+        mean_delay_s=round(judged.mean_delay_s, 3) if delays else None,
+        longest_delay_s=round(max(delays), 3) if delays else None,
+        false_alarms=judged.false_alarms,
+        outside_h=round(hours, 6),
+        false_alarms_at_most=round(poisson_upper(judged.false_alarms) / hours, 3) if hours > 0 else None,
+    )
+
+
+def lines(told: Figures, target: Target | None = None) -> list[str]:
+    """The figures as a person reads them; with a target also how long a clip would have to be to show it."""
+    n, low, high = told.intervals, *told.found_ci95
+    delay = ""
+    if told.mean_delay_s is not None:
+        delay = f", {told.mean_delay_s:.2f} s after their start in the mean, {told.longest_delay_s:.2f} s at most"
+    said = [
+        f"{told.model}, {told.label}: {told.found} of {n} intervals found (95 % {low:.0%} to {high:.0%}){delay}",
+        f"{told.false_alarms} false alarms in the {_hours(told.outside_h)} outside of them",
+    ]
+    if told.false_alarms_at_most is not None:
+        said[1] += f": by that the true rate is at most {told.false_alarms_at_most:.3g} an hour (95 %, Poisson)"
+    if target is not None and target.false_alarms:
+        need_h = poisson_upper(0) * target.hours / target.false_alarms
+        said.append(f"to show {target.text} takes {_hours(need_h)} without a false alarm")
+    return said
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1f} min"

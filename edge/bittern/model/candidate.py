@@ -1,0 +1,384 @@
+"""Exchanging models while running: a candidate proves itself in a process of its own before it is opened here."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+import numpy as np
+
+from bittern.errors import BitternError, ConfigurationError, ModelRefused
+from bittern.model import catalog, runtime
+from bittern.model.classifier import Classifier
+
+# Pairs of inferences, one of the old model and one of the candidate: at least, at most, and for how long.
+_MIN_PAIRS, _MAX_PAIRS, _TIMING_S = 5, 50, 2.0
+_MAX_OUTPUT = 4000
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the child says about a candidate.
+
+    Attributes:
+        refused: the reason in one line, or None.
+        name: of the model.
+        version: of the model.
+        sha256: of the manifest and the .tflite file together.
+        old_ms: median of one inference of the old model, in ms of processor time; None if it was not compared.
+        new_ms: the same of the candidate, each inference between two of the old one.
+    """
+
+    refused: str | None = None
+    name: str = ""
+    version: str = ""
+    sha256: str = ""
+    old_ms: float | None = None
+    new_ms: float | None = None
+
+
+def check_candidate(
+    model: str,
+    old: Sequence[Classifier],
+    *,
+    threads: int,
+    max_slowdown: float,
+    timeout_s: float,
+    running: Running | None = None,
+) -> Classifier:
+    """Let a model prove itself in a child process, then open it here.
+
+    The child may crash, hang or run out of memory: this process does not. What runs now is not touched: the runtime
+    holds the bytes of its files, not the files.
+
+    Args:
+        model: a name or a folder.
+        old: the models that run now; the candidate is compared with the one of its name.
+        threads: for one inference.
+        max_slowdown: how many times the old one's median inference the candidate's may take.
+        timeout_s: for the child, from its start to its end.
+        running: where to put the child, so that another thread can end it.
+
+    Raises:
+        ConfigurationError: no such model, or the candidate is refused; nothing was changed.
+    """
+    folder = catalog.find(model)
+    said = _manifest_name(folder)
+    before = next((c for c in old if c.name == said), None)
+    verdict = _ask_child(folder, before, threads, timeout_s, running)
+    if verdict.refused is not None:
+        raise ModelRefused(verdict.refused)
+    if verdict.old_ms is not None and verdict.new_ms is not None:
+        times = verdict.new_ms / verdict.old_ms
+        if times > max_slowdown:
+            raise ModelRefused(
+                f"{folder}: one inference takes {verdict.new_ms:.2f} ms of processor time, {times:.2f} times the "
+                f"{verdict.old_ms:.2f} ms of the running model: expected at most {max_slowdown:g} (reload.max_slowdown)"
+            )
+    classifier = Classifier(folder, threads=threads)
+    if before is not None:
+        _check_successor(folder, before, classifier)
+    if _digest(classifier) != verdict.sha256:
+        raise ModelRefused(f"{folder}: was changed while it was checked: reload again when the copy is complete")
+    return classifier
+
+
+class Running:
+    """A child process that another thread may end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ended = False
+
+    def take(self, process: subprocess.Popen[bytes] | None) -> None:
+        """Remember the process, or end it at once if `end` was called before."""
+        with self._lock:
+            self._process = process
+            if self._ended and process is not None:
+                process.kill()
+
+    def end(self) -> None:
+        """Kill the child, now or as soon as it starts."""
+        with self._lock:
+            self._ended = True
+            if self._process is not None:
+                self._process.kill()
+
+
+class Reload:
+    """Checks and opens candidates in a thread, one set at a time; the main loop asks for the outcome between frames."""
+
+    def __init__(self, *, threads: int, max_slowdown: float, timeout_s: float) -> None:
+        """See `check_candidate`."""
+        self._threads, self._max_slowdown, self._timeout_s = threads, max_slowdown, timeout_s
+        self._thread: threading.Thread | None = None
+        self._running = Running()
+        self._outcome: list[Classifier] | str | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether an outcome is still to come."""
+        return self._thread is not None
+
+    def start(self, models: Sequence[str], old: Sequence[Classifier]) -> bool:
+        """Begin with a check of all of these models; false, and nothing is begun, while another one runs.
+
+        Args:
+            models: names or folders, in the order in which they will run.
+            old: the models that run now. They are only read.
+        """
+        if self._thread is not None:
+            return False
+        self._running = Running()
+        self._thread = threading.Thread(target=self._work, args=(tuple(models), tuple(old)), name="reload", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # the system gives no thread
+            self._thread, self._outcome = None, f"the models cannot be checked: {error}"
+        return True
+
+    def poll(self) -> list[Classifier] | str | None:
+        """None while nothing is begun or it still runs; then, once, the models, or why they are refused."""
+        if self._thread is not None:
+            if self._thread.is_alive():
+                return None
+            self._thread.join()
+        self._thread, outcome, self._outcome = None, self._outcome, None
+        return outcome
+
+    def close(self) -> None:
+        """End a check that runs; its outcome is lost."""
+        self._running.end()
+        if self._thread is not None:
+            self._thread.join(timeout=1.0)
+
+    def _work(self, models: Sequence[str], old: Sequence[Classifier]) -> None:
+        try:
+            self._outcome = [
+                check_candidate(
+                    model,
+                    old,
+                    threads=self._threads,
+                    max_slowdown=self._max_slowdown,
+                    timeout_s=self._timeout_s,
+                    running=self._running,
+                )
+                for model in models
+            ]
+        except BitternError as error:
+            self._outcome = str(error)
+        except OSError as error:  # no file descriptors, no memory
+            self._outcome = f"the models cannot be checked: {error.strerror or error}"
+        except Exception as error:  # a thread that dies would be a reload that never ends
+            self._outcome = f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def is_older(version: str, than: str) -> bool | None:
+    """Whether a version is older than another one: numbers compared one by one, "1.2rc1" before "1.2".
+
+    Returns:
+        None if one of them is no version of numbers (PEP 440's release, with a, b or rc at its end).
+    """
+    one, other = _numbers(version), _numbers(than)
+    if one is None or other is None:
+        return None
+    return one < other
+
+
+def _numbers(version: str) -> tuple[tuple[int, ...], str, int] | None:
+    found = re.fullmatch(r"v?([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:[.-]?(a|b|rc)([0-9]{1,18}))?", version)
+    if found is None:
+        return None
+    release = [int(number) for number in found[1].split(".")]
+    while release and release[-1] == 0:
+        release.pop()
+    return tuple(release), found[2] or "z", int(found[3] or 0)
+
+
+def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -> None:
+    if before.version == classifier.version:
+        if before.manifest != classifier.manifest:
+            raise ModelRefused(
+                f"{folder}: is another model than the running one, but calls itself version {before.version} too: "
+                "a changed model needs a higher version"
+            )
+        return
+    older = is_older(classifier.version, before.version)
+    if older is None:
+        raise ModelRefused(
+            f"{folder}: version {classifier.version!r} cannot be compared with the running {before.version!r}: "
+            "expected numbers such as 1.2; to run it all the same, restart"
+        )
+    if older:
+        raise ModelRefused(
+            f"{folder}: version {classifier.version} is older than the running {before.version}: "
+            "to go back to it, restart"
+        )
+
+
+def _manifest_name(folder: Path) -> str:
+    """What the candidate calls itself. Only a look: the child reads the manifest with all its checks."""
+    if not folder.is_dir():
+        return folder.stem
+    try:
+        return str(msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Name).name)
+    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
+        return ""
+
+
+class _Name(msgspec.Struct):
+    name: str
+
+
+def _digest(classifier: Classifier) -> str:
+    said = msgspec.json.encode(classifier.manifest, order="sorted")
+    return hashlib.sha256(said + classifier.data).hexdigest()
+
+
+def _ask_child(
+    folder: Path, before: Classifier | None, threads: int, timeout_s: float, running: Running | None
+) -> Verdict:
+    # -P: nothing is imported from the working directory.
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "bittern.model.candidate",
+        str(folder.absolute()),
+        str(threads),
+        f"{timeout_s:g}",
+    ]
+    # Files in memory, not pipes: a child that stops reading must not hold this thread up, nor a disk that is full.
+    with _file("stdin") as stdin, _file("stdout") as stdout, _file("stderr") as stderr:
+        if before is not None:
+            stdin.write(before.data)
+            stdin.seek(0)  # writes its buffer, too
+        began = time.monotonic()
+        try:
+            process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+        except OSError as error:
+            raise ConfigurationError(f"{folder}: no process to check it in: {error.strerror}") from None
+        try:
+            if running is not None:
+                running.take(process)
+            try:
+                code: int | None = process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                code = None
+        finally:
+            if running is not None:
+                running.take(None)
+            if process.poll() is None:
+                process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(5.0)
+        stdout.seek(0)
+        stderr.seek(0)
+        said, complaint = stdout.read(_MAX_OUTPUT), stderr.read(_MAX_OUTPUT)
+    if code is None or code == -signal.SIGALRM:
+        raise ModelRefused(
+            f"{folder}: the check took longer than {timeout_s:g} s (reload.timeout_s) and was ended after "
+            f"{time.monotonic() - began:.0f} s"
+        )
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            raise ModelRefused(f"{folder}: the check of it crashed with {signal.Signals(-code).name}")
+    if code != 0:
+        last = " ".join((complaint.decode(errors="replace").strip().splitlines() or ["no message"])[-1].split())
+        raise ModelRefused(f"{folder}: the check of it ended with code {code}: {last[:300]}")
+    try:
+        return msgspec.json.decode(said, type=Verdict)
+    except (msgspec.MsgspecError, ValueError):
+        raise ModelRefused(f"{folder}: the check of it gave no verdict") from None
+
+
+def _file(name: str) -> IO[bytes]:
+    return os.fdopen(os.memfd_create(f"bittern-{name}"), "w+b")
+
+
+# --- the child --------------------------------------------------------------------------------------------------------
+
+
+def judge(folder: Path, threads: int, old: bytes) -> Verdict:
+    """Open a candidate with all its checks, and time it against the old model, one inference of each in turn.
+
+    Args:
+        folder: of the candidate.
+        threads: for one inference.
+        old: the .tflite file of the running model; empty if there is none to compare with.
+    """
+    try:
+        classifier = Classifier(folder, threads=threads)
+        _check_labels_file(folder, classifier)
+    except BitternError as error:
+        return Verdict(refused=str(error))
+    old_ms = new_ms = None
+    if old:
+        # Both in the same way, without the classifier around them.
+        both = [runtime.open_model(model, None, threads) for model in (old, classifier.data)]
+        for opened in both:
+            tensor = opened.inputs[0]
+            opened.interpreter.set_tensor(tensor.handle, np.zeros(tensor.shape, np.uint8))
+            opened.interpreter.invoke()  # the first one takes longer
+        old_ms, new_ms = _time_in_turn([opened.interpreter for opened in both])
+    return Verdict(
+        name=classifier.name, version=classifier.version, sha256=_digest(classifier), old_ms=old_ms, new_ms=new_ms
+    )
+
+
+def _time_in_turn(interpreters: Sequence[Any]) -> list[float]:
+    """Median of one inference of each interpreter, in ms of processor time.
+
+    Not of the clock: what else runs, such as the daemon itself, must not make a model look slow.
+    """
+    rounds: list[list[float]] = []
+    end = time.monotonic() + _TIMING_S
+    while len(rounds) < _MIN_PAIRS or (len(rounds) < _MAX_PAIRS and time.monotonic() < end):
+        taken = []
+        for interpreter in interpreters:
+            begin = time.process_time()
+            interpreter.invoke()
+            taken.append(1000 * (time.process_time() - begin))
+        rounds.append(taken)
+    return [statistics.median(column) for column in zip(*rounds, strict=True)]
+
+
+def _check_labels_file(folder: Path, classifier: Classifier) -> None:
+    """`labels.txt` is for other tools; one that says something else than the manifest shows a damaged folder."""
+    file = folder / "labels.txt"
+    if classifier.manifest is None or not file.exists():
+        return
+    said = [label for head in classifier.heads for label in head.labels]
+    try:
+        there = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelRefused(f"{file}: cannot be read ({error})") from None
+    if there != said:
+        raise ModelRefused(f"{file}: has other labels than the manifest: copy the folder again")
+
+
+def _main(arguments: Sequence[str]) -> None:
+    folder, threads, timeout_s = arguments
+    # Ends even a child that hangs in native code, and whose parent is gone.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
+    with contextlib.suppress(OSError):
+        os.nice(10)  # frames go first; old and new model are slowed down alike
+    verdict = judge(Path(folder), int(threads), sys.stdin.buffer.read())
+    sys.stdout.buffer.write(msgspec.json.encode(verdict))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1:])

@@ -1,0 +1,50 @@
+"""Where model folders are found by name: $BITTERN_MODELS, ./models, then those that ship with Bittern."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bittern.errors import ConfigurationError
+
+
+def search_path() -> list[Path]:
+    """The folders that hold model folders, first match wins."""
+    package = Path(__file__).parents[1]
+    shipped = package / "shipped" / "models"
+    if not shipped.is_dir():  # an editable install: the checkout itself
+        shipped = package.parents[1] / "models"
+    listed = [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
+    return [*listed, Path("models"), shipped]
+
+
+def available() -> dict[str, Path]:
+    """Every model that can be called by its name, with its folder."""
+    found: dict[str, Path] = {}
+    for root in search_path():
+        for manifest in sorted(root.glob("[!.]*/manifest.json")):
+            found.setdefault(manifest.parent.name, manifest.parent)
+    return found
+
+
+def find(model: str | os.PathLike[str]) -> Path:
+    """The folder (or bare .tflite file) that a name or path means.
+
+    Raises:
+        ConfigurationError: nothing is there; the message lists what is.
+    """
+    text = os.fspath(model)
+    path = Path(text)
+    known = available()
+    # A name wins over a folder that only happens to be called so: pictures of stop signs lie in `stop_sign` too.
+    if text in known and not (path / "manifest.json").is_file():
+        return known[text]
+    if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises
+        if os.path.exists(text):  # noqa: PTH110
+            return path
+        raise ConfigurationError(f"no model at {text}: expected a model folder or a .tflite file")
+    import difflib
+
+    near = difflib.get_close_matches(text, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigurationError(f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{hint}")

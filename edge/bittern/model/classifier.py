@@ -1,0 +1,371 @@
+"""The classifier: opens a model folder that proves itself, and answers what is on a frame."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+
+from bittern.errors import BitternError, ModelRefused
+from bittern.frames import Order
+from bittern.model import catalog, golden, manifest, preprocess, runtime
+from bittern.model.manifest import Head, Manifest, Threshold
+from bittern.model.preprocess import Pixels, Region, View
+from bittern.model.runtime import ExecutionPath, Tensor
+
+MAX_MODEL_BYTES = 64 * 2**20
+# A model without a manifest names no threshold: more likely than not.
+_BARE_THRESHOLD = Threshold(on=0.5, off=0.5, chosen_for="no manifest: an even chance")
+
+
+class Result(msgspec.Struct, frozen=True):
+    """The answer of one head.
+
+    Attributes:
+        task: what was asked.
+        label: the label with the highest score.
+        score: its score, 0 to 1.
+        alarm: whether a label that raises an alarm reached the threshold "default".
+        scores: every label with its score.
+        view: the square of the frame that was looked at.
+    """
+
+    task: str
+    label: str
+    score: float
+    alarm: bool
+    scores: dict[str, float]
+    view: View = "center"
+
+
+class Classifier:
+    """An int8 model, ready to answer.
+
+        import cv2
+        from bittern import Classifier
+
+        classifier = Classifier("stop_sign")
+        frame = cv2.imread("street.jpg")
+        for answer in classifier.classify(frame):
+            print(answer.task, answer.label, f"{answer.score:.2f}", answer.alarm)
+
+    Not for use from several threads at once.
+
+    Attributes:
+        name: of the model; for a bare .tflite file its stem.
+        manifest: what the model says about itself; None for a bare file, which is not verified.
+        heads: one an output, in the order of the answers.
+        path: the execution path that the model really runs on.
+        size: side of the input, in pixels.
+        data: the bytes of the .tflite file as they were read; the runtime keeps these, not the file.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        labels: str | os.PathLike[str] | None = None,
+        path: ExecutionPath | None = None,
+        threads: int = 1,
+    ) -> None:
+        """Open a model and replay its golden vectors.
+
+        Args:
+            model: a name (`catalog.search_path`), a model folder, or a bare .tflite file.
+            labels: a file with one label a line, for a bare .tflite file without packed labels.
+            path: "xnnpack" or "builtin"; None takes XNNPACK where the runtime has it.
+            threads: for one inference.
+
+        Raises:
+            ConfigurationError: no such model.
+            ModelRefused: the model does not keep the contract; the message says what was expected and what came.
+        """
+        folder = catalog.find(model)
+        self.manifest: Manifest | None = None
+        if folder.is_dir():
+            if labels is not None:
+                raise ModelRefused(f"{folder}: has its labels in its manifest; leave the labels file out")
+            self.manifest = manifest.read(folder)
+            file = folder / self.manifest.file
+        else:
+            file = folder
+        self.data = data = _read_model(file)
+        if self.manifest is not None:
+            _check_bytes(file, data, self.manifest)
+        try:
+            opened = runtime.open_model(data, path, threads)
+        except ModelRefused as error:
+            raise ModelRefused(f"{file}: {error}") from None
+        self.path = opened.path
+        self._interpreter = opened.interpreter
+        self._input = _check_network(file, opened.inputs, opened.outputs)
+        self.size = self._input.shape[1]
+        if self.manifest is not None:
+            self.name, self.version = self.manifest.name, self.manifest.version
+            self.heads = self.manifest.heads
+            self._outputs = _check_manifest(folder, self.manifest, self._input, opened.outputs)
+        else:
+            self.name, self.version = file.stem, "unverified"
+            self.heads = tuple(_bare_heads(file, data, labels, opened.outputs))
+            self._outputs = opened.outputs
+        self._readers = [_Reader(head) for head in self.heads]
+        self._tensor = np.zeros((1, self.size, self.size, 3), np.uint8)
+        if self.manifest is not None:
+            self._replay(folder)
+        else:
+            try:
+                self.invoke(self._tensor)
+            except (ValueError, RuntimeError) as error:
+                raise ModelRefused(f"{file}: the runtime cannot run it: {' '.join(str(error).split())}") from None
+
+    def preprocess(
+        self, frame: Pixels, order: Order = "BGR", region: Region | None = None, view: View = "center"
+    ) -> Pixels:
+        """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites.
+
+        An RGB frame of the input's size is the tensor already: what comes back is a view of it, not a copy.
+        """
+        if order == "RGB" and region is None and frame.shape == self._tensor.shape[1:] and frame.dtype == np.uint8:
+            return frame[np.newaxis]
+        return preprocess.preprocess(frame, order, size=self.size, region=region, view=view, out=self._tensor)
+
+    def invoke(self, tensor: Pixels) -> list[Pixels]:
+        """Run the network: (1, size, size, 3) uint8 RGB in, the raw uint8 output (labels,) of every head out."""
+        self._interpreter.set_tensor(self._input.handle, tensor)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output.handle)[0] for output in self._outputs]
+
+    def answer(self, outputs: Sequence[Pixels], view: View = "center") -> list[Result]:
+        """What the raw outputs of `invoke` on a view mean, one result a head."""
+        return [read(raw, view) for read, raw in zip(self._readers, outputs, strict=True)]
+
+    def classify(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> list[Result]:
+        """Answer what is on a frame.
+
+        Args:
+            frame: (H, W, 3) uint8, any size; the network sees its centred square.
+            order: channel order of the frame, "BGR" (as OpenCV reads pictures) or "RGB".
+            region: a rectangle to look at instead of the whole frame.
+
+        Returns:
+            One result a head.
+        """
+        return self.answer(self.invoke(self.preprocess(frame, order, region)))
+
+    def _replay(self, folder: Path) -> None:
+        assert self.manifest is not None
+        recorded = self.manifest.golden.get(self.path)
+        if recorded is None:
+            raise ModelRefused(
+                f"{folder}: has golden vectors for {', '.join(self.manifest.golden) or 'no path'}, "
+                f"but runs on {self.path} here"
+            )
+        vectors = golden.load(folder / golden.FILE, self.path)
+        allowed = recorded.steps_on(platform.machine())
+        for i, vector in enumerate(vectors):
+            try:
+                tensor = self.preprocess(vector.frame)
+            except BitternError as error:
+                raise ModelRefused(f"{folder}: golden frame {i}: {error}") from None
+            if not np.array_equal(tensor, vector.tensor):
+                raise ModelRefused(
+                    f"{folder}: golden frame {i} becomes another tensor on this machine: preprocessing differs "
+                    f"(OpenCV {cv2.__version__}); please report it"
+                )
+            outputs = self.invoke(tensor)
+            if [o.shape for o in outputs] != [o.shape for o in vector.outputs]:
+                raise ModelRefused(f"{folder}: golden outputs have other shapes than the model's")
+            pairs = zip(outputs, vector.outputs, strict=True)
+            steps = max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
+            if steps > allowed:
+                raise ModelRefused(
+                    f"{folder}: golden frame {i} is {steps} output steps off on {self.path}, {allowed} allowed "
+                    f"(recorded with {recorded.runtime} {recorded.version} on {recorded.machine}, here "
+                    f"{runtime.DISTRIBUTION} {runtime.version()} on {platform.machine()}): convert the model again "
+                    "or install that runtime"
+                )
+
+
+def preprocess_all(
+    classifiers: Sequence[Classifier],
+    frame: Pixels,
+    order: Order = "BGR",
+    region: Region | None = None,
+    view: View = "center",
+) -> list[Pixels]:
+    """The tensor for each of several classifiers: one crop and one resize for all that have the same input size.
+
+    Args:
+        classifiers: any number.
+        frame: see `Classifier.classify`.
+        order: see there.
+        region: see there.
+        view: see `contract.square_of`.
+
+    Returns:
+        One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, what
+        `Classifier.preprocess` of the first of them gives.
+    """
+    by_size: dict[int, Pixels] = {}
+    for classifier in classifiers:
+        if classifier.size not in by_size:
+            by_size[classifier.size] = classifier.preprocess(frame, order, region, view)
+    return [by_size[classifier.size] for classifier in classifiers]
+
+
+class _Reader:
+    """Reads the raw output of a head; what is the same for every frame is worked out once."""
+
+    def __init__(self, head: Head) -> None:
+        self._task, self._labels = head.task, head.labels
+        self._score = [head.scale * (q - head.zero_point) for q in range(256)]
+        self._alarm = [head.labels.index(label) for label in head.alarm]
+        self._on = head.thresholds["default"].on
+
+    def __call__(self, raw: Pixels, view: View) -> Result:
+        """The answer of (labels,) uint8."""
+        scores = [self._score[q] for q in raw.tolist()]
+        best = max(scores)
+        label = self._labels[scores.index(best)]
+        alarm = bool(self._alarm) and max([scores[i] for i in self._alarm]) >= self._on
+        return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)), view)
+
+
+def _read_model(file: Path) -> bytes:
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(MAX_MODEL_BYTES + 1)
+    except OSError as error:
+        raise ModelRefused(f"{file}: {error.strerror}") from None
+    if len(data) > MAX_MODEL_BYTES:
+        raise ModelRefused(f"{file}: larger than the limit of {MAX_MODEL_BYTES >> 20} MiB")
+    if data[4:8] != b"TFL3":
+        raise ModelRefused(f"{file}: not a TFLite model (expected the identifier TFL3, found {data[4:8]!r})")
+    return data
+
+
+def _check_bytes(file: Path, data: bytes, said: Manifest) -> None:
+    if len(data) != said.size:
+        raise ModelRefused(f"{file}: has {len(data)} bytes, the manifest says {said.size}: copy it again")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != said.sha256:
+        raise ModelRefused(f"{file}: sha256 is {digest[:12]}…, the manifest says {said.sha256[:12]}…: copy it again")
+
+
+def _check_network(file: Path, inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
+    there = f"this file takes {_list(inputs)} and gives {_list(outputs)}"
+    wanted = "expected a classifier with one uint8 input (1, S, S, 3) and uint8 outputs (1, labels)"
+    if len(inputs) != 1:
+        raise ModelRefused(f"{file}: {wanted}; it has {len(inputs)} inputs: {there}")
+    shape = inputs[0].shape
+    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
+        raise ModelRefused(f"{file}: {wanted}; {there}")
+    if len(outputs) == 4 and any(o.shape == (1, 1) or o.shape == (1,) for o in outputs):
+        raise ModelRefused(f"{file}: {wanted}; this looks like an object detector: {there}")
+    if any(len(o.shape) != 2 or o.shape[0] != 1 or o.shape[1] < 2 for o in outputs):
+        raise ModelRefused(f"{file}: {wanted}; {there}")
+    if inputs[0].dtype != "uint8" or any(o.dtype != "uint8" for o in outputs):
+        raise ModelRefused(
+            f"{file}: {wanted}; {there}: convert it to full int8 with inference_input_type and "
+            "inference_output_type uint8"
+        )
+    return inputs[0]
+
+
+def _list(tensors: list[Tensor]) -> str:
+    return ", ".join(str(t) for t in tensors) or "nothing"
+
+
+def _check_manifest(folder: Path, said: Manifest, there: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+    want = said.input
+    if there.name != want.name or there.shape != want.shape:
+        raise ModelRefused(f"{folder}: the manifest says input {want.name} {want.shape}, the model has {there}")
+    _check_scale(folder, f"input {want.name}", (want.scale, want.zero_point), there)
+    by_name = {o.name: o for o in outputs}
+    if len(by_name) != len(said.heads):
+        raise ModelRefused(f"{folder}: the manifest has {len(said.heads)} heads, the model gives {_list(outputs)}")
+    ordered = []
+    for head in said.heads:
+        output = by_name.get(head.output)
+        if output is None:
+            raise ModelRefused(f"{folder}: head {head.task!r} names output {head.output!r}; there is {_list(outputs)}")
+        if output.shape[1] != len(head.labels):
+            raise ModelRefused(
+                f"{folder}: head {head.task!r} has {len(head.labels)} labels, its output has {output.shape[1]} values"
+            )
+        _check_scale(folder, f"output {head.output}", (head.scale, head.zero_point), output)
+        ordered.append(output)
+    return ordered
+
+
+def _check_scale(folder: Path, what: str, said: tuple[float, int], there: Tensor) -> None:
+    if not math.isclose(said[0], there.scale, rel_tol=1e-6) or said[1] != there.zero_point:
+        raise ModelRefused(
+            f"{folder}: quantization of {what} is {(there.scale, there.zero_point)} in the model, "
+            f"{said} in the manifest"
+        )
+
+
+def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, outputs: list[Tensor]) -> list[Head]:
+    if len(outputs) != 1:
+        raise ModelRefused(f"{file}: without a manifest one output is expected; it gives {_list(outputs)}")
+    if labels is not None:
+        try:
+            text = Path(labels).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ModelRefused(f"{labels}: cannot read the labels ({error})") from None
+        where = os.fspath(labels)
+    else:
+        text, where = _packed_labels(file, data), f"{file} (packed labels)"
+    names = [line.strip() for line in text.splitlines() if line.strip()]
+    output = outputs[0]
+    if len(names) != output.shape[1]:
+        raise ModelRefused(f"{where}: has {len(names)} labels, the output {output} has {output.shape[1]} values")
+    if output.scale <= 0:
+        raise ModelRefused(f"{file}: output {output} has no quantization")
+    try:
+        # Built through msgspec so that the same rules hold as for a manifest.
+        return [
+            msgspec.convert(
+                {
+                    "task": "bare",
+                    "output": output.name,
+                    "labels": names,
+                    "alarm": [],
+                    "scale": output.scale,
+                    "zero_point": output.zero_point,
+                    "thresholds": {"default": msgspec.to_builtins(_BARE_THRESHOLD)},
+                },
+                Head,
+            )
+        ]
+    except msgspec.ValidationError as error:
+        raise ModelRefused(f"{where}: {error}") from None
+
+
+def _packed_labels(file: Path, data: bytes) -> str:
+    # TFLite metadata packs its files as a zip archive behind the model.
+    import io
+    import zipfile
+
+    missing = f"{file}: no labels are packed into it: give a file with one label a line (--labels)"
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [n for n in archive.namelist() if n.endswith(".txt")]
+            if len(names) != 1:
+                raise ModelRefused(missing)
+            info = archive.getinfo(names[0])
+            if info.file_size > 2**20:
+                raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are refused")
+            return archive.read(info).decode("utf-8")
+    except ModelRefused:
+        raise
+    except Exception:  # zipfile and zlib raise half a dozen kinds on a broken archive
+        raise ModelRefused(missing) from None

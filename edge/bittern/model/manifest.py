@@ -1,0 +1,181 @@
+"""The manifest of a model folder: plain data, schema-versioned, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from bittern.errors import ModelRefused
+
+SCHEMA = 1
+
+# One line, printable as it is; \Z because $ lets a line break follow.
+Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+
+
+class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Base of everything in a manifest: an unknown key is an error."""
+
+
+class Input(Strict, frozen=True, kw_only=True):
+    """The one input tensor, and how a frame becomes it (`bittern.model.preprocess`).
+
+    Attributes:
+        name: of the tensor in the file.
+        shape: (1, size, size, 3).
+        colour: channel order of the tensor.
+        crop: "center-square".
+        resize: "area-by-whole-factor+linear-exact".
+        scale: quantization, real = scale * (q - zero_point).
+        zero_point: see scale.
+    """
+
+    name: Text
+    shape: tuple[Literal[1], int, int, Literal[3]]
+    dtype: Literal["uint8"] = "uint8"
+    colour: Literal["RGB"] = "RGB"
+    crop: Literal["center-square"] = "center-square"
+    resize: Literal["area-by-whole-factor+linear-exact"] = "area-by-whole-factor+linear-exact"
+    scale: float
+    zero_point: int
+
+
+class Threshold(Strict, frozen=True, kw_only=True):
+    """An alarm is on from a score of `on`, and off again below `off`; `chosen_for` says which figure chose it."""
+
+    on: Score
+    off: Score
+    chosen_for: Text
+
+
+class Head(Strict, frozen=True, kw_only=True):
+    """One output tensor: a task with its labels.
+
+    Attributes:
+        task: what is asked.
+        output: name of the tensor in the file.
+        labels: one for each value of the output, in its order.
+        alarm: the labels that raise an alarm.
+        nothing: the labels that mean "nothing of interest".
+        scale: quantization, score = scale * (q - zero_point).
+        zero_point: see scale.
+        thresholds: by name; "default" is always there, and is for the score of an alarm label.
+    """
+
+    task: Name
+    output: Text
+    labels: Annotated[tuple[Text, ...], Meta(min_length=2)]
+    alarm: tuple[Text, ...]
+    nothing: tuple[Text, ...] = ()
+    dtype: Literal["uint8"] = "uint8"
+    scale: float
+    zero_point: int
+    thresholds: dict[Name, Threshold]
+
+    def __post_init__(self) -> None:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels {list(self.labels)} are not distinct")
+        for key in ("alarm", "nothing"):
+            for label in getattr(self, key):
+                if label not in self.labels:
+                    raise ValueError(f"{key} label {label!r} is not among the labels {list(self.labels)}")
+        if "default" not in self.thresholds:
+            raise ValueError("thresholds have no 'default'")
+        for name, threshold in self.thresholds.items():
+            if threshold.off > threshold.on:
+                raise ValueError(f"threshold {name!r}: off {threshold.off} is above on {threshold.on}")
+
+
+class GoldenPath(Strict, frozen=True, kw_only=True):
+    """What was recorded on one execution path.
+
+    Attributes:
+        runtime: distribution that ran it, "ai-edge-litert".
+        version: of the runtime.
+        machine: `platform.machine()` of the recording.
+        same_machine_steps: how many output steps (1/256 of a score) the same architecture may be off; 0 is exact.
+        other_machine_steps: the same for another architecture.
+    """
+
+    runtime: Text
+    version: Text
+    machine: Text
+    same_machine_steps: Annotated[int, Meta(ge=0, le=255)] = 0
+    other_machine_steps: Annotated[int, Meta(ge=0, le=255)]
+
+    def steps_on(self, machine: str) -> int:
+        """How many output steps a `platform.machine()` may be off."""
+        return self.same_machine_steps if machine == self.machine else self.other_machine_steps
+
+
+class Manifest(Strict, frozen=True, kw_only=True):
+    """`manifest.json`: everything that is known about a model.
+
+    Attributes:
+        file: name of the model file beside the manifest.
+        sha256: of that file.
+        size: of that file, in bytes.
+        golden: by execution path, "xnnpack" and "builtin"; the vectors are in `golden.npz`.
+        provenance: where the model comes from: data, seed, versions of the tools, revision, metrics, gate.
+    """
+
+    # `schema` is the first key of the file and is checked before anything else, by `load`.
+    schema: Literal[1] = 1
+    name: Name
+    version: Text
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+\Z")]
+    sha256: Sha256
+    size: Annotated[int, Meta(gt=0)]
+    input: Input
+    heads: Annotated[tuple[Head, ...], Meta(min_length=1)]
+    golden: dict[Literal["xnnpack", "builtin"], GoldenPath]
+    provenance: dict[str, Any]
+
+
+def load(data: bytes) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        ValueError: no JSON, another schema version, an unknown or missing key, a value of the wrong kind. The text
+            names the path of the key.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Schema).schema
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if version != SCHEMA:
+        raise ValueError(f"schema {version}, but this Bittern reads schema {SCHEMA}: update one of the two")
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a model folder.
+
+    Raises:
+        ModelRefused: there is none, or `load` refuses it.
+    """
+    file = folder / "manifest.json"
+    try:
+        return load(file.read_bytes())
+    except OSError as error:
+        raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ModelRefused(f"{file}: {error}") from None
+
+
+def dump(manifest: Manifest) -> bytes:
+    """The manifest as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+class _Schema(msgspec.Struct):
+    schema: int

@@ -1,0 +1,142 @@
+"""Where frames come from: one table of URI schemes."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
+
+from bittern.errors import ConfigurationError
+from bittern.frames import Source
+from bittern.sources.uri import NETWORK, shown
+
+# scheme: (module, class, example). The modules are imported when used: each brings its own heavy parts.
+SCHEMES: dict[str, tuple[str, str, str]] = {
+    "demo": ("bittern.sources.demo", "DemoSource", "demo:?laps=1&seed=1"),
+    "folder": ("bittern.sources.folder", "FolderSource", "a folder of pictures"),
+    "video": ("bittern.sources.video", "VideoSource", "a video file"),
+    "usb": ("bittern.sources.usb", "UsbSource", "usb:0?size=640x480"),
+    "rtsp": ("bittern.sources.rtsp", "RtspSource", "rtsp://user:password@host/path"),
+    "rtsps": ("bittern.sources.rtsp", "RtspSource", "rtsps://host/path"),
+    "bench": ("bittern.sources.npy", "BenchSource", "bench:frames.npy?fps=30"),
+    "picamera": ("bittern.sources.picamera", "PicameraSource", "picamera:?size=640x480&fps=15&rotation=180"),
+}
+
+# Of the table [camera] in the configuration; in a URI every value is a text.
+Value = str | int | float | bool
+
+
+class Checked(NamedTuple):
+    """What is known of a source that was not opened.
+
+    Attributes:
+        name: what its frames and events will call it.
+        live: whether it is a camera, see `bittern.frames.Source`.
+    """
+
+    name: str
+    live: bool
+
+
+def open_source(uri: str, options: Mapping[str, Value] | None = None) -> Source:
+    """Open `picamera:`, `usb:0`, `rtsp://host/path`, `demo:`, a video file or a folder of pictures.
+
+    Options follow a question mark as in a web address, `usb:0?size=1280x720&fps=10`, or come in `options`; those of
+    `rtsp` only there, because what follows its question mark belongs to the camera's own address.
+
+    Raises:
+        ConfigurationError: unknown scheme or option, a value of the wrong kind, or an option given in both places.
+        SourceError: the source is not there, or is busy.
+    """
+    cls, address, converted = _resolve(uri, options or {})
+    return cls(address, converted)  # type: ignore[no-any-return]
+
+
+def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Checked:
+    """Check scheme, address and options as `open_source` does, without opening anything.
+
+    Raises:
+        ConfigurationError: as `open_source`.
+    """
+    cls, address, converted = _resolve(uri, options or {})
+    return Checked(cls.check(address, converted), cls.live)
+
+
+def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.Struct]:
+    """Class, address and options of a source."""
+    scheme, address, given = _split(uri)
+    for key in options:
+        if key in given:
+            raise ConfigurationError(
+                f"source {shown(uri)!r}: the option {key!r} is in [camera] too: leave one of them out"
+            )
+    module, name, _ = SCHEMES[scheme]
+    cls = getattr(import_module(module), name)
+    return cls, address, _convert(uri, cls.Options, {**given, **options})
+
+
+def _split(uri: str) -> tuple[str, str, dict[str, str]]:
+    try:
+        path, parts = Path(uri), urlsplit(uri)
+        if path.is_dir():
+            return "folder", uri, {}
+        if path.exists():
+            return "video", uri, {}
+    except (ValueError, OSError) as error:  # a NUL, half an IPv6 address, a name that is too long
+        raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+    if parts.scheme in NETWORK:
+        return parts.scheme, uri, {}
+    if parts.scheme in SCHEMES:
+        options = parse_qsl(parts.query, keep_blank_values=True)
+        if parts.netloc:
+            raise ConfigurationError(f"source {uri!r}: leave the // out: {parts.scheme}:{parts.netloc}{parts.path}")
+        if len(dict(options)) < len(options):
+            raise ConfigurationError(f"source {uri!r}: an option is given twice")
+        return parts.scheme, parts.path, dict(options)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        host = parts.netloc.rpartition("@")[2]  # without user and password
+        address = f"{parts.scheme}://{host}{parts.path}"
+        raise ConfigurationError(f"no source: {address}: most IP cameras have an rtsp:// address, see their settings")
+    if not parts.scheme or "/" in uri or "." in uri:
+        raise ConfigurationError(f"no such file or folder: {uri}")
+    near = difflib.get_close_matches(parts.scheme, SCHEMES, n=1)
+    hint = f"; did you mean {near[0]}:?" if near else ""
+    known = ", ".join(f"{s}:" for s in SCHEMES)
+    raise ConfigurationError(f"unknown source {uri!r}: expected a folder, a video file, or one of {known}{hint}")
+
+
+def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, Value]) -> msgspec.Struct:
+    known = options_type.__struct_fields__
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigurationError(
+                f"source {shown(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}{hint}"
+            )
+    try:
+        return msgspec.convert(given, options_type, strict=False)
+    except msgspec.ValidationError as error:
+        kinds = typing.get_type_hints(options_type, include_extras=True)
+        wrong = [k for k in given if not _fits(given[k], kinds[k])]
+        if not wrong:
+            raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+    from bittern.config import toml_file
+
+    key = wrong[0]
+    expected, got = toml_file.describe(kinds[key]), toml_file.shown(given[key])
+    raise ConfigurationError(f"source {shown(uri)!r}: {key}: expected {expected}, got {got}")
+
+
+def _fits(value: Value, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError:
+        return False
+    return True

@@ -1,0 +1,362 @@
+"""The bench: every row computes, limits decide the exit code, files are compared; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from click.testing import Result as Ran
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.doubles.tflite_files import model_folder_of_means
+
+from bittern import Classifier
+from bittern.bench import processes, registry, result, rows, sustained, timing
+from bittern.cli.bench import bench
+from bittern.errors import BitternError, ConfigurationError
+from bittern.system import machine
+
+PEERS = {"mediapipe": "mediapipe", "tutorial": "PIL"}
+# Rows that start processes: their own tests below.
+STARTING = ("invoke", "classify_cold", "help_cold", "memory", "memory_both", "idle_cpu")
+FIELDS = {"name", "what", "against", "ratio", "at_most", "median_ms", "reference_ms", "n"}
+
+
+def run(*words: str | Path) -> Ran:
+    return CliRunner().invoke(bench, [str(word) for word in words], catch_exceptions=False)
+
+
+# --- timing ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)), min_size=1, max_size=300))
+def test_the_ratio_lies_in_its_interval(times: list[tuple[float, float]]) -> None:
+    a, b = [t[0] for t in times], [t[1] for t in times]
+    found = timing.ratio(timing.Pairs(a, b, len(a)))
+    assert min(x / y for x, y in times) <= found.low <= found.value <= found.high <= max(x / y for x, y in times)
+
+
+def test_the_interval_is_that_of_order_statistics() -> None:
+    """For n = 100 the 95 % interval of a median is from the 40th to the 61st value (tables of the sign test)."""
+    pairs = timing.Pairs([float(i) for i in range(1, 101)], [1.0] * 100, 100)
+    assert timing.ratio(pairs) == (50.5, 40.0, 61.0)
+    few = timing.Pairs([1.0, 2.0, 3.0], [1.0] * 3, 3)
+    assert timing.ratio(few) == (2.0, 1.0, 3.0)
+
+
+def test_the_interval_covers_the_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(4)
+    hits = 0
+    for _ in range(400):
+        found = timing.ratio(timing.Pairs(rng.exponential(1.0, 60).tolist(), [1.0] * 60, 60))
+        hits += found.low <= math.log(2) <= found.high
+    assert hits >= 370
+
+
+def test_calls_take_turns_and_neither_is_always_first() -> None:
+    order: list[str] = []
+    pairs = timing.interleave(lambda: order.append("a"), lambda: order.append("b"), 4, warm_up=1)
+    assert "".join(order) == "ab" + "ab" + "ba" + "ab" + "ba"
+    assert (len(pairs.ours), len(pairs.reference), pairs.n) == (4, 4, 4)
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.95, 95), (0.99, 99), (1.0, 100), (0.0, 1)])
+def test_percentiles_are_nearest_rank(share: float, value: float) -> None:
+    assert timing.percentile([float(i) for i in range(100, 0, -1)], share) == value
+
+
+# --- rows ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def subject(model_folder: Path) -> rows.Subject:
+    return rows.open_subject(str(model_folder))
+
+
+@pytest.mark.parametrize("size", [(224, 224), (640, 480), (1920, 1080), (200, 300)])
+def test_every_frame_is_an_event_in_the_sinks_buffer(subject: rows.Subject, size: tuple[int, int]) -> None:
+    step = rows.FrameToEvent(subject.classifier, subject.folder, size)
+    assert step.pixels.shape == (size[1], size[0], 3)
+    for _ in range(6):
+        step.deliver()
+        step()
+    lines = [json.loads(line) for line in step.sink.getvalue().splitlines()]
+    assert [line["type"] for line in lines] == ["alarm.on", "alarm.off"] * 3
+    assert {line["model"] for line in lines} == {"stop_sign"}
+
+
+def test_a_frame_that_was_not_delivered_is_not_timed(subject: rows.Subject) -> None:
+    step = rows.FrameToEvent(subject.classifier, subject.folder, (224, 224))
+    step.deliver()
+    step()
+    with pytest.raises(BitternError, match="not delivered"):
+        step()
+
+
+def test_a_model_without_alarms_cannot_be_timed(tmp_path: Path) -> None:
+    folder = model_folder_of_means(tmp_path / "m")
+    file = folder / "manifest.json"
+    file.write_text(file.read_text().replace('"alarm": ["red"]', '"alarm": []'))
+    with pytest.raises(ConfigurationError, match="no label that raises an alarm"):
+        rows.FrameToEvent(Classifier(folder), folder, (30, 20))
+
+
+@pytest.mark.parametrize("name", [name for name in registry.ROWS if name not in STARTING])
+def test_a_row_computes_or_says_who_is_missing(subject: rows.Subject, name: str) -> None:
+    if name in PEERS and find_spec(PEERS[name]) is None:
+        with pytest.raises(rows.PeerMissing, match=r"is not installed: pip install 'bittern\[bench\]'"):
+            registry.ROWS[name](subject, 3)
+        return
+    row = registry.ROWS[name](subject, 3)
+    assert row.name == name
+    if row.megabytes is None:
+        if name != "daemon_age":  # a percentile, not a median of pairs
+            assert row.ratio_ci95 is not None
+            assert 0 < row.ratio_ci95[0] <= row.ratio <= row.ratio_ci95[1]
+        assert row.median_ms
+        assert row.reference_ms
+        assert row.n == (900 if name == "gate" else 3)
+    else:
+        assert row.megabytes == pytest.approx((subject.folder / "model.tflite").stat().st_size / 1e6, abs=0.001)
+        assert row.ratio == pytest.approx(row.megabytes / 3.0, abs=1e-3)
+
+
+def test_our_invoke_without_the_runtimes_tool(subject: rows.Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """tflite-runtime and older wheels bring no tool."""
+    monkeypatch.setattr(processes, "_TOOL", "ai_edge_litert.absent")
+    row = registry.ROWS["invoke"](subject, 3)
+    assert (row.against, row.n) == ("bare interpreter", 3)
+
+
+def test_our_invoke_against_the_runtimes_tool(subject: rows.Subject) -> None:
+    if not processes.has_benchmark_tool():
+        pytest.skip("this runtime brings no benchmark tool")
+    row = registry.ROWS["invoke"](subject, 20)
+    assert (row.against, row.n) == ("the runtime's benchmark tool", 20)
+    with pytest.raises(BitternError, match="benchmark tool ended with exit code 1"):
+        processes.benchmark_tool_ms(Path("absent.tflite"), 1)
+
+
+@pytest.mark.parametrize("name", ["classify_cold", "help_cold"])
+def test_cold_processes(subject: rows.Subject, name: str) -> None:
+    row = registry.ROWS[name](subject, 2)
+    assert row.n == 2
+    assert row.median_ms is not None
+    assert row.median_ms > 10, "a whole process"
+
+
+def test_a_process_that_fails_is_no_measurement() -> None:
+    import sys
+
+    with pytest.raises(BitternError, match="ended with exit code 3: no such luck"):
+        processes.cold([sys.executable, "-c", "import sys; print('no such luck', file=sys.stderr); sys.exit(3)"], [], 1)
+
+
+def test_the_memory_of_a_watching_process(subject: rows.Subject) -> None:
+    own, both = (registry.ROWS[name](subject, 5).megabytes for name in ("memory", "memory_both"))
+    assert own is not None
+    assert both is not None
+    assert 40 < own < 1000
+    assert 40 < both < own + 1000
+    with pytest.raises(BitternError, match="bittern watch ended with exit code 2: bittern: "):
+        processes.peak_of_watching([Path("absent/model")], 1)
+
+
+def test_a_row_that_cannot_be_measured_leaves_the_others(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured ones are said and written; exit code 1."""
+    monkeypatch.setattr(processes, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(processes, "FRAME_TIMEOUT_S", 0.0)
+    words = ("--model", model_folder, "--n", "5", "--out", tmp_path)
+    done = run(*words, "--row", "memory", "--row", "help_cold", "--row", "model_file")
+    assert done.exit_code == 1
+    assert "failed: memory: bittern watch has not seen 5 frames in time" in done.stdout
+    assert "failed: help_cold: bittern has not ended within 0.01 s" in done.stdout
+    found = result.read(tmp_path / "result.json")
+    assert ([row.name for row in found.rows], [one.name for one in found.left_out]) == (
+        ["model_file"],
+        ["memory", "help_cold"],
+    )
+
+
+def test_the_processor_time_of_an_idle_daemon(subject: rows.Subject) -> None:
+    row = registry.ROWS["idle_cpu"](subject, 20)
+    assert 0 < row.ratio < 0.5
+    assert row.n == 5
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_json_rows_have_the_names_that_were_promised(model_folder: Path, tmp_path: Path) -> None:
+    done = run("--model", model_folder, "--row", "event_224", "--row", "model_file", "--n", "2", "--json")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["name"] for row in found] == ["event_224", "model_file"]
+    assert all(set(row) >= FIELDS for row in found)
+    assert set(found[0]) == FIELDS | {"ratio_ci95"}
+    assert done.exit_code == int(any(row["ratio"] > row["at_most"] for row in found))
+
+
+def test_the_result_file_and_its_picture(model_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new/bench"
+    done = run("--model", model_folder, "--row", "model_file", "--row", "event_224", "--n", "2", "--out", out)
+    assert "model file of stop_sign" in done.stdout
+    assert {file.name for file in out.iterdir()} == {"result.json", "result.svg"}
+    found = result.read(out)
+    assert found == result.read(out / "result.json")
+    assert [row.name for row in found.rows] == ["model_file", "event_224"]
+    assert result.differences(found.machine, machine.read()) == []
+    texts = [element.text for element in ET.parse(out / "result.svg").iter() if element.tag.endswith("text")]
+    assert any("frame to event, 224 x 224" in (text or "") for text in texts)
+
+
+def test_a_row_over_its_limit_is_exit_code_1(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("--model", model_folder, "--row", "model_file").exit_code == 0
+    monkeypatch.setattr(
+        registry, "ROWS", dict(registry.ROWS) | {"model_file": lambda s, n: row_of("model_file", ratio=1.5)}
+    )
+    done = run("--model", model_folder, "--row", "model_file")
+    assert done.exit_code == 1
+    assert "OVER" in done.stdout
+
+
+def test_a_missing_peer_is_said_and_not_counted(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "mediapipe", None)  # Python's own way to say: not installed
+    done = run("--model", model_folder, "--row", "mediapipe", "--row", "model_file", "--n", "2", "--json")
+    assert [json.loads(line)["name"] for line in done.stdout.splitlines()] == ["model_file"]
+    assert done.stderr.count("\n") == 1
+    assert "left out: mediapipe: MediaPipe is not installed" in done.stderr
+
+
+def test_wrong_words_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="unknown row 'evnt': expected invoke, event_224"):
+        run("--row", "evnt")
+    with pytest.raises(ConfigurationError, match="No such file"):
+        run("--compare", tmp_path / "a.json", tmp_path / "b.json")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ConfigurationError, match="not a result of `bittern bench --out`"):
+        run("--compare", tmp_path / "a.json", tmp_path / "a.json")
+    assert run("--threads", "2").exit_code == 2
+    both = run("--compare", tmp_path / "a.json", tmp_path / "b.json", "--row", "foo", "--json")
+    assert (both.exit_code, "--compare does not go with --row, --json" in both.output) == (2, True)
+    assert "--sustained does not go with --row" in run("--sustained", "1", "--row", "invoke").output
+    assert run("--sustained", "nan").exit_code == 2
+    bare = tmp_path / "bare.tflite"
+    bare.write_bytes((model_folder / "model.tflite").read_bytes())
+    with pytest.raises(ConfigurationError, match="needs a model folder with a manifest"):
+        run("--model", bare)
+
+
+# --- two results -----------------------------------------------------------------------------------------------------
+
+
+def row_of(name: str, *, ratio: float = 1.0, ms: float = 4.0) -> result.Row:
+    limits = {"at_most": 1.2, "median_ms": ms, "reference_ms": ms / ratio, "n": 9, "ratio_ci95": (0.9, 1.6)}
+    return result.Row(name=name, what=f"{name} & more", against="a <loop>", ratio=ratio, **limits)  # type: ignore[arg-type]
+
+
+def result_of(rows_: Sequence[result.Row], **of_machine: object) -> result.Result:
+    here = machine.Machine(userland_bits=64, python="3.11", bittern="1", cpu="A72", temperature_c=50.0)
+    return result.Result(
+        time="2026-01-01T00:00:00.000Z",
+        machine=msgspec.structs.replace(here, **of_machine),
+        model="m 1",
+        path="xnnpack",
+        rows=tuple(rows_),
+        left_out=(),
+        all_cores_ms=9.0,
+        verdict=(),
+    )
+
+
+def write(file: Path, found: result.Result) -> Path:
+    file.write_bytes(msgspec.json.encode(found))
+    return file
+
+
+def test_results_of_one_machine_are_compared_in_milliseconds(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.json", result_of([row_of("one"), row_of("gone")]))
+    b = write(tmp_path / "b.json", result_of([row_of("one", ratio=1.1, ms=6.0), row_of("new")], temperature_c=70.0))
+    done = run("--compare", a, b)
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert lines[1].startswith("one & more / a <loop>  ")
+    assert lines[1].split()[-6:] == ["1.000", "1.100", "1.20", "4.000", "6.000", "1.500"]
+    assert lines[2].split()[-3:] == ["1.000", "-", "1.20"]
+    assert lines[3].split()[-3:] == ["-", "1.000", "1.20"]
+    assert "the machines do not differ" in lines[-1]
+
+
+def test_results_of_different_machines_are_compared_in_ratios(tmp_path: Path) -> None:
+    a = write(tmp_path / "a.json", result_of([row_of("one")]))
+    b = write(tmp_path / "b.json", result_of([row_of("one", ratio=1.3, ms=99.0)], cpu="A76", governor="powersave"))
+    done = run("--compare", a, b)
+    assert done.exit_code == 1, "a row is over its limit"
+    assert "1.300 OVER" in done.stdout
+    assert "99" not in done.stdout
+    assert "the machines differ: cpu A72 and A76; governor None and powersave" in done.stdout
+
+
+def test_the_picture_of_a_result_is_whole(tmp_path: Path) -> None:
+    from bittern.bench.chart import bars
+
+    found = result_of([row_of("one"), row_of("two", ratio=3.0)])
+    root = ET.fromstring(bars(found))
+    colours = [e.get("fill") for e in root.iter() if e.tag.endswith("rect")]
+    assert colours == ["#fff", "#2b7a5a", "#b5342b"]
+
+
+# --- over time -------------------------------------------------------------------------------------------------------
+
+
+def test_sustained(model_folder: Path, tmp_path: Path) -> None:
+    words = ("--model", model_folder, "--sustained", "0.01", "--threads", "1", "--threads", "2", "--out", tmp_path)
+    done = run(*words)
+    assert done.exit_code == 0
+    assert "2 threads at" in done.stdout
+    found = msgspec.json.decode((tmp_path / "sustained.json").read_bytes(), type=sustained.Sustained)
+    assert {point.threads for point in found.points} == {1, 2}
+    for point in found.points:
+        assert point.n >= 1
+        assert 0 < point.invoke.p50 <= point.invoke.p95 <= point.invoke.p99
+        assert point.event.p50 > 0
+    texts = [e.text for e in ET.parse(tmp_path / "sustained.svg").iter() if e.tag.endswith("text")]
+    assert {"1 thread", "2 threads"} <= set(texts)
+    lines = run(*words[:-2], "--json").stdout.splitlines()
+    assert {json.loads(line)["threads"] for line in lines} == {1, 2}
+
+
+def test_the_curves_show_heat_where_it_is_known() -> None:
+    from bittern.bench.chart import curves
+
+    spread = sustained.Spread(3.0, 4.0, 5.0)
+    points = [
+        sustained.Point(
+            at_s=at,
+            threads=1,
+            n=5,
+            invoke=spread,
+            event=spread,
+            temperature_c=50 + at,
+            frequency_mhz=1500,
+            throttled=("throttled",),
+            governor="ondemand",
+        )
+        for at in (5.0, 10.0)
+    ]
+    assert "65 °C" in curves(points, "a & b")
+    assert "°C" not in curves([msgspec.structs.replace(p, temperature_c=None) for p in points], "a")
+    assert "60.0 °C, 1500 MHz, throttled" in sustained.table(points)
+    assert statistics.median(p.event.p50 for p in points) == 3.0

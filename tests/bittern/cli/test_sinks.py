@@ -1,0 +1,105 @@
+"""`bittern sinks` in a real process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.doubles.command import bittern, one_line
+from tests.doubles.http_peer import Peer, status
+
+from bittern.delivery.outbox import Outbox
+from bittern.delivery.sinks.base import Sink
+from bittern.delivery.sinks.command import CommandSink
+from bittern.delivery.sinks.gpio import GpioSink
+from bittern.delivery.sinks.mqtt import MqttSink
+from bittern.delivery.sinks.registry import DURABLE
+from bittern.delivery.sinks.webhook import WebhookSink
+
+
+def config(tmp_path: Path, *lines: str) -> Path:
+    file = tmp_path / "porch.toml"
+    file.write_text("\n".join(['source = "demo:"', 'name = "porch"', *lines]))
+    return file
+
+
+def test_a_test_event_goes_through_every_sink(tmp_path: Path, peer: Peer) -> None:
+    got = tmp_path / "got"
+    file = config(
+        tmp_path, "[webhook]", f'url = "{peer.url}"', "[command]", f'run = ["tee", "{got}"]',
+        "[outbox]", f'folder = "{tmp_path / "state"}"',
+    )  # fmt: skip
+    done = bittern("sinks", "--config", file, "--test")
+    assert done.code == 0, done.err
+    assert done.out.splitlines() == [
+        f"webhook  {peer.url}  ok: 200 OK",
+        f"command  tee {got}  ok: exit code 0",
+    ]
+    (event,) = peer.events
+    assert (event["type"], event["state"], event["source"]) == ("state", "test", "porch")
+    assert json.loads(got.read_text())["state"] == "test"
+    assert not (tmp_path / "state").exists(), "not by the outbox"
+
+
+def test_one_that_fails_does_not_keep_the_others_from_being_tested(tmp_path: Path, peer: Peer) -> None:
+    peer.answer = lambda _: status(301, "Moved", "Location: https://elsewhere/")
+    file = config(tmp_path, "[webhook]", f'url = "{peer.url}"', "[command]", 'run = ["true"]')
+    done = bittern("sinks", "--config", file, "--test", "--json")
+    assert done.code == 1
+    webhook, command = done.lines
+    assert (webhook["sink"], webhook["ok"], command["sink"], command["ok"]) == ("webhook", False, "command", True)
+    assert "redirects are not followed" in webhook["answer"]
+    assert 0 < command["time_ms"] < 10_000
+    assert set(webhook) == {"sink", "target", "ok", "answer", "time_ms", "id"}
+    file = config(tmp_path, "[command]", 'run = ["no-such-program"]', "[webhook]", f'url = "{peer.url}"')
+    done = bittern("sinks", "--config", file, "--test")
+    assert done.code == 1
+    assert "command  no-such-program  FAILED: command.run: 'no-such-program' is not a program" in done.out
+    assert len(done.out.splitlines()) == 2
+
+
+def test_the_list_says_what_waits(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    file = config(
+        tmp_path, "[webhook]", 'url = "http://192.0.2.1/hook"', "[gpio]", "pin = 17",
+        "[outbox]", f'folder = "{state}"', "max_events = 500",
+    )  # fmt: skip
+    done = bittern("sinks", "--config", file)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "webhook  http://192.0.2.1/hook  0 waiting",
+        "gpio  pin 17  best effort",
+        f"outbox  {state}/outbox.sqlite  0 of 500 events",
+    ]
+    assert not state.exists()
+    box = Outbox(state, ["webhook"], "porch", 500)
+    for _ in range(3):
+        box.put(b"{}")
+    box.flush()
+    assert bittern("sinks", "--config", file).out.splitlines()[0] == "webhook  http://192.0.2.1/hook  3 waiting"
+    box.close()
+    webhook, gpio = bittern("sinks", "--config", file, "--json").lines
+    assert webhook == {"sink": "webhook", "target": "http://192.0.2.1/hook", "durable": True, "waiting": 3}
+    assert gpio == {"sink": "gpio", "target": "pin 17", "durable": False, "waiting": None}
+
+
+def test_an_outbox_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "outbox.sqlite").write_text("no database" * 100)
+    file = config(tmp_path, "[webhook]", 'url = "http://h/"', "[outbox]", f'folder = "{tmp_path}"')
+    done = bittern("sinks", "--config", file)
+    assert (done.code, done.out) == (1, "webhook  http://h/  unknown how many waiting\n")
+    assert done.err == f"bittern: {tmp_path}/outbox.sqlite: file is not a database\n"
+
+
+def test_no_sinks_and_a_wrong_file(tmp_path: Path) -> None:
+    done = bittern("sinks", "--config", config(tmp_path))
+    assert (done.code, done.out) == (0, "")
+    assert done.err == "bittern: no sink is configured: events go to stdout only\n"
+    one_line(bittern("sinks", "--config", tmp_path / "absent.toml"), 2, "absent.toml: No such file")
+    one_line(bittern("sinks", "--config", config(tmp_path, "[webhook]")), 2, "porch.toml", "url")
+    one_line(bittern("sinks"), 2, "--config")
+
+
+def test_the_sinks_behind_the_outbox_are_those_that_say_so() -> None:
+    sinks: list[type[Sink]] = [MqttSink, WebhookSink, CommandSink, GpioSink]
+    assert [sink.name for sink in sinks if sink.durable] == list(DURABLE)

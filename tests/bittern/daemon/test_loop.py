@@ -1,0 +1,223 @@
+"""The loop's own parts: how it is stopped, what it counts, which thresholds it takes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.doubles.loops import watch
+from tests.doubles.tflite_files import model_folder_of_means
+
+from bittern import Classifier
+from bittern.config.schema import DecisionConfig, WatchConfig
+from bittern.daemon.health import Health
+from bittern.daemon.loop import Seen, Watch, infos
+from bittern.delivery.outlet import Outlet
+from bittern.errors import ConfigurationError
+from bittern.events import Event
+from bittern.frames import Frame, Source
+from bittern.system.stop import Stop
+
+MS = 1_000_000
+EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
+
+
+class Film(Source):
+    """A source outside: frames of one colour, and what happens while one is waited for."""
+
+    name = "film"
+
+    def __init__(
+        self,
+        reds: list[int],
+        *,
+        live: bool = False,
+        step: int = 1,
+        first_ns: int = 0,
+        before: Callable[[int], None] | None = None,
+    ):
+        self.live, self._first_ns = live, first_ns
+        self._reds, self._step, self._before = reds, step, before
+        self._next = 0
+
+    def read(self) -> Frame | None:
+        if self._next >= len(self._reds):
+            return None
+        if self._before is not None:
+            self._before(self._next)
+        number = self._next * self._step
+        pixels = np.full((20, 30, 3), (self._reds[self._next], 9, 9), np.uint8)
+        self._next += 1
+        at_ns = self._first_ns + number * 100 * MS
+        return Frame(pixels, "RGB", at_ns, 1_700_000_000_000 * MS + number * 100 * MS, number, self.name)
+
+    def close(self) -> None:
+        self._next = len(self._reds)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier(model_folder_of_means(tmp_path_factory.mktemp("m") / "means"))
+
+
+def test_events_come_in_order_with_the_frames_own_clock(classifier: Classifier) -> None:
+    events: list[Event] = []
+    seen: list[Seen] = []
+    config = WatchConfig(decision=EAGER)
+    summary = watch(Film([0, 255, 255, 0]), [classifier], config, events.append, Stop(), observe=seen.append)
+    assert (summary.frames, summary.dropped, summary.events) == (4, 0, 4)
+    assert [(e.type, e.task, e.frame, e.monotonic_ns) for e in events] == [
+        ("alarm.on", "colour_0", 1, 100 * MS),
+        ("alarm.on", "colour_1", 1, 100 * MS),
+        ("alarm.off", "colour_0", 3, 300 * MS),
+        ("alarm.off", "colour_1", 3, 300 * MS),
+    ]
+    assert events[0].time == "2023-11-14T22:13:20.100Z"
+    assert int(events[0].id.replace("-", "")[:12], 16) == 1_700_000_000_100
+    assert events[0].source == "film"
+    assert [s.alarm for s in seen] == [False, True, True, False]
+    assert all(s.frame.number == i for i, s in enumerate(seen))
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) -> None:
+    """That of a recording counts from its first frame, that of a camera is the machine's."""
+    begin = time.monotonic_ns()
+    first_ns = begin if live else 700 * MS
+    film = Film([0, 255, 0], live=live, first_ns=first_ns)
+    events: list[Event] = []
+    outlet = Outlet([events.append], "test")
+    Watch(film, [classifier], WatchConfig(decision=EAGER), outlet, Stop(), Health(infos([classifier])), deque()).run()
+    assert [e.state or e.type for e in events] == ["started", *["alarm.on"] * 2, *["alarm.off"] * 2]
+    if live:
+        assert begin <= events[0].monotonic_ns <= time.monotonic_ns()
+    else:
+        assert [e.monotonic_ns for e in events] == [first_ns, *[first_ns + 100 * MS] * 2, *[first_ns + 200 * MS] * 2]
+
+
+def test_gaps_are_counted_and_frames_are_a_limit(classifier: Classifier) -> None:
+    summary = watch(Film([0] * 9, step=4), [classifier], WatchConfig(), lambda _: None, Stop(), frames=3)
+    assert (summary.frames, summary.dropped) == (3, 6)
+
+
+@pytest.mark.parametrize(("live", "least", "most"), [(True, 0.45, 2.0), (False, 0.0, 0.4)])
+def test_the_cap_holds_for_live_sources_only(classifier: Classifier, live: bool, least: float, most: float) -> None:
+    summary = watch(Film([0] * 6, live=live), [classifier], WatchConfig(fps=10.0), lambda _: None, Stop())
+    assert least <= summary.seconds < most
+
+
+def test_thresholds(classifier: Classifier) -> None:
+    def events_of(decision: DecisionConfig, *reds: int) -> list[str]:
+        events: list[Event] = []
+        watch(Film(list(reds)), [classifier], WatchConfig(decision=decision), events.append, Stop())
+        return [e.type.removeprefix("alarm.") + str(e.frame) for e in events if e.task == "colour_0"]
+
+    def eager(**more: float | str) -> DecisionConfig:
+        return DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0, **more)  # type: ignore[arg-type]
+
+    # The model's own: on from 0.5, off below 0.4.
+    assert events_of(eager(), 127, 128, 110, 90) == ["on1", "off3"]
+    assert events_of(eager(off=0.2), 128, 90, 52, 50) == ["on0", "off3"]
+    assert events_of(eager(threshold=0.8), 200, 204, 103, 101) == ["on1", "off3"], "off is half of it"
+    assert events_of(eager(threshold=0.8, off=0.7), 204, 180, 178) == ["on0", "off2"]
+    for wrong, says in (
+        (eager(threshold="loud"), "has no threshold 'loud'; it has default"),
+        (eager(off=0.6), "above"),
+    ):
+        with pytest.raises(ConfigurationError, match=says):
+            events_of(wrong, 0)
+
+
+# --- stop ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_ends_a_wait_for_a_frame(classifier: Classifier) -> None:
+    def hang(number: int) -> None:
+        if number == 2:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            time.sleep(30)
+
+    stop = Stop()
+    old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    begin = time.monotonic()
+    try:
+        with stop.signals():
+            summary = watch(Film([0] * 9, before=hang), [classifier], WatchConfig(), lambda _: None, stop)
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert summary.frames == 2
+    assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_waits_ends_the_loop(classifier: Classifier, number: signal.Signals, live: bool) -> None:
+    """While a frame is classified or an event printed: the next wait must not begin, and nothing may break."""
+    stop = Stop()
+
+    def ask(seen: Seen) -> None:
+        if seen.frame.number == 1:
+            os.kill(os.getpid(), number)
+
+    with stop.signals():
+        summary = watch(
+            Film([0] * 9, live=live), [classifier], WatchConfig(fps=240.0), lambda _: None, stop, observe=ask
+        )
+    assert stop.asked
+    assert summary.frames == 2
+
+
+def test_an_event_that_is_being_printed_is_printed_whole(classifier: Classifier) -> None:
+    stop, printed = Stop(), []
+
+    def sink(event: Event) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        printed.append(event)
+
+    with stop.signals():
+        summary = watch(Film([255] * 9), [classifier], WatchConfig(decision=EAGER), sink, stop)
+    assert len(printed) == summary.events == 2
+    assert summary.frames == 1
+
+
+def test_a_stop_before_the_loop(classifier: Classifier) -> None:
+    stop = Stop()
+    stop.asked = True
+    assert watch(Film([0] * 9), [classifier], WatchConfig(), lambda _: None, stop).frames == 0
+
+
+def test_signals_at_random_moments_never_escape(classifier: Classifier) -> None:
+    """A thousand SIGALRM that pass on a SIGTERM, after 0 to 3 ms, against a loop that waits and works in turn."""
+    rng = np.random.default_rng(3)
+    old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    try:
+        for delay in rng.uniform(1e-5, 3e-3, 1000):
+            stop = Stop()
+            with stop.signals():
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                watch(Film([0] * 100_000, live=True), [classifier], WatchConfig(fps=240.0), lambda _: None, stop)
+                assert stop.asked
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def test_the_old_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError), Stop().signals():
+        raise ValueError
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_model_without_alarms_is_refused(tmp_path: Path) -> None:
+    folder = model_folder_of_means(tmp_path / "m")
+    file = folder / "manifest.json"
+    file.write_text(file.read_text().replace('"alarm": ["red"]', '"alarm": []'))
+    with pytest.raises(ConfigurationError, match="no label that raises an alarm"):
+        watch(Film([0]), [Classifier(folder)], WatchConfig(), lambda _: None, Stop())

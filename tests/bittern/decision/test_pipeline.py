@@ -1,0 +1,210 @@
+"""One frame's step: what is skipped, decided and told, and models that are exchanged in between."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.doubles.model_files import altered
+from tests.doubles.tflite_files import model_folder_of_means
+
+from bittern import Classifier
+from bittern.config.schema import AlarmConfig, DecisionConfig, GateConfig, WatchConfig, load
+from bittern.decision.pipeline import Pipeline, Seen, Times
+from bittern.errors import ConfigurationError
+from bittern.events import Event
+from bittern.frames import Frame
+from bittern.model.preprocess import Pixels
+
+S = 1_000_000_000
+EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
+OFF = GateConfig(enabled=False)
+
+
+class Run:
+    """A pipeline, and what came out of it."""
+
+    def __init__(self, *models: Classifier, observe: Any = None, **config: Any) -> None:
+        self.events: list[Event] = []
+        settings = WatchConfig(**({"decision": EAGER, "gate": OFF} | config))
+        self.pipeline = Pipeline(models, settings, self.events.append, observe)
+        self._number = 0
+
+    def see(self, red: int | Pixels, at_s: float | None = None, *, blind: bool = False) -> int:
+        pixels = np.full((20, 30, 3), (red, 9, 9), np.uint8) if isinstance(red, int) else red
+        now = round((self._number if at_s is None else at_s) * S)
+        self._number += 1
+        return self.pipeline.step(Frame(pixels, "RGB", now, now, self._number - 1, "film"), blind=blind)
+
+    def told(self, task: str = "colour_0") -> list[tuple[str, int | None]]:
+        return [(event.type, event.frame) for event in self.events if event.task == task]
+
+
+def made(folder: Path, **said: Any) -> Classifier:
+    return Classifier(altered(model_folder_of_means(folder), lambda manifest: manifest.update(said)))
+
+
+@pytest.fixture(scope="module")
+def means(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return Classifier(model_folder_of_means(tmp_path_factory.mktemp("m") / "means"))
+
+
+def test_what_is_known_after_a_step(means: Classifier) -> None:
+    seen: list[Seen] = []
+    run = Run(means, observe=seen.append, gate=GateConfig(linger_s=0.0))
+    assert run.see(255) == 2
+    assert not run.pipeline.skipped
+    assert all(ns > 0 for ns in run.pipeline.times)
+    assert [result.label for result in run.pipeline.results[0]] == ["red", "red"]
+    assert run.pipeline.scores == {("means", 0, "red"): 1.0, ("means", 1, "red"): 1.0}
+    results = run.pipeline.results
+    assert run.see(255) == 0
+    assert run.pipeline.skipped
+    assert run.pipeline.times == Times(run.pipeline.times.gate, 0, 0, 0)
+    assert run.pipeline.times.gate > 0
+    assert run.pipeline.results is results
+    assert [s.frame.number for s in seen] == [0]
+
+
+def test_the_gate_looks_at_what_the_views_see(means: Classifier) -> None:
+    still, moved = np.zeros((40, 120, 3), np.uint8), np.zeros((40, 120, 3), np.uint8)
+    moved[:, :30] = 200
+    for views, skips in ((("center",), True), (("center", "left"), False), (("center", "right"), True)):
+        run = Run(means, gate=GateConfig(linger_s=0.0), views=views)
+        run.see(still)
+        run.see(moved)
+        assert run.pipeline.skipped == skips, views
+    run = Run(means, gate=GateConfig(linger_s=0.0), region=(0, 0, 60, 40))
+    run.see(still)
+    run.see(moved)
+    assert not run.pipeline.skipped
+
+
+def test_each_label_has_its_own_settings(tmp_path: Path) -> None:
+    one, other = made(tmp_path / "one", name="one"), made(tmp_path / "other", name="other")
+    run = Run(one, other, alarm=(AlarmConfig(model="other", threshold=0.9, votes=2, of=2),))
+    for red in (200, 255, 255, 255):
+        run.see(red)
+    assert [(e.model, e.task, e.frame) for e in run.events] == [
+        ("one", "colour_0", 0),
+        ("one", "colour_1", 0),
+        ("other", "colour_0", 2),
+        ("other", "colour_1", 2),
+    ]
+
+
+def test_two_models_of_one_name_are_refused(means: Classifier) -> None:
+    with pytest.raises(ConfigurationError, match="two have one name"):
+        Run(means, means)
+
+
+def test_blind_frames_decide_nothing(means: Classifier) -> None:
+    run = Run(means)
+    run.see(255, blind=True)
+    assert run.events == []
+    assert run.pipeline.times.invoke > 0, "the model still runs"
+    run.see(255)
+    run.see(0, blind=True)
+    assert run.told() == [("alarm.on", 1)]
+    run.see(0)
+    assert run.told() == [("alarm.on", 1), ("alarm.off", 3)]
+
+
+def test_an_event_names_the_view(means: Classifier) -> None:
+    frame = np.zeros((40, 120, 3), np.uint8)
+    frame[:, 80:, 0] = 255
+    run = Run(means, views=("center", "left", "right"))
+    run.see(frame)
+    run.see(np.zeros_like(frame))
+    assert [(e.type, e.view, e.score) for e in run.events if e.task == "colour_0"] == [
+        ("alarm.on", "right", 1.0),
+        ("alarm.off", None, 0.0),
+    ]
+
+
+def test_each_label_takes_its_own_best_view(tmp_path: Path) -> None:
+    heads = [
+        {"task": f"colour_{i}", "output": f"means_{i}", "labels": ["red", "green", "blue"], "alarm": ["red", "green"]}
+        | {"scale": 1 / 255, "zero_point": 0, "thresholds": {"default": {"on": 0.5, "off": 0.4, "chosen_for": "x"}}}
+        for i in range(2)
+    ]
+    run = Run(made(tmp_path / "m", heads=heads), views=("left", "right"))
+    frame = np.zeros((40, 120, 3), np.uint8)
+    frame[:, :40, 0], frame[:, 80:, 1] = 255, 200
+    run.see(frame)
+    assert [(e.label, e.view) for e in run.events if e.task == "colour_0"] == [("red", "left"), ("green", "right")]
+
+
+def test_views_of_a_frame_that_is_not_wide_are_said_once(means: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+    run = Run(means, views=("left", "right"))
+    with caplog.at_level(logging.WARNING, logger="bittern"):
+        for _ in range(3):
+            run.see(np.full((50, 40, 3), 200, np.uint8))
+    assert len(caplog.records) == 1
+    assert "left, right: 40 x 50 pixels" in caplog.text
+    assert {event.view for event in run.events} == {None}
+
+
+def test_views_are_distinct(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('views = ["left", "left"]\n')
+    with pytest.raises(ConfigurationError, match="are not distinct"):
+        load(tmp_path / "c.toml")
+
+
+# --- replace ---------------------------------------------------------------------------------------------------------
+
+
+def test_decisions_outlive_their_model(means: Classifier, tmp_path: Path) -> None:
+    newer = made(tmp_path / "newer", version="8")
+    run = Run(means, decision=DecisionConfig(votes=2, of=2, cooldown_s=0.0, min_off_s=0.0))
+    run.see(255)
+    assert run.pipeline.replace([newer]) == 0
+    assert run.pipeline.results == []
+    run.see(255)
+    assert [(e.type, e.frame, e.model_version) for e in run.events] == [("alarm.on", 1, "8")] * 2, "the votes add up"
+    assert run.pipeline.replace([means]) == 0
+    run.see(255)
+    run.see(0)
+    assert run.told() == [("alarm.on", 1), ("alarm.off", 3)], "once on, once off"
+
+
+def test_an_alarm_whose_label_is_gone_ends(means: Classifier, tmp_path: Path) -> None:
+    run = Run(means, name="gate")
+    run.see(255, 7.0)
+    assert run.pipeline.replace([made(tmp_path / "other", name="other")]) == 2
+    ended = run.events[-2:]
+    assert [(e.type, e.model, e.task, e.label, e.score) for e in ended] == [
+        ("alarm.off", "means", "colour_0", "red", None),
+        ("alarm.off", "means", "colour_1", "red", None),
+    ]
+    assert {(e.frame, e.monotonic_ns, e.source) for e in ended} == {(0, 7 * S, "gate")}
+    run.see(0, 8.0)
+    assert len(run.events) == 4
+
+
+def test_a_label_that_is_gone_without_an_alarm_is_no_event(means: Classifier, tmp_path: Path) -> None:
+    run = Run(means)
+    run.see(0)
+    assert run.pipeline.replace([made(tmp_path / "other", name="other")]) == 0
+
+
+def test_models_that_do_not_fit_change_nothing(means: Classifier, tmp_path: Path) -> None:
+    run = Run(means, alarm=(AlarmConfig(model="means", votes=1),))
+    run.see(255)
+    with pytest.raises(ConfigurationError, match="no model 'means' among 'other'"):
+        run.pipeline.replace([made(tmp_path / "other", name="other")])
+    run.see(0)
+    assert run.told() == [("alarm.on", 0), ("alarm.off", 1)]
+
+
+def test_a_new_model_sees_the_scene_that_stands_still(means: Classifier, tmp_path: Path) -> None:
+    run = Run(means, gate=GateConfig(linger_s=0.0))
+    run.see(0)
+    run.see(0)
+    assert run.pipeline.skipped
+    run.pipeline.replace([made(tmp_path / "newer", version="8")])
+    run.see(0)
+    assert not run.pipeline.skipped

@@ -1,0 +1,275 @@
+"""The connection to a real mosquitto: passwords, TLS, brokers that hang or are not there, and how it is closed."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto, until
+from tests.doubles.mqtt_sinks import ALARM, ALARMS, Opens, deliver, delivered, event
+
+from bittern.config.schema import MqttConfig
+from bittern.delivery.sinks import mqtt_connection
+from bittern.delivery.sinks.base import Diagnostics, Undelivered
+from bittern.delivery.sinks.mqtt import MqttSink
+from bittern.errors import ConfigurationError
+
+pytestmark = [
+    needs_mosquitto,
+    # paho leaves the socket of a failed handshake to Python, which closes it at once, but says so.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. .*SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "broker"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def broker(folder: Path) -> Iterator[Broker]:
+    with Broker(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def opened() -> Iterator[Opens]:
+    with Opens() as opens:
+        yield opens
+
+
+# Who may come in.
+
+
+def test_user_and_password(folder: Path, opened: Opens, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(f"{PASSWORD}\n")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong\n")
+    with Broker(folder, password=True) as broker:
+        sink = opened(broker.port, user=USER, password_file=str(secret))
+        assert deliver(sink, event()).startswith("acknowledged")
+        refused = r"^127\.0\.0\.1:\d+: not authorised: check user and password_file"
+        logins: list[dict[str, Any]] = [{}, {"user": USER}, {"user": USER, "password_file": str(wrong)}]
+        for config in logins:
+            started = time.monotonic()
+            with pytest.raises(Undelivered, match=refused):
+                deliver(opened(broker.port, **config), event())
+            assert time.monotonic() - started < 5
+
+
+def test_a_password_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.password_file .*/secret: No such file or directory$"):
+        opened(1, user=USER, password_file=str(file))
+    for content, expected in ((b"", "it is empty"), (b"\nx", "it is empty"), (b"\xff\xfe", "UTF-8")):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=f"password_file .*{expected}"):
+            opened(1, user=USER, password_file=str(file))
+    with pytest.raises(ConfigurationError, match=r"mqtt\.user is not: give both"):
+        opened(1, password_file=str(file))
+
+
+def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(folder: Path, opened: Opens) -> None:
+    acl = folder / "acl"
+    acl.write_text("topic read #\ntopic write bittern/door/state\n")
+    acl.chmod(0o600)
+    with Broker(folder, f"acl_file {acl}") as broker:
+        sink = opened(broker.port)
+        for _ in range(2):
+            with pytest.raises(Undelivered, match=r"/event: not authorised: .*lets this user write") as said:
+                deliver(sink, event())
+            assert not said.value.final
+
+
+def test_tls_with_an_authority_of_ones_own(folder: Path, opened: Opens) -> None:
+    with Broker(folder, tls=True) as broker, Listener(broker.port, "#", tls=broker.ca_file) as listener:
+        sink = opened(broker.port, host="localhost", tls=True, ca_file=str(broker.ca_file))
+        assert deliver(sink, event()) == f"acknowledged by localhost:{broker.port}"
+        assert until(lambda: listener.last(ALARM) == b"ON")
+        for config, expected in (
+            ({"host": "localhost", "tls": True}, "certificate verify failed: "),
+            (
+                {"host": "127.0.0.1", "tls": True, "ca_file": str(broker.ca_file)},
+                "certificate verify failed: IP address",
+            ),
+            ({"host": "localhost"}, "closed the connection before it answered: does it want TLS"),
+        ):
+            with pytest.raises(Undelivered, match=expected):
+                deliver(opened(broker.port, **config), event())
+
+
+def test_tls_where_there_is_none(broker: Broker, opened: Opens) -> None:
+    with pytest.raises(Undelivered, match=rf"^127\.0\.0\.1:{broker.port}: "):
+        deliver(opened(broker.port, tls=True), event())
+
+
+def test_certificates_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file .*/ca\.pem: No such file or directory$"):
+        opened(1, tls=True, ca_file=str(file))
+    file.write_text("no certificate")
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file .*: expected certificates in PEM format$"):
+        opened(1, tls=True, ca_file=str(file))
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file is given, but mqtt\.tls is off"):
+        opened(1, ca_file=str(file))
+
+
+# Brokers that are not there, do not answer, or do not take everything.
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "connection refused"),
+        ("no-such-host.invalid", "name"),
+        ("a..b", "a..b:|label"),
+    ],
+)
+def test_a_broker_that_is_not_there_is_said_soon(opened: Opens, host: str, expected: str) -> None:
+    sink = opened(free_port(), host=host)
+    started = time.monotonic()
+    with pytest.raises(Undelivered, match=f"(?i){expected}"):
+        deliver(sink, event())
+    assert time.monotonic() - started < 11
+    sink.close()
+
+
+def test_a_broker_that_hangs_gets_the_event_once_it_goes_on(
+    broker: Broker, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "_TIMEOUT_S", 0.5)
+    with Listener(broker.port, "bittern/door/event") as listener:
+        sink = opened(broker.port)
+        deliver(sink, event())
+        broker.send(signal.SIGSTOP)
+        sent = event()
+        for _ in range(4):
+            started = time.monotonic()
+            with pytest.raises(Undelivered, match=r"no acknowledgement within 0\.5 s"):
+                deliver(sink, sent)
+            assert time.monotonic() - started < 2
+        broker.send(signal.SIGCONT)
+        delivered(sink, sent)
+        assert until(lambda: len(listener.got) == 2)
+        time.sleep(0.3)
+        assert len(listener.got) == 2, "asked five times, sent once"
+
+
+def test_messages_that_wait_for_a_hung_broker_are_bounded(
+    broker: Broker, opened: Opens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt_connection, "_TIMEOUT_S", 0.02)
+    sink = opened(broker.port)
+    delivered(sink, event())
+    broker.send(signal.SIGSTOP)
+    said = set()
+    for _ in range(30):  # an outbox that drops its oldest asks for another one each time
+        with pytest.raises(Undelivered) as why:
+            deliver(sink, event())
+        said.add(why.value.reason.partition(": ")[2])
+    assert said == {"no acknowledgement within 0.02 s", "16 messages wait for the broker's acknowledgement"}
+    broker.send(signal.SIGCONT)
+    delivered(sink, event())
+
+
+def test_an_event_larger_than_the_broker_takes_is_refused_for_good(folder: Path, opened: Opens, tmp_path: Path) -> None:
+    (tmp_path / "large.jpg").write_bytes(bytes(5000))
+    (tmp_path / "small.jpg").write_bytes(bytes(100))
+    with Broker(folder, "max_packet_size 4000") as broker, Listener(broker.port, "#") as listener:
+        sink = opened(broker.port, snapshots=tmp_path)
+        with pytest.raises(Undelivered, match="more than the broker takes") as refused:
+            deliver(sink, event(detail="x" * 5000))
+        assert refused.value.final
+        deliver(sink, event(snapshot="large.jpg"))
+        deliver(sink, event(snapshot="small.jpg"))
+        assert until(lambda: listener.last("bittern/door/image") == bytes(100))
+
+
+# Threads and sockets.
+
+
+def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> None:
+    gc.collect()  # what other tests left
+    before = set(threading.enumerate())
+    opens = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        sink = MqttSink(MqttConfig(host="127.0.0.1", port=broker.port), "door", ALARMS, Diagnostics, None)
+        deliver(sink, event())
+        started = time.monotonic()
+        sink.close()
+        sink.close()
+        assert time.monotonic() - started < 1
+        with pytest.raises(Undelivered, match="closing"):
+            deliver(sink, event())
+    del sink
+    assert set(threading.enumerate()) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) == opens
+
+
+@pytest.mark.parametrize("state", ["away", "hung", "silent"])
+def test_close_is_quick_whatever_the_broker_does(broker: Broker, opened: Opens, state: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        sink = opened(silent.getsockname()[1] if state == "silent" else broker.port)
+        if state != "silent":
+            deliver(sink, event())
+        if state == "away":
+            broker.stop(signal.SIGKILL)
+        elif state == "hung":
+            broker.send(signal.SIGSTOP)
+        time.sleep(0.3)
+        started = time.monotonic()
+        sink.close()
+        assert time.monotonic() - started < 2
+
+
+def test_close_ends_a_delivery_that_waits(opened: Opens) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        sink = opened(silent.getsockname()[1])
+        said: list[str] = []
+
+        def wait() -> None:
+            try:
+                deliver(sink, event())
+            except Undelivered as error:
+                said.append(error.reason)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.3)
+        sink.close()
+        waiting.join(2)
+        assert said
+        assert said[0].endswith(": closing")
+
+
+def test_importing_the_sink_says_how_to_get_paho() -> None:
+    code = "import sys; sys.modules['paho.mqtt.enums'] = None\nimport bittern.delivery.sinks.mqtt"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert r"ConfigurationError: [mqtt] needs paho-mqtt 2 or later: pip install 'bittern[mqtt]'" in ended.stderr
+
+
+def test_trouble_is_said_once(broker: Broker, opened: Opens, caplog: pytest.LogCaptureFixture) -> None:
+    sink = opened(broker.port)
+    deliver(sink, event())
+    broker.stop(signal.SIGKILL)
+
+    def said() -> list[str]:
+        return [record.message.rpartition(": ")[2] for record in caplog.records if record.levelname == "WARNING"]
+
+    assert until(lambda: len(said()) == 2)
+    for _ in range(2):
+        with pytest.raises(Undelivered):
+            deliver(sink, event())
+    assert said() == ["connection lost", "connection refused"]

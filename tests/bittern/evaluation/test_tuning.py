@@ -1,0 +1,232 @@
+"""What is tuned: the bound is read strictly, intervals are checked, and the search finds what a full search finds."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bittern.decision.decision import Settings
+from bittern.errors import ConfigurationError
+from bittern.evaluation import tuning
+from bittern.evaluation.tuning import (
+    Interval,
+    NothingFits,
+    Target,
+    Track,
+    judge,
+    parse_target,
+    poisson_upper,
+    read_intervals,
+    tune,
+)
+
+NOW = Settings(0.5, 0.25, 2, 3, 1.0, 0.5)
+HOUR = Target(1, 1.0, "at most 1 false alarm an hour")
+
+
+def track(scores: list[float], fps: float = 5.0, clip_s: float | None = None) -> Track:
+    times = np.round(np.arange(len(scores)) / fps * 1e9).astype(np.int64)
+    length = float(times[-1]) / 1e9 if clip_s is None else clip_s
+    return Track("street", "t", "stop", times, np.array(scores, float), length)
+
+
+# --- what a user writes ----------------------------------------------------------------------------------------------
+
+
+def test_the_bound_is_a_sentence() -> None:
+    assert parse_target("at most 1 false alarm an hour") == HOUR
+    assert parse_target("at most 3 false alarms a day")[:2] == (3, 24.0)
+    assert parse_target("at most 0 false alarms a day")[:2] == (0, 24.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "1", "at most one false alarm an hour", "at most 1 false alarm", "at most 1 false alarm a week",
+     "At most 1 false alarm an hour", "at most 1.5 false alarms an hour", "at most -1 false alarms an hour",
+     "at most 1 false alarm an hour ", "at most 1 false alarm an hour\n", "at most 1 alarm an hour",
+     "at most 9999999 false alarms an hour"],
+)  # fmt: skip
+def test_another_sentence_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--tune: expected 'at most N false alarms an hour', or 'a day', got"):
+        parse_target(text)
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    file = folder / "labels.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_intervals_are_read(tmp_path: Path) -> None:
+    text = '\ufeffstart_s,end_s,label\r\n 1.5, 3 ,stop\r\n\r\n3,4e0,"a, b"\n0,1,stop\n2,9,a\n'
+    assert read_intervals(written(tmp_path, text)) == [
+        Interval(1.5, 3.0, "stop"),
+        Interval(3.0, 4.0, "a, b"),
+        Interval(0.0, 1.0, "stop"),
+        Interval(2.0, 9.0, "a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no interval in it"),
+        ("start_s,end_s,label\n", "no interval in it: expected rows such as 12.5,20,stop"),
+        ("start,end,label\n1,2,a", "row 1: expected the header start_s,end_s,label, got 'start,end,label'"),
+        ("1,2,a\n", "row 1: expected the header"),
+        ("start_s,end_s,label\n1,2,a\n3,4", "row 3: expected 3 values, got 2"),
+        ("start_s,end_s,label\n1,2,a,b", "row 2: expected 3 values, got 4"),
+        ("start_s,end_s,label\none,2,a", "row 2: start_s: expected seconds, got 'one'"),
+        ("start_s,end_s,label\n1,,a", "row 2: end_s: expected seconds, got ''"),
+        ("start_s,end_s,label\n2,2,a", "row 2: expected 0 <= start_s < end_s, got 2 and 2"),
+        ("start_s,end_s,label\n-1,2,a", "row 2: expected 0 <="),
+        ("start_s,end_s,label\n1,inf,a", "row 2: expected 0 <="),
+        ("start_s,end_s,label\nnan,2,a", "row 2: expected 0 <="),
+        ("start_s,end_s,label\n1,2, ", "row 2: the label is empty"),
+        ("start_s,end_s,label\n5,9,a\n1,5.5,a", "row 2: overlaps row 3, of the same label"),
+        ('start_s,end_s,label\n1,2,"a', "row 2: unexpected end of data"),
+        (b"start_s,end_s,label\n1,2,\xff", "not UTF-8 at byte 24"),
+        ("start_s,end_s,label\n" + "1,2,a\n" * 200_000, "larger than the limit of 1 MiB"),
+    ],
+    ids=lambda v: str(v)[:50],
+)
+def test_intervals_that_are_none_are_refused(tmp_path: Path, text: str | bytes, says: str) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_intervals(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_mutated_intervals_are_read_or_refused(tmp_path: Path) -> None:
+    whole = 'start_s,end_s,label\n1.5,3,stop\n4,5,"a, b"\n6,7,a\n'
+    rng, told = random.Random(3), []
+    for _ in range(10_000):
+        data = bytearray(whole.encode())
+        for _ in range(rng.randint(1, 4)):
+            at = rng.randrange(len(data))
+            data[at : at + rng.randint(0, 3)] = bytes(rng.choices(b'",\n\r .019einfa\xff\0', k=rng.randint(0, 3)))
+        try:
+            assert read_intervals(written(tmp_path, bytes(data)))
+        except ConfigurationError as error:
+            told.append(str(error))
+    assert 1000 < len(told) < 9_990
+    assert not any("\n" in message for message in told)
+
+
+# --- the bound of a rate ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "bound"), [(0, 2.9957), (1, 4.7439), (2, 6.2958), (5, 10.5130), (10, 16.9622), (100, 118.079)]
+)
+def test_the_upper_bound_is_that_of_the_tables(count: int, bound: float) -> None:
+    """Half of the 95 % point of chi-squared with 2 (count + 1) degrees of freedom."""
+    assert poisson_upper(count) == pytest.approx(bound, abs=1e-3)
+
+
+def test_the_upper_bound_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert poisson_upper(2000) == pytest.approx(2000 + 1.645 * math.sqrt(2000), abs=3)
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
+    intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop"), Interval(50, 60, "stop")]
+    alarms = [(5.0, 31.0), (12.0, 14.0), (15.0, 45.0), (50.0, 51.0), (60.5, math.inf)]
+    found = judge(track([0.0], clip_s=100.0), intervals, NOW, alarms)
+    # The first and the last began outside; the third stayed on for 15 s outside of intervals.
+    assert (found.found, found.intervals, found.false_alarms) == (2, 3, 3)
+    assert judge(track([0.0], clip_s=100.0), intervals, NOW, [(15.0, 39.0)]).false_alarms == 0
+    assert judge(track([0.0], clip_s=100.0), intervals, NOW, [(55.0, math.inf)]).false_alarms == 1
+    assert found.delays_s == [2.0, 0.0]
+    assert found.mean_delay_s == 1.0
+    assert found.outside_h == pytest.approx(70 / 3600)
+    assert judge(track([0.0], clip_s=15.0), intervals[:1], NOW, []).outside_h == pytest.approx(10 / 3600)
+
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def test_a_spike_outside_is_outvoted() -> None:
+    scores = [0.0] * 20 + [0.9] + [0.0] * 20 + [0.6, 0.7, 0.8, 0.9, 0.9, 0.9] + [0.0] * 20
+    best = tune(track(scores), [Interval(8.0, 9.4, "stop")], HOUR, NOW)
+    assert (best.found, best.false_alarms) == (1, 0)
+    assert best.settings.votes > 1
+    assert best.settings.cooldown_s == NOW.cooldown_s
+    assert best.mean_delay_s < 0.6
+
+
+def test_the_lowest_delay_wins_but_not_by_less_than_a_frame() -> None:
+    ramp = [0.0] * 20 + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8] + [0.0] * 20
+    best = tune(track(ramp), [Interval(4.0, 6.0, "stop")], HOUR, NOW)
+    assert best.settings.on == pytest.approx(0.1)
+    flat = [0.0] * 20 + [0.1] + [0.8, 0.9, 0.8] * 3 + [0.0] * 20
+    best = tune(track(flat), [Interval(4.2, 6.0, "stop")], HOUR, NOW)
+    assert (best.settings.on, best.mean_delay_s) == (0.8, 0.0), "the highest that is as quick"
+
+
+def test_a_day_allows_what_a_day_long_clip_would() -> None:
+    spikes = ([0.9] + [0.0] * 59) * 3 + [0.9, 0.9] + [0.0] * 10
+    day = Target(3, 24.0, "at most 3 false alarms a day")
+    slow = track(spikes, fps=1 / 480)
+    interval = Interval(180 * 480.0 - 1, 182 * 480.0 + 1, "stop")
+    now = NOW._replace(cooldown_s=0.0, min_off_s=0.0)
+    once = tune(slow._replace(clip_s=24 * 3600 + 970.0), [interval], day, now)
+    assert (once.found, once.false_alarms, once.settings.votes) == (1, 3, 1)
+    twice = tune(slow._replace(clip_s=12 * 3600.0), [interval], day, now)
+    assert (twice.found, twice.false_alarms, twice.settings.votes) == (1, 0, 2)
+
+
+def test_nothing_fits_and_what_comes_nearest() -> None:
+    scores = ([0.9] * 8 + [0.0] * 12) * 4
+    with pytest.raises(NothingFits) as caught:
+        tune(track(scores), [Interval(8.0, 9.0, "stop")], HOUR, NOW)
+    message = str(caught.value)
+    assert "street, stop: nothing finds an interval with at most 1 false alarm an hour, which is 0 in the" in message
+    assert "nearest: 3 false alarms, 1 of 1 found with threshold 0.9" in message
+    assert caught.value.nearest is not None
+    with pytest.raises(NothingFits, match="nothing finds any of 1 intervals: no score rises in them") as caught:
+        tune(track([0.0] * 30), [Interval(1.0, 2.0, "stop")], HOUR, NOW)
+    assert caught.value.nearest is None
+
+
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=120),
+    st.sampled_from([0.25, 0.5, 1.0]),
+    st.sampled_from([0.0, 0.5, 3.0]),
+    st.sampled_from([0.0, 2.0]),
+    st.sampled_from([(1, 1), (2, 3), (3, 8), (5, 8)]),
+)
+@settings(max_examples=300)
+def test_leaving_out_the_quiet_changes_no_alarm(
+    scores: list[float], off: float, min_off_s: float, cooldown_s: float, count: tuple[int, int]
+) -> None:
+    whole = track(scores)
+    of = Settings(max(off, 0.5), off, *count, cooldown_s, min_off_s)
+    short = tuning._without_quiet(whole, off, min_off_s)
+    assert tuning._alarms(short, of) == tuning._alarms(whole, of)
+
+
+def test_a_long_quiet_clip_is_made_short() -> None:
+    scores = [0.0] * 5000 + [0.9] * 10 + [0.0] * 5000
+    assert len(tuning._without_quiet(track(scores), 0.5, 0.5).scores) <= 20
+
+
+def test_figures_say_how_little_a_short_clip_can_say() -> None:
+    intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop")]
+    judged = judge(track([0.0], clip_s=380.0), intervals, NOW, [(11.0, 12.0)])
+    said = tuning.lines(tuning.figures(track([0.0]), judged), HOUR)
+    assert said == [
+        "street, stop: 1 of 2 intervals found (95 % 9% to 91%), 1.00 s after their start in the mean, 1.00 s at most",
+        "0 false alarms in the 6.0 min outside of them: by that the true rate is at most 30 an hour (95 %, Poisson)",
+        "to show at most 1 false alarm an hour takes 3.0 h without a false alarm",
+    ]

@@ -1,0 +1,147 @@
+"""Picture files as they come: every format and kind, the right way up and in the right colours."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.doubles.picture_files import (
+    ALL,
+    FORMATS,
+    FOUR,
+    HEIGHT,
+    WIDTH,
+    corners,
+    drawn,
+    encode,
+    exif,
+    jpeg_with_exif,
+    noise,
+    png,
+    refused,
+)
+
+from bittern.errors import PictureError
+from bittern.model import pictures
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_is_red_is_red(name: str, tmp_path: Path) -> None:
+    data = FORMATS[name]()
+    picture = pictures.decode_bytes(data, name)
+    assert picture.dtype == np.uint8
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert corners(picture) == FOUR
+    file = tmp_path / "picture"
+    file.write_bytes(data)
+    assert np.array_equal(pictures.decode(file), picture), "from a file as from memory"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_header_says_the_size_that_is_decoded(name: str) -> None:
+    assert pictures.header_size(FORMATS[name]()) == (WIDTH, HEIGHT)
+
+
+SUFFIXES_OF_SIZE = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm", ".pgm")
+
+
+@given(st.sampled_from(SUFFIXES_OF_SIZE), st.integers(1, 300), st.integers(1, 300), st.booleans())
+def test_header_size_agrees_with_opencv(suffix: str, width: int, height: int, grey: bool) -> None:
+    grey = suffix == ".pgm" or (grey and suffix != ".ppm")
+    shape = (height, width) if grey else (height, width, 3)
+    data = encode(suffix, np.full(shape, 99, np.uint8))
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert decoded is not None
+    assert pictures.header_size(data) == (decoded.shape[1], decoded.shape[0]) == (width, height)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".pgm"])
+def test_grey_gets_three_equal_channels(suffix: str) -> None:
+    grey = np.tile(np.arange(0, 240, 5).astype(np.uint8), (HEIGHT, 1))
+    picture = pictures.decode_bytes(encode(suffix, grey), "grey")
+    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert np.array_equal(picture[:, :, 0], picture[:, :, 1])
+    assert np.array_equal(picture[:, :, 0], picture[:, :, 2])
+    assert np.abs(picture[:, :, 0].astype(int) - grey).max() <= 3
+
+
+def test_sixteen_bits_keep_the_upper_eight() -> None:
+    deep = np.arange(WIDTH * HEIGHT * 3, dtype=np.uint16).reshape(HEIGHT, WIDTH, 3) * 14
+    picture = pictures.decode_bytes(encode(".png", deep), "deep")
+    assert np.abs(picture.astype(int) - deep / 257).max() <= 1
+
+
+def test_one_bit_png() -> None:
+    rows = b"".join(b"\0" + bytes([0b11110000]) for _ in range(8))
+    picture = pictures.decode_bytes(png(8, 8, 1, 0, rows), "one bit")
+    assert picture[0, :, 0].tolist() == [255] * 4 + [0] * 4
+
+
+# --- EXIF ------------------------------------------------------------------------------------------------------------
+
+
+# What each value means for the four quarters red, green / blue, white (Exif 2.3, 4.6.4 A).
+TURNED = {
+    1: ["red", "green", "blue", "white"],
+    2: ["green", "red", "white", "blue"],
+    3: ["white", "blue", "green", "red"],
+    4: ["blue", "white", "red", "green"],
+    5: ["red", "blue", "green", "white"],
+    6: ["blue", "red", "white", "green"],
+    7: ["white", "green", "blue", "red"],
+    8: ["green", "white", "red", "blue"],
+}
+
+
+@pytest.mark.parametrize("end", ["<", ">"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int, end: str) -> None:
+    data = jpeg_with_exif(drawn(), exif(orientation, end))
+    picture = pictures.decode_bytes(data, "turned")
+    assert picture.shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
+    assert corners(picture) == TURNED[orientation]
+    assert pictures.header_size(data) == (WIDTH, HEIGHT), "before the turn"
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
+def test_an_orientation_that_means_nothing_is_left_out(orientation: int) -> None:
+    assert corners(pictures.decode_bytes(jpeg_with_exif(drawn(), exif(orientation)), "odd")) == FOUR
+
+
+@pytest.mark.parametrize("block", [b"", b"MM", b"MM\0*\xff\xff\xff\xff", exif(6)[:14], b"\0" * 40])
+def test_broken_exif_is_left_out(block: bytes) -> None:
+    assert corners(pictures.decode_bytes(jpeg_with_exif(drawn(), block), "odd")) == FOUR
+
+
+def test_a_preview_in_the_exif_block_is_not_the_picture() -> None:
+    preview = encode(".jpg", np.zeros((8, 8, 3), np.uint8))
+    data = jpeg_with_exif(drawn(), exif(1) + preview)
+    assert pictures.header_size(data) == (WIDTH, HEIGHT)
+    assert corners(pictures.decode_bytes(data, "with preview")) == FOUR
+    refused(data[: len(data) * 3 // 4], "broken picture")
+
+
+def test_a_pipe_has_no_size_but_a_picture(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    data = encode(".png", noise(400, 300))
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,))
+    writer.start()
+    picture = pictures.decode(pipe)
+    writer.join()
+    assert len(data) > 2**16, "more than a pipe holds"
+    assert np.array_equal(picture, noise(400, 300))
+
+
+def test_of_a_file_over_the_limit_no_more_is_read(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(PictureError, match="larger than the limit of 64 MiB"):
+        pictures.decode(large)

@@ -1,0 +1,36 @@
+"""Every model in reach ($BITTERN_MODELS, models/) proves itself on this machine, on both execution paths."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import pytest
+
+from bittern.model import catalog, golden
+from bittern.model.classifier import Classifier
+from bittern.model.runtime import PATHS, ExecutionPath
+
+MODELS = catalog.available()
+
+
+def test_a_model_ships() -> None:
+    assert MODELS
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS.keys())
+def test_golden_vectors_replay(folder: Path, path: ExecutionPath) -> None:
+    classifier = Classifier(folder, path=path)  # refuses what does not replay
+    assert classifier.path == path
+    assert classifier.manifest is not None
+    recorded = classifier.manifest.golden[path]
+    steps = recorded.steps_on(platform.machine())
+    vectors = golden.load(folder / golden.FILE, path)
+    assert len(vectors) >= 2, "one picture proves little"
+    for vector in vectors:
+        for here, said in zip(classifier.invoke(classifier.preprocess(vector.frame)), vector.outputs, strict=True):
+            assert here.shape == said.shape
+            assert abs(here.astype(int) - said).max() <= steps
+    different = {tuple(o.tobytes() for o in v.outputs) for v in vectors}
+    assert len(different) >= 2, "every golden picture gives the same answer"

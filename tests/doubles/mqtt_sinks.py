@@ -1,0 +1,66 @@
+"""What the tests of MQTT share: events, and sinks that are closed in the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from bittern.config.schema import MqttConfig
+from bittern.delivery.sinks.base import Diagnostics, Undelivered
+from bittern.delivery.sinks.mqtt import MqttSink
+from bittern.events import Event, to_line, uuid7
+
+ALARMS = [("stop_sign", "stop_sign", "stop")]
+ALARM, LABEL, CONFIG = (
+    "bittern/door/alarm/stop_sign/stop",
+    "bittern/door/label/stop_sign",
+    "homeassistant/device/bittern_door/config",
+)
+
+
+def event(kind: str = "alarm.on", **said: Any) -> Event:
+    if kind.startswith("alarm"):
+        said = {"model": "stop_sign", "task": "stop_sign", "label": "stop", **said}
+    return Event(id=uuid7(), type=kind, time="2026-01-01T00:00:00.000Z", monotonic_ns=0, source="door", **said)  # type: ignore[arg-type]
+
+
+def deliver(sink: MqttSink, sent: Event) -> str:
+    return sink.deliver(sent, to_line(sent)[:-1])
+
+
+def delivered(sink: MqttSink, sent: Event, seconds: float = 20.0) -> None:
+    """Try as often as it takes, as the outbox does."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            deliver(sink, sent)
+        except Undelivered:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+class Opens:
+    """Opens sinks, and closes them in the end."""
+
+    def __init__(self) -> None:
+        self._sinks: list[MqttSink] = []
+
+    def __call__(self, port: int, *, snapshots: Path | None = None, announce: bool = True, **config: Any) -> MqttSink:
+        config = {"host": "127.0.0.1", **config}
+        sink = MqttSink(
+            MqttConfig(port=port, **config), "door", ALARMS, lambda: Diagnostics(fps=4.5), snapshots, announce=announce
+        )
+        self._sinks.append(sink)
+        return sink
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for sink in self._sinks:
+            sink.close()
