@@ -229,7 +229,7 @@ def test_fault_3_the_process_dies(double: Double, number: signal.Signals, record
 
 def test_a_parent_that_is_killed_leaves_nothing(double: Double) -> None:
     program = (
-        "from bittern.camera import Camera\n"
+        "from bittern.camera.supervisor import Camera\n"
         f"camera = Camera({URI!r})\n"
         "assert camera.read(10) is not None\n"
         "print(camera.pid, flush=True)\n"

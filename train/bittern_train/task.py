@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from bittern.config.schema import Rectangle, Views, check_views
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, did_you_mean
 from bittern.model.manifest import Name, Strict, Text
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -187,8 +186,7 @@ def load(name: str) -> Task:
     else:
         known = sorted(f.stem for f in folder().glob("*.toml"))
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(name, known)
             raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
         file = folder() / f"{name}.toml"
     try:

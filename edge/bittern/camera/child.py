@@ -22,7 +22,7 @@ import msgspec
 
 from bittern.camera.messages import Ended, Failed, Message, Opened, Request
 from bittern.camera.ring import Writer
-from bittern.errors import BitternError, ConfigurationError, SourceError
+from bittern.errors import BitternError, ConfigurationError, SourceError, one_line
 from bittern.frames import Source
 from bittern.sources.registry import open_source
 
@@ -119,7 +119,7 @@ def _fail(send: Callable[[Message], None], failed: Failed) -> int:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return (text if isinstance(error, BitternError) else f"{type(error).__name__}: {text}")[:_TEXT]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bittern.cli.common import HOST_HINT, host_is_ready
-from bittern.errors import BitternError
+from bittern.errors import BitternError, did_you_mean, one_line
 from bittern.version import __version__
 
 if TYPE_CHECKING:
@@ -50,11 +50,9 @@ class Commands(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            import difflib
-
-            near = difflib.get_close_matches(args[0], [*COMMANDS, *_host_commands()], n=1)
-            if near:
-                raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            hint = did_you_mean(args[0], [*COMMANDS, *_host_commands()])
+            if hint:
+                raise click.UsageError(f"{error.message.removesuffix('.')}{hint}", ctx) from None
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -104,7 +102,7 @@ class Commands(click.Group):
             if isinstance(error, ModuleNotFoundError) and error.name == "cv2":
                 _fail(f"OpenCV is missing: {OPENCV_HINT}", 2)
             _fail(
-                f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]} "
+                f"internal error: {type(error).__name__}: {one_line(error)[:300]} "
                 "(bittern --debug COMMAND ... shows where)"
             )
         # What is in memory now goes with the process: the collector need not look through it first.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from bittern.cli.common import one_blas_thread, print_json, warn
-from bittern.errors import BitternError, ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -144,13 +144,9 @@ def _open_models(settings: WatchConfig) -> list[Classifier]:
 
 
 def _check_labels(file: Path | None, intervals: Sequence[Interval], known: Sequence[str]) -> None:
-    import difflib
-
     for interval in intervals:
         if interval.label not in known:
-            near = difflib.get_close_matches(interval.label, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            names = ", ".join(dict.fromkeys(map(repr, known)))
+            names, hint = ", ".join(dict.fromkeys(map(repr, known))), did_you_mean(interval.label, known)
             raise ConfigurationError(f"{file}: label {interval.label!r} raises no alarm, {names} does{hint}")
 
 

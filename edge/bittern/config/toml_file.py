@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import json
 import re
 import tomllib
@@ -15,6 +14,8 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_o
 
 import msgspec
 from msgspec import inspect
+
+from bittern.errors import did_you_mean
 
 T = TypeVar("T", bound=msgspec.Struct)
 # Where a value stands: keys of tables, and numbers of the elements of arrays, which count from 0.
@@ -201,8 +202,7 @@ def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyP
     wrong: set[str] = set()
     for name, value in table.items():
         if name not in fields:
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f": expected one of {', '.join(fields)}"
+            hint = did_you_mean(name, fields) or f": expected one of {', '.join(fields)}"
             found = [((*path, name), f"{_UNKNOWN}{hint}")]
         else:
             found = list(_check(fields[name].type, value, (*path, name)))

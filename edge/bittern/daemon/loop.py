@@ -15,7 +15,7 @@ from bittern.daemon.health import Health, ModelInfo
 from bittern.decision.pipeline import Pipeline
 from bittern.decision.pipeline import Seen as Seen
 from bittern.delivery.outlet import Outlet
-from bittern.errors import BitternError, ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, one_line
 from bittern.events import Event
 from bittern.frames import Frame, Source
 from bittern.model.candidate import Reload
@@ -186,7 +186,7 @@ class Watch:
             # not fed: what lasts is for systemd.
             health.errors += 1
             if not self._failed:
-                _log.error("a frame could not be classified: %s", " ".join(str(error).split()) or type(error).__name__)
+                _log.error("a frame could not be classified: %s", one_line(error))
             self._failed = True
             return
         if self._failed:

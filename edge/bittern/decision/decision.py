@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
 
 from bittern.config.schema import AlarmConfig, DecisionConfig
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, did_you_mean
 from bittern.model.manifest import Head
 
 Change = Literal["on", "off"]
@@ -189,7 +188,7 @@ def _best(alarms: Sequence[AlarmConfig], model: str, label: str) -> int:
 def _check_names(where: str, entry: AlarmConfig, models: Mapping[str, Sequence[Head]]) -> None:
     if entry.model is not None and entry.model not in models:
         known = ", ".join(map(repr, models))
-        raise ConfigurationError(f"{where}: no model {entry.model!r} among {known}{_near(entry.model, models)}")
+        raise ConfigurationError(f"{where}: no model {entry.model!r} among {known}{did_you_mean(entry.model, models)}")
     heads = [head for model, of in models.items() if entry.model in (None, model) for head in of]
     raising = dict.fromkeys(label for head in heads for label in head.alarm)
     if entry.label is not None and entry.label not in raising:
@@ -197,12 +196,9 @@ def _check_names(where: str, entry: AlarmConfig, models: Mapping[str, Sequence[H
         known = ", ".join(map(repr, raising))
         if any(entry.label in head.labels for head in heads):
             raise ConfigurationError(f"{where}: label {entry.label!r}{of} raises no alarm, only {known} does")
-        raise ConfigurationError(f"{where}: no label {entry.label!r}{of} among {known}{_near(entry.label, raising)}")
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(
+            f"{where}: no label {entry.label!r}{of} among {known}{did_you_mean(entry.label, raising)}"
+        )
 
 
 def _settings(where: str, values: dict[str, object], model: str, head: Head) -> Settings:

@@ -17,7 +17,7 @@ import msgspec
 
 from bittern.config.schema import OutboxConfig
 from bittern.delivery.outbox_file import FAILURES, Cursor, Damaged, InUse, OutboxFile, is_damage
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, one_line
 from bittern.events import Event, rfc3339, to_line, uuid7
 
 # So many events wait in memory while the disk takes none: some megabytes.
@@ -367,7 +367,7 @@ class Outbox:
                 with self._memory:
                     self._append(self._damage(aside))
                 return True
-        self.error = " ".join(str(error).split()) or type(error).__name__
+        self.error = one_line(error)
         try:  # a disk that is full or read-only can still be read
             self._file.next(0)
         except FAILURES:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from bittern.errors import one_line
 from bittern.events import Event, rfc3339, uuid7
 from bittern.frames import Frame, Order
 
@@ -161,14 +162,14 @@ class Outlet:
             try:
                 self._hand_on(event)
             except Exception as error:  # stdout was closed, for example: the loop ends, and says so
-                self.failed = f"events cannot be handed on: {' '.join(str(error).split()) or type(error).__name__}"
+                self.failed = f"events cannot be handed on: {one_line(error)}"
 
     def _keep(self, event: Event, pixels: npt.NDArray[np.uint8], order: Order) -> str | None:
         assert self._ring is not None
         try:
             return self._ring.add(event.id, pixels, order)
         except Exception as error:  # no memory, or a picture that is none for OpenCV
-            _log.error("snapshots: %s", " ".join(str(error).split()) or type(error).__name__)
+            _log.error("snapshots: %s", one_line(error))
             return None
 
     def _hand_on(self, event: Event) -> None:

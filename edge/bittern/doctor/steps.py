@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from bittern.errors import one_line
 from bittern.system.commands import Runner
 
 _MARK = '{"step":'
@@ -35,7 +36,7 @@ def take(step: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     try:
         said = do()
     except Exception as error:  # whatever a broken installation raises is a finding
-        _print({"step": step, "error": f"{type(error).__name__}: {' '.join(str(error).split())}"})
+        _print({"step": step, "error": f"{type(error).__name__}: {one_line(error)}"})
         return None
     _print({"step": step, "said": said})
     return said

@@ -19,7 +19,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from bittern.errors import BitternError, ConfigurationError, ModelRefused
+from bittern.errors import BitternError, ConfigurationError, ModelRefused, one_line
 from bittern.model import catalog, runtime
 from bittern.model.classifier import Classifier
 
@@ -182,7 +182,7 @@ class Reload:
         except OSError as error:  # no file descriptors, no memory
             self._outcome = f"the models cannot be checked: {error.strerror or error}"
         except Exception as error:  # a thread that dies would be a reload that never ends
-            self._outcome = f"internal error: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            self._outcome = f"internal error: {type(error).__name__}: {one_line(error)[:300]}"
 
 
 def is_older(version: str, than: str) -> bool | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, did_you_mean
 
 
 def search_path() -> list[Path]:
@@ -43,8 +43,6 @@ def find(model: str | os.PathLike[str]) -> Path:
         if os.path.exists(text):  # noqa: PTH110
             return path
         raise ConfigurationError(f"no model at {text}: expected a model folder or a .tflite file")
-    import difflib
-
-    near = difflib.get_close_matches(text, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ConfigurationError(f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{hint}")
+    raise ConfigurationError(
+        f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{did_you_mean(text, known)}"
+    )

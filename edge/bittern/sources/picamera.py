@@ -8,7 +8,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import Any
 
-from bittern.errors import ConfigurationError, SourceError
+from bittern.errors import ConfigurationError, SourceError, one_line
 from bittern.frames import Frame, Source, wall_clock_of
 from bittern.sources.devices import held_by
 from bittern.sources.orientation import oriented
@@ -287,4 +287,4 @@ def _reason(error: BaseException) -> str:
     """What went wrong first: picamera2 wraps libcamera's errors in its own, which say less."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import typing
 from collections.abc import Mapping
 from importlib import import_module
@@ -12,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, did_you_mean
 from bittern.frames import Source
 from bittern.sources.uri import NETWORK, shown
 
@@ -105,20 +104,20 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         raise ConfigurationError(f"no source: {address}: most IP cameras have an rtsp:// address, see their settings")
     if not parts.scheme or "/" in uri or "." in uri:
         raise ConfigurationError(f"no such file or folder: {uri}")
-    near = difflib.get_close_matches(parts.scheme, SCHEMES, n=1)
-    hint = f"; did you mean {near[0]}:?" if near else ""
-    known = ", ".join(f"{s}:" for s in SCHEMES)
-    raise ConfigurationError(f"unknown source {uri!r}: expected a folder, a video file, or one of {known}{hint}")
+    known = [f"{s}:" for s in SCHEMES]
+    hint = did_you_mean(f"{parts.scheme}:", known)
+    raise ConfigurationError(
+        f"unknown source {uri!r}: expected a folder, a video file, or one of {', '.join(known)}{hint}"
+    )
 
 
 def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, Value]) -> msgspec.Struct:
     known = options_type.__struct_fields__
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ConfigurationError(
-                f"source {shown(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}{hint}"
+                f"source {shown(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}"
+                f"{did_you_mean(key, known)}"
             )
     try:
         return msgspec.convert(given, options_type, strict=False)

@@ -73,7 +73,7 @@ def test_without_a_command_the_help_is_shown() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("clasify", "x.jpg"), ("No such command 'clasify'", "Did you mean 'classify'?")),
+        (("clasify", "x.jpg"), ("No such command 'clasify'; did you mean 'classify'?",)),
         (("frobnicate",), ("No such command 'frobnicate'",)),
         (("classify",), ("Missing argument 'IMAGE...'", "Try 'bittern classify --help'")),
         (("classify", "x.jpg", "--modle", "y"), ("No such option", "--model")),
@@ -89,7 +89,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         (("watch", "--frames", "0"), ("--frames",)),
         (("watch", "--fps", "0"), ("fps", "0.1")),
         (("watch", "--fps", "nan"), ("fps",)),
-        (("watch", "--source", "dmo:"), ("unknown source 'dmo:'", "did you mean demo:?")),
+        (("watch", "--source", "dmo:"), ("unknown source 'dmo:'", "did you mean 'demo:'?")),
         (("watch", "--source", "http:"), ("unknown source 'http:'",)),
         (
             ("watch", "--source", "http://a:b@cam/live"),

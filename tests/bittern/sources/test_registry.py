@@ -142,7 +142,7 @@ def test_opencv_and_ffmpeg_keep_quiet(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from bittern.errors import BitternError\n"
-        "from bittern.sources import open_source\n"
+        "from bittern.sources.registry import open_source\n"
         "for uri in sys.argv[1:]:\n"
         "    try: open_source(uri)\n"
         "    except BitternError: print('refused')\n"

@@ -7,7 +7,7 @@ import warnings
 
 from bittern.config.schema import GpioConfig
 from bittern.delivery.sinks.base import Sink, Undelivered
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, one_line
 from bittern.events import Event
 
 try:
@@ -72,4 +72,4 @@ def _why(error: Exception) -> str:
         return "this machine has no pins, or no library for them: sudo apt install python3-lgpio, and join group gpio"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror.lower()}: is the user in group gpio?"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
