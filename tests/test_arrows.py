@@ -28,7 +28,7 @@ ROOMS = {
     "doctor": "sources model scene system",
     "daemon": "camera delivery sources decision model config system",
     "evaluation": "decision model system",
-    "camera": "sources model config system",
+    "camera": "sources config system",
     "delivery": "config system",
     "sources": "model config scene",
     "decision": "model config",

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 
 # The library looks for a newer version of itself on the network when it is imported.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

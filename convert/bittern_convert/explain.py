@@ -16,9 +16,10 @@ from bittern.evaluation import dataset, evaluate, metrics
 from bittern.evaluation.dataset import Item
 from bittern.evaluation.metrics import Interval
 from bittern.evaluation.sheet import Tile
+from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.model.classifier import Classifier
-from bittern.model.preprocess import Pixels, Region
+from bittern.model.preprocess import Region
 from bittern_convert import occlusion
 from bittern_convert.occlusion import FAINT, GRID, ZONES, Explanation, Fill, Floats
 

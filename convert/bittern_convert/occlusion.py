@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bittern.frames import Pixels
 from bittern.model.classifier import Classifier, Result
 from bittern.model.manifest import Head
-from bittern.model.preprocess import Pixels
 
 Floats = npt.NDArray[np.float64]
 Fill = Literal["mean", "blur"]

@@ -17,10 +17,10 @@ import bittern
 from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.evaluation import dataset, evaluate, sheet
 from bittern.evaluation.dataset import Item
+from bittern.frames import Pixels
 from bittern.model import golden, manifest, pictures, preprocess, runtime
 from bittern.model.classifier import Classifier
 from bittern.model.manifest import GoldenPath, Head, Input, Manifest
-from bittern.model.preprocess import Pixels
 from bittern.scene import street
 from bittern.system import fileio
 from bittern_convert import calibration, card, correction, gate, robustness, run, tflite

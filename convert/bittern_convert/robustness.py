@@ -10,9 +10,9 @@ import msgspec
 from bittern.errors import PictureError
 from bittern.evaluation import evaluate
 from bittern.evaluation.dataset import Item
+from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
-from bittern.model.preprocess import Pixels
 from bittern.model.views import deciding
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 from bittern_convert.run import Seen

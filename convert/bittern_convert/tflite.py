@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from bittern.errors import BitternError
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 
 LABELS = "labels.txt"
 # Real value of a pixel: (q - 127) / 127.5 or (q - 128) / 127.5, the scaling that the weights expect.

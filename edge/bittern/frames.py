@@ -5,14 +5,13 @@ from __future__ import annotations
 import abc
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
+Pixels = npt.NDArray[np.uint8]
 Order = Literal["BGR", "RGB"]
 
 
@@ -29,7 +28,7 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
         source: the name of the source.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels
     order: Order
     monotonic_ns: int
     time_ns: int

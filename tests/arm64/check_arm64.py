@@ -22,8 +22,8 @@ import msgspec
 import numpy as np
 from tests.arm64.measure import Machine, OnPath, Outputs
 
+from bittern.frames import Pixels
 from bittern.model import golden, manifest
-from bittern.model.preprocess import Pixels
 from bittern.model.runtime import ExecutionPath
 from bittern.scene import street
 

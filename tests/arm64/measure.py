@@ -16,9 +16,9 @@ import numpy as np
 from tests.doubles import preprocess_vectors
 
 from bittern.errors import BitternError
+from bittern.frames import Pixels
 from bittern.model import golden, manifest, preprocess, runtime
 from bittern.model.classifier import Classifier
-from bittern.model.preprocess import Pixels
 from bittern.model.runtime import PATHS, ExecutionPath
 
 Outputs = list[list[list[int]]]  # by picture, by head: the raw output bytes

@@ -17,7 +17,7 @@ from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_m
 
 from bittern import Classifier
 from bittern.errors import ConfigurationError
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern.scene.street import Street
 from bittern_convert import explain, occlusion
 from bittern_convert.cli import explain as command

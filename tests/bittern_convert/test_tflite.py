@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from bittern.frames import Pixels
 from bittern.model import runtime
-from bittern.model.preprocess import Pixels
 from bittern_convert import tflite
 
 LABELS = ["no", "yes", "perhaps"]

@@ -13,7 +13,7 @@ import pytest
 from tests.doubles import drawn_pictures
 
 from bittern.errors import ConfigurationError
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern_train import pool
 from bittern_train.task import Data, Drawn, Task
 

@@ -17,8 +17,8 @@ import pytest
 
 from bittern.errors import ConfigurationError
 from bittern.evaluation.dataset import Item
+from bittern.frames import Pixels
 from bittern.model import preprocess
-from bittern.model.preprocess import Pixels
 from bittern_convert import run as runs
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_train import pool

@@ -10,14 +10,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from bittern.errors import BitternError
-from bittern.frames import Frame
+from bittern.frames import Frame, Pixels
 from bittern.sources.registry import open_source
 
-Pixels = npt.NDArray[np.uint8]
 SIZE = (64, 48)
 
 

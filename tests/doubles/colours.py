@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from bittern.frames import Pixels
 
 
 def redness(pixels: Pixels) -> npt.NDArray[np.bool_]:

@@ -12,7 +12,7 @@ import pytest
 
 from bittern import Classifier
 from bittern.errors import ModelRefused
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 
 
 def refused(model: Path, *says: str, **options: Any) -> str:

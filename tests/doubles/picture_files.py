@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import PictureError
+from bittern.frames import Pixels
 from bittern.model import pictures
-from bittern.model.preprocess import Pixels
 
 WIDTH, HEIGHT = 48, 32
 RED, GREEN, BLUE = (0, 0, 255), (0, 255, 0), (255, 0, 0)

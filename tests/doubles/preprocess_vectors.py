@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bittern.frames import Order
-from bittern.model.preprocess import Pixels, Region, preprocess
+from bittern.frames import Order, Pixels
+from bittern.model.preprocess import Region, preprocess
 
 STORED = Path(__file__).parents[1] / "bittern" / "model" / "preprocess_vectors.json"
 

@@ -8,8 +8,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from bittern.frames import Frame
-from bittern.model.preprocess import Pixels
+from bittern.frames import Frame, Pixels
 from bittern.scene.street import Street
 
 FPS = 5

@@ -20,10 +20,10 @@ from tests.doubles.tflite_files import crashing, model_folder_of_means
 from tests.faults.conftest import times
 
 from bittern import Classifier
+from bittern.frames import Pixels
 from bittern.model import golden
 from bittern.model.candidate import Reload
 from bittern.model.classifier import Result
-from bittern.model.preprocess import Pixels
 from bittern.scene import street
 
 Record = Callable[..., None]

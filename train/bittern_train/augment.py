@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern_train.task import Augment
 
 # Side of the altered picture in pixels: a little more than the network's input, so that the contract still resizes.

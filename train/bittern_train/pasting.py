@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bittern.scene.signs import OTHERS, Floats, Pixels, floats, place, variant_of
+from bittern.frames import Pixels
+from bittern.scene.signs import OTHERS, Floats, floats, place, variant_of
 
 
 def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixels:

@@ -18,8 +18,9 @@ import numpy.typing as npt
 from bittern.errors import ConfigurationError, PictureError
 from bittern.evaluation import dataset
 from bittern.evaluation.dataset import Item
+from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
-from bittern.model.preprocess import Pixels, View
+from bittern.model.preprocess import View
 from bittern.scene import street
 from bittern.system import fileio
 from bittern_convert.corruption import CORRUPTIONS, corrupt

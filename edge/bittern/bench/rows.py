@@ -25,10 +25,10 @@ from bittern.decision.pipeline import Pipeline
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import evaluate
 from bittern.evaluation.dataset import Item
-from bittern.frames import Frame
+from bittern.frames import Frame, Pixels
 from bittern.model import catalog, golden, runtime
 from bittern.model.classifier import Classifier
-from bittern.model.preprocess import Pixels, square_of
+from bittern.model.preprocess import square_of
 from bittern.scene import street
 from bittern.system import stderr
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 
 # Every so many-th pixel makes a sample of about this size; width, height. Means of its fields make thumbnails: a coarse
 # one for what a covered sensor's noise must not pass for a scene, a finer one for the place.

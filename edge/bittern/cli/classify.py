@@ -16,7 +16,8 @@ from bittern.errors import PictureError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bittern.model.preprocess import Pixels, Region, View
+    from bittern.frames import Pixels
+    from bittern.model.preprocess import Region, View
     from bittern.model.runtime import ExecutionPath
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 
 # A thumbnail has cells of a 40th of the picture's short side, so that what is 1/20 of it high fills at least one.
 _CELLS = 40

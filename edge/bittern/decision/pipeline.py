@@ -12,9 +12,9 @@ from bittern.decision.decision import Decision, check_label, settings_of
 from bittern.decision.motion import Gate
 from bittern.errors import ConfigurationError
 from bittern.events import Event, rfc3339, uuid7
-from bittern.frames import Frame
+from bittern.frames import Frame, Pixels
 from bittern.model.classifier import Classifier, Result
-from bittern.model.preprocess import Pixels, Region, View, region_of, strip_of, views_of
+from bittern.model.preprocess import Region, View, region_of, strip_of, views_of
 from bittern.model.views import Look, look
 
 _log = logging.getLogger("bittern")

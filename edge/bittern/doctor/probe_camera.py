@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bittern.doctor.steps import take
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from bittern.frames import Order, Source
+    from bittern.frames import Order, Pixels, Source
 
 # Until the stop sign of the demonstration is this high, px; and what was held before a camera is seen.
 _SIGN_PX = 24
@@ -100,7 +97,7 @@ def _sign(source: Source, uri: str) -> dict[str, Any]:
     return {"colour": None}
 
 
-def colour_of(pixels: npt.NDArray[np.uint8], order: Order, part: float = _PART) -> Colour | None:
+def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Colour | None:
     """Which colour a picture has.
 
     Args:

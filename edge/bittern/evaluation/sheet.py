@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern.system import fileio
 
 CAPTION = 34

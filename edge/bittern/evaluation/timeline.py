@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from bittern.evaluation.tuning import Interval, Judged, Track
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern.system import fileio
 
 _WIDTH, _PANEL, _BAR = 1200, 220, 10

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 
 from bittern.errors import BitternError, ModelRefused
-from bittern.frames import Order
+from bittern.frames import Order, Pixels
 from bittern.model import catalog, golden, manifest, preprocess, runtime
 from bittern.model.manifest import Head, Manifest, Threshold
-from bittern.model.preprocess import Pixels, Region, View
+from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
 
 MAX_MODEL_BYTES = 64 * 2**20

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bittern.errors import ModelRefused
-from bittern.model.preprocess import Pixels
+from bittern.frames import Pixels
 from bittern.model.runtime import ExecutionPath
 
 FILE = "golden.npz"

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from bittern.errors import ConfigurationError, PictureError
+from bittern.frames import Pixels
 from bittern.model import preprocess
-from bittern.model.preprocess import Pixels, Region
+from bittern.model.preprocess import Region
 from bittern.system import stderr
 
 MAX_BYTES = 64 * 2**20

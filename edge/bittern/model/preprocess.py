@@ -13,12 +13,10 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from bittern.errors import ConfigurationError
-from bittern.frames import Order
+from bittern.frames import Order, Pixels
 
-Pixels = npt.NDArray[np.uint8]
 View = Literal["center", "left", "right"]
 CENTER: tuple[View, ...] = ("center",)
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bittern.frames import Order
+from bittern.frames import Order, Pixels
 from bittern.model.classifier import Classifier, Result, preprocess_all
 from bittern.model.manifest import Head
-from bittern.model.preprocess import CENTER, Pixels, Region, View, views_of
+from bittern.model.preprocess import CENTER, Region, View, views_of
 
 
 class Look(NamedTuple):

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from bittern.frames import Pixels
+
 Floats = npt.NDArray[np.float32]
 Face = tuple[Pixels, ...]
 Colour = tuple[int, int, int]

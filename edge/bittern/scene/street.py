@@ -11,8 +11,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from bittern.frames import Pixels
 from bittern.scene.roadside import Thing, post
-from bittern.scene.signs import OTHERS, Floats, Pixels, variant_of
+from bittern.scene.signs import OTHERS, Floats, variant_of
 from bittern.scene.world import ROUND_M, Camera, World
 
 SIGN_M = 0.95  # a stop sign's height; 0.75 to 0.9 on most roads

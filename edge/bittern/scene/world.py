@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from bittern.frames import Pixels
 from bittern.scene.roadside import FAR, NEAR, Thing, car, house, lamp, light, tree
-from bittern.scene.signs import OCTAGON, Floats, Pixels, floats, place
+from bittern.scene.signs import OCTAGON, Floats, floats, place
 
 ROUND_M = 144  # the way of one lap; a whole number of texture tiles and of lane dashes
 _TILE_M, _TILE_PX = 16, 512

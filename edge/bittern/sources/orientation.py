@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from bittern.model.preprocess import Pixels
+    from bittern.frames import Pixels
 
 Rotation = Literal[0, 90, 180, 270]
 

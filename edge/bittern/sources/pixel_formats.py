@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from bittern.errors import SourceError
-from bittern.frames import Order
+from bittern.frames import Order, Pixels
 
 
 class _Layout(NamedTuple):
@@ -41,9 +40,7 @@ _PLANAR = ("YUV420", "YVU420")
 KNOWN_FORMATS = tuple(_LAYOUTS)
 
 
-def to_pixels(
-    array: npt.NDArray[np.uint8], pixel_format: str, size: tuple[int, int]
-) -> tuple[npt.NDArray[np.uint8], Order]:
+def to_pixels(array: Pixels, pixel_format: str, size: tuple[int, int]) -> tuple[Pixels, Order]:
     """Convert what picamera2's `make_array` gives.
 
     Args:

@@ -12,9 +12,8 @@ import cv2
 import msgspec
 
 from bittern.errors import ConfigurationError
-from bittern.frames import Frame, Source
+from bittern.frames import Frame, Pixels, Source
 from bittern.model import pictures
-from bittern.model.preprocess import Pixels
 from bittern.sources.capture import quiet
 
 _log = logging.getLogger("bittern")

@@ -6,13 +6,12 @@ import time
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from bittern.camera.scene_watch import Change, View
+from bittern.frames import Pixels
 from bittern.scene.street import Street
 
-Pixels = npt.NDArray[np.uint8]
 SIZE = (320, 240)
 FPS = 4
 

@@ -16,7 +16,8 @@ from bittern.config.schema import GateConfig, WatchConfig
 from bittern.decision.motion import Gate, thumbnail
 from bittern.decision.pipeline import Pipeline
 from bittern.events import Event
-from bittern.model.preprocess import Pixels, square_of
+from bittern.frames import Pixels
+from bittern.model.preprocess import square_of
 from bittern.scene.street import Street
 
 S = 1_000_000_000

@@ -16,8 +16,7 @@ from bittern.config.schema import AlarmConfig, DecisionConfig, GateConfig, Watch
 from bittern.decision.pipeline import Pipeline, Seen, Times
 from bittern.errors import ConfigurationError
 from bittern.events import Event
-from bittern.frames import Frame
-from bittern.model.preprocess import Pixels
+from bittern.frames import Frame, Pixels
 
 S = 1_000_000_000
 EAGER = DecisionConfig(votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -21,8 +20,7 @@ from hypothesis import strategies as st
 from bittern.delivery.snapshots import Ring, default_folder
 from bittern.errors import ConfigurationError
 from bittern.events import uuid7
-
-Pixels = npt.NDArray[np.uint8]
+from bittern.frames import Pixels
 
 
 def noise(side: int) -> Pixels:

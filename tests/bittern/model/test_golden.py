@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import ModelRefused
+from bittern.frames import Pixels
 from bittern.model import golden
-from bittern.model.preprocess import Pixels, preprocess
+from bittern.model.preprocess import preprocess
 
 
 def some(seed: int, frames: int, heads: int) -> tuple[list[Pixels], list[Pixels], dict[str, list[list[Pixels]]]]:

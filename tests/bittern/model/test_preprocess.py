@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import ConfigurationError
-from bittern.model.preprocess import Pixels, Region, View, preprocess, resize_exact, square_of, strip_of, views_of
+from bittern.frames import Pixels
+from bittern.model.preprocess import Region, View, preprocess, resize_exact, square_of, strip_of, views_of
 
 SIDE = st.integers(1, 700)
 SIZE = st.sampled_from([1, 2, 32, 96, 160, 192, 224, 225, 320])

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tests.doubles import preprocess_vectors
 from tests.doubles.preprocess_vectors import VECTORS, Vector, draw, sha256
 
-from bittern.model.preprocess import Pixels, resize_exact
+from bittern.frames import Pixels
+from bittern.model.preprocess import resize_exact
 
 Integers = npt.NDArray[np.int64]
 

@@ -18,9 +18,10 @@ from tests.doubles.tflite_files import model_folder_of_means
 from bittern import Classifier
 from bittern.cli.classify import classify
 from bittern.cli.evaluate import evaluate
+from bittern.frames import Pixels
 from bittern.model.classifier import Result
 from bittern.model.manifest import Head, Threshold
-from bittern.model.preprocess import Pixels, Region, View, square_of
+from bittern.model.preprocess import Region, View, square_of
 from bittern.model.views import deciding, deciding_views, look
 
 VIEWS: tuple[View, ...] = ("center", "left", "right")

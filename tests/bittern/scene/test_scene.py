@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.colours import redness
 
+from bittern.frames import Pixels
 from bittern.scene.signs import FACE_PX, OTHERS, VARIANTS, face
 from bittern.scene.street import Street, View, random_view
 
-Pixels = npt.NDArray[np.uint8]
 MOMENTS = np.arange(0, 12, 0.25).tolist()
 
 
