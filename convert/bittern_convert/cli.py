@@ -1,4 +1,4 @@
-"""`bittern convert`, `compare` and `explain`."""
+"""`bittern convert`, `compare` and `report`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import host_command, model_options, print_json, region_option, warn
-from bittern.errors import ConfigurationError
+from bittern.cli.common import host_command, print_json
 
 if TYPE_CHECKING:
-    from bittern.model.preprocess import Region
-    from bittern.model.runtime import ExecutionPath
     from bittern_convert.compare import Comparison
-    from bittern_convert.occlusion import Fill
 
 
 @host_command
@@ -70,7 +66,6 @@ def convert(
         )
 
 
-@host_command
 @click.command(epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
@@ -106,113 +101,6 @@ def _show_comparison(found: Comparison) -> None:
         click.echo(f"  {f.name:<{width}}  {before:>8}  {after:>8}  {moved if moved not in ('+0', '-0') else '='}")
 
 
-@host_command
-@click.command(
-    epilog="Example: bittern explain street.jpg --out heat.png",
-)
-@click.argument("images", nargs=-1, metavar="[IMAGE]...")
-@click.option("--model", default="stop_sign", show_default=True, help="Name, folder or .tflite.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Instead of IMAGE: an index.csv, a folder with one, or a folder per label.",
-)
-@click.option(
-    "--root", type=click.Path(path_type=Path), help="What the index's paths are relative to.  [default: its folder]"
-)
-@click.option("--split", default="val", show_default=True, help="Split of the index; without an index all pictures.")
-@click.option("--label", help="Label of pictures whose index has none.  [default: the model's 'nothing']")
-@click.option(
-    "--each",
-    type=click.IntRange(0, 100),
-    default=6,
-    show_default=True,
-    help="With --data: so many right and so many wrong answers of each label on the sheet, the surest ones.",
-)
-@click.option(
-    "--fill",
-    type=click.Choice(["mean", "blur"]),
-    default="mean",
-    show_default=True,
-    help="What covers: the picture's mean colour, or the picture blurred (hides detail, leaves colour).",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("explain.png"),
-    show_default=True,
-    help="PNG to write.",
-)
-@region_option
-@model_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and head; with --data one a head.")
-@click.pass_context
-def explain(
-    ctx: click.Context,
-    images: tuple[str, ...],
-    model: str,
-    data: Path | None,
-    root: Path | None,
-    split: str,
-    label: str | None,
-    each: int,
-    fill: Fill,
-    out: Path,
-    region: Region | None,
-    labels: Path | None,
-    path: ExecutionPath | None,
-    threads: int,
-    as_json: bool,
-) -> None:
-    """Show what an answer depends on: a picture with the heat beside it, and how much of it lies where.
-
-    A soft patch is laid on 15 x 15 places, 48 px wide on 224; the heat is how much the log-odds of the answered label
-    fall. It is what the answer depends on, not why, and only one place at a time: where two places each suffice, both
-    stay cold. Scores are quantized: near 0 and 1 log-odds end at half an output step, and a score at its ceiling hides
-    small falls.
-
-    With --data every picture of a split is looked at; the table gives the mean share of heat per zone of a 3 x 3 grid
-    (TL is top left), at the edge (outer 15 %) and in the bottom strip (lowest 15 %), for right and wrong answers.
-    Exit code 1 if a picture could not be read, or the region does not fit into it.
-    """
-    if bool(images) == (data is not None):
-        raise click.UsageError("expected either IMAGE... or --data.", ctx)
-    if not out.parent.is_dir():
-        raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
-    from rich.console import Console
-
-    from bittern.evaluation import sheet
-    from bittern.model.classifier import Classifier
-    from bittern_convert import explain as explaining
-    from bittern_convert.screen import bar
-
-    items = explaining.split_of(data, root, split) if data else []
-    files, empty = explaining.find(images)
-    classifier = Classifier(model, labels=labels, path=path, threads=threads)
-    if classifier.manifest is None:
-        warn(f"{classifier.name}: no manifest: not verified")
-    with bar(Console(stderr=True)) as progress:
-        if data:
-            found = explaining.of_split(classifier, items, fill, label, each, region, progress)
-        else:
-            found = explaining.of_pictures(classifier, files, fill, region, progress)
-    skipped = [*empty, *found.skipped]
-    for reason in skipped:
-        warn(reason)
-    if found.tiles:
-        sheet.write(out, found.tiles)
-    for figures in found.figures:
-        if as_json:
-            print_json(figures)
-        else:
-            click.echo("\n".join(explaining.lines(figures)))
-    if found.tiles and not as_json:
-        click.echo(f"{out}: the heat is what the answer depends on, not why")
-    if skipped:
-        ctx.exit(1)
-
-
-@host_command
 @click.command(epilog="Example: bittern report models/* --results docs/results --out docs/results.md")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder of result files.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -119,6 +121,16 @@ def print_json(value: Any) -> None:
 def printable(name: str) -> str:
     """A file name as it can be printed: bytes that are no UTF-8 as \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, length: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr if that is a terminal; yields `show(done)`, where `done` grows from 1 to `length`."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=length, label=what, file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)
 
 
 def warn(message: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, region_option, views_option, warn
+from bittern.cli.common import model_options, print_json, printable, progress_bar, region_option, views_option, warn
 from bittern.errors import ConfigurationError, PictureError
 
 if TYPE_CHECKING:
@@ -113,11 +112,8 @@ def evaluate(
     classifiers = _open([model] if against is None else [model, against], labels, path, threads)
     classifier, *other = classifiers
     paired = evaluate.pair_heads(classifier, other[0]) if other else []
-    if sys.stderr is not None and sys.stderr.isatty():
-        with click.progressbar(length=len(items), label="evaluate", file=sys.stderr) as bar:
-            answers, skipped = evaluate.answer_all(classifiers, items, label, lambda _: bar.update(1), views, region)
-    else:
-        answers, skipped = evaluate.answer_all(classifiers, items, label, views=views, region=region)
+    with progress_bar("evaluate", len(items)) as progress:
+        answers, skipped = evaluate.answer_all(classifiers, items, label, progress, views, region)
     for line in skipped:
         warn(line)
     if len(skipped) == len(items):

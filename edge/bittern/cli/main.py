@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 # Commands of the device; those of the host packages register in the entry point group HOST_GROUP.
-COMMANDS = ("bench", "classify", "config", "doctor", "evaluate", "models", "record", "replay", "sinks", "watch")
+COMMANDS = (
+    "bench",
+    "classify",
+    "config",
+    "doctor",
+    "evaluate",
+    "explain",
+    "models",
+    "record",
+    "replay",
+    "sinks",
+    "watch",
+)
 HOST_GROUP = "bittern.commands"
 OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install python3-opencv"
 

@@ -16,13 +16,13 @@ from tests.doubles.drawn_pictures import discs
 from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
 from bittern import Classifier
+from bittern.cli.explain import explain as command
 from bittern.errors import ConfigurationError
+from bittern.evaluation import explain, occlusion
+from bittern.evaluation.explain import Picture
+from bittern.evaluation.occlusion import GRID, PATCHES, ZONES, Fill
 from bittern.frames import Pixels
 from bittern.scene.street import Street
-from bittern_convert import explain, occlusion
-from bittern_convert.cli import explain as command
-from bittern_convert.explain import Picture
-from bittern_convert.occlusion import GRID, PATCHES, ZONES, Fill
 
 SIZE = 56
 BOTH: tuple[Fill, ...] = ("mean", "blur")

@@ -10,20 +10,16 @@ import cv2
 import msgspec
 import numpy as np
 
-from bittern.cli.common import printable
 from bittern.errors import ConfigurationError, PictureError
-from bittern.evaluation import dataset, evaluate, metrics
+from bittern.evaluation import dataset, evaluate, metrics, occlusion
 from bittern.evaluation.dataset import Item
 from bittern.evaluation.metrics import Interval
+from bittern.evaluation.occlusion import FAINT, GRID, ZONES, Explanation, Fill, Floats
 from bittern.evaluation.sheet import Tile
 from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import Region
-from bittern_convert import occlusion
-from bittern_convert.occlusion import FAINT, GRID, ZONES, Explanation, Fill, Floats
-
-Progress = Callable[[str, int, int], None]
 
 # Fewer pictures than these get no interval.
 _LEAST = 5
@@ -224,7 +220,7 @@ class Found(NamedTuple):
 
 
 def of_pictures(
-    classifier: Classifier, files: Sequence[Path], fill: Fill, region: Region | None, progress: Progress
+    classifier: Classifier, files: Sequence[Path], fill: Fill, region: Region | None, progress: Callable[[int], None]
 ) -> Found:
     """Explain single pictures, or a region of them: one `Picture` and two tiles for each and each head."""
     found: list[Picture] = []
@@ -237,9 +233,9 @@ def of_pictures(
             skipped.append(str(error))
         else:
             for explanation in occlusion.cover(classifier, seen, fill):
-                found.append(figures(explanation, printable(str(file)), classifier.name))
+                found.append(figures(explanation, str(file), classifier.name))
                 sheet += tiles(seen, explanation, file.name)
-        progress("explain", at + 1, len(files))
+        progress(at + 1)
     return Found(found, sheet, skipped)
 
 
@@ -250,7 +246,7 @@ def of_split(
     label: str | None,
     each: int,
     region: Region | None,
-    progress: Progress,
+    progress: Callable[[int], None],
 ) -> Found:
     """Explain the pictures of a labelled split: one `Survey` a head, and tiles of its surest right and wrong answers.
 
@@ -261,7 +257,7 @@ def of_split(
         label: of pictures that have none; see `evaluation.true_labels`.
         each: on the sheet, so many right and so many wrong answers of each label.
         region: of each picture; None takes the whole of it.
-        progress: told after each picture.
+        progress: called with the number of pictures done.
 
     Raises:
         ConfigurationError: a label that the model does not know.
@@ -282,7 +278,7 @@ def of_split(
         else:
             for number, explanation in enumerate(occlusion.cover(classifier, seen, fill)):
                 kept[number].append((true[number][at], item, explanation))
-        progress("explain", at + 1, len(items))
+        progress(at + 1)
     surveys: list[Survey] = []
     sheet: list[Tile] = []
     for head, answers in zip(classifier.heads, kept, strict=True):
@@ -291,7 +287,7 @@ def of_split(
             for right in (True, False):
                 those = [(i, e) for t, i, e in answers if t == own and (e.result.label == own) is right]
                 if those:
-                    found = [figures(e, printable(i.name), classifier.name) for i, e in those]
+                    found = [figures(e, i.name, classifier.name) for i, e in those]
                     groups.append(group(own, right, [i.group or i.name for i, _ in those], found))
                 those.sort(key=lambda pair: -pair[1].result.score)
                 for item, explanation in those[:each]:
@@ -310,37 +306,3 @@ def of_split(
             )
         )
     return Found(surveys, sheet, skipped)
-
-
-def lines(found: Picture | Survey) -> list[str]:
-    """The figures as text."""
-    return _table(found) if isinstance(found, Survey) else [_line(found)]
-
-
-def _line(found: Picture) -> str:
-    text = f"{found.path}  {found.label}  {found.score:.3f}"
-    if found.zones is None:
-        return f"{text}  no patch lowers the score"
-    zones = found.zones
-    hot = sorted(GRID, key=lambda zone: -zones[zone])[:3]
-    places = ", ".join(f"{zone} {zones[zone]:.0%}" for zone in (*hot, "edge", "bottom strip"))
-    notes = (("faint", found.faint), ("score at its ceiling", found.at_ceiling))
-    return (
-        f"{text}  drop {found.drop:.2f}, peak at {found.peak}, {found.changed} of {found.patches} patches change the "
-        f"answer; heat: {places}" + "".join(f"; {note}" for note, holds in notes if holds)
-    )
-
-
-def _table(survey: Survey) -> list[str]:
-    heads = [*("".join(word[0] for word in zone.split()).upper() for zone in GRID), "edge", "strip"]
-    width = max([len("label"), *(len(g.label) for g in survey.groups)])
-    rows = [f"{'label':<{width}}  answer     n  faint  ceiling  changed   drop" + "".join(f"{h:>6}" for h in heads)]
-    for g in survey.groups:
-        cells = "".join(f"{'-' if g.zones is None else format(g.zones[zone], '.0%'):>6}" for zone in ZONES)
-        rows.append(
-            f"{g.label:<{width}}  {'right ' if g.right else 'wrong '}  {g.n:>4}  {g.faint:>5}  {g.at_ceiling:>7}  "
-            f"{g.changed:>7}  {g.median_drop:>5.2f}{cells}"
-        )
-    area = "".join(f"{survey.area[zone]:>6.0%}" for zone in ZONES)
-    which = f"{survey.model} {survey.version}, {survey.task}, split {survey.split}: mean share of the heat by zone"
-    return [which, *(f"  {row}" for row in rows), f"  {'share of the area':<{len(rows[0]) - len(area)}}{area}"]
