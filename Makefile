@@ -89,8 +89,8 @@ reproduce:  ## train and convert all again, and say how far the figures moved fr
 bench: $(BENCHENV)/.ready  ## what Bittern costs beside a bare inference, MediaPipe and a tutorial's loop, to OUT=build/bench
 	$(BENCHENV)/bin/bittern bench --out $(OUT)
 
-report: $(HOSTENV)/.ready  ## write docs/results.md from the models and docs/results/
-	$(HOSTENV)/bin/bittern report models/* --results docs/results --out docs/results.md
+report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
+	$(DEV)/bin/bittern report models/* --results docs/results --out docs/results.md
 
 deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
 	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import host_command, print_json
+from bittern.cli.common import print_json, tensorflow_command
 
 if TYPE_CHECKING:
     from bittern_convert.compare import Comparison
 
 
-@host_command
+@tensorflow_command
 @click.command(
     epilog="Example: bittern convert runs/stop_sign --out models/stop_sign",
 )

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
-from bittern.cli.common import host_command
+from bittern.cli.common import tensorflow_command
 
 
-@host_command
+@tensorflow_command
 @click.command(epilog="Example: bittern train stop_sign --data ../shared/data --weights imagenet --out runs/stop_sign")
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
@@ -53,7 +53,7 @@ def train(
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 
 
-@host_command
+@tensorflow_command
 @click.command(epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results")
 @click.argument("kind", type=click.Choice(["none", "twins", "soup"]))
 @click.argument("task")

@@ -1,4 +1,4 @@
-"""What several commands share: options of a model, JSON lines, a light start, and the guard of host commands."""
+"""What several commands share: options of a model, JSON lines, a light start, and the guard of TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from bittern.errors import ConfigurationError
 if TYPE_CHECKING:
     from bittern.model.preprocess import Region
 
-HOST_HINT = "pip install 'bittern[train]'"
+TENSORFLOW_HINT = "pip install 'bittern[train]'"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def host_is_ready() -> bool:
-    """Whether TensorFlow is installed, which every host command needs; it is not imported."""
+def has_tensorflow() -> bool:
+    """Whether TensorFlow is installed; it is not imported."""
     return find_spec("tensorflow") is not None
 
 
@@ -143,17 +143,19 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def host_command(command: click.Command) -> click.Command:
-    """Let a command say in one line how to install TensorFlow where that is missing, before anything else happens.
+def tensorflow_command(command: click.Command) -> click.Command:
+    """Let a command that runs TensorFlow say in one line how to install it, before anything else happens.
 
-    SIGTERM ends it as Ctrl-C does (exit code 130), so that it leaves nothing half-made.
+    Without TensorFlow the command is not listed either. SIGTERM ends it as Ctrl-C does (exit code 130), so that it
+    leaves nothing half-made.
     """
     inner = command.callback
     assert inner is not None
+    command.hidden = not has_tensorflow()
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        if not host_is_ready():
-            raise ConfigurationError(f"{command.name} needs the host packages: {HOST_HINT}")
+        if command.hidden:
+            raise ConfigurationError(f"{command.name} needs TensorFlow: {TENSORFLOW_HINT}")
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             return inner(*args, **kwargs)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from bittern.cli.common import HOST_HINT, host_is_ready
+from bittern.cli.common import TENSORFLOW_HINT
 from bittern.errors import BitternError, did_you_mean, one_line
 from bittern.version import __version__
 
@@ -39,11 +39,11 @@ OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install 
 
 
 class Commands(click.Group):
-    """The commands of the device, and those of the host where its packages are installed."""
+    """The commands of the device, and those that other packages register."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Device commands first, then host commands if they can run."""
-        return [*COMMANDS, *(sorted(_host_commands()) if host_is_ready() else ())]
+        """Device commands first, then host commands."""
+        return [*COMMANDS, *sorted(_host_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
@@ -52,8 +52,8 @@ class Commands(click.Group):
             # collector walks through them again and again: a tenth of the time of `bittern classify`.
             gc.set_threshold(50_000)
             return getattr(import_module(f"bittern.cli.{cmd_name}"), cmd_name)  # type: ignore[no-any-return]
-        found = _host_commands().get(cmd_name)
-        return found.load() if found is not None else None
+        point = _host_commands().get(cmd_name)
+        return point.load() if point is not None else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,10 +68,11 @@ class Commands(click.Group):
             raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Says how to get the host commands where they cannot run."""
-        if not host_is_ready() and (host := _host_commands()):
+        """Says how to get the commands that cannot run without TensorFlow, which are not listed then."""
+        hidden = [name for name, point in sorted(_host_commands().items()) if point.load().hidden]
+        if hidden:
             formatter.write_paragraph()
-            formatter.write_text(f"Host commands ({', '.join(sorted(host))}) need TensorFlow: {HOST_HINT}")
+            formatter.write_text(f"More commands ({', '.join(hidden)}) need TensorFlow: {TENSORFLOW_HINT}")
         super().format_epilog(ctx, formatter)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
@@ -125,7 +126,7 @@ class Commands(click.Group):
 def _host_commands() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points  # brings the whole of `email`; no device command needs it
 
-    return {point.name: point for point in entry_points(group=HOST_GROUP)}
+    return {point.name: point for point in entry_points(group=HOST_GROUP) if point.name not in COMMANDS}
 
 
 def _debug_or(error: BaseException) -> None:

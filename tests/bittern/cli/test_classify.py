@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,9 +13,6 @@ from tests.doubles.command import BITTERN, OFTEN, Done, bittern, one_line
 from tests.doubles.tflite_files import COLOURS, model_folder_of_means
 
 from bittern.cli.main import COMMANDS
-
-HOST = importlib.util.find_spec("tensorflow") is not None
-
 
 # --- help and usage --------------------------------------------------------------------------------------------------
 
@@ -31,12 +27,6 @@ def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> Non
 
 def test_the_version() -> None:
     assert re.fullmatch(r"bittern, version \d+\.\d+\.\d+\n", bittern("--version").out)
-
-
-def test_help_lists_the_commands_and_says_how_to_get_the_others() -> None:
-    out = bittern("--help").out
-    assert all(re.search(rf"^  {name} ", out, re.M) for name in COMMANDS)
-    assert ("pip install 'bittern[train]'" in out) is not HOST
 
 
 @pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("2", "2")])
@@ -116,13 +106,6 @@ def test_wrong_usage_is_one_line_and_exit_code_2(place: Path, words: tuple[str, 
 
 def test_a_misspelt_model_gets_a_hint(place: Path) -> None:
     one_line(bittern("classify", "x.jpg", "--model", "meens", BITTERN_MODELS=str(place)), 2, "did you mean 'means'?")
-
-
-@pytest.mark.skipif(HOST, reason="TensorFlow is installed")
-@pytest.mark.parametrize("words", [("train", "stop_sign", "--data", "set", "--out", "run"), ("convert", "run")])
-def test_a_host_command_without_tensorflow_is_one_line(place: Path, words: tuple[str, ...]) -> None:
-    one_line(bittern(*words, cwd=place), 2, f"{words[0]} needs the host packages", "pip install 'bittern[train]'")
-    assert not (place / "run").exists()
 
 
 def test_debug_shows_the_traceback(place: Path) -> None:

@@ -1,0 +1,47 @@
+"""The list of commands, and those of other packages: which of them run without TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from tests.doubles.command import bittern, one_line
+
+from bittern.cli.main import COMMANDS
+
+REPO = Path(__file__).parents[3]
+TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
+WITHOUT = ("compare", "report")
+WITH = ("convert", "study", "train")
+
+
+def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
+    out = bittern("--help").out
+    listed = set(re.findall(r"^  ([a-z]+) ", out.partition("Commands:")[2].partition("More")[0], re.M))
+    assert listed == {*COMMANDS, *WITHOUT, *(WITH if TENSORFLOW else ())}
+    assert (
+        "More commands (convert, study, train) need TensorFlow: pip install" in " ".join(out.split())
+    ) is not TENSORFLOW
+
+
+@pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed")
+@pytest.mark.parametrize("words", [("train", "stop_sign", "--data", "set", "--out", "run"), ("convert", "run")])
+def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+    one_line(bittern(*words, cwd=tmp_path), 2, f"{words[0]} needs TensorFlow: pip install 'bittern[train]'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compare_needs_no_tensorflow() -> None:
+    done = bittern("compare", "models/stop_sign", "models/face_mask", "--json", cwd=REPO)
+    assert (done.code, done.err) == (0, "")
+    assert done.lines[0]["same_file"] is False
+    assert done.lines[0]["differing"]
+
+
+def test_report_needs_no_tensorflow(tmp_path: Path) -> None:
+    models = sorted(path.parent for path in (REPO / "models").glob("*/manifest.json"))
+    done = bittern("report", *models, "--results", REPO / "docs/results", "--out", tmp_path / "results.md")
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "results.md").read_bytes() == (REPO / "docs/results.md").read_bytes()
