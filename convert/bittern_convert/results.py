@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from bittern.bench import result
-from bittern.bench.result import Result
+from bittern.bench.result import BenchResult
 from bittern.errors import ConfigurationError, ModelRefused
 from bittern.evaluation import evaluate
 from bittern.model import manifest
@@ -249,23 +249,12 @@ def _moved(comparisons: Sequence[dict[str, Any]]) -> str:
     return f"## Trained again\n\n`make reproduce`. {said}.\n\n{_table(['model', 'figure', 'moved'], rows)}"
 
 
-def _bench(name: str, found: Result) -> str:
-    rows = [
-        [
-            row.what, row.against,
-            f"{row.ratio:.3f}" if row.megabytes is None else f"{row.megabytes:.2f} MB",
-            "" if row.ratio_ci95 is None else f"{row.ratio_ci95[0]:.3f} to {row.ratio_ci95[1]:.3f}",
-            f"{row.at_most:.2f}" if row.megabytes is None else f"{row.at_most_megabytes:.1f} MB",
-            "" if row.holds else "over", row.n,
-        ]
-        for row in found.rows
-    ]  # fmt: skip
-    machine = found.machine
+def _bench(name: str, measured: BenchResult) -> str:
+    machine = measured.machine
     where = f"{machine.board_id}, {machine.cpu or machine.architecture}, {machine.cores} cores, {machine.os}"
-    missing = "".join(f"\nLeft out: {left.name}: {left.why}\n" for left in found.left_out)
-    header = ["what", "against", "ratio", "95 %", "at most", "", "n"]
+    missing = "".join(f"\nLeft out: {left.name}: {left.why}\n" for left in measured.left_out)
     return (
-        f"## Speed: {name}\n\n{where}; {found.model} on {found.path}, one thread, interleaved with the reference in "
-        "the same run. This is no Raspberry Pi unless it says so: look at the ratios.\n\n"
-        f"{_table(header, rows)}{missing}"
+        f"## Speed: {name}\n\n{where}; {measured.model} on {measured.path}, one thread, interleaved with the reference "
+        f"in the same run. This is no Raspberry Pi unless it says so. {result.RATIO_NOTE} {result.LIMIT_NOTE}\n\n"
+        f"{_table(result.HEADER, [result.cells(row) for row in measured.rows])}{missing}"
     )

@@ -1,5 +1,6 @@
-"""The bench: what Bittern costs, each figure against a reference that runs in turn with it.
+"""The bench: what Bittern costs, each figure beside a reference that runs in turn with it.
 
-`timing` measures, `rows` says what against what, `processes` starts programs for it, `result` keeps, compares and
-prints, `boards` judges a Raspberry Pi, `sustained` watches speed and heat over minutes, `chart` draws.
+`suite` lists the rows and their limits; `rows` and `daemon` measure them, with `timing` and `processes`; `result` holds
+and prints them; `boards` judges the speed of a Raspberry Pi; `sustained` measures speed and heat over minutes; `chart`
+draws.
 """

@@ -1,24 +1,25 @@
-"""Pictures of results as SVG text: small, sharp at every size, and nothing to install."""
+"""Charts of results as SVG text: small, sharp at every size, and nothing to install."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from bittern.bench.result import Result
+from bittern.bench.result import BenchResult
 from bittern.bench.sustained import Point
 
 _WIDTH = 960
 _FONT = 'font-family="sans-serif" font-size="13"'
-_GOOD, _BAD, _GREY = "#2b7a5a", "#b5342b", "#777"
+_GREY = "#777"
 _COLOURS = ("#2b6cb0", "#2b7a5a", "#b7791f", "#b5342b")
 
 
-def bars(result: Result) -> str:
-    """A bar a row: the ratio as a share of its limit; the line on the right is the limit of all."""
-    left, right, top, height = 390, 118, 56, 30
-    scale = (_WIDTH - left - right) / max(1.25, *(row.ratio / row.at_most for row in result.rows), 1.25)
-    limit = left + scale
+def bars(result: BenchResult) -> str:
+    """A bar per row: its ratio; the dashed line is the reference, or the limit of a row in MB."""
+    left, right, top, height = 390, 164, 56, 30
+    width = _WIDTH - left - right
+    most = max(1.25, *(row.ratio_ci95[1] if row.ratio_ci95 else row.ratio for row in result.rows))
+    scale = width / most
     bottom = top + height * len(result.rows)
     parts = [
         _text(16, 24, f"bittern bench: {result.model}", weight="bold"),
@@ -26,26 +27,29 @@ def bars(result: Result) -> str:
     ]
     for i, row in enumerate(result.rows):
         y = top + height * i
-        share = row.ratio / row.at_most
-        name = row.what if row.megabytes is not None else f"{row.what} / {row.against}"
-        value = f"{row.ratio:.2f} of {row.at_most:.2f}"
-        if row.megabytes is not None and row.at_most_megabytes is not None:
-            name = row.what.split(":")[0]
-            value = f"{row.megabytes:.1f} of {row.at_most_megabytes:.0f} MB"
+        if row.megabytes is not None:
+            name, value = row.what.split(":")[0], f"{row.megabytes:.1f} MB of {row.at_most_megabytes:.0f} MB"
+        else:
+            name, value = f"{row.what} / {row.against}", f"{row.median_ms:.2f} ms, ratio {row.ratio:.2f}"
         parts.append(_text(left - 10, y + 19, _short(name), anchor="end"))
-        fill = _GOOD if row.holds else _BAD
-        parts.append(f'<rect x="{left}" y="{y + 5}" width="{scale * share:.1f}" height="{height - 10}" fill="{fill}"/>')
+        bar = f'x="{left}" y="{y + 5}" width="{scale * row.ratio:.1f}" height="{height - 10}"'
+        parts.append(f'<rect {bar} fill="{_COLOURS[0]}"/>')
         if row.ratio_ci95 is not None:
-            low, high = (min(left + scale * of / row.at_most, _WIDTH - right) for of in row.ratio_ci95)
+            low, high = (left + scale * bound for bound in row.ratio_ci95)
             parts.append(_line(low, y + 15, high, y + 15, "#000"))
         parts.append(_text(_WIDTH - right + 6, y + 19, value, size=12))
-    parts.append(_line(limit, top - 2, limit, bottom + 4, "#000", dash="4 3"))
-    parts.append(_text(limit, bottom + 20, "limit", anchor="middle", colour=_GREY))
+    parts.append(_line(left + scale, top - 2, left + scale, bottom + 4, "#000", dash="4 3"))
+    parts.append(_text(left + scale, bottom + 20, "the reference", anchor="middle", colour=_GREY))
     return _svg(bottom + 32, parts)
 
 
 def curves(points: Sequence[Point], title: str) -> str:
-    """Percentiles of frame to event over time, for each number of threads; below them the temperature, if known."""
+    """Percentiles of frame to event over time per number of threads, and below them the temperature, if it is known.
+
+    Args:
+        points: the slices, in order of time.
+        title: heading of the chart.
+    """
     left, right, top, tall, gap = 64, 150, 48, 260, 40
     heat = [p for p in points if p.temperature_c is not None]
     low_top = top + tall + gap
@@ -66,14 +70,14 @@ def curves(points: Sequence[Point], title: str) -> str:
         parts.append(_line(left, y(ms), left + wide, y(ms), "#ddd"))
         parts.append(_text(left - 8, y(ms) + 4, f"{ms:.1f}", anchor="end", colour=_GREY))
     for i, count in enumerate(dict.fromkeys(p.threads for p in points)):
-        mine = [p for p in points if p.threads == count]
+        of_count = [p for p in points if p.threads == count]
         colour = _COLOURS[i % len(_COLOURS)]
         for values, dash in (
-            ([p.event.p50 for p in mine], ""),
-            ([p.event.p95 for p in mine], "6 3"),
-            ([p.event.p99 for p in mine], "2 3"),
+            ([p.event.p50 for p in of_count], ""),
+            ([p.event.p95 for p in of_count], "6 3"),
+            ([p.event.p99 for p in of_count], "2 3"),
         ):
-            parts.append(_path([(x(p.at_s), y(v)) for p, v in zip(mine, values, strict=True)], colour, dash))
+            parts.append(_path([(x(p.at_s), y(v)) for p, v in zip(of_count, values, strict=True)], colour, dash))
         parts.append(_text(left + wide + 12, top + 16 + 20 * i, f"{count} thread{'s' * (count > 1)}", colour=colour))
     for i, key in enumerate(("line: p50", "dashes: p95", "dots: p99")):
         parts.append(_text(left + wide + 12, top + 120 + 18 * i, key, colour=_GREY, size=12))
@@ -84,8 +88,8 @@ def curves(points: Sequence[Point], title: str) -> str:
         spots = [(x(p.at_s), low_top + 120 * (hottest - (p.temperature_c or 0.0)) / (hottest - coolest)) for p in heat]
         parts.append(_path(spots, "#000", ""))
         parts.append(_text(left + wide + 12, spots[-1][1] + 4, "temperature"))
-        for said, at in ((hottest, low_top), (coolest, low_top + 120)):
-            parts.append(_text(left - 8, at + 4, f"{said:.0f} °C", anchor="end", colour=_GREY))
+        for celsius, y_of_mark in ((hottest, low_top), (coolest, low_top + 120)):
+            parts.append(_text(left - 8, y_of_mark + 4, f"{celsius:.0f} °C", anchor="end", colour=_GREY))
         end = low_top + 120
     parts.append(_line(left, end, left + wide, end, "#000"))
     parts += [
@@ -95,11 +99,11 @@ def curves(points: Sequence[Point], title: str) -> str:
 
 
 def panels(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
-    """A curve a panel, each from 0 up, over the same time.
+    """One panel per curve, each from 0 up, over the same time.
 
     Args:
-        series: by what each shows; points of (seconds, value).
-        title: above all.
+        series: for each name, points of (seconds, value).
+        title: heading of the chart.
     """
     left, right, top, tall, step = 64, 24, 48, 74, 118
     last = max((at for points in series.values() for at, _ in points), default=0.0) or 1.0
@@ -120,10 +124,10 @@ def panels(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> s
     return _svg(end + 20, parts)
 
 
-def _machine_line(result: Result) -> str:
+def _machine_line(result: BenchResult) -> str:
     machine = result.machine
-    known = (machine.board, machine.cpu, machine.governor, machine.runtime, f"OpenCV {machine.opencv}", result.time)
-    return ", ".join(word for word in known if word)
+    parts = (machine.board, machine.cpu, machine.governor, machine.runtime, f"OpenCV {machine.opencv}", result.time)
+    return ", ".join(part for part in parts if part)
 
 
 def _short(name: str) -> str:

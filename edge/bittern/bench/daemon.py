@@ -1,4 +1,4 @@
-"""The bench's rows of the whole daemon: camera process, gate, decision, outbox and figures, all switched on."""
+"""The rows of the whole daemon: camera process, motion gate, decision, outbox and metrics, all switched on."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from bittern.frames import Frame
 from bittern.model.classifier import Classifier
 from bittern.system.stop import Stop
 
-# Nobody listens there: every event goes to the outbox and stays in it.
+# Nothing listens there: every event goes to the outbox and stays in it.
 _NOBODY = "http://127.0.0.1:9/"
 _WARM_UP = 10
 
 
 class _Stamped(Camera):
-    """The camera, with the moment at which a frame lay there to be taken, and what is timed between two frames."""
+    """The camera, with the time at which a frame was ready, and a call to be timed between two frames."""
 
     came = 0.0
     between: Callable[[], None] | None = None
@@ -48,7 +48,7 @@ class _Stamped(Camera):
         return super().read(timeout_s)
 
     def _take(self) -> Frame | None:
-        # The frame lies in shared memory: looking for it, and at it for a covered camera, is the daemon's own work.
+        # The frame is in shared memory: finding it there, and checking it for a covered camera, is the daemon's work.
         began = perf_counter()
         frame = super()._take()
         if frame is not None:
@@ -60,7 +60,7 @@ class _Stamped(Camera):
 def _daemon(
     classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop
 ) -> Iterator[tuple[Watch, _Stamped, list[float], Health]]:
-    """The loop with everything on; the list gets the moment of every event's JSON in the sink's buffer."""
+    """The loop with everything on; the list gets the time at which each event's JSON is in the sink's buffer."""
     try:
         from bittern.daemon.prometheus import MetricsServer
     except ImportError:
@@ -99,7 +99,7 @@ def _daemon(
 
 
 def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
-    """Frame to event of the whole daemon beside a bare invoke."""
+    """Makes a row: frame to event of the whole daemon, beside a bare inference."""
 
     def measure(subject: Subject, n: int) -> Row:
         bare = BareInvoke(subject.file, subject.classifier)
@@ -111,7 +111,7 @@ def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int],
 
 
 def more_row(subject: Subject, n: int) -> Row:
-    """What the daemon adds to the pipeline alone: 0.5 ms at most."""
+    """What the daemon adds to the pipeline alone; the limit is 0.5 ms."""
     alone = FrameToEvent(subject.classifier, subject.folder, (640, 480))
 
     def reference() -> float:
@@ -125,12 +125,12 @@ def more_row(subject: Subject, n: int) -> Row:
 
 
 def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float]) -> Pairs:
-    """Times of n frames in the daemon, and of what `reference` times, in ms, between two of them."""
+    """Times of n frames in the daemon and, between two of them, the times that `reference` returns, in ms."""
     step = FrameToEvent(subject.classifier, subject.folder, size)
     ours: list[float] = []
     theirs: list[float] = []
     stop = Stop()
-    # Fast enough that a frame is always there soon, slow enough that none is left out: each one is an event.
+    # Fast enough that the loop does not wait long, slow enough that no frame is dropped: each one is an event.
     pause_s = 3 * statistics.median(reference() for _ in range(_WARM_UP)) / 1e3
     with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), stop) as (loop, camera, moments, _):
 
@@ -151,7 +151,7 @@ def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float])
 
 
 def age_row(subject: Subject, n: int) -> Row:
-    """p95 of a frame's age when it was classified, by a consumer that takes three times as long as a frame."""
+    """p95 of a frame's age when it was classified, where an inference takes three frame periods."""
     classifier = Classifier(subject.folder, path="builtin")
     tensor = np.zeros((1, classifier.size, classifier.size, 3), np.uint8)
     invoke_s = statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(20)) / 1e3
@@ -160,11 +160,12 @@ def age_row(subject: Subject, n: int) -> Row:
     ages: list[float] = []
     stop = Stop()
     with _daemon(classifier, step, 1 / period_s, stop) as (loop, camera, _, health):
-        seen = [0]
+        classified = 0
 
         def between() -> None:
-            if health.classified > seen[0]:
-                seen[0] = health.classified
+            nonlocal classified
+            if health.classified > classified:
+                classified = health.classified
                 ages.append(health.last_age_s)
             stop.asked = len(ages) >= n + _WARM_UP
 
@@ -174,8 +175,8 @@ def age_row(subject: Subject, n: int) -> Row:
     p95, bound = percentile(ages, 0.95), invoke_s + period_s
     return Row(
         name="daemon_age",
-        what="p95 age of a frame, camera 3 times too fast",
-        against="inference + period",
+        what="p95 age of a classified frame, camera 3 times too fast",
+        against="inference + frame period",
         ratio=round(p95 / bound, 4),
         at_most=1.25,
         median_ms=round(p95 * 1e3, 3),
@@ -185,7 +186,7 @@ def age_row(subject: Subject, n: int) -> Row:
 
 
 def gate_row(subject: Subject, n: int) -> Row:
-    """What a still frame costs with the gate, beside what it costs without."""
+    """A frame of a still scene with the motion gate, beside one without."""
     from bittern.decision.pipeline import Pipeline
 
     step = FrameToEvent(subject.classifier, subject.folder, (640, 480))
@@ -193,34 +194,35 @@ def gate_row(subject: Subject, n: int) -> Row:
         Pipeline((subject.classifier,), WatchConfig(gate=GateConfig(enabled=on, heartbeat_s=5.0)), lambda _: None)
         for on in (True, False)
     )
-    count = [0]
+    number = 0
 
     def frame() -> Frame:
-        # 30 frames a second: of 150 of them one is a heartbeat, and is paid for.
-        count[0] += 1
-        return Frame(step.pixels, "RGB", count[0] * 33_333_333, time.time_ns(), count[0], "bench")
+        # 30 frames per second: one in 150 is a heartbeat, and is timed too.
+        nonlocal number
+        number += 1
+        return Frame(step.pixels, "RGB", number * 33_333_333, time.time_ns(), number, "bench")
 
     def block(pipeline: Pipeline, frames: int) -> float:
         return sum(milliseconds(lambda: pipeline.step(frame())) for _ in range(frames)) / frames
 
     for _ in range(100):
-        gated.step(frame())  # past the lingering after the first frame
+        gated.step(frame())  # until the gate closes after the first frame
     blocks = max(6, n // 100)  # fewer give no 95 % interval
     with collector_off():
         pairs = [(block(gated, 150), block(ungated, 30)) for _ in range(blocks)]
     ours, theirs = zip(*pairs, strict=True)
     return row_of(
-        "gate", "a still clip with the gate, 640 x 480", "without", 0.10, Pairs([*ours], [*theirs], 150 * blocks)
+        "gate", "still scene with the motion gate", "without the gate", 0.10, Pairs([*ours], [*theirs], 150 * blocks)
     )
 
 
 def idle_cpu_row(subject: Subject, n: int) -> Row:
-    """Processor time of daemon and camera process at one frame a second, as a share of one core; stated, no limit."""
+    """Processor time of the loop's and the camera's process at one frame per second, as a share of one core."""
     share, seconds = processes.idle_share(subject.folder.absolute(), max(5, n // 10))
     return Row(
         name="idle_cpu",
-        what="processor time at 1 frame a second, of one core",
-        against="stated, no limit",
+        what="processor time at 1 frame per second",
+        against="one core",
         ratio=round(share, 4),
         at_most=1.0,
         median_ms=round(share * 1e3, 3),

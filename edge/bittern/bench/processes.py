@@ -1,4 +1,4 @@
-"""Programs that the bench starts: cold commands, the runtime's own benchmark tool, and a watching process."""
+"""Programs that the bench starts: cold commands, the runtime's own benchmark tool, and `bittern watch`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from bittern.errors import BitternError
 from bittern.model import runtime
 
 TIMEOUT_S = 120.0
-# For each frame on top of that; by estimate three models on one core of a Pi 2 take one second.
+# Added per frame; by estimate three models on one core of a Pi 2 take one second.
 FRAME_TIMEOUT_S = 3.0
-# The shortest script that says what is on a picture: what `bittern classify` is compared with.
+# The shortest script that classifies a picture: the reference of `bittern classify`.
 SHORTEST = f"""
 import sys
 import cv2
@@ -43,7 +43,7 @@ _TOOL = "ai_edge_litert.tools.benchmark_litert_model"
 
 
 def bittern() -> list[str]:
-    """The command `bittern` of the environment that runs."""
+    """The command `bittern` of this Python environment."""
     script = Path(sys.executable).with_name("bittern")
     return [str(script)] if script.exists() else [sys.executable, "-c", "from bittern.cli.main import main; main()"]
 
@@ -51,8 +51,10 @@ def bittern() -> list[str]:
 def cold(ours: Sequence[str], reference: Sequence[str], n: int) -> Pairs:
     """Whole processes in turn, from start to exit.
 
-    Both find their modules compiled, as they are when pip has installed them, whatever this environment says about
-    writing bytecode.
+    Both find their modules compiled, as pip leaves them, whether or not this environment lets Python write bytecode.
+
+    Raises:
+        BitternError: one failed, or did not end in time.
     """
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as cache:
         env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -61,10 +63,15 @@ def cold(ours: Sequence[str], reference: Sequence[str], n: int) -> Pairs:
         def start(command: Sequence[str]) -> None:
             done = _run(command, TIMEOUT_S, env)
             if done.returncode != 0:
-                reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-                raise BitternError(f"{Path(command[0]).name} ended with exit code {done.returncode}: {reason[0]}")
+                raise _failed(Path(command[0]).name, done.returncode, done.stderr)
 
         return interleave(lambda: start(ours), lambda: start(reference), n, warm_up=2)
+
+
+def _failed(program: str, exit_code: int, error_output: bytes) -> BitternError:
+    """With the last line of what it wrote on stderr."""
+    lines = error_output.decode(errors="replace").strip().splitlines()
+    return BitternError(f"{program} ended with exit code {exit_code}: {lines[-1] if lines else 'no message'}")
 
 
 def _run(
@@ -75,7 +82,7 @@ def _run(
             command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired:
-        raise BitternError(f"{Path(command[0]).name} has not ended within {timeout_s:g} s") from None
+        raise BitternError(f"{Path(command[0]).name} did not end within {timeout_s:g} s") from None
 
 
 def has_benchmark_tool() -> bool:
@@ -84,10 +91,10 @@ def has_benchmark_tool() -> bool:
 
 
 def benchmark_tool_ms(model: Path, runs: int) -> float:
-    """The median time of one inference, one thread, as the runtime's own benchmark tool says it, in ms.
+    """The median time of one inference on one thread, measured by the runtime's own benchmark tool, in ms.
 
     Raises:
-        BitternError: the tool failed.
+        BitternError: the tool failed, or did not end in time.
     """
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         file = Path(folder) / "result.json"
@@ -95,27 +102,26 @@ def benchmark_tool_ms(model: Path, runs: int) -> float:
         command = [sys.executable, "-m", _TOOL, *words, "--result_json", str(file)]
         done = _run(command, TIMEOUT_S + runs * FRAME_TIMEOUT_S)
         if done.returncode != 0 or not file.exists():
-            reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-            raise BitternError(f"the runtime's benchmark tool ended with exit code {done.returncode}: {reason[0]}")
+            raise _failed("the runtime's benchmark tool", done.returncode, done.stderr)
         return float(json.loads(file.read_bytes())["latency"]["median_ms"])
 
 
 def peak_of_watching(models: Sequence[Path], frames: int) -> tuple[float, float]:
-    """Memory of a `bittern watch` on the drawn street, in MB of 10**6 bytes.
+    """Peak memory of a `bittern watch` on the drawn street, in MB of 10**6 bytes.
 
     Returns:
-        The highest resident memory of the loop's own process (VmHWM of /proc: libraries that other processes use too
-        count in full), and the highest proportional one (PSS: they count in part) of it and its camera's together.
+        The resident memory of the loop's own process (VmHWM of /proc: shared libraries count in full), and the
+        proportional memory (PSS: they count in part) of the loop's and the camera's process together.
 
     Raises:
-        BitternError: it ended before it had seen its frames.
+        BitternError: it failed, or did not classify its frames in time.
     """
     words = [word for model in models for word in ("--model", str(model))]
     command = [*bittern(), "watch", "--source", "demo:?fps=30", "--fps", "30", "--frames", str(frames), *words]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     own_kb, both_kb, end = 0, 0, time.monotonic() + TIMEOUT_S + frames * FRAME_TIMEOUT_S
     try:
-        # Not `ru_maxrss`, in which the memory of the process that started it counts.
+        # Not `ru_maxrss`, which includes the memory of the process that started it.
         while process.poll() is None and time.monotonic() < end:
             own_kb = max(own_kb, _kb(process.pid, "status", "VmHWM"))
             both_kb = max(both_kb, sum(_kb(pid, "smaps_rollup", "Pss") for pid in _with_children(process.pid)))
@@ -126,43 +132,45 @@ def peak_of_watching(models: Sequence[Path], frames: int) -> tuple[float, float]
             process.kill()
         _, error = process.communicate()
     if late:
-        raise BitternError(f"bittern watch has not seen {frames} frames in time")
+        raise BitternError(f"bittern watch did not read {frames} frames in time")
     if process.returncode != 0:
-        reason = error.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise BitternError(f"bittern watch ended with exit code {process.returncode}: {reason[0]}")
+        raise _failed("bittern watch", process.returncode, error)
     return own_kb * 1024 / 1e6, both_kb * 1024 / 1e6
 
 
 def idle_share(model: Path, seconds: int) -> tuple[float, int]:
-    """Processor time of `bittern watch --fps 1` and its camera process, as a share of one core; and over how long, s.
+    """Processor time of `bittern watch --fps 1` and its camera process, as a share of one core.
+
+    Returns:
+        The share, and the seconds over which it was measured.
 
     Raises:
-        BitternError: it ended.
+        BitternError: it failed.
     """
     command = [*bittern(), "watch", "--source", "demo:?fps=1", "--fps", "1", "--model", str(model)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
         assert process.stdout is not None
-        process.stdout.readline()  # the camera is there
+        process.stdout.readline()  # the first event: it has started
         time.sleep(1.0)
-        begin, started = _processor_s(process.pid), time.monotonic()
+        used_before, start = _processor_s(process.pid), time.monotonic()
         time.sleep(seconds)
-        used, passed = _processor_s(process.pid) - begin, time.monotonic() - started
+        used, elapsed = _processor_s(process.pid) - used_before, time.monotonic() - start
     finally:
         process.terminate()
         process.communicate()
     if process.returncode != 0:
         raise BitternError(f"bittern watch ended with exit code {process.returncode}")
-    return used / passed, seconds
+    return used / elapsed, seconds
 
 
 def _processor_s(pid: int) -> float:
-    """Seconds of processor time that a process and its children have used."""
-    found = 0.0
+    """Seconds of processor time that a process and its children have used: utime and stime of proc(5)."""
+    ticks = 0
     for process in _with_children(pid):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        found += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return found
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _with_children(pid: int) -> list[int]:
@@ -177,5 +185,5 @@ def _kb(pid: int, file: str, key: str) -> int:
         status = Path(f"/proc/{pid}/{file}").read_text()
     except OSError:  # it has just ended
         return 0
-    found = re.search(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
-    return int(found[1]) if found else 0
+    match = re.search(rf"^{key}:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(match[1]) if match else 0

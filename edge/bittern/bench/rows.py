@@ -1,4 +1,4 @@
-"""What is measured against what: inference, frame to event, peers, cold starts, size and memory."""
+"""The rows of one process: inference, frame to event, peers, cold starts, size and memory, each with its reference."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _PEER_HINT = "pip install 'bittern[bench]' into an environment of its own, witho
 
 
 class PeerMissing(BitternError):
-    """A row whose other side is not installed."""
+    """The reference of a row is not installed."""
 
 
 class Subject(NamedTuple):
     """The model under test.
 
     Attributes:
-        classifier: on XNNPACK, one thread.
-        folder: of the model.
+        classifier: with XNNPACK, on one thread.
+        folder: the model folder.
     """
 
     classifier: Classifier
@@ -66,7 +66,7 @@ def open_subject(model: str) -> Subject:
     """
     folder = catalog.find(model)
     if not folder.is_dir():
-        raise ConfigurationError(f"{model}: the bench needs a model folder with a manifest")
+        raise ConfigurationError(f"{model}: bittern bench needs a model folder with a manifest")
     return Subject(Classifier(folder), folder)
 
 
@@ -74,18 +74,15 @@ def open_subject(model: str) -> Subject:
 
 
 class BareInvoke:
-    """One inference with nothing of ours around it: the tensor goes in, the network runs, the scores come out.
-
-    `set_tensor`, `invoke` and `get_tensor` of the runtime's interpreter, without which nobody gets an answer.
-    """
+    """One inference without Bittern: `set_tensor`, `invoke` and `get_tensor` of the runtime's interpreter."""
 
     def __init__(self, file: Path, classifier: Classifier | None = None) -> None:
-        """It looks at grey.
+        """The input is a grey picture.
 
         Args:
             file: the .tflite file.
-            classifier: lends its interpreter. Two of them on one model differ by 1 % in time, by where they lie in
-                memory, which would hide what is around an inference. None makes one.
+            classifier: lends its interpreter; None makes one. Two interpreters of one model differ by 1 % in time,
+                depending on where they lie in memory, which would hide what Bittern adds to an inference.
         """
         if classifier is not None:
             self.interpreter = classifier._interpreter
@@ -106,25 +103,26 @@ class BareInvoke:
 
 
 class FrameToEvent:
-    """One step of the daemon's own `pipeline.Pipeline`, with a decision for which every frame is an event.
+    """One step of the daemon's own `pipeline.Pipeline`, with a decision that makes every frame an event.
 
     Two frames take turns, and the threshold is the higher one's score, without votes, cooldown or minimum time off:
-    the first one switches the alarm on, the second one off. `deliver` puts the frame into memory, as a source does,
-    before a call begins; the event's JSON is in the sink's buffer when it ends.
+    the first one switches the alarm on, the second one off. Before a call, `deliver` puts the frame into memory, as a
+    source does; after it, the event's JSON is in the buffer `sink`.
 
     Attributes:
-        classifiers: the one.
+        classifiers: the only classifier.
         sink: the buffer.
         decision: the thresholds.
-        pictures: the two frames (H, W, 3) uint8 RGB, the one that switches on first.
-        pixels: (H, W, 3) uint8 RGB, where the frames are delivered to.
+        pictures: the two frames (H, W, 3) uint8 RGB; the first switches the alarm on.
+        pixels: (H, W, 3) uint8 RGB, the memory that frames are delivered to.
     """
 
     def __init__(self, classifier: Classifier, folder: Path, size: Size) -> None:
-        """Finds two frames of a size (width, height) for which the model in `folder` gives different scores.
+        """Choose two frames of a size (width, height) for which the model in `folder` gives different scores.
 
         Raises:
-            BitternError: there are none.
+            ConfigurationError: the model has no label that raises an alarm.
+            BitternError: every frame gets the same score.
         """
         head = next((h for h in range(len(classifier.heads)) if classifier.heads[h].alarm), None)
         if head is None:
@@ -134,9 +132,9 @@ class FrameToEvent:
             (classifier.classify(pixels, "RGB")[head].scores[label], i, pixels)
             for i, pixels in enumerate(_pictures(classifier, folder, size))
         ]
-        high, low = max(scored, key=lambda of: of[:2]), min(scored, key=lambda of: of[:2])
+        high, low = max(scored, key=lambda entry: entry[:2]), min(scored, key=lambda entry: entry[:2])
         if high[0] == low[0]:
-            raise BitternError(f"model {classifier.name!r} gives every picture the same score: it raises no event")
+            raise BitternError(f"model {classifier.name!r} gives every picture the same score: it cannot raise events")
         self.decision = DecisionConfig(threshold=high[0], off=high[0], votes=1, of=1, cooldown_s=0.0, min_off_s=0.0)
         self.sink = BytesIO()
         self.classifiers = (classifier,)
@@ -154,31 +152,31 @@ class FrameToEvent:
         self._turn = 0
 
     def deliver(self) -> None:
-        """Write the next frame's pixels, so that they lie where a camera's last frame does: partly in the cache."""
+        """Write the next frame's pixels, so that they are partly in the processor's cache, as after a camera."""
         np.copyto(self.pixels, self.pictures[self._turn])
 
     def __call__(self) -> None:
-        """One delivered frame."""
+        """Process the delivered frame."""
         turn, self._turn = self._turn, 1 - self._turn
         if not self._pipeline.step(self._frames[turn]):
-            raise BitternError("a frame raised no event: the model's answer to it changed, or it was not delivered")
+            raise BitternError("a frame raised no event: its score changed, or it was not delivered")
 
 
 def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
     """Frames (H, W, 3) uint8 RGB: the model's golden frames in the centred square, and drawn streets."""
     width, height = size
     rng = np.random.default_rng(1)
-    made = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
+    pictures = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
     side = min(size)
     for vector in golden.load(folder / golden.FILE, classifier.path):
         frame = np.zeros((height, width, 3), np.uint8)
         square_of(frame)[:] = cv2.resize(vector.tensor[0], (side, side), interpolation=cv2.INTER_NEAREST)
-        made.append(frame)
-    return made
+        pictures.append(frame)
+    return pictures
 
 
 class Tutorial:
-    """A loop written like the usual tutorial: Pillow resizes, pixels become floats, and go back through the scale."""
+    """A loop as tutorials write it: Pillow resizes, pixels become floats, and the input's scale makes them uint8."""
 
     def __init__(self, file: Path, pixels: Pixels) -> None:
         """`pixels` is the frame (H, W, 3) uint8 RGB.
@@ -209,7 +207,7 @@ class Tutorial:
 
 @contextmanager
 def _mediapipe(file: Path, pixels: Pixels) -> Iterator[Callable[[], Any]]:
-    """MediaPipe Tasks' image classifier on one frame, its own picture object included.
+    """MediaPipe Tasks' image classifier on one frame; making its image object is timed too.
 
     Raises:
         PeerMissing: no MediaPipe, or it cannot open the model.
@@ -236,17 +234,17 @@ def _mediapipe(file: Path, pixels: Pixels) -> Iterator[Callable[[], Any]]:
 
 def row_of(name: str, what: str, against: str, at_most: float, pairs: Pairs) -> Row:
     """A row of paired times."""
-    found = ratio(pairs)
+    measured = ratio(pairs)
     return Row(
         name=name,
         what=what,
         against=against,
-        ratio=round(found.value, 4),
+        ratio=round(measured.value, 4),
         at_most=at_most,
         median_ms=round(statistics.median(pairs.ours), 4),
         reference_ms=round(statistics.median(pairs.reference), 4),
         n=pairs.n,
-        ratio_ci95=(round(found.low, 4), round(found.high, 4)),
+        ratio_ci95=(round(measured.low, 4), round(measured.high, 4)),
     )
 
 
@@ -266,7 +264,7 @@ def _megabytes(name: str, what: str, megabytes: float, at_most: float, n: int) -
 
 
 def invoke_row(subject: Subject, n: int) -> Row:
-    """One inference by the classifier, beside the runtime's own tool or a bare interpreter."""
+    """One inference by the classifier, beside the runtime's own benchmark tool or a bare interpreter."""
     tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
 
     def ours() -> list[Pixels]:
@@ -275,7 +273,7 @@ def invoke_row(subject: Subject, n: int) -> Row:
     if not processes.has_benchmark_tool():
         pairs = interleave(ours, BareInvoke(subject.file), n)
         return row_of("invoke", "our invoke", "bare interpreter", 1.02, pairs)
-    # The tool is a process with a loop of its own, so blocks take turns instead of single calls.
+    # The tool runs its own loop in its own process, so blocks take turns instead of single calls.
     block = 10
     a, b = [], []
     for _ in range(max(2, -(-n // block))):
@@ -287,7 +285,7 @@ def invoke_row(subject: Subject, n: int) -> Row:
 
 
 def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
-    """Frame to event, beside a bare inference."""
+    """Makes a row: frame to event, beside a bare inference."""
 
     def measure(subject: Subject, n: int) -> Row:
         bare = BareInvoke(subject.file, subject.classifier)
@@ -307,10 +305,10 @@ def against_mediapipe_row(subject: Subject, n: int) -> Row:
 
 
 def against_tutorial_row(subject: Subject, n: int) -> Row:
-    """Frame to event, beside a loop as tutorials write it."""
+    """Frame to event, beside a tutorial's loop."""
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n, before=ours.deliver)
-    return row_of("tutorial", "frame to event, 640 x 480", "the usual tutorial's loop", 0.70, pairs)
+    return row_of("tutorial", "frame to event, 640 x 480", "a tutorial's loop", 0.70, pairs)
 
 
 def classify_cold_row(subject: Subject, n: int) -> Row:
@@ -341,7 +339,7 @@ def xnnpack_row(subject: Subject, n: int) -> Row:
 
 
 def evaluate_row(subject: Subject, n: int) -> Row:
-    """`bittern evaluate` of eight files, beside decoding and invoking alone."""
+    """`bittern evaluate` of eight files, beside bare decoding and inference."""
     bare = BareInvoke(subject.file)
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         rng = np.random.default_rng(1)
@@ -370,24 +368,25 @@ def model_file_row(subject: Subject, _n: int) -> Row:
 
 
 def memory_row(subject: Subject, n: int) -> Row:
-    """The memory of the loop with three models."""
+    """Peak memory of the loop's process with three models."""
     return _memory("memory", "memory of watch (RSS, peak)", 0, subject, n)
 
 
 def memory_both_row(subject: Subject, n: int) -> Row:
-    """The memory of the loop and its camera's process together."""
+    """Peak memory of the loop's and the camera's process together."""
     return _memory("memory_both", "memory of watch and its camera's process (PSS, peak)", 1, subject, n)
 
 
 def _memory(name: str, what: str, which: int, subject: Subject, n: int) -> Row:
-    shipped = [folder for label, folder in catalog.available().items() if label != subject.classifier.name]
+    shipped = [folder for name, folder in catalog.available().items() if name != subject.classifier.name]
     three = list(itertools.islice(itertools.cycle([subject.folder, *shipped]), 3))
     peak = processes.peak_of_watching([model.absolute() for model in three], n)[which]
     return _megabytes(name, f"{what}: {', '.join(model.name for model in three)}", peak, 150.0, n)
 
 
 def all_cores_ms(subject: Subject, cores: int, n: int) -> float:
-    """The median of one inference with a thread for each core, ms: what published figures are given for."""
+    """The median time of one inference with a thread per core, in ms, as published figures are given."""
+
     classifier = Classifier(subject.folder, threads=cores)
     tensor = np.full((1, classifier.size, classifier.size, 3), 128, np.uint8)
     for _ in range(10):

@@ -1,9 +1,9 @@
-"""Speed and heat over minutes: percentiles of inference and frame to event, for 1 to 4 threads in turn."""
+"""Speed and heat over minutes: percentiles of inference and frame to event, for several numbers of threads in turn."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from bittern.model.classifier import Classifier
 from bittern.system import machine
 
 SIZE = (640, 480)
-# Temperature follows load within seconds; a time of this length has a few hundred inferences on a Pi 4.
+# Temperature follows load within seconds; a slice of this length has a few hundred inferences on a Pi 4.
 SLICE_S = 5.0
 
 
@@ -33,14 +33,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         at_s: end of the slice, seconds from the start.
-        threads: of the inference.
-        n: how often each of the two was timed.
+        threads: number of threads of an inference.
+        n: measurements of each of the two.
         invoke: one inference.
         event: a frame of 640 x 480 to its event.
-        temperature_c: at the end of the slice.
-        frequency_mhz: the clock then.
-        throttled: what the firmware said then, "under-voltage" and so on.
-        governor: which chose the clock.
+        temperature_c: of the processor, at the end of the slice.
+        frequency_mhz: clock of the processor, at the end of the slice.
+        throttled: what the firmware reports at the end of the slice, "under-voltage" and so on.
+        governor: the kernel's policy that chooses the clock.
     """
 
     at_s: float
@@ -65,36 +65,34 @@ class Sustained(msgspec.Struct, frozen=True, kw_only=True):
     points: tuple[Point, ...]
 
 
-def run(
-    subject: Subject, minutes: float, threads: Sequence[int], report: Callable[[Point], None] = lambda _: None
-) -> list[Point]:
-    """Keep the machine busy, each number of threads in turn, until the time is over; each gets one slice at least.
+def measure(subject: Subject, minutes: float, threads: Sequence[int]) -> Iterator[Point]:
+    """Keep the machine busy until the time is over, with each number of threads in turn, each for one slice at least.
 
     Args:
         subject: the model.
-        minutes: for all together.
+        minutes: for all numbers of threads together.
         threads: numbers of threads.
-        report: called with every point.
+
+    Yields:
+        a point when its slice is over.
     """
     steps = [FrameToEvent(Classifier(subject.folder, threads=count), subject.folder, SIZE) for count in threads]
     slice_s = min(SLICE_S, minutes * 60 / len(threads))
     tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
     start = time.monotonic()
-    points: list[Point] = []
-    while not points or time.monotonic() - start < minutes * 60:
+    while True:
         for count, step in zip(threads, steps, strict=True):
-            point = _slice(count, step, tensor, slice_s, start)
-            points.append(point)
-            report(point)
-    return points
+            yield _slice(count, step, tensor, slice_s, start)
+        if time.monotonic() - start >= minutes * 60:
+            return
 
 
 def table(points: Sequence[Point]) -> str:
-    """For each number of threads the first and the last slice: what heat has changed."""
+    """The first and the last slice of each number of threads: what heat has changed."""
     lines = []
     for count in dict.fromkeys(point.threads for point in points):
-        mine = [point for point in points if point.threads == count]
-        for point in dict.fromkeys((mine[0], mine[-1])):
+        of_count = [point for point in points if point.threads == count]
+        for point in dict.fromkeys((of_count[0], of_count[-1])):
             heat = "" if point.temperature_c is None else f", {point.temperature_c:.1f} °C"
             clock = "" if point.frequency_mhz is None else f", {point.frequency_mhz} MHz"
             slowed = f", {', '.join(point.throttled)}" if point.throttled else ""

@@ -1,4 +1,4 @@
-"""Timing: two things in turn, and the ratio of their times with its interval."""
+"""Timing: two calls in turn, and the ratio of their times with its interval."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ WARM_UP = 10
 
 
 class Pairs(NamedTuple):
-    """Times in milliseconds; those of one place were measured right after each other.
+    """Times in milliseconds; the two of one index were measured right after each other.
 
     Attributes:
-        ours: of what is judged.
-        reference: of what it is compared with.
-        n: how many single measurements each side rests on; more than pairs where a pair is a block's median.
+        ours: times of what is measured.
+        reference: times of what it is compared with.
+        n: single measurements of each side; more than the number of pairs where a pair is a block's median.
     """
 
     ours: list[float]
@@ -42,10 +42,10 @@ def interleave(
     warm_up: int = WARM_UP,
     before: Callable[[], Any] = lambda: None,
 ) -> Pairs:
-    """Time two calls in turn, n times each: A B B A A B ..., so that neither has the better place.
+    """Time two calls in turn, n times each: A B B A A B ..., so that neither always goes first.
 
-    Whatever else the machine does meets both alike; the collector is off meanwhile. `before` runs, untimed, before
-    each of them.
+    Other load on the machine affects both alike. The garbage collector is off meanwhile. `before` runs before each
+    call and is not timed.
     """
 
     def time_of(call: Callable[[], Any]) -> float:
@@ -68,17 +68,17 @@ def interleave(
 
 
 def milliseconds(call: Callable[[], Any]) -> float:
-    """How long a call takes, ms."""
+    """The time that a call takes, in ms."""
     start = perf_counter()
     call()
     return (perf_counter() - start) * 1e3
 
 
 def ratio(pairs: Pairs) -> Ratio:
-    """Median of the ratios of pairs with its 95 % interval.
+    """Median of the pairs' ratios with its 95 % interval.
 
-    The interval is that of order statistics (sign test): exact whatever the distribution, as far as pairs are
-    independent. With fewer than six pairs it is the range, which covers less than 95 %.
+    The interval is that of order statistics (sign test): exact for any distribution if the pairs are independent.
+    With fewer than six pairs it is the range, which covers less than 95 %.
     """
     ratios = sorted(x / y for x, y in zip(pairs.ours, pairs.reference, strict=True))
     n = len(ratios)
@@ -87,8 +87,8 @@ def ratio(pairs: Pairs) -> Ratio:
     while below + math.comb(n, rank) / 2**n <= 0.025:
         below += math.comb(n, rank) / 2**n
         rank += 1
-    at = max(rank - 1, 0)
-    return Ratio(statistics.median(ratios), ratios[at], ratios[n - 1 - at])
+    low = max(rank - 1, 0)
+    return Ratio(statistics.median(ratios), ratios[low], ratios[n - 1 - low])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,115 +1,119 @@
-"""`bittern bench`: what Bittern costs on this machine, each figure against a reference measured in turn with it."""
+"""`bittern bench`: what Bittern costs on this machine, each figure beside a reference measured in turn with it."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bittern.cli.common import FiniteRange, print_json, warn
-from bittern.errors import BitternError, ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
-    from bittern.bench.result import Result
+    from bittern.bench.result import BenchResult, LeftOut, Row
+    from bittern.bench.rows import Subject
+    from bittern.bench.sustained import Sustained
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The command line; the options below explain each of them."""
+
+    model: str
+    rows: tuple[str, ...]
+    n: int
+    out: Path | None
+    check: bool
+    as_json: bool
+    compare: tuple[Path, Path] | None
+    sustained: float | None
+    threads: tuple[int, ...]
 
 
 @click.command(epilog="Example: bittern bench --out build/bench")
 @click.option("--model", default="stop_sign", show_default=True, help="Name or folder.")
-@click.option("--row", "names", multiple=True, metavar="NAME", help="Measure only this row; may be given again.")
+@click.option("--row", "rows", multiple=True, metavar="NAME", help="Measure only this row; may be repeated.")
 @click.option("--n", type=click.IntRange(min=2), default=200, show_default=True, help="Measurements of each side.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for result.json and a picture.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a row, or a slice of time.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for result.json and a chart.")
+@click.option("--check", is_flag=True, help="Compare each row with its limit; exit code 1 if one is over.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per row, or per slice of time.")
 @click.option(
-    "--compare", nargs=2, type=click.Path(path_type=Path), metavar="A B", help="Set two result files side by side."
+    "--compare", nargs=2, type=click.Path(path_type=Path), metavar="A B", help="Show two result files side by side."
 )
 @click.option("--sustained", type=FiniteRange(min=0, min_open=True), metavar="MINUTES", help="Speed over time.")
 @click.option(
     "--threads",
     type=click.IntRange(1, 64),
     multiple=True,
-    help="For --sustained; may be given again.  [default: 1 to 4, as far as there are cores]",
+    help="For --sustained; may be repeated.  [default: 1 to 4, as far as there are cores]",
 )
 @click.pass_context
-def bench(
-    ctx: click.Context,
-    model: str,
-    names: tuple[str, ...],
-    n: int,
-    out: Path | None,
-    as_json: bool,
-    compare: tuple[Path, Path] | None,
-    sustained: float | None,
-    threads: tuple[int, ...],
-) -> None:
-    """Measure what Bittern costs, each figure against a reference that runs in turn with it.
+def bench(ctx: click.Context, /, **values: Any) -> None:
+    """Measure what Bittern costs, each figure beside a reference that runs in turn with it.
 
-    Exit code 1 if a row is over its limit, or could not be measured. Rows whose peer (MediaPipe, Pillow) is not
-    installed are left out, and said so. On a Raspberry Pi with a published figure it also says whether this one is
-    slow, and why.
+    Exit code 1 if a row could not be measured, and with --check if one is over its limit. Rows whose peer (MediaPipe,
+    Pillow) is not installed are left out, with a line that says so. On a Raspberry Pi with a published figure it also
+    says whether this one is slow, and why.
     """
-    for option, given, against in (
-        ("--compare", compare, {"--row": names, "--out": out, "--json": as_json, "--sustained": sustained}),
-        ("--sustained", sustained, {"--row": names}),
-    ):
-        if given is not None and (lost := [name for name, value in against.items() if value]):
-            raise click.UsageError(f"{option} does not go with {', '.join(lost)}", ctx)
-    if compare is not None:
-        _compare(ctx, *compare)
-    elif sustained is not None:
-        _sustain(model, sustained, threads, out, as_json)
-    elif threads:
-        raise click.UsageError("--threads belongs to --sustained: the rows are measured with one thread", ctx)
+    options = _Options(**values)
+    _refuse_what_does_not_go_together(ctx, options)
+    if options.compare is not None:
+        over = _compare(*options.compare, options.check)
+        failed = False
+    elif options.sustained is not None:
+        _sustain(options, options.sustained)
+        return
     else:
-        found = _measure(model, names, n, as_json)
-        if out is not None:
-            from bittern.bench.chart import bars
-
-            _write(out, found, bars(found) if found.rows else None)
-        if not all(row.holds for row in found.rows) or any(absent.failed for absent in found.left_out):
-            ctx.exit(1)
+        measured = _measure(options)
+        over = [row for row in measured.rows if row.over]
+        failed = any(row.failed for row in measured.left_out)
+    if failed or (options.check and over):
+        ctx.exit(1)
 
 
-def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Result:
+def _refuse_what_does_not_go_together(ctx: click.Context, options: _Options) -> None:
+    row, out, as_json = ("--row", options.rows), ("--out", options.out), ("--json", options.as_json)
+    check, sustained = ("--check", options.check), ("--sustained", options.sustained)
+    for (name, value), others in (
+        (("--compare", options.compare), (row, out, as_json, sustained)),
+        (sustained, (row, check)),
+    ):
+        if value is not None and (refused := [other for other, given in others if given]):
+            raise click.UsageError(f"{name} does not go with {', '.join(refused)}", ctx)
+    if options.threads and options.sustained is None:
+        raise click.UsageError("--threads goes with --sustained only: the rows are measured with one thread", ctx)
+
+
+def _measure(options: _Options) -> BenchResult:
     import os
     import time
 
-    from bittern.bench import boards, registry, result, rows
+    from bittern.bench import boards, chart, result, rows, suite
     from bittern.events import rfc3339
     from bittern.system import machine
 
-    for name in names:
-        if name not in registry.ROWS:
-            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(registry.ROWS)}")
-    subject = rows.open_subject(model)
-    measured: list[result.Row] = []
-    left_out: list[result.LeftOut] = []
-    with click.progressbar(
-        names or registry.ROWS, label="bench", file=sys.stderr, hidden=not sys.stderr.isatty(), item_show_func=str
-    ) as chosen:
-        for name in chosen:
-            try:
-                measured.append(registry.ROWS[name](subject, n))
-            except rows.PeerMissing as missing:
-                left_out.append(result.LeftOut(name, str(missing)))
-            except ConfigurationError:
-                raise
-            except BitternError as error:  # what was measured so far is worth keeping
-                left_out.append(result.LeftOut(name, str(error), failed=True))
-    all_cores = None if names else rows.all_cores_ms(subject, os.cpu_count() or 1, n)
+    for name in options.rows:
+        if name not in suite.ROWS:
+            hint = did_you_mean(name, suite.ROWS)
+            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(suite.ROWS)}{hint}")
+    subject = rows.open_subject(options.model)
+    measured, left_out = _rows(subject, options)
+    all_cores = None if options.rows else rows.all_cores_ms(subject, os.cpu_count() or 1, options.n)
     here = machine.read()
-    said = boards.verdict(here, subject.classifier.path, all_cores, boards.load()) if all_cores else []
-    if as_json:
+    verdict = boards.verdict(here, subject.classifier.path, all_cores, boards.load()) if all_cores else []
+    if options.as_json:
         for row in measured:
             print_json(row)
-        for absent in left_out:
-            warn(str(absent))
+        for missing in left_out:
+            warn(str(missing))
     else:
-        click.echo(result.table(measured, left_out))
-    for line in said:
-        click.echo(line, err=as_json)
-    return result.Result(
+        click.echo(result.table(measured, left_out, check=options.check))
+    for line in verdict:
+        click.echo(line, err=options.as_json)
+    whole = result.BenchResult(
         time=rfc3339(time.time_ns()),
         machine=here,
         model=f"{subject.classifier.name} {subject.classifier.version}",
@@ -117,47 +121,73 @@ def _measure(model: str, names: tuple[str, ...], n: int, as_json: bool) -> Resul
         rows=tuple(measured),
         left_out=tuple(left_out),
         all_cores_ms=all_cores,
-        verdict=tuple(said),
+        verdict=tuple(verdict),
     )
+    if options.out is not None:
+        _write(options.out, whole, "result", chart.bars(whole) if whole.rows else None)
+    return whole
 
 
-def _compare(ctx: click.Context, first: Path, second: Path) -> None:
+def _rows(subject: Subject, options: _Options) -> tuple[list[Row], list[LeftOut]]:
+    from bittern.bench import result, rows, suite
+
+    measured: list[Row] = []
+    left_out: list[LeftOut] = []
+    with click.progressbar(
+        options.rows or suite.ROWS, label="bench", file=sys.stderr, hidden=not sys.stderr.isatty(), item_show_func=str
+    ) as names:
+        for name in names:
+            try:
+                measured.append(suite.ROWS[name](subject, options.n))
+            except rows.PeerMissing as missing:
+                left_out.append(result.LeftOut(name, str(missing)))
+            except ConfigurationError:
+                raise
+            except BitternError as error:  # what was measured so far is worth keeping
+                left_out.append(result.LeftOut(name, str(error), failed=True))
+    return measured, left_out
+
+
+def _compare(first: Path, second: Path, check: bool) -> list[Row]:
+    """Print both; the rows that are over their limits in either."""
     from bittern.bench import result
 
     a, b = result.read(first), result.read(second)
-    click.echo(result.compare(a, b))
-    if not all(row.holds for row in (*a.rows, *b.rows)):
-        ctx.exit(1)
+    click.echo(result.compare(a, b, check=check))
+    return [row for row in (*a.rows, *b.rows) if row.over]
 
 
-def _sustain(model: str, minutes: float, threads: tuple[int, ...], out: Path | None, as_json: bool) -> None:
+def _sustain(options: _Options, minutes: float) -> None:
     import os
     import time
 
-    from bittern.bench import rows, sustained
-    from bittern.bench.chart import curves
+    from bittern.bench import chart, rows, sustained
     from bittern.events import rfc3339
     from bittern.system import machine
 
-    subject = rows.open_subject(model)
-    counts = threads or tuple(range(1, min(4, os.cpu_count() or 1) + 1))
-    points = sustained.run(subject, minutes, counts, print_json if as_json else lambda _: None)
-    if not as_json:
+    subject = rows.open_subject(options.model)
+    counts = options.threads or tuple(range(1, min(4, os.cpu_count() or 1) + 1))
+    points = []
+    for point in sustained.measure(subject, minutes, counts):
+        points.append(point)
+        if options.as_json:
+            print_json(point)
+    if not options.as_json:
         click.echo(sustained.table(points))
     name = f"{subject.classifier.name} {subject.classifier.version}"
-    found = sustained.Sustained(
-        time=rfc3339(time.time_ns()), machine=machine.read(), model=name, minutes=minutes, points=tuple(points)
-    )
-    if out is not None:
-        _write(out, found, curves(points, f"bittern bench --sustained: {name}, frame of 640 x 480 to its event"))
+    if options.out is not None:
+        whole = sustained.Sustained(
+            time=rfc3339(time.time_ns()), machine=machine.read(), model=name, minutes=minutes, points=tuple(points)
+        )
+        title = f"bittern bench --sustained: {name}, frame of 640 x 480 to its event"
+        _write(options.out, whole, "sustained", chart.curves(points, title))
 
 
-def _write(out: Path, found: object, picture: str | None) -> None:
+def _write(out: Path, measured: BenchResult | Sustained, name: str, svg: str | None) -> None:
     import msgspec
 
     from bittern.system import fileio
 
-    kind = "sustained" if hasattr(found, "points") else "result"
-    fileio.write(out / f"{kind}.json", msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    if picture is not None:
-        fileio.write(out / f"{kind}.svg", picture.encode())
+    fileio.write(out / f"{name}.json", msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
+    if svg is not None:
+        fileio.write(out / f"{name}.svg", svg.encode())

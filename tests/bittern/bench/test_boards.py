@@ -1,4 +1,4 @@
-"""Whether a Raspberry Pi is slow, and why; on made-up machines."""
+"""Whether a Raspberry Pi is slow, and why; on invented machines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PI4 = Machine(
 )
 
 
-def said(ms: float, path: str = "xnnpack", **changed: object) -> list[str]:
+def verdict(ms: float, path: str = "xnnpack", **changed: object) -> list[str]:
     return boards.verdict(msgspec.structs.replace(PI4, **changed), path, ms, KNOWN)
 
 
@@ -35,37 +35,37 @@ def test_the_file_names_its_source_and_a_generous_tolerance() -> None:
 
 def test_a_board_within_the_tolerance_is_not_slow() -> None:
     limit = KNOWN.published_ms["pi4"] * KNOWN.tolerance
-    (line,) = said(limit)
-    assert "is not slow" in line
+    (line,) = verdict(limit)
+    assert "not slow beside" in line
     assert "not measured by Bittern" in line
-    assert "is slow" in said(limit + 0.1)[0]
+    assert ", slow: more than" in verdict(limit + 0.1)[0]
 
 
 @pytest.mark.parametrize(
     ("path", "changed", "because"),
     [
-        ("builtin", {}, "XNNPACK did not take the graph"),
+        ("builtin", {}, "XNNPACK does not run the graph"),
         ("xnnpack", {"userland_bits": 32}, "32-bit Python"),
         ("xnnpack", {"governor": "powersave"}, "governor powersave"),
         ("xnnpack", {"temperature_c": 83.0}, "83 °C"),
         ("xnnpack", {"throttled": decode_throttled(0x50005)}, "throttling now: under-voltage, throttled"),
-        ("xnnpack", {"throttled": decode_throttled(0x50000)}, "throttling since the start: under-voltage, throttled"),
+        ("xnnpack", {"throttled": decode_throttled(0x50000)}, "throttling since boot: under-voltage, throttled"),
     ],
 )
-def test_a_slow_board_is_told_why(path: str, changed: dict[str, object], because: str) -> None:
-    lines = said(99.0, path, **changed)
+def test_a_slow_board_gets_its_causes(path: str, changed: dict[str, object], because: str) -> None:
+    lines = verdict(99.0, path, **changed)
     assert len(lines) == 2
-    assert "99.0 ms an inference with all cores is slow" in lines[0]
+    assert "99.0 ms per inference on all cores, slow" in lines[0]
     assert because in lines[1]
 
 
-def test_all_reasons_are_named_and_none_is_invented() -> None:
-    assert len(said(99.0, "builtin", userland_bits=32, governor="powersave")) == 4
-    assert "nothing that is known" in said(99.0)[1]
-    assert "nothing that is known" in said(99.0, throttled=None, temperature_c=None, governor=None)[1]
+def test_all_causes_are_named_and_none_is_invented() -> None:
+    assert len(verdict(99.0, "builtin", userland_bits=32, governor="powersave")) == 4
+    assert "no known cause" in verdict(99.0)[1]
+    assert "no known cause" in verdict(99.0, throttled=None, temperature_c=None, governor=None)[1]
 
 
 def test_a_board_without_a_published_figure_gets_no_verdict() -> None:
-    (line,) = said(50.0, board="Raspberry Pi 5 Model B", board_id="pi5")
+    (line,) = verdict(50.0, board="Raspberry Pi 5 Model B", board_id="pi5")
     assert "no published figure" in line
-    assert said(50.0, board=None, board_id="other") == []
+    assert verdict(50.0, board=None, board_id="other") == []

@@ -1,4 +1,4 @@
-"""The one list of the bench's rows, each with its limit."""
+"""The rows of the bench, each with its limit."""
 
 from __future__ import annotations
 
