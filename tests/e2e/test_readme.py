@@ -1,4 +1,4 @@
-"""The README: every command in it is run by a test, its figures are the model's own, its links lead somewhere."""
+"""The README: every command in it is run by a test, its figures are the model's own."""
 
 from __future__ import annotations
 
@@ -122,8 +122,3 @@ def test_the_figures_are_those_of_the_card(model: str) -> None:
     assert table is not None
     assert between is not None
     assert between[1].strip() == table[1].strip()
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (REPO / target).exists(), target

@@ -1,0 +1,72 @@
+"""The pages: their links lead somewhere, and the code that they name is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
+ROOTS = {"bittern": REPO / "edge", "bittern_convert": REPO / "convert", "bittern_train": REPO / "train"}
+PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")])
+NAME = re.compile(r"`((?:bittern|bittern_convert|bittern_train)(?:\.\w+)+)`")
+GLOSSARY = re.findall(r"^\| (.+?) \| .+ \| `([\w.]+)` \|$", (REPO / "docs/glossary.md").read_text(), re.MULTILINE)
+
+
+def defined(nodes: list[ast.stmt]) -> dict[str, ast.stmt]:
+    """What a module or class defines, by name; not what it imports."""
+    names: dict[str, ast.stmt] = {}
+    for node in nodes:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names[node.name] = node
+        elif isinstance(node, ast.Assign):
+            names |= {target.id: node for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names[node.target.id] = node
+    return names
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a package, a module, or defined in a module or class; nothing is imported."""
+    package, *parts = name.split(".")
+    path = ROOTS[package] / package
+    while parts and (path / parts[0]).is_dir():
+        path /= parts.pop(0)
+    if not parts:
+        return True
+    file = path / f"{parts.pop(0)}.py"
+    if not file.is_file():
+        return False
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    for part in parts:
+        names = defined(body)
+        if part not in names:
+            return False
+        node = names[part]
+        body = node.body if isinstance(node, ast.ClassDef) else []
+    return True
+
+
+def test_the_reader_of_names_can_fail() -> None:
+    assert is_there("bittern.decision")
+    assert is_there("bittern.frames.Frame.number")
+    for wrong in ("bittern.absent", "bittern.frames.Absent", "bittern.frames.Frame.absent", "bittern.frames.np"):
+        assert not is_there(wrong), wrong
+
+
+def test_every_word_of_the_glossary_has_one_row_and_its_code() -> None:
+    words = [word for word, _ in GLOSSARY]
+    assert len(words) > 50
+    assert sorted(set(words)) == sorted(words)
+    assert [(word, name) for word, name in GLOSSARY if not is_there(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_and_links_of_a_page_are_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page.name != "CHANGELOG.md":  # which speaks of the past too
+        assert [name for name in NAME.findall(text) if not is_there(name)] == []
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
