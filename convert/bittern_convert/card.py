@@ -7,7 +7,8 @@ from typing import Any
 
 from bittern.evaluation import metrics
 from bittern.model.manifest import Manifest
-from bittern_convert.run import Run, Seen
+from bittern_convert.run import Run
+from bittern_convert.task import FieldOfView
 
 # Splits with fewer pictures are left out of the table of harm.
 HARMED_LEAST = 20
@@ -15,17 +16,17 @@ HARMED_LEAST = 20
 
 def render(said: Manifest, made: Run) -> str:
     """`MODEL_CARD.md` of a model."""
-    task: dict[str, Any] = made.task
+    task = made.task
     found = said.provenance
     gate = found["gate"]
     head = said.heads[0]
     parts = [
         f"# {said.name} {said.version}",
         "",
-        f"{task['question']} Labels: {_list(head.labels)}; alarm: {_list(head.alarm)}; "
+        f"{task.question} Labels: {_list(head.labels)}; alarm: {_list(head.alarm)}; "
         f"nothing of interest: {_list(head.nothing)}. MobileNetV2 1.0 at "
         f"{said.input.shape[1]} x {said.input.shape[2]}, full "
-        f"int8, {said.size / 1e6:.2f} MB. {_seen(Seen.of(task))}",
+        f"int8, {said.size / 1e6:.2f} MB. {_seen(task.field_of_view)}",
         "",
         "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
         "",
@@ -92,12 +93,12 @@ def render(said: Manifest, made: Run) -> str:
         f"Calibrated with {found['calibration']['pictures']} pictures and {found['calibration']['plus']}; the head's "
         f"biases take back what int8 shifts ({_biases(found['calibration']['head_bias'])}, from "
         f"{found['calibration']['head_bias_pictures']} pictures that the gate does not see)."
-        + (" Streets and pasted signs are drawn by Bittern's own code." if task["drawn"] else ""),
+        + (" Streets and pasted signs are drawn by Bittern's own code." if task.drawn else ""),
         "",
     ]
-    parts += [f"- {line}" for line in task["sources"]]
+    parts += [f"- {line}" for line in task.sources]
     parts += ["", "## Known failures and limits"]
-    parts += [f"- {line}" for line in task["limits"]]
+    parts += [f"- {line}" for line in task.limits]
     parts += [
         "",
         "## Provenance",
@@ -109,14 +110,14 @@ def render(said: Manifest, made: Run) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _seen(seen: Seen) -> str:
-    if not seen.keys():
+def _seen(field: FieldOfView) -> str:
+    if not field.keys():
         return "The network sees the centred square of a frame and nothing beside it."
-    options = " ".join(f"--{key} {','.join(map(str, values))}" for key, values in seen.keys().items())
-    keys = " and ".join(f"`{key} = {json.dumps(values)}`" for key, values in seen.keys().items())
+    options = " ".join(f"--{key} {','.join(map(str, values))}" for key, values in field.keys().items())
+    keys = " and ".join(f"`{key} = {json.dumps(values)}`" for key, values in field.keys().items())
     return (
-        f"Thresholds and figures are of {seen.text()}: give the daemon {keys}, and `bittern evaluate` `{options}`. The "
-        "comparison of float and int8 is of the centred square."
+        f"Thresholds and figures are of {field.text()}: give the daemon {keys}, and `bittern evaluate` `{options}`. "
+        "The comparison of float and int8 is of the centred square."
     )
 
 

@@ -35,7 +35,7 @@ def convert(
     from bittern_convert.run import load
     from bittern_convert.screen import bar
 
-    task = load(run).task["name"]
+    task = load(run).task.name
     with quiet(run / "convert.log") as console, bar(console) as progress:
         from bittern_convert import package
 

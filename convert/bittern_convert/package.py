@@ -25,7 +25,8 @@ from bittern.scene import street
 from bittern.system import fileio
 from bittern_convert import calibration, card, correction, gate, robustness, run, tflite
 from bittern_convert.gate import Outcome, Pair
-from bittern_convert.run import Run, Seen
+from bittern_convert.run import Run
+from bittern_convert.task import FieldOfView
 
 MODEL_FILE = "model.tflite"
 MAX_MODEL_BYTES = 3_000_000
@@ -80,12 +81,13 @@ def convert(
     """
     _check_target(out, name, version, replace)
     made = run.load(folder)
-    labels: list[str] = made.task["labels"]
+    task = made.task
+    labels = task.labels
     root = data or Path(made.data)
     items = dataset.read(folder / run.INDEX, root)
     calibrating, rest = calibration.choose(items, labels, made.seed)
-    seen = Seen.of(made.task)
-    tensors = [t for item in calibrating if (t := _tensor(item, seen)) is not None]
+    field = task.field_of_view
+    tensors = [t for item in calibrating if (t := _tensor(item, field)) is not None]
     if len(tensors) < len(calibrating) / 2:
         raise ConfigurationError(
             f"{root}: {len(calibrating) - len(tensors)} of {len(calibrating)} pictures to calibrate with cannot be "
@@ -93,8 +95,7 @@ def convert(
         )
     progress("quantize", 0, 1)
     model = _load_model(folder)
-    output = f"{made.task['name']}_scores"
-    task: dict[str, Any] = made.task
+    output = f"{task.name}_scores"
     copies = _read_copies(folder)
     calibrated = np.isin(copies["groups"], [i.group for i in calibrating])
     # Shifts are looked for on the pictures of the calibration and their copies, which the gate does not see.
@@ -104,8 +105,8 @@ def convert(
         quantized = tflite.quantize(model, tensors)
     packed = tflite.pack(
         quantized,
-        name=name, version=version, question=task["question"], output=output, labels=labels,
-        licence=task.get("licence", ""),
+        name=name, version=version, question=task.question, output=output, labels=labels,
+        licence=task.licence,
     )  # fmt: skip
     progress("quantize", 1, 1)
     if len(packed) > MAX_MODEL_BYTES:
@@ -114,14 +115,14 @@ def convert(
     with fileio.atomic_folder(out, replace=replace) as new:
         said = _write_model(new, packed, made, name, version, output)
         device = Classifier(new)
-        shown = _gate_pictures(rest, labels, seen, {key: column[~calibrated] for key, column in copies.items()})
+        shown = _gate_pictures(rest, labels, field, {key: column[~calibrated] for key, column in copies.items()})
         outcome = _pass_gate(model, device, shown, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
             which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
             raise GateFailed(f"the gate failed: {outcome.reason}{which}")
-        reports = _reports(device, items, seen, made.seed, progress)
+        reports = _reports(device, items, field, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
         provenance["calibration"] = {
             "pictures": len(tensors),
@@ -157,18 +158,18 @@ def _load_model(folder: Path) -> Any:
         raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
 
 
-def _tensor(item: Item, seen: Seen) -> Pixels | None:
+def _tensor(item: Item, field: FieldOfView) -> Pixels | None:
     try:
-        return preprocess.preprocess(pictures.cut(pictures.decode(item.path), item.path, seen.region))
+        return preprocess.preprocess(pictures.cut(pictures.decode(item.path), item.path, field.region))
     except PictureError:
         return None  # training listed it
 
 
 def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, output: str) -> Manifest:
     """Model, labels, golden vectors and a first manifest, all but the provenance."""
-    task: dict[str, Any] = made.task
+    task = made.task
     (new / MODEL_FILE).write_bytes(packed)
-    (new / tflite.LABELS).write_text("".join(f"{x}\n" for x in task["labels"]), encoding="utf-8")
+    (new / tflite.LABELS).write_text("".join(f"{x}\n" for x in task.labels), encoding="utf-8")
     frames = _golden_frames(packed, made.seed)
     tensors = [preprocess.preprocess(f) for f in frames]
     outputs: dict[str, list[list[Pixels]]] = {}
@@ -203,11 +204,11 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
         ),
         heads=(
             Head(
-                task=task["name"],
+                task=task.name,
                 output=output,
-                labels=tuple(task["labels"]),
-                alarm=tuple(task["alarm"]),
-                nothing=tuple(task["nothing"]),
+                labels=task.labels,
+                alarm=task.alarm,
+                nothing=task.nothing,
                 scale=scores.scale,
                 zero_point=scores.zero_point,
                 thresholds=made.thresholds,
@@ -254,11 +255,11 @@ def _read_copies(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _gate_pictures(
-    rest: Sequence[Item], labels: Sequence[str], seen: Seen, copies: dict[str, npt.NDArray[Any]]
+    rest: Sequence[Item], labels: Sequence[str], field: FieldOfView, copies: dict[str, npt.NDArray[Any]]
 ) -> Shown:
     tensors, targets, kinds, names = [], [], [], []
     for item in rest:
-        tensor = _tensor(item, seen)
+        tensor = _tensor(item, field)
         if tensor is not None:
             tensors.append(tensor)
             targets.append(labels.index(item.label or ""))
@@ -320,7 +321,7 @@ def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[s
 
 
 def _reports(
-    device: Classifier, items: Sequence[Item], seen: Seen, seed: int, progress: Progress
+    device: Classifier, items: Sequence[Item], field: FieldOfView, seed: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:
     """Figures of the int8 model on every split that neither training nor a choice has used, as it is and harmed."""
     reports = {}
@@ -329,7 +330,7 @@ def _reports(
         if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
     for key, chosen in sorted(by_split.items()):
-        answers, skipped = evaluate.answer_all([device], chosen, None, views=seen.views, region=seen.region)
+        answers, skipped = evaluate.answer_all([device], chosen, None, views=field.views, region=field.region)
         if len(skipped) == len(chosen):
             raise ConfigurationError(f"{key}: no picture can be looked at, such as {skipped[0]}")
         figures = evaluate.report(device, device.heads[0], key, answers[0][0], skipped)
@@ -340,7 +341,7 @@ def _reports(
         harmed = robustness.measure(
             device,
             chosen,
-            seen,
+            field,
             seed,
             lambda done: progress(f"harmed {key}", done, of),  # noqa: B023
         )
@@ -349,14 +350,14 @@ def _reports(
 
 
 def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    kept = msgspec.to_builtins(outcome)
+    kept, values = msgspec.to_builtins(outcome), msgspec.to_builtins(made.task)
     del kept["flipped"], kept["reason"]
     return {
         "run": made.id,
         "seed": made.seed,
         "data_sha256": made.data_sha256,
         "weights_sha256": made.weights_sha256,
-        "recipe": {key: made.task[key] for key in _RECIPE} | Seen.of(made.task).keys(),
+        "recipe": {key: values[key] for key in _RECIPE} | made.task.field_of_view.keys(),
         "revision": made.revision,
         "versions": {
             **made.versions,

@@ -15,7 +15,7 @@ from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
 from bittern.model.views import deciding
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
-from bittern_convert.run import Seen
+from bittern_convert.task import FieldOfView
 
 
 class Count(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Robustness(msgspec.Struct, frozen=True):
 def measure(
     classifier: Classifier,
     items: Sequence[Item],
-    seen: Seen,
+    field: FieldOfView,
     seed: int,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Robustness:
@@ -55,7 +55,7 @@ def measure(
     Args:
         classifier: the int8 model.
         items: labelled pictures; what cannot be read is left out.
-        seen: what is looked at of each; of several views each is harmed, and the one that decides gives the answer.
+        field: what is looked at of each; of several views each is harmed, and the one that decides gives the answer.
         seed: of the corruptions' randomness.
         progress: called with the number of pictures done.
     """
@@ -64,7 +64,7 @@ def measure(
     correct = dict.fromkeys(CORRUPTIONS, 0)
     alarms = dict.fromkeys(CORRUPTIONS, 0)
     n = 0
-    for at, harmed in enumerate(_harmed(items, seen, seed)):
+    for at, harmed in enumerate(_harmed(items, field, seed)):
         for how, views in harmed.items():
             results = [classifier.classify(view, "RGB")[0] for view in views]
             result = results[deciding(head, results)]
@@ -81,13 +81,13 @@ def measure(
     )
 
 
-def _harmed(items: Sequence[Item], seen: Seen, seed: int) -> Iterator[dict[Corruption, list[Pixels]]]:
+def _harmed(items: Sequence[Item], field: FieldOfView, seed: int) -> Iterator[dict[Corruption, list[Pixels]]]:
     def one(at: int) -> dict[Corruption, list[Pixels]]:
         try:
-            frame = pictures.cut(pictures.decode(items[at].path), items[at].path, seen.region)
+            frame = pictures.cut(pictures.decode(items[at].path), items[at].path, field.region)
         except PictureError:
             return {}  # the report on the pictures as they are lists it
-        views = preprocess.views_of(frame, None, seen.views)
+        views = preprocess.views_of(frame, None, field.views)
         plain = [preprocess.preprocess(frame, view=view)[0] for view in views]
         return {how: [corrupt(p, how, seed + at) for p in plain] for how in CORRUPTIONS}
 

@@ -6,44 +6,21 @@ import os
 import platform
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import cv2
 import msgspec
 
 from bittern.errors import ConfigurationError
 from bittern.model.manifest import Strict, Threshold
-from bittern.model.preprocess import CENTER, Region, View
 from bittern.system import machine
+from bittern_convert import task
+from bittern_convert.task import Task
 
 MODEL = "model.keras"
 FILE = "run.json"
 INDEX = "index.csv"
 COPIES = "copies.npz"
-
-
-class Seen(NamedTuple):
-    """What a task looks at of a photograph: a region of it (None for all of it), and squares of that."""
-
-    region: Region | None
-    views: tuple[View, ...]
-
-    @classmethod
-    def of(cls, task: dict[str, Any]) -> Self:
-        """Of a task file as a mapping, whose keys "region" and "views" may be missing."""
-        region = task.get("region")
-        return cls(Region(*region) if region else None, tuple(task.get("views", CENTER)))
-
-    def keys(self) -> dict[str, Any]:
-        """The keys that say something else than the default."""
-        views = {"views": list(self.views)} if self.views != CENTER else {}
-        return ({"region": list(self.region)} if self.region else {}) | views
-
-    def text(self) -> str:
-        """In words, empty for the default."""
-        views = f"the deciding one of the views {', '.join(self.views)}" if self.views != CENTER else ""
-        region = f"the region {', '.join(map(str, self.region))}" if self.region else ""
-        return " of ".join(part for part in (views, region) if part)
 
 
 def environment() -> dict[str, str]:
@@ -64,7 +41,7 @@ class Run(Strict, frozen=True, kw_only=True):
     """`run.json`.
 
     Attributes:
-        task: the task file as a mapping; `name`, `labels`, `alarm`, `nothing` are used for the manifest.
+        task: what was trained, with every default.
         data: folder of the pictures; the paths of `index.csv` are relative to it.
         thresholds: chosen on out-of-fold scores.
         metrics: figures of the k-fold.
@@ -75,7 +52,7 @@ class Run(Strict, frozen=True, kw_only=True):
     """
 
     id: str
-    task: dict[str, Any]
+    task: Task
     data: str
     data_sha256: str
     weights_sha256: str
@@ -94,7 +71,7 @@ def load(folder: Path) -> Run:
     """Read a finished run.
 
     Raises:
-        ConfigurationError: no such run, or one that is not finished.
+        ConfigurationError: no such run, one that is not finished, or one that cannot be read.
     """
     file = folder / FILE
     if not folder.is_dir():
@@ -102,6 +79,8 @@ def load(folder: Path) -> Run:
     if not file.is_file():
         raise ConfigurationError(f"{folder}: the run is not finished ({FILE} is missing): train again")
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Run)
-    except msgspec.MsgspecError as error:
+        values = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        # Of the task, which an earlier version may have written, `of_run` leaves out what is not known any more.
+        return msgspec.convert(values | {"task": task.of_run(values.get("task", {}))}, Run)
+    except (msgspec.MsgspecError, ConfigurationError) as error:
         raise ConfigurationError(f"{file}: {error}") from None

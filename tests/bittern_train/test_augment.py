@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bittern_convert.task import Augment
 from bittern_train.augment import SIDE, alter
-from bittern_train.task import Augment
 
 STILL = Augment(
     mirror=False, zoom=(1.0, 1.0), turn_degrees=0, brightness=(1.0, 1.0), contrast=(1.0, 1.0), colour=0, noise=0, blur=0

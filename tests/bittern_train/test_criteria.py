@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern_train import criteria, training
-from bittern_train import task as tasks
+from bittern_train import criteria, task_files, training
 
 
 def scores(right: list[list[float]]) -> np.ndarray:
@@ -50,7 +49,7 @@ def test_weights_balance_the_labels_and_add_the_cost() -> None:
 
 @pytest.mark.parametrize("name", ["stop_sign", "car_damage", "face_mask"])
 def test_shipped_tasks_state_their_labels(name: str) -> None:
-    task = tasks.load(name)
+    task = task_files.load(name)
     assert task.name == name
     assert task.alarm
     assert task.nothing

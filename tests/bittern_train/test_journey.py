@@ -234,7 +234,7 @@ def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> 
     done = call("train", "folders", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     made = runs.load(tmp_path / "runs" / "mine")
-    assert (made.task["name"], made.task["labels"], made.task["alarm"]) == ("my_discs", ["blue", "red"], ["red"])
+    assert (made.task.name, made.task.labels, made.task.alarm) == ("my_discs", ("blue", "red"), ("red",))
 
 
 def test_from_a_run_to_the_loop(world: World, tmp_path: Path) -> None:

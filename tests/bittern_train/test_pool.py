@@ -14,8 +14,8 @@ from tests.doubles import drawn_pictures
 
 from bittern.errors import ConfigurationError
 from bittern.frames import Pixels
+from bittern_convert.task import Data, Drawn, Task
 from bittern_train import pool
-from bittern_train.task import Data, Drawn, Task
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from bittern.evaluation.dataset import Item
-from bittern_train import task, training
+from bittern_convert.task import Recipe, Task
+from bittern_train import training
 from bittern_train.network import Network
 from bittern_train.pool import Sample
 
@@ -34,7 +35,7 @@ def final_fit(network: Network, *, soup: int, seed: int, rate: float = 1e-3) -> 
             "sources": ["drawn"], "limits": ["-"], "augment": {},
             "recipe": {"epochs": 2, "batch": 4, "soup": soup, "rate": [rate]},
         },
-        task.Task,
+        Task,
     )  # fmt: skip
     items = [Item(Path(str(i)), str(i), LABELS[t], "train", str(i), {}) for i, t in enumerate(targets)]
     pool = [Sample(item, int(t), "photo", True) for item, t in zip(items, targets, strict=True)]
@@ -61,4 +62,4 @@ def test_a_head_alone_is_fitted_once(network: Network) -> None:
 
 def test_no_soup_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="soup"):
-        msgspec.convert({"rate": [1e-4], "soup": 0}, task.Recipe)
+        msgspec.convert({"rate": [1e-4], "soup": 0}, Recipe)

@@ -21,9 +21,9 @@ from bittern.frames import Pixels
 from bittern.model import preprocess
 from bittern_convert import run as runs
 from bittern_convert.corruption import CORRUPTIONS, corrupt
+from bittern_convert.task import Task
 from bittern_train import pool
 from bittern_train.pool import Photo, Sample
-from bittern_train.task import Task
 
 BITTERN = Path(sys.executable).with_name("bittern")
 TASK = Task(name="discs", question="?", labels=("none", "red"), alarm=("red",), nothing=("none",))

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from bittern.frames import Pixels
-from bittern_train.task import Augment
+from bittern_convert.task import Augment
 
 # Side of the altered picture in pixels: a little more than the network's input, so that the contract still resizes.
 SIDE = 288

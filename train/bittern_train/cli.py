@@ -29,17 +29,17 @@ def train(
     """
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
-    from bittern_train import task as tasks
+    from bittern_train import task_files
 
     if task == "folders":
         from bittern.evaluation import dataset
 
         names = sorted({item.label for item in dataset.read(data) if item.label})
-        chosen = tasks.from_folders(names, data.resolve().name, alarm)
+        chosen = task_files.from_folders(names, data.resolve().name, alarm)
     elif alarm:
         raise click.UsageError('--alarm goes with "folders"; a task file has its own "alarm"')
     else:
-        chosen = tasks.load(task)
+        chosen = task_files.load(task)
     target = out or Path("runs") / chosen.name
     log = target.parent / f"{target.name}.log"
     with quiet(log) as console, bar(console) as progress:
@@ -74,9 +74,9 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
     from bittern.system import fileio
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
-    from bittern_train import task as tasks
+    from bittern_train import task_files
 
-    chosen = tasks.load(task)
+    chosen = task_files.load(task)
     target = out / f"{kind}-{chosen.name}.json"
     out.mkdir(parents=True, exist_ok=True)
     with quiet(target.with_suffix(".log")) as console, bar(console) as progress:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern.model.views import deciding_views
+from bittern_convert.task import Task
 from bittern_train.network import Floats
-from bittern_train.task import Task
 
 
 def decided(scores: Floats, task: Task) -> Floats:

@@ -24,9 +24,9 @@ from bittern.model.preprocess import View
 from bittern.scene import street
 from bittern.system import fileio
 from bittern_convert.corruption import CORRUPTIONS, corrupt
+from bittern_convert.task import Augment, Task
 from bittern_train import augment
 from bittern_train.pasting import paste_sign
-from bittern_train.task import Augment, Task
 
 # Of the pictures of a folder without an index, this share becomes the test split.
 TEST_SHARE = 0.2

@@ -22,11 +22,11 @@ from bittern.model.preprocess import CENTER
 from bittern.system import fileio
 from bittern_convert import calibration, gate, run
 from bittern_convert.run import Run
+from bittern_convert.task import Task
 from bittern_train import pool as pools
 from bittern_train import report, thresholds, training
 from bittern_train.network import Network, features
 from bittern_train.pool import Photo, Sample
-from bittern_train.task import Task
 from bittern_train.training import Cache, Choice
 
 # Copies that conversion's gate is given at least, however many photographs there are.
@@ -96,7 +96,7 @@ def train(
         report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
         made = Run(
             id=out.name,
-            task=msgspec.to_builtins(task),
+            task=task,
             data=str(root.resolve()),
             data_sha256=dataset.digest(ready.everything),
             weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
@@ -244,13 +244,9 @@ def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.i
     # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
     apart = None if (positive | nothing).all() else nothing
     found = thresholds.choose(best.scores[:, 0, alarms].max(1), positive, apart)
-    if not (seen := _seen(task)):
-        return {**found}
+    if not (seen := task.field_of_view.text()):
+        return found
     return {k: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {seen}") for k, t in found.items()}
-
-
-def _seen(task: Task) -> str:
-    return run.Seen.of({"region": task.region, "views": task.views}).text()
 
 
 def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
@@ -263,7 +259,7 @@ def _metrics(task: Task, best: Choice, chosen: list[Sample]) -> dict[str, Any]:
         n, k = int(mask.sum()), int(right[mask].sum())
         found[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluate.wilson(k, n)}
     harmed = best.scores[:, 1:].argmax(2) == targets[:, None]
-    seen = _seen(task)
+    seen = task.field_of_view.text()
     return {
         "method": f"grouped {task.recipe.folds}-fold over train + val, float" + (f", {seen}" if seen else ""),
         "sets": found,

@@ -22,11 +22,11 @@ from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.model import pictures, preprocess
 from bittern_convert import run
+from bittern_convert.task import Task
 from bittern_train import criteria, session, training
 from bittern_train.network import Floats, scale
 from bittern_train.pool import Sample
 from bittern_train.session import Prepared, Progress
-from bittern_train.task import Task
 from bittern_train.training import Candidate, Choice
 
 Indices = npt.NDArray[np.int64]

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
+from bittern_convert.task import Recipe, Task
 from bittern_train import criteria
 from bittern_train.network import Floats, Network
 from bittern_train.pool import Sample
-from bittern_train.task import Recipe, Task
 
 # The head alone: so many epochs, or more where the pictures are few.
 HEAD_EPOCHS = 20

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ConfigurationError
-from bittern_train import task
+from bittern_train import task_files
 
 
 def test_every_shipped_task_loads_under_its_own_name() -> None:
-    names = [f.stem for f in task.folder().glob("*.toml")]
+    names = [f.stem for f in task_files.folder().glob("*.toml")]
     assert "stop_sign" in names
     for name in names:
-        assert task.load(name).name == name
+        assert task_files.load(name).name == name
 
 
 def test_an_unknown_task_names_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'stop_sign'"):
-        task.load("stop_sing")
+        task_files.load("stop_sing")
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,16 @@ def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, change: str
     file = tmp_path / "mine.toml"
     file.write_text(f'name = "mine"\nquestion = "which?"\n{change}\n')
     with pytest.raises(ConfigurationError) as caught:
-        task.load(str(file))
+        task_files.load(str(file))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_folders_make_a_task_without_alarms() -> None:
-    made = task.from_folders(["cat", "dog"], "pets")
+    made = task_files.from_folders(["cat", "dog"], "pets")
     assert (made.labels, made.alarm) == (("cat", "dog"), ())
     for labels in ([], ["cat"]):
         with pytest.raises(ConfigurationError, match="two labels"):
-            task.from_folders(labels, "pets")
+            task_files.from_folders(labels, "pets")
     with pytest.raises(ConfigurationError, match="every label raises an alarm: one at least"):
-        task.from_folders(["fire", "smoke"], "burning", ("fire", "smoke"))
+        task_files.from_folders(["fire", "smoke"], "burning", ("fire", "smoke"))

@@ -1,17 +1,16 @@
-"""A task: one TOML file that says labels, alarms, data, augmentation and recipe."""
+"""A task: labels, alarms, data, augmentation and recipe; as a task file states it, and as a run keeps it."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from bittern.config.schema import Rectangle, Views, check_views
-from bittern.errors import ConfigurationError, did_you_mean
+from bittern.errors import ConfigurationError
 from bittern.model.manifest import Name, Strict, Text
+from bittern.model.preprocess import CENTER, Region, View
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
@@ -126,6 +125,24 @@ class Recipe(Strict, frozen=True, kw_only=True):
     soup: Count = 1
 
 
+class FieldOfView(NamedTuple):
+    """What a task looks at of a photograph: a region of it (None for all of it), and squares of that."""
+
+    region: Region | None
+    views: tuple[View, ...]
+
+    def keys(self) -> dict[str, list[Any]]:
+        """The keys of a task or a configuration that say something else than the default."""
+        views = {"views": list(self.views)} if self.views != CENTER else {}
+        return ({"region": list(self.region)} if self.region else {}) | views
+
+    def text(self) -> str:
+        """In words, empty for the default."""
+        views = f"the deciding one of the views {', '.join(self.views)}" if self.views != CENTER else ""
+        region = f"the region {', '.join(map(str, self.region))}" if self.region else ""
+        return " of ".join(part for part in (views, region) if part)
+
+
 class Task(Strict, frozen=True, kw_only=True):
     """A task file, see `train/tasks/stop_sign.toml` for one with every key explained.
 
@@ -167,50 +184,28 @@ class Task(Strict, frozen=True, kw_only=True):
         if set(self.alarm) >= set(self.labels):
             raise ValueError("every label raises an alarm: one at least has to mean that all is well")
 
-
-def folder() -> Path:
-    """Where the shipped tasks are."""
-    package = Path(__file__).parent
-    shipped = package / "shipped" / "tasks"
-    return shipped if shipped.is_dir() else package.parent / "tasks"
+    @property
+    def field_of_view(self) -> FieldOfView:
+        """What is looked at of a photograph."""
+        return FieldOfView(Region(*self.region) if self.region else None, self.views)
 
 
-def load(name: str) -> Task:
-    """Read a task by its name among the shipped ones, or by the path of a .toml file.
+def of_run(values: dict[str, Any]) -> Task:
+    """The task of a run, which an earlier version may have written: keys that are not known any more are left out.
 
     Raises:
-        ConfigurationError: no such task, or a file that does not fit; the message names the key.
+        ConfigurationError: a value that does not fit; the message names the key.
     """
-    if name.endswith(".toml"):
-        file = Path(name)
-    else:
-        known = sorted(f.stem for f in folder().glob("*.toml"))
-        if name not in known:
-            hint = did_you_mean(name, known)
-            raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
-        file = folder() / f"{name}.toml"
-    try:
-        return msgspec.toml.decode(file.read_bytes(), type=Task)
-    except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {error}") from None
-
-
-def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) -> Task:
-    """A task with every default, for a folder per class.
-
-    Args:
-        labels: names of the folders.
-        folder: that holds them; the task is named after it.
-        alarm: labels that raise an alarm.
-    """
-    name = re.sub(r"[^a-z0-9_.-]+", "_", folder.lower()).strip("_.-") or "task"
-    if len(labels) < 2:
-        raise ConfigurationError(f"expected two labels or more, found {labels or 'none'}: make a folder per label")
-    values: dict[str, Any] = {"name": name, "question": f"which of {', '.join(labels)}?", "labels": labels}
-    values |= {"alarm": alarm}
+    values = _known(values, Task)
+    for key, kind in (("drawn", Drawn), ("augment", Augment), ("recipe", Recipe)):
+        if values.get(key):
+            values[key] = _known(values[key], kind)
+    values["data"] = [_known(data, Data) for data in values.get("data", [{}])]
     try:
         return msgspec.convert(values, Task)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"the folders make no task: {error}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigurationError(f"task: {error}") from None
+
+
+def _known(values: dict[str, Any], kind: type[Strict]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in kind.__struct_fields__}

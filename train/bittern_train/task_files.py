@@ -1,0 +1,60 @@
+"""Task files: the shipped ones, one's own, and a task for a folder per class."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bittern.errors import ConfigurationError, did_you_mean
+from bittern_convert.task import Task
+
+
+def folder() -> Path:
+    """Where the shipped tasks are."""
+    package = Path(__file__).parent
+    shipped = package / "shipped" / "tasks"
+    return shipped if shipped.is_dir() else package.parent / "tasks"
+
+
+def load(name: str) -> Task:
+    """Read a task by its name among the shipped ones, or by the path of a .toml file.
+
+    Raises:
+        ConfigurationError: no such task, or a file that does not fit; the message names the key.
+    """
+    if name.endswith(".toml"):
+        file = Path(name)
+    else:
+        known = sorted(f.stem for f in folder().glob("*.toml"))
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
+        file = folder() / f"{name}.toml"
+    try:
+        return msgspec.toml.decode(file.read_bytes(), type=Task)
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) -> Task:
+    """A task with every default, for a folder per class.
+
+    Args:
+        labels: names of the folders.
+        folder: that holds them; the task is named after it.
+        alarm: labels that raise an alarm.
+    """
+    name = re.sub(r"[^a-z0-9_.-]+", "_", folder.lower()).strip("_.-") or "task"
+    if len(labels) < 2:
+        raise ConfigurationError(f"expected two labels or more, found {labels or 'none'}: make a folder per label")
+    values: dict[str, Any] = {"name": name, "question": f"which of {', '.join(labels)}?", "labels": labels}
+    values |= {"alarm": alarm}
+    try:
+        return msgspec.convert(values, Task)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"the folders make no task: {error}") from None
