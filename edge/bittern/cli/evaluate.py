@@ -1,4 +1,4 @@
-"""`bittern evaluate`: figures of a model on a labelled split; needs no TensorFlow."""
+"""`bittern evaluate`: figures of a model on labelled pictures; needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, progress_bar, region_option, views_option, warn
+from bittern.cli.common import (
+    model_options,
+    print_json,
+    printable,
+    progress_bar,
+    region_option,
+    views_option,
+    warn,
+)
 from bittern.errors import ConfigurationError, PictureError
 
 if TYPE_CHECKING:
-    from bittern.evaluation.dataset import Item
+    from bittern.evaluation.dataset import Item, Subset
     from bittern.evaluation.evaluate import Answered, Comparison, Report
     from bittern.evaluation.metrics import Interval
     from bittern.model.classifier import Classifier
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from bittern.model.runtime import ExecutionPath
 
 # Tiles of the contact sheet: five rows.
-WORST = 30
+MOST_TILES = 30
 # A confusion matrix of more labels does not fit a terminal; the most frequent confusions are listed instead.
 MATRIX_LABELS = 8
 
@@ -32,36 +40,43 @@ MATRIX_LABELS = 8
     "--data",
     required=True,
     type=click.Path(path_type=Path),
-    help="An index.csv, a folder with one, or a folder per label.",
+    help="An index.csv, a folder with one, or a folder of pictures for each label.",
 )
 @click.option(
     "--root", type=click.Path(path_type=Path), help="What the index's paths are relative to.  [default: its folder]"
 )
-@click.option("--split", default="test", show_default=True, help="Split of the index; without an index all pictures.")
 @click.option(
-    "--where", multiple=True, metavar="COLUMN=VALUE", help="Only pictures with this in the index; may be given again."
+    "--split",
+    help="Only this split of the index.  [default: every split but train, val and extra, each on its own, and so is "
+    "each value of a column 'set'; all pictures where there is no index]",
 )
-@click.option("--label", help="Label of pictures whose index has none.  [default: the model's 'nothing']")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Only pictures with this value in the index; may be given more than once.",
+)
+@click.option("--label", help="Label of pictures that have none in the index.  [default: the model's 'nothing']")
 @click.option("--against", metavar="MODEL", help="Compare with this model on the same pictures.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
-    help=f"Write the {WORST} surest mistakes as one PNG.",
+    help=f"Write the {MOST_TILES} most confident mistakes as one PNG.",
 )
 @click.option(
-    "--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write the scores of each picture as CSV."
+    "--scores", type=click.Path(path_type=Path, dir_okay=False), help="Write the scores of every picture as CSV."
 )
 @region_option
 @views_option
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each head of the model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per split and head of the model.")
 @click.pass_context
 def evaluate(
     ctx: click.Context,
     model: str,
     data: Path,
     root: Path | None,
-    split: str,
+    split: str | None,
     where: tuple[str, ...],
     label: str | None,
     against: str | None,
@@ -74,69 +89,92 @@ def evaluate(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Say how often a model is right, how sure it is, and what it mistakes for what.
+    """Report accuracy, calibration, confusions and alarms of a model on labelled pictures.
 
-    An answer is right if the label with the highest score is the picture's own. Shares have Wilson's 95 % interval.
-    The other intervals are of 1000 resamples of the index's groups, drawn within each label with a fixed seed; there is
-    none where they cannot tell (a label with one group only, or without a mistake).
+    An answer is correct if the label with the highest score is the picture's own. Shares have Wilson's 95 % interval.
+    The other intervals come from 1000 bootstrap resamples of the index's groups, stratified by label, with a fixed
+    seed; there is none where resampling cannot give one (a label with a single group, or without a mistake).
 
-    AUC is of the highest score of the labels that raise an alarm, these against all others; the AUC of a label is of
-    its own score, this label against the rest, and the macro AUC is the mean of those. NLL is in nats, with a score of
-    0 taken as half a step of the output; Brier is summed over all labels (0 to 2); calibration error is the expected
-    one of the answer's score in 10 bins of equal width. Alarms are at the model's threshold "default".
+    AUC is of the highest score among the labels that raise an alarm, these against all others; the AUC of a label is of
+    its own score, this label against the rest, and the macro AUC is their mean. NLL is in nats, with a score of 0 taken
+    as half an output step; the Brier score is summed over all labels (0 to 2); the calibration error is the expected
+    one of the answer's score, in 10 bins of equal width. Alarms are at the model's threshold "default".
 
-    --views looks at the squares at the ends of a picture, or of the --region, that is wider than high too. The answer
+    --views also looks at the squares at the ends of a picture, or of the --region, that is wider than high. The answer
     is that of the view with the highest score of a label that raises an alarm.
 
-    --against compares the accuracies: Agresti and Min's paired interval, McNemar's exact test (two-sided binomial).
-    --sheet and --scores are of MODEL; one with several heads writes a file each, with -TASK in its name. The CSV has
-    path, label, answer, alarm (1 or 0) and a column for each label.
+    --against compares accuracies: Agresti and Min's paired interval, McNemar's exact test (two-sided binomial).
+    --sheet and --scores are of MODEL and all pictures evaluated; a model with several heads writes one file per head,
+    with -TASK in its name. The columns of the CSV are path, label, answer, alarm (1 or 0) and one per label.
 
-    Exit code 1 if a picture could not be read, or the region does not fit into it.
+    Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
     from bittern.evaluation import dataset, evaluate
 
-    items = dataset.select(dataset.read(data, root), _conditions(where), data)
-    splits = {item.split for item in items}
-    if splits != {""}:
-        items = [item for item in items if item.split == split]
-        if not items:
-            raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
-    else:
-        split = "all"
+    subsets = _subsets(dataset.select(dataset.read(data, root), _conditions(where), data), split, data)
+    items = [item for subset in subsets for item in subset.items]
     index = data if data.is_file() else data / "index.csv"
     _check_output("--sheet", sheet, items, index)
     _check_output("--scores", scores, items, index)
     if sheet is not None and scores is not None and sheet.resolve() == scores.resolve():
-        raise ConfigurationError(f"--sheet and --scores: both are {sheet}: give two names")
+        raise ConfigurationError(f"--sheet and --scores are both {sheet}: give two different names")
     classifiers = _open([model] if against is None else [model, against], labels, path, threads)
     classifier, *other = classifiers
     paired = evaluate.pair_heads(classifier, other[0]) if other else []
-    with progress_bar("evaluate", len(items)) as progress:
-        answers, skipped = evaluate.answer_all(classifiers, items, label, progress, views, region)
-    for line in skipped:
-        warn(line)
-    if len(skipped) == len(items):
-        raise PictureError(f"{data}: no picture of split {split!r} could be read")
-    skipped = [printable(line) for line in skipped]
-    for i, head in enumerate(classifier.heads):
-        answered = answers[0][i]
-        figures = evaluate.report(classifier, head, split, answered, skipped)
-        compared = None
-        if other:
-            compared = evaluate.compare(other[0], other[0].heads[paired[i]], answered, answers[1][paired[i]])
-        if as_json:
-            _print_json(figures, compared)
-        else:
-            click.echo("\n".join(_lines(figures, compared, str(data))))
-    # After the figures: a disk that takes no files does not take those too.
-    for head, answered in zip(classifier.heads, answers[0], strict=True):
-        if scores is not None:
-            _write_scores(_of_head(scores, classifier, head), head, answered)
-        if sheet is not None:
-            _write_sheet(_of_head(sheet, classifier, head), classifier.size, answered, region)
-    if skipped:
+    answered: list[list[Answered]] = [[] for _ in classifier.heads]
+    failed = False
+    for subset in subsets:
+        with progress_bar(" ".join(["evaluate", *filter(None, subset[:2])]), len(subset.items)) as progress:
+            answers, skipped = evaluate.answer_all(classifiers, subset.items, label, progress, views, region)
+        for line in skipped:
+            warn(line)
+        failed |= bool(skipped)
+        if len(skipped) == len(subset.items):
+            warn(f"{_source(data, subset)}: no picture could be read")
+            continue
+        for i, head in enumerate(classifier.heads):
+            answered[i] += answers[0][i]
+            figures = evaluate.report(
+                classifier, head, subset.split, answers[0][i], [printable(line) for line in skipped]
+            )
+            compared = None
+            if other:
+                compared = evaluate.compare(other[0], other[0].heads[paired[i]], answers[0][i], answers[1][paired[i]])
+            if as_json:
+                _print_json(figures, compared, subset.set)
+            else:
+                click.echo("\n".join(_lines(figures, compared, _source(data, subset))))
+    # After the figures: if the disk takes no files, they are out all the same.
+    if answered[0]:
+        for head, of_head in zip(classifier.heads, answered, strict=True):
+            if scores is not None:
+                _write_scores(_file_of_head(scores, classifier, head), head, of_head)
+            if sheet is not None:
+                _write_sheet(_file_of_head(sheet, classifier, head), classifier.size, of_head, region)
+    if failed:
         ctx.exit(1)
+
+
+def _subsets(items: list[Item], split: str | None, data: Path) -> list[Subset]:
+    from bittern.evaluation.dataset import Subset, for_reporting
+
+    splits = {item.split for item in items}
+    if splits == {""}:
+        return [Subset("", "all", items)]
+    if split is None:
+        subsets = for_reporting(items)
+        if not subsets:
+            names = ", ".join(sorted(splits))
+            raise ConfigurationError(f"{data}: no split for testing; it has {names}: choose one with --split")
+        return subsets
+    chosen = [item for item in items if item.split == split]
+    if not chosen:
+        raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
+    return [Subset("", split, chosen)]
+
+
+def _source(data: Path, subset: Subset) -> str:
+    return f"{data}, {f'set {subset.set}, ' if subset.set else ''}split {subset.split}"
 
 
 def _conditions(where: Sequence[str]) -> dict[str, str]:
@@ -145,7 +183,7 @@ def _conditions(where: Sequence[str]) -> dict[str, str]:
             raise click.BadParameter(f"expected COLUMN=VALUE, got {text!r}", param_hint="--where")
     conditions = {text.partition("=")[0]: text.partition("=")[2] for text in where}
     if len(conditions) < len(where):
-        raise click.BadParameter("a column is given twice: no picture can be both", param_hint="--where")
+        raise click.BadParameter("a column is given twice: no picture can have both values", param_hint="--where")
     return conditions
 
 
@@ -153,7 +191,7 @@ def _open(names: Sequence[str], labels: Path | None, path: ExecutionPath | None,
     from bittern.model import catalog
     from bittern.model.classifier import Classifier
 
-    # Of two models --labels is for the one that is a bare file; if neither is, the first one says so.
+    # With two models, --labels is for the one that is a bare file; if neither is, the first one says so.
     bare = [catalog.find(name).is_file() for name in names]
     return [
         Classifier(name, labels=labels if is_bare or not any(bare) else None, path=path, threads=threads)
@@ -170,7 +208,7 @@ def _check_output(option: str, file: Path | None, items: Sequence[Item], index: 
         raise ConfigurationError(f"{option}: {file} is one of the files that are read: give another name")
 
 
-def _of_head(file: Path, classifier: Classifier, head: Head) -> Path:
+def _file_of_head(file: Path, classifier: Classifier, head: Head) -> Path:
     return file if len(classifier.heads) == 1 else file.with_stem(f"{file.stem}-{head.task}")
 
 
@@ -186,7 +224,7 @@ def _write_scores(file: Path, head: Head, answers: Sequence[Answered]) -> None:
     for item, label, result in answers:
         scores = (result.scores[x] for x in head.labels)
         writer.writerow([item.name, label, result.label, int(result.alarm), *scores])
-    # Names of files can have bytes that are no UTF-8: they stay as they are.
+    # File names may have bytes that are not UTF-8: they are written unchanged.
     fileio.write(file, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
@@ -196,14 +234,14 @@ def _write_sheet(file: Path, size: int, answers: Sequence[Answered], region: Reg
     from bittern.model import pictures, preprocess
 
     tiles = []
-    for item, label, result in evaluate.mistakes(answers)[:WORST]:
+    for item, label, result in evaluate.mistakes(answers)[:MOST_TILES]:
         try:
             frame = pictures.cut(pictures.decode(item.path), item.path, region)
-        except PictureError:  # it went away since it was answered
+        except PictureError:  # it was deleted or replaced since it was classified
             continue
         tensor = preprocess.preprocess(frame, size=size, view=result.view)
         lines = [f"{_short(label)} -> {_short(result.label)} {result.score:.2f}", printable(item.name)[-30:]]
-        # The captions of a smaller input would not fit below it.
+        # The captions would not fit below a smaller input.
         times = max(1, round(224 / size))
         tiles.append(contact.Tile(tensor[0].repeat(times, 0).repeat(times, 1), lines, result.alarm))
     if tiles:
@@ -217,62 +255,67 @@ def _short(label: str) -> str:
     return label if len(label) <= 11 else f"{label[:9]}.."
 
 
-def _print_json(figures: Report, compared: Comparison | None) -> None:
+def _print_json(figures: Report, compared: Comparison | None, set_name: str) -> None:
     import msgspec
 
-    told = msgspec.to_builtins(figures)
+    content = msgspec.to_builtins(figures)
+    if set_name:
+        content["set"] = set_name
     if compared is not None:
-        told["against"] = msgspec.to_builtins(compared)
+        content["against"] = msgspec.to_builtins(compared)
         for key in ("only_first_correct", "only_other_correct"):
-            told["against"][key] = [printable(name) for name in told["against"][key]]
-    print_json(told)
+            content["against"][key] = [printable(name) for name in content["against"][key]]
+    print_json(content)
 
 
-def _lines(figures: Report, compared: Comparison | None, data: str) -> list[str]:
+def _lines(figures: Report, compared: Comparison | None, source: str) -> list[str]:
     f = figures
     groups = "" if f.groups == f.n else f", {f.groups} groups"
-    lines = [f"{f.model} {f.version}, {f.task}: {data}, split {f.split}{groups}"]
+    lines = [f"{f.model} {f.version}, {f.task}: {source}{groups}"]
 
     def row(name: str, text: str) -> None:
         lines.append(f"  {name:<10}{text}")
 
-    row("accuracy", _of(f.correct, f.n, f.accuracy_ci95))
+    row("accuracy", _ratio(f.correct, f.n, f.accuracy_ci95))
     if f.auc is not None:
         row("AUC", f"{_number(f.auc, f.auc_ci95)} of {', '.join(f.alarm_labels)} against the rest")
     if f.auc_macro is not None:
         row("macro AUC", f"{_number(f.auc_macro, f.auc_macro_ci95)} mean of one label against the rest")
     row("NLL", _number(f.nll, f.nll_ci95))
     row("Brier", _number(f.brier, f.brier_ci95))
-    row("ECE", f"{_number(f.calibration_error, None)} calibration error in 10 bins")
+    row("ECE", f"{_number(f.calibration_error, None)} expected calibration error in 10 bins")
     if f.alarm_labels:
-        row("alarms", f"{_of(f.alarms, f.n, f.alarm_rate_ci95)} from {f.threshold:.3f} on")
-        row("  false", _of(f.false_alarms, f.n - f.alarm_n, f.false_alarm_rate_ci95))
-        row("  missed", _of(f.missed_alarms, f.alarm_n, f.missed_alarm_rate_ci95))
+        row("alarms", f"{_ratio(f.alarms, f.n, f.alarm_rate_ci95)} at threshold {f.threshold:.3f}")
+        row("  false", _ratio(f.false_alarms, f.n - f.alarm_n, f.false_alarm_rate_ci95))
+        row("  missed", _ratio(f.missed_alarms, f.alarm_n, f.missed_alarm_rate_ci95))
     if compared is not None:
         c = compared
         low, high = c.difference_ci95
-        row("against", f"{c.model} {c.version}, {c.task}: {_of(c.correct, c.n, c.accuracy_ci95)}")
+        row("against", f"{c.model} {c.version}, {c.task}: {_ratio(c.correct, c.n, c.accuracy_ci95)}")
         row("", f"{100 * c.difference:+.1f} points (95 % {100 * low:+.1f} to {100 * high:+.1f})")
-        only = f"{len(c.only_first_correct)} right only here, {len(c.only_other_correct)} only there"
-        row("", f"{only}, McNemar's exact p = {c.mcnemar_p:.3g}")
-    cells = [["label", "n", "right", "recall (95 %)", "answered", "precision (95 %)", "AUC (95 %)"]]
-    for label, of in f.per_label.items():
-        recall, precision = _share(of.recall, of.recall_ci95), _share(of.precision, of.precision_ci95)
-        area = "-" if of.auc_one_vs_rest is None else _interval(of.auc_one_vs_rest, of.auc_one_vs_rest_ci95)
-        cells.append([label, str(of.n), str(of.correct), recall, str(of.answered), precision, area])
+        only = f"correct only here: {len(c.only_first_correct)}, only there: {len(c.only_other_correct)}"
+        row("", f"{only}; McNemar's exact p = {c.mcnemar_p:.3g}")
+    cells = [["label", "n", "correct", "recall (95 %)", "predicted", "precision (95 %)", "AUC (95 %)"]]
+    for label, of_label in f.per_label.items():
+        recall = _share(of_label.recall, of_label.recall_ci95)
+        precision = _share(of_label.precision, of_label.precision_ci95)
+        area = of_label.auc_one_vs_rest
+        auc = "-" if area is None else _interval(area, of_label.auc_one_vs_rest_ci95)
+        cells.append([label, str(of_label.n), str(of_label.correct), recall, str(of_label.answered), precision, auc])
     lines += ["", *_table(cells), ""]
     if len(f.per_label) <= MATRIX_LABELS:
-        cells = [["true \\ answered", *f.per_label]]
+        cells = [["true \\ predicted", *f.per_label]]
         cells += [[label, *map(str, counts.values())] for label, counts in f.confusion.items()]
         lines += _table(cells)
     else:
-        found = [(n, t, a) for t, counts in f.confusion.items() for a, n in counts.items() if n and t != a]
-        found.sort(key=lambda x: -x[0])
-        lines += _table([["true", "answered", "n"], *([t, a, str(n)] for n, t, a in found[:10])])
+        confusions = [(n, t, p) for t, counts in f.confusion.items() for p, n in counts.items() if n and t != p]
+        confusions.sort(key=lambda confusion: -confusion[0])
+        cells = [["true", "predicted", "n"], *([t, p, str(n)] for n, t, p in confusions[:10])]
+        lines += _table(cells, names=2)
     return lines
 
 
-def _of(k: int, n: int, ci95: Interval | None) -> str:
+def _ratio(k: int, n: int, ci95: Interval | None) -> str:
     return f"{k} of {n}" + (f" = {k / n:.1%} (95 % {ci95[0]:.1%} to {ci95[1]:.1%})" if n and ci95 else "")
 
 
@@ -290,14 +333,9 @@ def _share(value: float | None, ci95: Interval | None) -> str:
     return "-" if value is None or ci95 is None else f"{value:.1%} ({ci95[0]:.1%} to {ci95[1]:.1%})"
 
 
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned columns: names to the left, figures to the right."""
+def _table(rows: Sequence[Sequence[str]], names: int = 1) -> list[str]:
+    """Aligned columns: the first `names` to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    names = 1 + (rows[0][:2] == ["true", "answered"])
     return [
-        "  "
-        + "  ".join(
-            f"{cell:{'<' if i < names else '>'}{w}}" for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+        "  " + "  ".join(f"{cell:{'<' if i < names else '>'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows
     ]

@@ -1,4 +1,4 @@
-"""Labelled pictures on disk: an index.csv, or a folder per class."""
+"""Labelled pictures on disk: an index.csv, or a folder for each label."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Item(NamedTuple):
 
     Attributes:
         path: of the file.
-        name: its path relative to the data set, as the index has it.
+        name: its path relative to the data set, as in the index.
         label: None where the index has no labels.
         split: "train", "val", "test", ...; empty where there is no index.
         group: ties near-duplicates; never on two sides of a split.
-        columns: the further columns of the index.
+        columns: the other columns of the index.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 
 def read(data: Path, root: Path | None = None) -> list[Item]:
-    """Read a data set: an index.csv, a folder with one, or a folder that has a folder of pictures per class.
+    """Read a data set: an index.csv, a folder with one, or a folder that has a folder of pictures for each label.
 
     Args:
         data: the index or folder.
@@ -56,15 +56,15 @@ def read(data: Path, root: Path | None = None) -> list[Item]:
 
 
 def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item]:
-    """The items whose columns have these values.
+    """The items whose columns have the given values.
 
     Args:
         items: at least one, all with the same columns.
-        where: column and value; the label is one of the columns where there are labels.
-        data: where they are from, for the message.
+        where: column and value; "label" is a column too, if the items have labels.
+        data: the index or folder that they come from, for the message.
 
     Raises:
-        ConfigurationError: there is no such column, or no such picture.
+        ConfigurationError: there is no such column, or no picture with these values.
     """
     columns = [*(["label"] if items[0].label is not None else []), *items[0].columns]
     for key in where:
@@ -77,15 +77,38 @@ def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item
     return chosen
 
 
+class Subset(NamedTuple):
+    """Pictures of a data set that are reported on together.
+
+    Attributes:
+        set: value of the index's column "set", which the index of a run has; empty without one.
+        split: of all of them.
+        items: at least one.
+    """
+
+    set: str
+    split: str
+    items: list[Item]
+
+
+def for_reporting(items: Iterable[Item]) -> list[Subset]:
+    """The pictures of the splits that neither training nor a choice uses, by set and split, in this order."""
+    subsets: dict[tuple[str, str], list[Item]] = {}
+    for item in items:
+        if item.split not in ("", *CHOICE_SPLITS, EXTRA_SPLIT):
+            subsets.setdefault((item.columns.get("set", ""), item.split), []).append(item)
+    return [Subset(*key, chosen) for key, chosen in sorted(subsets.items())]
+
+
 def digest(items: Iterable[Item]) -> str:
-    """sha256 (hex) over names, labels, splits and groups, in order: says whether two runs had the same data."""
+    """sha256 (hex) over names, labels, splits and groups, in order: the same for two runs on the same data."""
     lines = (f"{i.name},{i.label or ''},{i.split},{i.group}\n" for i in items)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _read_index(file: Path, root: Path) -> list[Item]:
     items: list[Item] = []
-    seen: set[str] = set()
+    names: set[str] = set()
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             reader = csv.DictReader(opened, strict=True)
@@ -98,15 +121,15 @@ def _read_index(file: Path, root: Path) -> list[Item]:
             for row in reader:
                 where = f"{file}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise ConfigurationError(f"{where}: expected {len(fields)} values as in the first line")
+                    raise ConfigurationError(f"{where}: expected {len(fields)} values, as in the first line")
                 name = row["path"]
                 path = root / name
-                # By its words only: where a link of the user's leads is the user's business.
+                # Only the path itself is checked: where the user's own symbolic links lead is the user's business.
                 if "\0" in name or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
                     raise ConfigurationError(f"{where}: path {name!r} is empty or leads outside the folder")
-                if name in seen:
-                    raise ConfigurationError(f"{where}: path {name!r} is there twice")
-                seen.add(name)
+                if name in names:
+                    raise ConfigurationError(f"{where}: path {name!r} appears twice")
+                names.add(name)
                 rest = {k: v for k, v in row.items() if k not in ("path", "label", "split", "group")}
                 items.append(Item(path, name, row.get("label"), row["split"], row["group"], rest))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

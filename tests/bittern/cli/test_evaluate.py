@@ -113,9 +113,9 @@ def test_many_labels_list_what_is_confused_most(model_folder: Path) -> None:
         answers.append(Answered(item, labels[label], Result("many", labels[said], 1.0, False, scores)))
     text = "\n".join(table(evaluate.report(classifier, head, "test", answers, []), None, "data"))
     assert text.endswith(
-        "  true     answered  n\n  class_8  class_7   4\n  class_4  class_2   2\n  class_1  class_5   1"
+        "  true     predicted  n\n  class_8  class_7    4\n  class_4  class_2    2\n  class_1  class_5    1"
     )
-    assert "true \\ answered" not in text
+    assert "true \\ predicted" not in text
 
 
 def test_scores_as_csv(here: Path) -> None:
@@ -157,7 +157,7 @@ def test_alarms_in_the_scores_and_a_file_for_each_head(here: Path) -> None:
     assert (first["missed_alarms"], first["missed_alarm_rate"]) == (1, 0.5)
     assert (first["false_alarms"], first["false_alarm_rate"], first["false_alarm_rate_ci95"]) == (0, None, None)
     text = bittern("evaluate", "two_heads", "--data", "set", cwd=here).out
-    assert re.search(r"^  alarms    1 of 2 = 50\.0% \(95 % .*\) from 0\.500 on$", text, re.M)
+    assert re.search(r"^  alarms    1 of 2 = 50\.0% \(95 % .*\) at threshold 0\.500$", text, re.M)
     assert re.search(r"^    false   0 of 0$", text, re.M)
     assert re.search(r"^    missed  1 of 2 = 50\.0% \(95 % ", text, re.M)
 
@@ -222,7 +222,7 @@ def test_against_another_model(here: Path) -> None:
     text = bittern(*words, cwd=here).out
     assert "against   swapped unverified, bare: 2 of 6 = 33.3%" in text
     assert re.search(r"^            \+33\.3 points \(95 % -\d+\.\d to \+\d+\.\d\)$", text, re.M)
-    assert "3 right only here, 1 only there, McNemar's exact p = 0.625" in text
+    assert "correct only here: 3, only there: 1; McNemar's exact p = 0.625" in text
 
 
 def test_labels_are_for_the_model_that_has_none(here: Path) -> None:
@@ -242,7 +242,7 @@ def test_labels_are_for_the_model_that_has_none(here: Path) -> None:
         "set",
         cwd=here,
     )
-    assert "0 right only here, 0 only there" in done.out
+    assert "correct only here: 0, only there: 0;" in done.out
 
 
 def test_names_that_are_no_utf8(here: Path) -> None:
@@ -309,8 +309,51 @@ def test_where_that_fits_nothing_is_one_line(here: Path, where: str, says: str) 
     assert says in one_line(done, 2)
 
 
+def test_without_a_split_every_set_and_split_for_testing_is_evaluated(here: Path) -> None:
+    rows = [
+        ("red/a.png", "train", "ours"),
+        ("red/b.png", "test", "ours"),
+        ("green/a.png", "seed_test", "ours"),
+        ("green/b.png", "test", "theirs"),
+        ("blue/a.png", "test", "theirs"),
+        ("blue/b.png", "extra", "theirs"),
+    ]
+    lines = [f"{name},{name.split('/')[0]},{split},{name},{of}" for name, split, of in rows]
+    (here / "set" / "index.csv").write_text("\n".join(["path,label,split,group,set", *lines]) + "\n")
+    words = ("evaluate", "right.tflite", "--data", "set")
+    done = bittern(*words, "--json", "--scores", "s.csv", "--sheet", "worst.png", cwd=here)
+    assert (done.code, done.err) == (0, "")
+    assert [(f["set"], f["split"], f["n"], f["correct"]) for f in done.lines] == [
+        ("ours", "seed_test", 1, 1),
+        ("ours", "test", 1, 0),
+        ("theirs", "test", 2, 2),
+    ]
+    paths = [line.split(",")[0] for line in (here / "s.csv").read_text().splitlines()[1:]]
+    assert paths == ["green/a.png", "red/b.png", "green/b.png", "blue/a.png"]
+    assert np.asarray(cv2.imread(str(here / "worst.png"))).shape[1] == 224 + 2 * 6, "one mistake of them all"
+    (together,) = bittern(*words, "--split", "test", "--json", cwd=here).lines
+    assert (together["split"], together["n"], "set" in together) == ("test", 3, False)
+    (theirs,) = bittern(*words, "--where", "set=theirs", "--json", cwd=here).lines
+    assert (theirs["set"], theirs["n"]) == ("theirs", 2)
+    heads = [line for line in bittern(*words, cwd=here).out.splitlines() if line.startswith("right ")]
+    assert heads[1] == "right unverified, bare: set, set ours, split test"
+
+    (here / "set" / "red" / "b.png").write_text("no picture")
+    done = bittern(*words, "--json", cwd=here)
+    assert (done.code, len(done.lines)) == (1, 2)
+    assert done.err.splitlines()[-1] == "bittern: set, set ours, split test: no picture could be read"
+    told = bittern(*words, "--where", "label=red", "--where", "set=ours", "--split", "val", cwd=here)
+    one_line(told, 2, "no split 'val'; it has test, train")
+
+
+def test_without_a_split_for_testing_it_says_which_there_are(here: Path) -> None:
+    (here / "index.csv").write_text("path,label,split,group\nset/red/a.png,red,train,\nset/red/b.png,red,val,\n")
+    done = bittern("evaluate", "right.tflite", "--data", "index.csv", cwd=here)
+    one_line(done, 2, "index.csv: no split for testing; it has train, val: choose one with --split")
+
+
 def test_two_outputs_of_one_name_are_refused(here: Path) -> None:
     words = ("--sheet", "out.png", "--scores", "./out.png")
     done = bittern("evaluate", "right.tflite", "--data", "set", *words, cwd=here)
-    assert "both are out.png: give two names" in one_line(done, 2)
+    assert "both out.png: give two different names" in one_line(done, 2)
     assert not (here / "out.png").exists()
