@@ -13,7 +13,7 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
-from bittern.model.views import deciding
+from bittern.model.views import deciding_view
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 from bittern_convert.task import FieldOfView
 
@@ -67,7 +67,7 @@ def measure(
     for at, harmed in enumerate(_harmed(items, field, seed)):
         for how, views in harmed.items():
             results = [classifier.classify(view, "RGB")[0] for view in views]
-            result = results[deciding(head, results)]
+            result = results[deciding_view(head, results)]
             correct[how] += result.label == labels[at]
             alarms[how] += result.alarm
         n += bool(harmed)

@@ -62,7 +62,7 @@ def classify(
     found = _Found(images, region)
     try:
         from bittern.model.classifier import Classifier
-        from bittern.model.views import look
+        from bittern.model.views import predict
 
         classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
     finally:
@@ -76,7 +76,7 @@ def classify(
             warn(str(picture))
             failed = True
             continue
-        looks, shared_ns = look(classifiers, picture, views=views)
+        looks, shared_ns = predict(classifiers, picture, views=views)
         for classifier, seen in zip(classifiers, looks, strict=True):
             time_ms = (shared_ns + seen.invoke_ns + seen.answer_ns) / 1e6
             for result in seen.results:

@@ -15,7 +15,7 @@ from bittern.events import Event, rfc3339, uuid7
 from bittern.frames import Frame, Pixels
 from bittern.model.classifier import Classifier, Result
 from bittern.model.preprocess import Region, View, region_of, strip_of, views_of
-from bittern.model.views import Look, look
+from bittern.model.views import Prediction, predict
 
 _log = logging.getLogger("bittern")
 
@@ -118,7 +118,7 @@ class Pipeline:
                         decision.hold(self._still_ns)
                 self._still_ns = None
         self.skipped = False
-        looks, preprocess_ns = look(self._classifiers, frame.pixels, frame.order, self._region, self._views)
+        looks, preprocess_ns = predict(self._classifiers, frame.pixels, frame.order, self._region, self._views)
         start = perf_counter_ns()
         events = 0
         for classifier, decisions, seen in zip(self._classifiers, self._decisions, looks, strict=True):
@@ -185,7 +185,7 @@ class Pipeline:
             for classifier in classifiers
         ]
 
-    def _decide(self, classifier: Classifier, decisions: dict[tuple[int, str], Decision], seen: Look) -> int:
+    def _decide(self, classifier: Classifier, decisions: dict[tuple[int, str], Decision], seen: Prediction) -> int:
         events = 0
         for (head, label), decision in decisions.items():
             if len(seen.by_view) == 1:

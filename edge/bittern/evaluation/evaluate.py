@@ -21,7 +21,7 @@ from bittern.model import pictures
 from bittern.model.classifier import Classifier, Result
 from bittern.model.manifest import Head
 from bittern.model.preprocess import CENTER, Region, View
-from bittern.model.views import look
+from bittern.model.views import predict
 
 
 class LabelFigures(msgspec.Struct, kw_only=True):
@@ -227,7 +227,7 @@ def answer_all(
         except PictureError as error:
             skipped.append(str(error))
         else:
-            for i, seen in enumerate(look(classifiers, frame, views=views)[0]):
+            for i, seen in enumerate(predict(classifiers, frame, views=views)[0]):
                 for head, result in enumerate(seen.results):
                     answers[i][head].append(Answered(item, labels[i][head][at], result))
         progress(at + 1)

@@ -1,4 +1,4 @@
-"""Where model folders are found by name: $BITTERN_MODELS, ./models, then those that ship with Bittern."""
+"""Finds model folders by name: in $BITTERN_MODELS, ./models, then among those that ship with Bittern."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from bittern.errors import ConfigurationError, did_you_mean
 
 
 def search_path() -> list[Path]:
-    """The folders that hold model folders, first match wins."""
+    """The folders that hold model folders; the first match wins."""
     package = Path(__file__).parents[1]
     shipped = package / "shipped" / "models"
     if not shipped.is_dir():  # an editable install: the checkout itself
         shipped = package.parents[1] / "models"
-    listed = [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
-    return [*listed, Path("models"), shipped]
+    configured = [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
+    return [*configured, Path("models"), shipped]
 
 
 def available() -> dict[str, Path]:
     """Every model that can be called by its name, with its folder."""
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for root in search_path():
         for manifest in sorted(root.glob("[!.]*/manifest.json")):
-            found.setdefault(manifest.parent.name, manifest.parent)
-    return found
+            folders.setdefault(manifest.parent.name, manifest.parent)
+    return folders
 
 
 def find(model: str | os.PathLike[str]) -> Path:
-    """The folder (or bare .tflite file) that a name or path means.
+    """The folder (or bare .tflite file) that a name or path refers to.
 
     Raises:
-        ConfigurationError: nothing is there; the message lists what is.
+        ConfigurationError: there is no such model; the message lists the known names.
     """
     text = os.fspath(model)
     path = Path(text)
     known = available()
-    # A name wins over a folder that only happens to be called so: pictures of stop signs lie in `stop_sign` too.
+    # A model's name wins over a folder that happens to have the same name, such as one with pictures of stop signs.
     if text in known and not (path / "manifest.json").is_file():
         return known[text]
     if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises

@@ -1,4 +1,4 @@
-"""The classifier: opens a model folder that proves itself, and answers what is on a frame."""
+"""The classifier: opens and verifies a model folder, and classifies frames."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from bittern.errors import BitternError, ModelRefused
+from bittern.errors import BitternError, ModelRefused, one_line
 from bittern.frames import Order, Pixels
 from bittern.model import catalog, golden, manifest, preprocess, runtime
 from bittern.model.manifest import Head, Manifest, Threshold
@@ -21,7 +21,7 @@ from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
 
 MAX_MODEL_BYTES = 64 * 2**20
-# A model without a manifest names no threshold: more likely than not.
+# A model without a manifest has no threshold of its own: "more likely than not".
 _BARE_THRESHOLD = Threshold(on=0.5, off=0.5, chosen_for="no manifest: an even chance")
 
 
@@ -34,7 +34,7 @@ class Result(msgspec.Struct, frozen=True):
         score: its score, 0 to 1.
         alarm: whether a label that raises an alarm reached the threshold "default".
         scores: every label with its score.
-        view: the square of the frame that was looked at.
+        view: the square of the frame that was classified.
     """
 
     task: str
@@ -56,13 +56,13 @@ class Classifier:
         for answer in classifier.classify(frame):
             print(answer.task, answer.label, f"{answer.score:.2f}", answer.alarm)
 
-    Not for use from several threads at once.
+    Not thread-safe.
 
     Attributes:
-        name: of the model; for a bare .tflite file its stem.
-        manifest: what the model says about itself; None for a bare file, which is not verified.
-        heads: one an output, in the order of the answers.
-        path: the execution path that the model really runs on.
+        name: name of the model; for a bare .tflite file its stem.
+        manifest: the model's description of itself; None for a bare file, which is not verified.
+        heads: one per output, in the order of the answers.
+        path: the execution path that the model actually runs on.
         size: side of the input, in pixels.
         data: the bytes of the .tflite file as they were read; the runtime keeps these, not the file.
     """
@@ -79,9 +79,9 @@ class Classifier:
 
         Args:
             model: a name (`catalog.search_path`), a model folder, or a bare .tflite file.
-            labels: a file with one label a line, for a bare .tflite file without packed labels.
+            labels: a file with one label per line, for a bare .tflite file without packed labels.
             path: "xnnpack" or "builtin"; None takes XNNPACK where the runtime has it.
-            threads: for one inference.
+            threads: number of threads for one inference.
 
         Raises:
             ConfigurationError: no such model.
@@ -91,7 +91,7 @@ class Classifier:
         self.manifest: Manifest | None = None
         if folder.is_dir():
             if labels is not None:
-                raise ModelRefused(f"{folder}: has its labels in its manifest; leave the labels file out")
+                raise ModelRefused(f"{folder}: its labels are in its manifest; leave out the labels file")
             self.manifest = manifest.read(folder)
             file = folder / self.manifest.file
         else:
@@ -100,21 +100,21 @@ class Classifier:
         if self.manifest is not None:
             _check_bytes(file, data, self.manifest)
         try:
-            opened = runtime.open_model(data, path, threads)
+            loaded = runtime.open_model(data, path, threads)
         except ModelRefused as error:
             raise ModelRefused(f"{file}: {error}") from None
-        self.path = opened.path
-        self._interpreter = opened.interpreter
-        self._input = _check_network(file, opened.inputs, opened.outputs)
+        self.path = loaded.path
+        self._interpreter = loaded.interpreter
+        self._input = _check_network(file, loaded.inputs, loaded.outputs)
         self.size = self._input.shape[1]
         if self.manifest is not None:
             self.name, self.version = self.manifest.name, self.manifest.version
             self.heads = self.manifest.heads
-            self._outputs = _check_manifest(folder, self.manifest, self._input, opened.outputs)
+            self._outputs = _check_manifest(folder, self.manifest, self._input, loaded.outputs)
         else:
             self.name, self.version = file.stem, "unverified"
-            self.heads = tuple(_bare_heads(file, data, labels, opened.outputs))
-            self._outputs = opened.outputs
+            self.heads = tuple(_bare_heads(file, data, labels, loaded.outputs))
+            self._outputs = loaded.outputs
         self._readers = [_Reader(head) for head in self.heads]
         self._tensor = np.zeros((1, self.size, self.size, 3), np.uint8)
         if self.manifest is not None:
@@ -123,14 +123,14 @@ class Classifier:
             try:
                 self.invoke(self._tensor)
             except (ValueError, RuntimeError) as error:
-                raise ModelRefused(f"{file}: the runtime cannot run it: {' '.join(str(error).split())}") from None
+                raise ModelRefused(f"{file}: the runtime cannot run it: {one_line(error)}") from None
 
     def preprocess(
         self, frame: Pixels, order: Order = "BGR", region: Region | None = None, view: View = "center"
     ) -> Pixels:
-        """`contract.preprocess` into a buffer of the classifier's own, which the next call overwrites.
+        """`preprocess.preprocess` into the classifier's own buffer, which the next call overwrites.
 
-        An RGB frame of the input's size is the tensor already: what comes back is a view of it, not a copy.
+        An RGB frame of the input's size is already the tensor: the result shares its memory.
         """
         if order == "RGB" and region is None and frame.shape == self._tensor.shape[1:] and frame.dtype == np.uint8:
             return frame[np.newaxis]
@@ -143,19 +143,19 @@ class Classifier:
         return [self._interpreter.get_tensor(output.handle)[0] for output in self._outputs]
 
     def answer(self, outputs: Sequence[Pixels], view: View = "center") -> list[Result]:
-        """What the raw outputs of `invoke` on a view mean, one result a head."""
+        """Turn the raw outputs of `invoke` on a view into results, one per head."""
         return [read(raw, view) for read, raw in zip(self._readers, outputs, strict=True)]
 
     def classify(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> list[Result]:
-        """Answer what is on a frame.
+        """Classify a frame.
 
         Args:
             frame: (H, W, 3) uint8, any size; the network sees its centred square.
             order: channel order of the frame, "BGR" (as OpenCV reads pictures) or "RGB".
-            region: a rectangle to look at instead of the whole frame.
+            region: a rectangle to classify instead of the whole frame.
 
         Returns:
-            One result a head.
+            One result per head.
         """
         return self.answer(self.invoke(self.preprocess(frame, order, region)))
 
@@ -164,7 +164,7 @@ class Classifier:
         recorded = self.manifest.golden.get(self.path)
         if recorded is None:
             raise ModelRefused(
-                f"{folder}: has golden vectors for {', '.join(self.manifest.golden) or 'no path'}, "
+                f"{folder}: has golden vectors for {', '.join(self.manifest.golden) or 'no execution path'}, "
                 f"but runs on {self.path} here"
             )
         vectors = golden.load(folder / golden.FILE, self.path)
@@ -177,11 +177,11 @@ class Classifier:
             if not np.array_equal(tensor, vector.tensor):
                 raise ModelRefused(
                     f"{folder}: golden frame {i} becomes another tensor on this machine: preprocessing differs "
-                    f"(OpenCV {cv2.__version__}); please report it"
+                    f"(OpenCV {cv2.__version__}); please report this"
                 )
             outputs = self.invoke(tensor)
             if [o.shape for o in outputs] != [o.shape for o in vector.outputs]:
-                raise ModelRefused(f"{folder}: golden outputs have other shapes than the model's")
+                raise ModelRefused(f"{folder}: the golden outputs differ in shape from the model's")
             pairs = zip(outputs, vector.outputs, strict=True)
             steps = max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
             if steps > allowed:
@@ -200,18 +200,18 @@ def preprocess_all(
     region: Region | None = None,
     view: View = "center",
 ) -> list[Pixels]:
-    """The tensor for each of several classifiers: one crop and one resize for all that have the same input size.
+    """The input tensors of several classifiers: one crop and one resize for all that have the same input size.
 
     Args:
         classifiers: any number.
         frame: see `Classifier.classify`.
         order: see there.
         region: see there.
-        view: see `contract.square_of`.
+        view: see `preprocess.square_of`.
 
     Returns:
-        One (1, size, size, 3) uint8 RGB tensor a classifier. Classifiers of one size get the same array, what
-        `Classifier.preprocess` of the first of them gives.
+        One (1, size, size, 3) uint8 RGB tensor per classifier. Classifiers of the same size share one array: the
+        result of `Classifier.preprocess` of the first of them.
     """
     by_size: dict[int, Pixels] = {}
     for classifier in classifiers:
@@ -221,7 +221,7 @@ def preprocess_all(
 
 
 class _Reader:
-    """Reads the raw output of a head; what is the same for every frame is worked out once."""
+    """Turns the raw output of a head into a `Result`; what is the same for every frame is computed once."""
 
     def __init__(self, head: Head) -> None:
         self._task, self._labels = head.task, head.labels
@@ -230,7 +230,7 @@ class _Reader:
         self._on = head.thresholds["default"].on
 
     def __call__(self, raw: Pixels, view: View) -> Result:
-        """The answer of (labels,) uint8."""
+        """The result of a raw output, (labels,) uint8."""
         scores = [self._score[q] for q in raw.tolist()]
         best = max(scores)
         label = self._labels[scores.index(best)]
@@ -240,40 +240,42 @@ class _Reader:
 
 def _read_model(file: Path) -> bytes:
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_MODEL_BYTES + 1)
+        with file.open("rb") as stream:
+            data = stream.read(MAX_MODEL_BYTES + 1)
     except OSError as error:
         raise ModelRefused(f"{file}: {error.strerror}") from None
     if len(data) > MAX_MODEL_BYTES:
         raise ModelRefused(f"{file}: larger than the limit of {MAX_MODEL_BYTES >> 20} MiB")
     if data[4:8] != b"TFL3":
-        raise ModelRefused(f"{file}: not a TFLite model (expected the identifier TFL3, found {data[4:8]!r})")
+        raise ModelRefused(f"{file}: not a TFLite model (expected the identifier TFL3, got {data[4:8]!r})")
     return data
 
 
-def _check_bytes(file: Path, data: bytes, said: Manifest) -> None:
-    if len(data) != said.size:
-        raise ModelRefused(f"{file}: has {len(data)} bytes, the manifest says {said.size}: copy it again")
+def _check_bytes(file: Path, data: bytes, expected: Manifest) -> None:
+    if len(data) != expected.size:
+        raise ModelRefused(f"{file}: has {len(data)} bytes, the manifest says {expected.size}: copy it again")
     digest = hashlib.sha256(data).hexdigest()
-    if digest != said.sha256:
-        raise ModelRefused(f"{file}: sha256 is {digest[:12]}…, the manifest says {said.sha256[:12]}…: copy it again")
+    if digest != expected.sha256:
+        raise ModelRefused(
+            f"{file}: sha256 is {digest[:12]}…, the manifest says {expected.sha256[:12]}…: copy it again"
+        )
 
 
 def _check_network(file: Path, inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
-    there = f"this file takes {_list(inputs)} and gives {_list(outputs)}"
-    wanted = "expected a classifier with one uint8 input (1, S, S, 3) and uint8 outputs (1, labels)"
+    actual = f"this file takes {_list(inputs)} and gives {_list(outputs)}"
+    expected = "expected a classifier with one uint8 input (1, S, S, 3) and uint8 outputs (1, labels)"
     if len(inputs) != 1:
-        raise ModelRefused(f"{file}: {wanted}; it has {len(inputs)} inputs: {there}")
+        raise ModelRefused(f"{file}: {expected}; it has {len(inputs)} inputs: {actual}")
     shape = inputs[0].shape
     if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
-        raise ModelRefused(f"{file}: {wanted}; {there}")
+        raise ModelRefused(f"{file}: {expected}; {actual}")
     if len(outputs) == 4 and any(o.shape == (1, 1) or o.shape == (1,) for o in outputs):
-        raise ModelRefused(f"{file}: {wanted}; this looks like an object detector: {there}")
+        raise ModelRefused(f"{file}: {expected}; this looks like an object detector: {actual}")
     if any(len(o.shape) != 2 or o.shape[0] != 1 or o.shape[1] < 2 for o in outputs):
-        raise ModelRefused(f"{file}: {wanted}; {there}")
+        raise ModelRefused(f"{file}: {expected}; {actual}")
     if inputs[0].dtype != "uint8" or any(o.dtype != "uint8" for o in outputs):
         raise ModelRefused(
-            f"{file}: {wanted}; {there}: convert it to full int8 with inference_input_type and "
+            f"{file}: {expected}; {actual}: convert it to full int8 with inference_input_type and "
             "inference_output_type uint8"
         )
     return inputs[0]
@@ -283,19 +285,24 @@ def _list(tensors: list[Tensor]) -> str:
     return ", ".join(str(t) for t in tensors) or "nothing"
 
 
-def _check_manifest(folder: Path, said: Manifest, there: Tensor, outputs: list[Tensor]) -> list[Tensor]:
-    want = said.input
-    if there.name != want.name or there.shape != want.shape:
-        raise ModelRefused(f"{folder}: the manifest says input {want.name} {want.shape}, the model has {there}")
-    _check_scale(folder, f"input {want.name}", (want.scale, want.zero_point), there)
+def _check_manifest(folder: Path, manifest: Manifest, tensor: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+    """The outputs in the order of the manifest's heads; refused unless they and the input tensor agree with it."""
+    expected = manifest.input
+    if tensor.name != expected.name or tensor.shape != expected.shape:
+        raise ModelRefused(
+            f"{folder}: the manifest says input {expected.name} {expected.shape}, the model has {tensor}"
+        )
+    _check_scale(folder, f"input {expected.name}", (expected.scale, expected.zero_point), tensor)
     by_name = {o.name: o for o in outputs}
-    if len(by_name) != len(said.heads):
-        raise ModelRefused(f"{folder}: the manifest has {len(said.heads)} heads, the model gives {_list(outputs)}")
+    if len(by_name) != len(manifest.heads):
+        raise ModelRefused(f"{folder}: the manifest has {len(manifest.heads)} heads, the model gives {_list(outputs)}")
     ordered = []
-    for head in said.heads:
+    for head in manifest.heads:
         output = by_name.get(head.output)
         if output is None:
-            raise ModelRefused(f"{folder}: head {head.task!r} names output {head.output!r}; there is {_list(outputs)}")
+            raise ModelRefused(
+                f"{folder}: head {head.task!r} names output {head.output!r}; the model has {_list(outputs)}"
+            )
         if output.shape[1] != len(head.labels):
             raise ModelRefused(
                 f"{folder}: head {head.task!r} has {len(head.labels)} labels, its output has {output.shape[1]} values"
@@ -305,29 +312,29 @@ def _check_manifest(folder: Path, said: Manifest, there: Tensor, outputs: list[T
     return ordered
 
 
-def _check_scale(folder: Path, what: str, said: tuple[float, int], there: Tensor) -> None:
-    if not math.isclose(said[0], there.scale, rel_tol=1e-6) or said[1] != there.zero_point:
+def _check_scale(folder: Path, name: str, expected: tuple[float, int], tensor: Tensor) -> None:
+    if not math.isclose(expected[0], tensor.scale, rel_tol=1e-6) or expected[1] != tensor.zero_point:
         raise ModelRefused(
-            f"{folder}: quantization of {what} is {(there.scale, there.zero_point)} in the model, "
-            f"{said} in the manifest"
+            f"{folder}: quantization of {name} is {(tensor.scale, tensor.zero_point)} in the model, "
+            f"{expected} in the manifest"
         )
 
 
 def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, outputs: list[Tensor]) -> list[Head]:
     if len(outputs) != 1:
-        raise ModelRefused(f"{file}: without a manifest one output is expected; it gives {_list(outputs)}")
+        raise ModelRefused(f"{file}: expected one output where there is no manifest, got {_list(outputs)}")
     if labels is not None:
         try:
             text = Path(labels).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelRefused(f"{labels}: cannot read the labels ({error})") from None
-        where = os.fspath(labels)
+        origin = os.fspath(labels)
     else:
-        text, where = _packed_labels(file, data), f"{file} (packed labels)"
+        text, origin = _packed_labels(file, data), f"{file} (packed labels)"
     names = [line.strip() for line in text.splitlines() if line.strip()]
     output = outputs[0]
     if len(names) != output.shape[1]:
-        raise ModelRefused(f"{where}: has {len(names)} labels, the output {output} has {output.shape[1]} values")
+        raise ModelRefused(f"{origin}: has {len(names)} labels, the output {output} has {output.shape[1]} values")
     if output.scale <= 0:
         raise ModelRefused(f"{file}: output {output} has no quantization")
     try:
@@ -347,15 +354,15 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
             )
         ]
     except msgspec.ValidationError as error:
-        raise ModelRefused(f"{where}: {error}") from None
+        raise ModelRefused(f"{origin}: {error}") from None
 
 
 def _packed_labels(file: Path, data: bytes) -> str:
-    # TFLite metadata packs its files as a zip archive behind the model.
+    # TFLite metadata appends its files to the model as a zip archive.
     import io
     import zipfile
 
-    missing = f"{file}: no labels are packed into it: give a file with one label a line (--labels)"
+    missing = f"{file}: no labels are packed into it: give a file with one label per line (--labels)"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [n for n in archive.namelist() if n.endswith(".txt")]
@@ -363,7 +370,7 @@ def _packed_labels(file: Path, data: bytes) -> str:
                 raise ModelRefused(missing)
             info = archive.getinfo(names[0])
             if info.file_size > 2**20:
-                raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are refused")
+                raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are too large")
             return archive.read(info).decode("utf-8")
     except ModelRefused:
         raise

@@ -1,4 +1,4 @@
-"""Golden vectors: a few frames, the tensor that each must become, and the output bytes on every execution path."""
+"""Golden vectors: a few frames, the tensor that each must become, and the output bytes for every execution path."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bittern.errors import ModelRefused
+from bittern.errors import ModelRefused, one_line
 from bittern.frames import Pixels
 from bittern.model.runtime import ExecutionPath
 
 FILE = "golden.npz"
-# What numpy, zipfile and zlib raise for a file that is damaged, none, or too large to be one (TypeError: a lone .npy).
+# Raised by numpy, zipfile and zlib for a file that is damaged, of another kind (TypeError: a single .npy) or too large.
 _UNREADABLE = (
-    *(OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
 )
 
 
@@ -40,9 +48,9 @@ class Vector(NamedTuple):
 def save(
     file: Path, frames: Sequence[Pixels], tensors: Sequence[Pixels], outputs: Mapping[str, Sequence[Sequence[Pixels]]]
 ) -> None:
-    """Write golden vectors; `outputs` has, for every execution path, the outputs of every head for every frame.
+    """Write golden vectors; `outputs` holds, for every execution path, the outputs of every head for every frame.
 
-    Not compressed: every start of every command reads them, and inflating took longer than an inference each.
+    Not compressed: every command reads them at its start, and inflating one took longer than an inference.
     """
     from bittern.system import fileio
 
@@ -50,11 +58,11 @@ def save(
     for i, (frame, tensor) in enumerate(zip(frames, tensors, strict=True)):
         arrays[f"frame_{i}"] = frame
         arrays[f"tensor_{i}"] = tensor
-        for path, of_frames in outputs.items():
-            for head, raw in enumerate(of_frames[i]):
+        for path, by_frame in outputs.items():
+            for head, raw in enumerate(by_frame[i]):
                 arrays[f"{path}_{i}_{head}"] = raw
-    with fileio.atomic(file) as opened:
-        np.savez(opened, **arrays)  # type: ignore[arg-type]
+    with fileio.atomic(file) as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:
@@ -64,8 +72,8 @@ def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:
         ModelRefused: the file is missing, broken or empty, or has none for this path.
     """
     try:
-        # Opened here, because numpy leaves a file open that it cannot read.
-        with Path(file).open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
+        # Opened here, because numpy does not close a file that it fails to read.
+        with Path(file).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             names = set(archive.files)
             vectors: list[Vector] = []
             while (key := f"frame_{len(vectors)}") in names:
@@ -73,7 +81,7 @@ def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:
                 heads = sorted((n for n in names if n.startswith(f"{path}_{i}_")), key=lambda n: int(n.split("_")[2]))
                 vectors.append(Vector(archive[key], archive[f"tensor_{i}"], [archive[h] for h in heads]))
     except _UNREADABLE as error:
-        raise ModelRefused(f"{file}: no golden vectors can be read ({' '.join(str(error).split())})") from None
+        raise ModelRefused(f"{file}: cannot read the golden vectors ({one_line(error)})") from None
     for vector in vectors:
         for array in (vector.frame, vector.tensor, *vector.outputs):
             if not isinstance(array, np.ndarray) or array.dtype != np.uint8:

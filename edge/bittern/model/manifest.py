@@ -12,7 +12,7 @@ from bittern.errors import ModelRefused
 
 SCHEMA = 1
 
-# One line, printable as it is; \Z because $ lets a line break follow.
+# One printable line; \Z because $ would allow a trailing line break.
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -20,14 +20,14 @@ Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """Base of everything in a manifest: an unknown key is an error."""
+    """Base class of everything in a manifest: an unknown key is an error."""
 
 
 class Input(Strict, frozen=True, kw_only=True):
-    """The one input tensor, and how a frame becomes it (`bittern.model.preprocess`).
+    """The one input tensor, and how it is made from a frame (`bittern.model.preprocess`).
 
     Attributes:
-        name: of the tensor in the file.
+        name: name of the tensor in the file.
         shape: (1, size, size, 3).
         colour: channel order of the tensor.
         crop: "center-square".
@@ -47,7 +47,7 @@ class Input(Strict, frozen=True, kw_only=True):
 
 
 class Threshold(Strict, frozen=True, kw_only=True):
-    """An alarm is on from a score of `on`, and off again below `off`; `chosen_for` says which figure chose it."""
+    """An alarm is on from a score of `on`, and off again below `off`; `chosen_for` says how they were chosen."""
 
     on: Score
     off: Score
@@ -58,14 +58,14 @@ class Head(Strict, frozen=True, kw_only=True):
     """One output tensor: a task with its labels.
 
     Attributes:
-        task: what is asked.
+        task: name of the task.
         output: name of the tensor in the file.
-        labels: one for each value of the output, in its order.
+        labels: one for each value of the output, in that order.
         alarm: the labels that raise an alarm.
         nothing: the labels that mean "nothing of interest".
         scale: quantization, score = scale * (q - zero_point).
         zero_point: see scale.
-        thresholds: by name; "default" is always there, and is for the score of an alarm label.
+        thresholds: by name; "default" is always present, and applies to the score of an alarm label.
     """
 
     task: Name
@@ -89,16 +89,16 @@ class Head(Strict, frozen=True, kw_only=True):
             raise ValueError("thresholds have no 'default'")
         for name, threshold in self.thresholds.items():
             if threshold.off > threshold.on:
-                raise ValueError(f"threshold {name!r}: off {threshold.off} is above on {threshold.on}")
+                raise ValueError(f"threshold {name!r}: off ({threshold.off}) must not exceed on ({threshold.on})")
 
 
 class GoldenPath(Strict, frozen=True, kw_only=True):
-    """What was recorded on one execution path.
+    """How the golden outputs of one execution path were recorded, and how far they may be off.
 
     Attributes:
         runtime: distribution that ran it, "ai-edge-litert".
-        version: of the runtime.
-        machine: `platform.machine()` of the recording.
+        version: version of the runtime.
+        machine: `platform.machine()` of the machine that recorded them.
         same_machine_steps: how many output steps (1/256 of a score) the same architecture may be off; 0 is exact.
         other_machine_steps: the same for another architecture.
     """
@@ -119,8 +119,8 @@ class Manifest(Strict, frozen=True, kw_only=True):
 
     Attributes:
         file: name of the model file beside the manifest.
-        sha256: of that file.
-        size: of that file, in bytes.
+        sha256: SHA-256 of that file, in hex.
+        size: size of that file, in bytes.
         golden: by execution path, "xnnpack" and "builtin"; the vectors are in `golden.npz`.
         provenance: where the model comes from: data, seed, versions of the tools, revision, metrics, gate.
     """
@@ -142,15 +142,15 @@ def load(data: bytes) -> Manifest:
     """Read a manifest.
 
     Raises:
-        ValueError: no JSON, another schema version, an unknown or missing key, a value of the wrong kind. The text
-            names the path of the key.
+        ValueError: not JSON, another schema version, an unknown or missing key, or a value of the wrong type. The
+            message names the path of the key.
     """
     try:
         version = msgspec.json.decode(data, type=_Schema).schema
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if version != SCHEMA:
-        raise ValueError(f"schema {version}, but this Bittern reads schema {SCHEMA}: update one of the two")
+        raise ValueError(f"has schema {version}, but this Bittern reads schema {SCHEMA}: update one of the two")
     try:
         return msgspec.json.decode(data, type=Manifest)
     except RecursionError:

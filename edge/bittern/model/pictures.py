@@ -1,4 +1,4 @@
-"""Decoding of picture files: limits checked from the header before a pixel is decoded, and one line when it fails."""
+"""Decodes picture files: limits are checked from the header before a pixel is decoded, errors are one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", "
 
 
 def find(folder: Path) -> list[Path]:
-    """Every picture file below a folder, sorted; hidden files and folders are left out."""
+    """Every picture file below a folder, sorted; hidden files and folders are skipped."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -36,11 +36,11 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
     """Read a picture file: (H, W, 3) uint8 BGR, EXIF orientation applied.
 
     Raises:
-        PictureError: the file cannot be read, is no picture, is broken, or is over the limits (bytes, pixels).
+        PictureError: the file cannot be read, is not a picture, is broken, or exceeds a limit (bytes, pixels).
     """
     try:
         with Path(path).open("rb") as file:
-            # Asking for the limit itself would make room for 64 MiB each time; a pipe or device has no size.
+            # Reading up to the limit would allocate 64 MiB each time; a pipe or device has no size.
             size = os.fstat(file.fileno()).st_size or max_bytes
             data = file.read(min(size, max_bytes) + 1)
     except OSError as error:
@@ -49,10 +49,10 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
 
 
 def cut(frame: Pixels, name: str | os.PathLike[str], region: Region | None) -> Pixels:
-    """What a region shows of a decoded picture, see `contract.region_of`.
+    """Crop a decoded picture to a region, see `preprocess.region_of`.
 
     Raises:
-        PictureError: the region does not fit into it; `name` stands in the message.
+        PictureError: the region does not fit into the picture; the message begins with `name`.
     """
     try:
         return preprocess.region_of(frame, region)
@@ -63,11 +63,11 @@ def cut(frame: Pixels, name: str | os.PathLike[str], region: Region | None) -> P
 def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode a picture in memory: (H, W, 3) uint8 BGR, EXIF orientation applied.
 
-    Grey pictures get three equal channels, 16 bits become 8, transparency is dropped, of an animation the first
-    picture is taken, CMYK is converted.
+    Grey pictures get three equal channels, 16 bits become 8, transparency is dropped, CMYK is converted, and an
+    animation gives its first picture.
 
     Raises:
-        PictureError: as for `decode`; `name` stands in the message.
+        PictureError: as for `decode`; the message begins with `name`.
     """
     if not data:
         raise PictureError(f"{name}: the file is empty")
@@ -82,19 +82,19 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     if width * height > max_pixels:
         raise PictureError(f"{name}: {width} x {height} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
     if _ends_early(data):
-        raise PictureError(f"{name}: broken picture, the file ends too early")
+        raise PictureError(f"{name}: broken picture, the file is truncated")
     try:
-        with stderr.silenced():  # libjpeg, libpng and OpenCV print what they find there
+        with stderr.silenced():  # libjpeg, libpng and OpenCV print their complaints there
             picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise PictureError(f"{name}: broken picture ({error.err})") from None
     if picture is None:
-        raise PictureError(f"{name}: broken picture, or of a kind that OpenCV does not decode (such as floating point)")
+        raise PictureError(f"{name}: broken picture, or a kind that OpenCV does not decode (such as floating point)")
     return np.asarray(picture, np.uint8)
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels as a picture's header says, without decoding; None for an unknown format.
+    """Width and height in pixels from a picture's header, without decoding; None for an unknown format.
 
     Formats: JPEG (ITU T.81, SOF segment), PNG (IHDR), WebP (RFC 9649), BMP, GIF89a, TIFF 6.0 (first directory), PNM.
     """
@@ -108,29 +108,29 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg(data: bytes) -> tuple[int, int] | None:
-    for marker, at in _jpeg_segments(data):
+    for marker, offset in _jpeg_segments(data):
         # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 3)
+            height, width = struct.unpack_from(">HH", data, offset + 3)
             return width, height
     return None
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and position (of its length field) of every segment up to the first scan, that one included."""
-    at = 2
-    while data[at] == 0xFF:
-        while data[at] == 0xFF:
-            at += 1
-        marker = data[at]
-        at += 1
+    """Marker and offset (of its length field) of every segment up to and including the first scan."""
+    offset = 2
+    while data[offset] == 0xFF:
+        while data[offset] == 0xFF:
+            offset += 1
+        marker = data[offset]
+        offset += 1
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
-        yield marker, at
+        yield marker, offset
         if marker in (0xD9, 0xDA):
             return
-        (length,) = struct.unpack_from(">H", data, at)
-        at += max(2, length)
+        (length,) = struct.unpack_from(">H", data, offset)
+        offset += max(2, length)
 
 
 def _png(data: bytes) -> tuple[int, int] | None:
@@ -166,24 +166,24 @@ def _bmp(data: bytes) -> tuple[int, int] | None:
 
 
 def _tiff(data: bytes) -> tuple[int, int] | None:
-    end = "<" if data[:2] == b"II" else ">"
-    (at,) = struct.unpack_from(end + "I", data, 4)
-    (count,) = struct.unpack_from(end + "H", data, at)
-    found: dict[int, int] = {}
+    endian = "<" if data[:2] == b"II" else ">"
+    (directory,) = struct.unpack_from(endian + "I", data, 4)
+    (count,) = struct.unpack_from(endian + "H", data, directory)
+    sizes: dict[int, int] = {}
     for i in range(count):
-        tag, kind, _, value = struct.unpack_from(end + "HHII", data, at + 2 + 12 * i)
-        if tag in (256, 257):
+        tag, kind, _, value = struct.unpack_from(endian + "HHII", data, directory + 2 + 12 * i)
+        if tag in (256, 257):  # ImageWidth, ImageLength
             if kind == 3:
-                (value,) = struct.unpack_from(end + "H", data, at + 10 + 12 * i)
-            found[tag] = value
-    return (found[256], found[257]) if len(found) == 2 else None
+                (value,) = struct.unpack_from(endian + "H", data, directory + 10 + 12 * i)
+            sizes[tag] = value
+    return (sizes[256], sizes[257]) if len(sizes) == 2 else None
 
 
 def _pnm(data: bytes) -> tuple[int, int] | None:
-    words: list[bytes] = []
+    tokens: list[bytes] = []
     for line in data[2:512].splitlines():
-        words += line.split(b"#")[0].split()
-    return int(words[0]), int(words[1])
+        tokens += line.split(b"#")[0].split()
+    return int(tokens[0]), int(tokens[1])
 
 
 _READERS = (
@@ -200,22 +200,22 @@ _READERS = (
 
 
 def _ends_early(data: bytes) -> bool:
-    # OpenCV fills what is missing with grey and says so on stderr only, so the end marker is looked for here.
+    # OpenCV fills the missing part with grey and reports it only on stderr, so the end marker is checked here.
     if data.startswith(b"\xff\xd8"):
-        # A preview in the EXIF data has an end marker too, so only what follows the picture's own first scan counts;
-        # what stands behind the end (a motion photograph's film) does not.
+        # A preview in the EXIF data has an end marker too, so only markers after the picture's own first scan count;
+        # data after the end (the video of a motion photograph) is allowed.
         try:
-            scan = next(at for marker, at in _jpeg_segments(data) if marker == 0xDA)
+            scan = next(offset for marker, offset in _jpeg_segments(data) if marker == 0xDA)
         except (StopIteration, IndexError, struct.error):
             return True
-        return data.rfind(b"\xff\xd9", scan) < 0  # from the end, where it is
+        return data.rfind(b"\xff\xd9", scan) < 0  # from the end, where it usually is
     if data.startswith(b"\x89PNG"):
-        # Chunk by chunk: OpenCV allocates what a chunk's length says, up to 1 GB, before it looks whether it is there.
-        at = 8
-        while at + 12 <= len(data):
-            if data[at + 4 : at + 8] == b"IEND":
+        # Chunk by chunk: OpenCV allocates a chunk's stated length, up to 1 GB, before it checks that the data is there.
+        offset = 8
+        while offset + 12 <= len(data):
+            if data[offset + 4 : offset + 8] == b"IEND":
                 return False
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
+            offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
         return True
     if data.startswith(b"RIFF"):
         return len(data) < int.from_bytes(data[4:8], "little") + 8

@@ -1,8 +1,7 @@
-"""What a network sees: the one way from a frame to the input tensor, the same bytes on every machine.
+"""Preprocessing: turns a frame into the input tensor, the same bytes on every machine.
 
-Training, calibration, evaluation and the daemon all call `preprocess`. The resize is the one that was measured to be
-equal to the byte on x86-64 and aarch64 and on OpenCV 4.6 to 5.0; `tests/bittern/model/test_preprocess_vectors.py`
-replays stored bytes.
+Training, calibration, evaluation and the daemon all call `preprocess`. The resize was measured to be byte-identical on
+x86-64 and aarch64 and on OpenCV 4.6 to 5.0; `tests/bittern/model/test_preprocess_vectors.py` replays stored bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from bittern.frames import Order, Pixels
 View = Literal["center", "left", "right"]
 CENTER: tuple[View, ...] = ("center",)
 
-# OpenCV's own thread pool costs more than it gives at this size, and can dead-lock under qemu.
+# OpenCV's own thread pool costs more than it gains at this size, and can deadlock under qemu.
 cv2.setNumThreads(1)
 
 
@@ -34,39 +33,39 @@ class Region(NamedTuple):
 
 
 def square_of(frame: Pixels, region: Region | None = None, view: View = "center") -> Pixels:
-    """A square of a frame, or of a region of it: the centred one, or the one at its left or right end.
+    """Crop a frame, or a region of it, to a square: in the centre, or at the left or right end.
 
     Args:
         frame: (H, W, 3) uint8.
         region: a rectangle inside the frame; None takes the whole frame.
-        view: where the square lies in a scene that is wider than high. Where it is not, there is but one square, the
-            centred one, whatever the view (see `views_of`).
+        view: where the square lies in a frame that is wider than high. Any other frame has only the centred square,
+            whatever the view (see `views_of`).
 
     Returns:
-        (S, S, 3) uint8 with S = min(H, W): a view, not a copy. Offsets are (H - S) // 2 and, from left to right, 0,
-        (W - S) // 2 and W - S.
+        (S, S, 3) uint8 with S = min(H, W), sharing the frame's memory. Offsets are (H - S) // 2 and, from left to
+        right, 0, (W - S) // 2 and W - S.
 
     Raises:
-        ConfigurationError: the frame has another shape or dtype, the region is empty or reaches outside, or the view is
-            unknown.
+        ConfigurationError: the frame has another shape or dtype, the region is empty or not inside the frame, or the
+            view is unknown.
     """
     return strip_of(frame, region, (view,))
 
 
 def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels:
-    """What a region shows of a frame.
+    """Crop a frame to a region.
 
     Args:
         frame: (H, W, 3) uint8.
         region: left, top, width, height of a rectangle inside the frame; None takes the whole frame.
 
     Returns:
-        (height, width, 3) uint8: a view, not a copy.
+        (height, width, 3) uint8, sharing the frame's memory.
 
     Raises:
-        ConfigurationError: the frame has another shape or dtype, or is None; or the region is empty or reaches outside.
+        ConfigurationError: the frame has another shape or dtype, or is None; or the region is empty or not inside it.
     """
-    if frame is None:  # what cv2.imread gives for a file that it cannot read
+    if frame is None:  # cv2.imread returns it for a file that it cannot read
         raise ConfigurationError("expected a frame of shape (H, W, 3) uint8, got None: the picture could not be read")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
@@ -82,7 +81,7 @@ def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels
 
 
 def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] = CENTER) -> Pixels:
-    """All that some views see: from the left edge of the leftmost square to the right edge of the rightmost.
+    """Crop a frame to the part that some views cover, from the leftmost square to the rightmost.
 
     Args:
         frame: see `square_of`.
@@ -90,7 +89,7 @@ def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] 
         views: at least one.
 
     Returns:
-        (S, at least S, 3) uint8: a view, not a copy.
+        (S, at least S, 3) uint8, sharing the frame's memory.
 
     Raises:
         ConfigurationError: see there.
@@ -104,35 +103,35 @@ def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] 
     first, last = width, 0
     for view in views:
         if view == "center":
-            at = (width - side) // 2
+            left = (width - side) // 2
         elif view == "left":
-            at = 0
+            left = 0
         elif view == "right":
-            at = width - side
+            left = width - side
         else:
-            raise ConfigurationError(f"expected a view center, left or right, got {view!r}")
-        first, last = min(first, at), max(last, at)
+            raise ConfigurationError(f"expected view center, left or right, got {view!r}")
+        first, last = min(first, left), max(last, left)
     return frame[top : top + side, first : last + side]
 
 
 def views_of(frame: Pixels, region: Region | None, views: Sequence[View]) -> Sequence[View]:
-    """The views that differ on a frame: those asked for, or the centre alone where it is not wider than high."""
+    """The distinct views of a frame: those given, or only the centre if the frame is not wider than high."""
     width, height = (frame.shape[1], frame.shape[0]) if region is None else (region.width, region.height)
     return views if width > height else CENTER
 
 
 class _Scratch(threading.local):
-    """Pictures between two steps, kept from one frame to the next: a new array costs the kernel's mapping of it."""
+    """Intermediate pictures, reused from frame to frame: the kernel has to map the memory of every new array."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Pixels] = {}
+        self._buffers: dict[str, Pixels] = {}
 
     def picture(self, step: str, side: int, channels: int) -> Pixels:
-        """A (side, side, channels) uint8 array, the same one as long as a step asks for the same."""
+        """A (side, side, channels) uint8 array, the same one as long as a step asks for the same shape."""
         shape = (side, side, channels)
-        if step not in self._kept or self._kept[step].shape != shape:
-            self._kept[step] = np.empty(shape, np.uint8)
-        return self._kept[step]
+        if step not in self._buffers or self._buffers[step].shape != shape:
+            self._buffers[step] = np.empty(shape, np.uint8)
+        return self._buffers[step]
 
 
 _scratch = _Scratch()
@@ -141,19 +140,19 @@ _scratch = _Scratch()
 def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None, *, swap: bool = False) -> Pixels:
     """Resize a square picture; the same bytes on every architecture and OpenCV version.
 
-    First `INTER_AREA` by the whole factor `side // size` over the still centred part that it divides: the box mean,
-    rounded to nearest (ties up for factor 2, to even above), so nothing aliases. Then one `INTER_LINEAR_EXACT` step, by
-    a factor below two.
+    First `INTER_AREA` by the whole factor `side // size`, over the largest centred part that the factor divides: the
+    box mean, rounded to nearest (ties up for factor 2, to even above), so nothing aliases. Then one
+    `INTER_LINEAR_EXACT` step by a factor below two.
 
     Args:
         square: (S, S, 3) uint8.
         size: side of the result, in pixels.
-        out: a (size, size, 3) uint8 array with its pixels side by side, for the last step to write into.
+        out: a contiguous (size, size, 3) uint8 array for the last step to write into.
         swap: exchange the first and the last channel (BGR and RGB).
 
     Returns:
-        (size, size, 3) uint8: `out` if there was a step and it was given. The input itself (no copy) when it has that
-        size already and nothing is to be swapped.
+        (size, size, 3) uint8: `out`, if it was given and there was a step. The input itself (no copy) if it already
+        has that size and no channels are swapped.
     """
     side = square.shape[0]
     factor = max(1, side // size)
@@ -166,13 +165,13 @@ def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None, *, 
         square = cv2.resize(square, (small, small), dst=target, interpolation=cv2.INTER_AREA)
     side = square.shape[0]
     if side != size:
-        # With a fourth channel, which nobody looks at, OpenCV's exact resize takes a fifth less time: it has vector
-        # instructions for four channels, but not for three. The channels do not meet.
+        # With an unused fourth channel OpenCV's exact resize takes a fifth less time: it has vector instructions for
+        # four channels, but not for three. Channels do not affect each other.
         code = cv2.COLOR_BGR2RGBA if swap else cv2.COLOR_RGB2RGBA
-        four = cv2.cvtColor(square, code, dst=_scratch.picture("four", side, 4))
-        sized = _scratch.picture("sized", size, 4)
-        cv2.resize(four, (size, size), dst=sized, interpolation=cv2.INTER_LINEAR_EXACT)
-        square = cv2.cvtColor(sized, cv2.COLOR_RGBA2RGB, dst=out)
+        rgba = cv2.cvtColor(square, code, dst=_scratch.picture("rgba", side, 4))
+        resized = _scratch.picture("resized", size, 4)
+        cv2.resize(rgba, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR_EXACT)
+        square = cv2.cvtColor(resized, cv2.COLOR_RGBA2RGB, dst=out)
     elif swap:
         square = cv2.cvtColor(square, cv2.COLOR_BGR2RGB, dst=out)
     return square
@@ -193,23 +192,23 @@ def preprocess(
         frame: (H, W, 3) uint8.
         order: the channel order of `frame`; "BGR" is what OpenCV decodes to.
         size: side of the network's input, in pixels.
-        region: a rectangle to look at instead of the whole frame.
+        region: a rectangle to use instead of the whole frame.
         view: which square of it, see `square_of`.
-        out: a (1, size, size, 3) uint8 array with its pixels side by side to write into: nothing is allocated for it.
+        out: a contiguous (1, size, size, 3) uint8 array to write into; None allocates one.
 
     Returns:
         (1, size, size, 3) uint8 RGB: the picture itself. The scaling to [-1, 1] that the weights expect is part of
         the model's input quantization (scale 1/127.5).
 
     Raises:
-        ConfigurationError: see `square_of`; also for an unknown order, and an `out` of another shape or dtype.
+        ConfigurationError: see `square_of`; also for an unknown order, or if `out` has another shape or dtype.
     """
     if order not in ("BGR", "RGB"):
         raise ConfigurationError(f"expected channel order BGR or RGB, got {order!r}")
     if out is None:
         out = np.empty((1, size, size, 3), np.uint8)
     elif out.shape != (1, size, size, 3) or out.dtype != np.uint8:
-        # OpenCV would allocate another array, and leave this one as it was.
+        # OpenCV would allocate another array and leave this one unchanged.
         raise ConfigurationError(f"expected out of shape {(1, size, size, 3)} uint8, got {out.shape} {out.dtype}")
     picture = out[0]
     small = resize_exact(square_of(frame, region, view), size, picture, swap=order == "BGR")

@@ -1,4 +1,4 @@
-"""The one place that imports LiteRT: makes interpreters, and says on which execution path they run."""
+"""The only module that imports LiteRT: makes interpreters and reports the execution path that they run on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from bittern.errors import ConfigurationError, ModelRefused
 from bittern.system import stderr
 
 ExecutionPath = Literal["xnnpack", "builtin"]
-__all__ = ["DISTRIBUTION", "PATHS", "ExecutionPath", "Interpreter", "Opened", "Tensor", "open_model", "version"]
+__all__ = ["DISTRIBUTION", "PATHS", "ExecutionPath", "Interpreter", "LoadedModel", "Tensor", "open_model", "version"]
 PATHS: tuple[ExecutionPath, ...] = get_args(ExecutionPath)
 
 try:
@@ -27,7 +27,7 @@ except ImportError:
 
 
 class Tensor(NamedTuple):
-    """An input or output of a model as its file says."""
+    """An input or output of a model, as described in its file."""
 
     handle: int
     name: str
@@ -40,8 +40,8 @@ class Tensor(NamedTuple):
         return f"{self.name} {self.shape} {self.dtype}"
 
 
-class Opened(NamedTuple):
-    """An interpreter with its tensors allocated, the path that it really runs on, and its inputs and outputs."""
+class LoadedModel(NamedTuple):
+    """An interpreter with its tensors allocated, the path that it actually runs on, and its inputs and outputs."""
 
     interpreter: Any
     path: ExecutionPath
@@ -51,42 +51,42 @@ class Opened(NamedTuple):
 
 def version() -> str:
     """Version of the runtime's distribution."""
-    from importlib import metadata  # half of a start's imports, for an error message and for provenance
+    from importlib import metadata  # as slow as all other imports together, and seldom needed
 
     return metadata.version(DISTRIBUTION)
 
 
-def open_model(model: bytes, path: ExecutionPath | None, threads: int) -> Opened:
+def open_model(model: bytes, path: ExecutionPath | None, threads: int) -> LoadedModel:
     """Make an interpreter. It holds its own copy of the model: the file may change afterwards.
 
     Args:
         model: contents of a .tflite file.
         path: "xnnpack", "builtin", or None for the first of the two that the runtime has for this model.
-        threads: for one inference.
+        threads: number of threads for one inference.
 
     Raises:
-        ModelRefused: no TFLite model, or one with operations that the runtime does not have, or XNNPACK was asked
-            for and did not take the graph.
+        ModelRefused: not a TFLite model, or it has operations that the runtime does not have, or XNNPACK was requested
+            and did not take the graph.
     """
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES if path == "builtin" else OpResolverType.AUTO
     try:
-        # "INFO: Created TensorFlow Lite XNNPACK delegate" has no switch; what matters of an error is in the exception.
+        # "INFO: Created TensorFlow Lite XNNPACK delegate" cannot be switched off; errors are in the exception as well.
         with stderr.silenced():
             interpreter = Interpreter(model_content=model, num_threads=threads, experimental_op_resolver_type=resolver)
             interpreter.allocate_tensors()
-        # XNNPACK declines graphs (and whole machines) without a word; only the list of operations tells.
-        # Names only: `_get_ops_details` makes arrays for every operation, which takes as long as half an inference.
+        # XNNPACK silently declines some graphs and machines; only the list of operations shows it.
+        # Names only: `_get_ops_details` makes arrays for every operation, which takes half as long as an inference.
         nodes = interpreter._interpreter
         operations = {nodes.NodeName(i) for i in range(nodes.NumNodes())}
         inputs = [_tensor(d) for d in interpreter.get_input_details()]
         outputs = [_tensor(d) for d in interpreter.get_output_details()]
-    except (ValueError, RuntimeError) as error:  # of the details: names that are no UTF-8
+    except (ValueError, RuntimeError) as error:  # get_*_details raise for names that are not UTF-8
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelRefused(f"the runtime cannot load this model: {reason}") from None
-    taken: ExecutionPath = "xnnpack" if "DELEGATE" in operations else "builtin"
-    if path == "xnnpack" and taken != "xnnpack":
-        raise ModelRefused("XNNPACK was asked for, but did not take the graph of this model on this machine")
-    return Opened(interpreter, taken, inputs, outputs)
+    actual: ExecutionPath = "xnnpack" if "DELEGATE" in operations else "builtin"
+    if path == "xnnpack" and actual != "xnnpack":
+        raise ModelRefused("XNNPACK was requested, but cannot run this model's graph on this machine")
+    return LoadedModel(interpreter, actual, inputs, outputs)
 
 
 def _tensor(detail: dict[str, Any]) -> Tensor:

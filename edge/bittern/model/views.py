@@ -1,6 +1,6 @@
-"""One frame through several models and views: the same steps for `classify`, `evaluate` and the daemon.
+"""Runs one frame through several models and views: the same steps for `classify`, `evaluate` and the daemon.
 
-Training follows the rule by which a view decides too: `deciding_views`.
+Training uses the same rule for which view decides: `deciding_views`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from bittern.model.manifest import Head
 from bittern.model.preprocess import CENTER, Region, View, views_of
 
 
-class Look(NamedTuple):
-    """What one model made of one frame.
+class Prediction(NamedTuple):
+    """The prediction of one model for one frame.
 
     Attributes:
-        results: the answer of each head, that of the view that decides (see `deciding_views`).
-        by_view: the answers of every view, each a list of one a head.
-        tensor: (1, size, size, 3) uint8 RGB, what decided for the first head; valid until the next frame.
+        results: one result per head, from the view that decides (see `deciding_views`).
+        by_view: the results of every view, one per head.
+        tensor: (1, size, size, 3) uint8 RGB, the view that decided for the first head; valid until the next frame.
         invoke_ns: time of the inferences, in ns.
-        answer_ns: time of reading their outputs, in ns.
+        answer_ns: time to read their outputs, in ns.
     """
 
     results: list[Result]
@@ -36,35 +36,35 @@ class Look(NamedTuple):
     answer_ns: int
 
 
-def look(
+def predict(
     classifiers: Sequence[Classifier],
     frame: Pixels,
     order: Order = "BGR",
     region: Region | None = None,
     views: Sequence[View] = CENTER,
-) -> tuple[list[Look], int]:
-    """Show a frame to every model: one crop and one resize a view and input size, one inference a view and model.
+) -> tuple[list[Prediction], int]:
+    """Run a frame through every model: one crop and resize per view and input size, one inference per view and model.
 
     Args:
         classifiers: any number.
         frame: (H, W, 3) uint8.
-        order: of its channels.
-        region: a rectangle to look at instead of the whole frame.
-        views: which squares of it. A frame that is not wider than high has one square only, which is looked at once.
+        order: channel order of the frame.
+        region: a rectangle to classify instead of the whole frame.
+        views: which squares of it. A frame that is not wider than high has only one square, which is classified once.
 
     Returns:
-        A look for each classifier, and the time of crop and resize, which they share, in ns.
+        A prediction for each classifier, and the time of crop and resize, which they share, in ns.
 
     Raises:
-        ConfigurationError: see `contract.square_of`.
+        ConfigurationError: see `preprocess.square_of`.
     """
     if views is not CENTER:
         views = views_of(frame, region, views)
     several = len(views) > 1
     preprocess_ns = 0
     invoke_ns, answer_ns = [0] * len(classifiers), [0] * len(classifiers)
-    answers: list[list[list[Result]]] = [[] for _ in classifiers]
-    kept: list[list[Pixels]] = [[] for _ in classifiers]
+    results: list[list[list[Result]]] = [[] for _ in classifiers]  # by model, view, head
+    inputs: list[list[Pixels]] = [[] for _ in classifiers]  # by model, view
     for view in views:
         start = perf_counter_ns()
         tensors = preprocess_all(classifiers, frame, order, region, view)
@@ -76,23 +76,23 @@ def look(
             now = perf_counter_ns()
             invoke_ns[i] += now - start
             start = now
-            answers[i].append(classifier.answer(outputs, view))
-            # The next view is written over it.
-            kept[i].append(tensors[i].copy() if several else tensors[i])
+            results[i].append(classifier.answer(outputs, view))
+            # The next view overwrites the tensor.
+            inputs[i].append(tensors[i].copy() if several else tensors[i])
             now = perf_counter_ns()
             answer_ns[i] += now - start
-    looks = []
+    predictions = []
     for i, classifier in enumerate(classifiers):
-        best = [deciding(head, [by[h] for by in answers[i]]) for h, head in enumerate(classifier.heads)]
-        results = [answers[i][at][h] for h, at in enumerate(best)]
-        looks.append(Look(results, answers[i], kept[i][best[0]], invoke_ns[i], answer_ns[i]))
-    return looks, preprocess_ns
+        best = [deciding_view(head, [by_head[h] for by_head in results[i]]) for h, head in enumerate(classifier.heads)]
+        decided = [results[i][view_number][h] for h, view_number in enumerate(best)]
+        predictions.append(Prediction(decided, results[i], inputs[i][best[0]], invoke_ns[i], answer_ns[i]))
+    return predictions, preprocess_ns
 
 
-def deciding(head: Head, results: Sequence[Result]) -> int:
-    """Which of the answers that a head gave to several views is its answer to the frame.
+def deciding_view(head: Head, results: Sequence[Result]) -> int:
+    """The number of the view whose result is a head's result for the frame (see `deciding_views`).
 
-    It is taken as a whole (see `deciding_views` for which): its scores still add up to one.
+    That result is taken as a whole: its scores still add up to one.
     """
     if len(results) == 1:
         return 0
@@ -103,17 +103,16 @@ def deciding(head: Head, results: Sequence[Result]) -> int:
 def deciding_views(
     scores: npt.NDArray[np.floating], labels: Sequence[str], alarm: Sequence[str], nothing: Sequence[str]
 ) -> npt.NDArray[np.intp]:
-    """Which view decides, for any number of frames.
+    """The view that decides, for any number of frames.
 
-    The one with the highest score of a label that raises an alarm, so that an alarm in one view is an alarm; of equal
-    ones, and where none raises one, the one with the highest score of a label that does not mean "nothing"; of equal
-    ones the first.
+    It is the one with the highest score of an alarm label, so that an alarm in one view is an alarm. Ties, and heads
+    without alarm labels, are decided by the highest score of a label that does not mean "nothing", then by the order.
 
     Args:
         scores: (..., views, labels).
-        labels: their names.
-        alarm: those that raise an alarm.
-        nothing: those that mean "nothing".
+        labels: names of the labels.
+        alarm: labels that raise an alarm.
+        nothing: labels that mean "nothing".
 
     Returns:
         Numbers of views, (...).
@@ -123,5 +122,5 @@ def deciding_views(
     return np.asarray(np.where(raising == raising.max(-1, keepdims=True), something, -np.inf).argmax(-1), np.intp)
 
 
-def _highest(scores: npt.NDArray[np.floating], among: Sequence[int]) -> npt.NDArray[np.floating]:
-    return np.asarray(scores[..., among].max(-1) if among else np.zeros(scores.shape[:-1]))
+def _highest(scores: npt.NDArray[np.floating], labels: Sequence[int]) -> npt.NDArray[np.floating]:
+    return np.asarray(scores[..., labels].max(-1) if labels else np.zeros(scores.shape[:-1]))

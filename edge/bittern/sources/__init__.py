@@ -1,1 +1,1 @@
-"""Where frames come from; a module for each kind of source, and the registry that knows them all."""
+"""Sources of frames: one module per kind of source, and the registry of them all."""

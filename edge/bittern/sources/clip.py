@@ -1,7 +1,7 @@
 """A recorded clip: a folder of pictures and an index of when each was taken; read as a source of frames.
 
-`clip.jsonl` is a line of JSON about the clip, then one for every frame. A line is written after its picture, so what a
-killed recorder leaves is a clip that is shorter. The picture of the first frame is `00000000.png`, and so on.
+`clip.jsonl` is one line of JSON about the clip, then one per frame. A line is written after its picture, so a killed
+recorder leaves a shorter clip. The picture of the first frame is `00000000.png`, and so on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from bittern.model import pictures
 _log = logging.getLogger("bittern")
 
 INDEX = "clip.jsonl"
-# So much of the disk is left to the rest of the machine.
+# Recording leaves this much of the disk free.
 RESERVE_BYTES = 256 * 2**20
-# Lossless, in a third of zlib's usual time, for less than a tenth more bytes.
+# Lossless; a third of the time of zlib's default, for less than a tenth more bytes.
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 _NAME = re.compile(r"[0-9]{8}\.(png|jpg)")
 _MAX_INDEX_BYTES = 256 * 2**20
@@ -42,7 +42,7 @@ class ClipHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         clip: version of this format.
         source: name of the source that was recorded.
-        suffix: of its pictures: "png" is what came, to the bit; "jpg" nearly.
+        suffix: file name suffix of its pictures: "png" is lossless, "jpg" is not.
     """
 
     clip: Literal[1]
@@ -51,7 +51,7 @@ class ClipHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ClipFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A frame's line of the index: see `bittern.frames.Frame`."""
+    """A frame's line in the index: see `bittern.frames.Frame`."""
 
     number: Count
     monotonic_ns: Count
@@ -62,8 +62,8 @@ class Recorder:
     """Writes a clip.
 
     Attributes:
-        frames: how many were written.
-        bytes: how many, pictures only.
+        frames: number of frames written.
+        bytes: number of bytes written, pictures only.
     """
 
     def __init__(
@@ -74,35 +74,35 @@ class Recorder:
         Args:
             folder: the clip.
             source: name of the source.
-            max_bytes: the recorder is full from then on.
-            jpeg_quality: 1 to 100; None writes PNG, which keeps every bit.
-            force: a clip that is there already is deleted first; a folder with anything else in it is not.
+            max_bytes: the size at which the recorder is full.
+            jpeg_quality: 1 to 100; None writes PNG, which is lossless.
+            force: delete an existing clip first; a folder with anything else in it is left alone.
 
         Raises:
-            ConfigurationError: the folder is there.
+            ConfigurationError: the folder exists.
         """
         _make_room(folder, force)
         self.frames = self.bytes = 0
         self._folder, self._max_bytes = folder, max_bytes
         self._suffix: Literal["png", "jpg"] = "png" if jpeg_quality is None else "jpg"
         self._options = _PNG if jpeg_quality is None else (cv2.IMWRITE_JPEG_QUALITY, jpeg_quality)
-        # Without a buffer, which a full disk would leave filled, to fail once more when it is closed.
+        # Unbuffered: on a full disk, closing would try to write the buffer and fail once more.
         self._index = (folder / INDEX).open("xb", buffering=0)
         self._line(ClipHead(1, source, self._suffix))
 
     def full(self) -> str | None:
-        """Why nothing more should be written, or None."""
+        """Why recording should stop, or None."""
         if self.bytes >= self._max_bytes:
-            return f"{self._max_bytes / 1e6:g} MB are written"
+            return f"{self._max_bytes / 1e6:g} MB written"
         if shutil.disk_usage(self._folder).free < RESERVE_BYTES:
-            return f"less than {RESERVE_BYTES >> 20} MiB of the disk are free"
+            return f"less than {RESERVE_BYTES >> 20} MiB of disk space left"
         return None
 
     def write(self, frame: Frame) -> None:
         """Add a frame.
 
         Raises:
-            BitternError: the disk is full, or something else is wrong with it; the clip ends before this frame.
+            BitternError: the disk is full or fails; the clip ends before this frame.
         """
         pixels = frame.pixels if frame.order == "BGR" else cv2.cvtColor(frame.pixels, cv2.COLOR_RGB2BGR)
         _, data = cv2.imencode(f".{self._suffix}", pixels, self._options)
@@ -138,12 +138,12 @@ def is_clip(path: Path) -> bool:
 
 
 class ClipSource(Source):
-    """A clip as a source: every frame with its pixels, times and number as they came; not live.
+    """A clip as a source: every frame with the pixels, times and number that were recorded; not live.
 
-    A picture that cannot be read is named in one warning, and counted in `skipped`.
+    A picture that cannot be read is named in one warning and counted in `skipped`.
 
     Attributes:
-        length: how many frames the index has.
+        length: number of frames in the index.
     """
 
     live = False
@@ -152,8 +152,8 @@ class ClipSource(Source):
         """Read the index.
 
         Raises:
-            ConfigurationError: there is none, or it is broken: the message names the line. A last line that was not
-                written to its end is left out.
+            ConfigurationError: there is none, or it is broken: the message names the line. An incomplete last line is
+                ignored.
         """
         head, self._entries = _read(folder / INDEX)
         self.name = head.source
@@ -164,15 +164,15 @@ class ClipSource(Source):
     def read(self) -> Frame | None:
         """The next frame whose picture can be read; None after the last one, and once closed."""
         while self._next < len(self._entries):
-            at = self._next
+            index = self._next
             self._next += 1
             try:
-                pixels = pictures.decode(self._folder / _file(at, self._suffix))
+                pixels = pictures.decode(self._folder / _file(index, self._suffix))
             except PictureError as error:
                 self.skipped += 1
                 _log.warning("skipped: %s", error)
                 continue
-            entry = self._entries[at]
+            entry = self._entries[index]
             return Frame(pixels, "BGR", entry.monotonic_ns, entry.time_ns, entry.number, self.name)
         return None
 
@@ -187,18 +187,18 @@ def _file(index: int, suffix: str) -> str:
 
 def _make_room(folder: Path, force: bool) -> None:
     if not folder.absolute().parent.is_dir():
-        raise ConfigurationError(f"{folder}: no folder {folder.parent}")
+        raise ConfigurationError(f"{folder}: there is no folder {folder.parent}")
     if folder.exists():
         if not folder.is_dir():
             raise ConfigurationError(f"{folder}: is a file; a clip is a folder")
-        inside = sorted(folder.iterdir())
-        other = next((file for file in inside if file.name != INDEX and not _NAME.fullmatch(file.name)), None)
+        files = sorted(folder.iterdir())
+        other = next((file for file in files if file.name != INDEX and not _NAME.fullmatch(file.name)), None)
         if other is not None:
-            raise ConfigurationError(f"{folder}: is there, and has {other.name} in it, which is no part of a clip")
-        if inside and not force:
-            raise ConfigurationError(f"{folder}: is there already; --force deletes it first")
-        # The index first: without it, what is left of a broken-off deletion is no clip.
-        for file in sorted(inside, key=lambda file: file.name != INDEX):
+            raise ConfigurationError(f"{folder}: exists and contains {other.name}, which is not part of a clip")
+        if files and not force:
+            raise ConfigurationError(f"{folder}: already exists; --force deletes it first")
+        # The index first: without it, the rest of an interrupted deletion is not a clip.
+        for file in sorted(files, key=lambda file: file.name != INDEX):
             file.unlink()
     folder.mkdir(exist_ok=True)
 
@@ -210,16 +210,16 @@ def _read(index: Path) -> tuple[ClipHead, list[ClipFrame]]:
         data = index.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"{index}: {error.strerror}: expected the index of a clip") from None
-    # What stands behind the last line break was not written to its end.
+    # Anything after the last line break is an incomplete line.
     lines = data[: data.rfind(b"\n") + 1].splitlines()
     if not lines:
-        raise ConfigurationError(f"{index}: is empty: nothing was recorded")
+        raise ConfigurationError(f"{index}: empty: nothing was recorded")
     head = _line(index, 1, lines[0], ClipHead)
     frames: list[ClipFrame] = []
     for number, line in enumerate(lines[1:], 2):
         frame = _line(index, number, line, ClipFrame)
         if frames and (frame.monotonic_ns < frames[-1].monotonic_ns or frame.number <= frames[-1].number):
-            raise ConfigurationError(f"{index}: line {number}: is earlier than the line before")
+            raise ConfigurationError(f"{index}: line {number}: earlier than the line before")
         frames.append(frame)
     return head, frames
 

@@ -14,7 +14,7 @@ from bittern.sources.uri import parse_size
 
 
 class DemoSource(Source):
-    """Live frames of `bittern.scene.Street`: the one that is due by the monotonic clock.
+    """Live frames of `bittern.scene.street.Street`, at the times when they are due by the monotonic clock.
 
     Missed frames are dropped. The clock starts at the first `read`.
     """
@@ -22,13 +22,13 @@ class DemoSource(Source):
     live = True
 
     class Options(msgspec.Struct, forbid_unknown_fields=True):
-        """What may follow the question mark.
+        """Options of the URI.
 
         Attributes:
-            seed: which street.
-            laps: end after so many laps; 0 goes on for ever.
-            fps: frames a second.
-            size: width and height in px.
+            seed: selects the street.
+            laps: end after this many laps; 0 never ends.
+            fps: frames per second.
+            size: width and height in pixels.
         """
 
         seed: int = 1
@@ -58,7 +58,7 @@ class DemoSource(Source):
         self._closed = False
 
     def read(self) -> Frame | None:
-        """The frame that is due, waiting for the next if this one was given; None after the last lap."""
+        """The frame that is due, or wait for the next one if it was already read; None after the last lap."""
         if self._closed:
             return None
         if self._start_ns is None:

@@ -1,4 +1,4 @@
-"""The source `folder`: every picture of a folder, one after the other."""
+"""The source `folder`: every picture in a folder, one after the other."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _log = logging.getLogger("bittern")
 class FolderSource(Source):
     """The picture files below a folder, sorted by path; not live: every picture is given.
 
-    A picture that cannot be read is named in one warning, counted in `skipped`, and leaves a gap in the
-    numbers.
+    A picture that cannot be read is named in one warning, counted in `skipped`, and leaves a gap in the numbers.
 
     Attributes:
-        skipped: how many pictures could not be read so far.
+        skipped: number of pictures that could not be read so far.
 
     Raises:
         ConfigurationError: there is no such folder, or no picture in it.
@@ -32,7 +31,7 @@ class FolderSource(Source):
     live = False
 
     class Options(msgspec.Struct, forbid_unknown_fields=True):
-        """Options of the URI; `fps` spaces the pictures on the recorded clock, in pictures a second."""
+        """Options of the URI; `fps` spaces the pictures on the recorded clock, in pictures per second."""
 
         fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
 
@@ -51,13 +50,13 @@ class FolderSource(Source):
         self._paths = pictures.find(folder)
         if not self._paths:
             expected = ", ".join(sorted(pictures.SUFFIXES))
-            raise ConfigurationError(f"{folder}: no picture in this folder: expected files ending in {expected}")
+            raise ConfigurationError(f"{folder}: no pictures in this folder: expected files ending in {expected}")
         self._next = 0
 
     def read(self) -> Frame | None:
-        """The next picture that can be read; None after the last one, and once closed.
+        """The next readable picture; None after the last one, and once closed.
 
-        `time_ns` is the moment of reading: a picture file does not say reliably when it was taken.
+        `time_ns` is the time of reading: a picture file does not reliably say when it was taken.
         """
         while self._next < len(self._paths):
             number = self._next

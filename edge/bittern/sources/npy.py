@@ -1,4 +1,4 @@
-"""The source of the bench: stored frames in turn, as a camera that is never late; `bench:FILE.npy?fps=30`."""
+"""The source `bench`: stored frames in turn, like a camera that is never late; `bench:FILE.npy?fps=30`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bittern.frames import Frame, Source, wall_clock_of
 
 
 class BenchSource(Source):
-    """Live frames (n, H, W, 3) uint8 RGB of an .npy file, one after the other, over and over."""
+    """Live frames from an .npy file, (n, H, W, 3) uint8 RGB, repeated in a loop."""
 
     live = True
 
     class Options(msgspec.Struct, forbid_unknown_fields=True):
-        """Options of the URI: `fps`, frames a second."""
+        """Options of the URI: `fps`, frames per second."""
 
         fps: Annotated[float, msgspec.Meta(gt=0, le=10000)] = 30.0
 
@@ -41,7 +41,7 @@ class BenchSource(Source):
         self._closed = False
 
     def read(self) -> Frame | None:
-        """The frame that is due, waiting for it; frames that nobody could have taken in time are left out."""
+        """Wait for the frame that is due; missed frames are dropped."""
         now = time.monotonic_ns()
         number = max(self._next, (now - self._start_ns) // self._period_ns)
         due_ns = self._start_ns + number * self._period_ns

@@ -1,6 +1,6 @@
-"""How a camera hangs: the picture turned and mirrored.
+"""Orientation of a camera: turns and mirrors its pictures.
 
-OpenCV is imported by who needs it: the process of a camera that hangs straight does without its memory.
+OpenCV is imported only when needed: the process of a camera that is mounted upright saves its memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class OrientationOptions(msgspec.Struct, forbid_unknown_fields=True):
     """Options that cameras share.
 
     Attributes:
-        rotation: of the picture, clockwise, in degrees.
+        rotation: clockwise rotation of the picture, in degrees.
         hflip: swap left and right, after the rotation.
         vflip: swap top and bottom, after the rotation.
     """
@@ -40,15 +40,15 @@ def oriented(pixels: Pixels, rotation: Rotation, hflip: bool, vflip: bool) -> Pi
         vflip: swap top and bottom, after the rotation.
 
     Returns:
-        (H, W, 3) uint8, or (W, H, 3) for 90 and 270; contiguous. The picture itself where nothing is to be done.
+        (H, W, 3) uint8, or (W, H, 3) for 90 and 270; contiguous. The picture itself if there is nothing to do.
     """
     if not (rotation or hflip or vflip):
         return pixels
     import cv2
 
     if rotation:
-        turns = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-        pixels = np.asarray(cv2.rotate(pixels, turns[rotation]), np.uint8)
+        codes = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+        pixels = np.asarray(cv2.rotate(pixels, codes[rotation]), np.uint8)
     if hflip or vflip:
         pixels = np.asarray(cv2.flip(pixels, -1 if hflip and vflip else int(hflip)), np.uint8)
     return pixels

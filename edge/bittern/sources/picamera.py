@@ -1,4 +1,4 @@
-"""The source `picamera`: a Raspberry Pi camera through picamera2 and libcamera."""
+"""The source `picamera`: a Raspberry Pi camera, through picamera2 and libcamera."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _DEVICES = ("/dev/media*", "/dev/video*")
 
 
 class PicameraSource(Source):
-    """A camera of libcamera; live: the newest frame, old ones are dropped.
+    """A libcamera camera; live: `read` gives the newest frame, older ones are dropped.
 
     Attributes:
-        pixel_format: what libcamera gives, which need not be what was asked for.
+        pixel_format: the format that libcamera gives, which may differ from the requested one.
         size: width and height that libcamera gives, in pixels.
 
     Raises:
-        SourceError: exit code 2 when picamera2 or the camera is absent, or the camera is busy or gives a
-            format that is not known here.
-        ConfigurationError: an option that this camera cannot follow.
+        SourceError: exit code 2 if picamera2 or the camera is missing, or the camera is busy or gives
+            an unknown format.
+        ConfigurationError: an option that this camera does not support.
     """
 
     live = True
@@ -41,7 +41,7 @@ class PicameraSource(Source):
 
     @classmethod
     def check(cls, address: str, options: PicameraOptions) -> str:
-        """The name of the source. Raises `ConfigurationError` for an address or options that cannot be."""
+        """The name of the source. Raises `ConfigurationError` for an invalid address or option."""
         name = f"picamera:{options.camera}"
         if address:
             raise ConfigurationError(
@@ -51,7 +51,7 @@ class PicameraSource(Source):
         if options.sensor_mode is not None:
             parse_size(options.sensor_mode, "sensor_mode")
         if options.autofocus == "manual" and options.lens_position is None:
-            raise ConfigurationError(f"{name}: autofocus=manual: expected a lens_position with it")
+            raise ConfigurationError(f"{name}: autofocus=manual needs a lens_position")
         if options.autofocus in ("continuous", "off") and options.lens_position is not None:
             raise ConfigurationError(
                 f"{name}: lens_position={options.lens_position:g} is a fixed focus, but autofocus={options.autofocus}: "
@@ -78,42 +78,43 @@ class PicameraSource(Source):
             self._camera.start()
         except BaseException as error:
             self.close()
-            if isinstance(error, RuntimeError):  # what libcamera's binding and picamera2 raise
+            if isinstance(error, RuntimeError):  # raised by libcamera's binding and picamera2
                 raise SourceError(f"{self.name}: the camera does not start: {_reason(error)}", exit_code=2) from None
             raise
 
-    def _configure(self, libcamera: Any, asked: tuple[int, int], options: PicameraOptions) -> None:
+    def _configure(self, libcamera: Any, size: tuple[int, int], options: PicameraOptions) -> None:
         camera = self._camera
-        # What libcamera can do by itself: half a turn and mirroring. A quarter of a turn is done here.
+        # libcamera itself can turn by 180 degrees and mirror. 90 and 270 degrees are done here.
         half = options.rotation == 180
         quarter = options.rotation in (90, 270)
         hflip, vflip = (False, False) if quarter else (options.hflip != half, options.vflip != half)
         transform = libcamera.Transform(hflip=int(hflip), vflip=int(vflip))
-        # picamera2 refuses controls that a camera does not have. Without this one `read` spaces the frames.
+        # picamera2 refuses controls that a camera does not have. Without this one, `read` spaces the frames.
         self._spacing = 0.0 if "FrameDurationLimits" in camera.camera_controls else 1.0 / options.fps
         controls = controls_of(self.name, libcamera.controls, camera.camera_controls, options)
-        mode = choose_mode(camera, asked, options.sensor_mode, self.name)
+        mode = choose_mode(camera, size, options.sensor_mode, self.name)
         camera.configure(
             camera.create_video_configuration(
-                main={"format": _FORMAT, "size": asked},
-                raw=None,  # no stream that nobody reads; libcamera's virtual camera has none at all
+                main={"format": _FORMAT, "size": size},
+                raw=None,  # it would not be read; libcamera's virtual camera has none at all
                 transform=transform,
-                colour_space=libcamera.ColorSpace.Smpte170m(),  # what pixel_formats converts, were it YUV
+                colour_space=libcamera.ColorSpace.Smpte170m(),  # the one that pixel_formats converts if it is YUV
                 buffer_count=4,
                 queue=False,  # a frame taken after the call, not one that waits in picamera2
                 controls=controls,
                 **({"sensor": mode} if mode else {}),
             )
         )
-        # libcamera adjusts without a word what it cannot do.
-        given = camera.camera_configuration()
-        self.pixel_format = str(given["main"]["format"])
-        self.size = (int(given["main"]["size"][0]), int(given["main"]["size"][1]))
-        done = given["transform"]
-        self._left = (
+        # libcamera silently adjusts what it cannot do.
+        actual = camera.camera_configuration()
+        self.pixel_format = str(actual["main"]["format"])
+        self.size = (int(actual["main"]["size"][0]), int(actual["main"]["size"][1]))
+        applied = actual["transform"]
+        # Rotation and mirroring that remain to be done here.
+        self._remaining = (
             options.rotation if quarter else 0,
-            options.hflip if quarter else hflip != bool(done.hflip),
-            options.vflip if quarter else vflip != bool(done.vflip),
+            options.hflip if quarter else hflip != bool(applied.hflip),
+            options.vflip if quarter else vflip != bool(applied.vflip),
         )
         if self.pixel_format not in KNOWN_FORMATS:
             raise SourceError(
@@ -121,23 +122,29 @@ class PicameraSource(Source):
                 f"expected one of {', '.join(KNOWN_FORMATS)}",
                 exit_code=2,
             )
-        if (self.pixel_format, self.size) != (_FORMAT, asked):
+        if (self.pixel_format, self.size) != (_FORMAT, size):
             _log.warning(
-                "%s: asked for %s %dx%d, libcamera gives %s %dx%d: converted",
-                *(self.name, _FORMAT, *asked, self.pixel_format, *self.size),
+                "%s: requested %s %dx%d, libcamera gives %s %dx%d: converted",
+                self.name,
+                _FORMAT,
+                *size,
+                self.pixel_format,
+                *self.size,
             )
-        sensor = given.get("sensor")
+        sensor = actual.get("sensor")
         if mode and sensor and tuple(sensor["output_size"]) != tuple(mode["output_size"]):
             _log.warning(
-                "%s: asked for the sensor mode %s, libcamera takes %s: the view may be cropped",
-                *(self.name, mode["output_size"], sensor["output_size"]),
+                "%s: requested sensor mode %s, libcamera uses %s: the field of view may be cropped",
+                self.name,
+                mode["output_size"],
+                sensor["output_size"],
             )
 
     def read(self) -> Frame | None:
         """The next frame that is newer than the last one; None once closed.
 
-        `monotonic_ns` is libcamera's SensorTimestamp where there is one. `number` is libcamera's count of
-        requests, which goes on while nobody reads.
+        `monotonic_ns` is libcamera's SensorTimestamp where there is one. `number` is libcamera's count of requests,
+        which continues while no frame is read.
 
         Raises:
             SourceError: no new frame within `timeout_s`, or a frame that does not fit the configuration.
@@ -154,7 +161,7 @@ class PicameraSource(Source):
                 try:
                     frame = self._frame_of(request)
                 finally:
-                    request.release()  # an unreleased request is a buffer less: the fourth stops the stream
+                    request.release()  # it holds one of four buffers; the stream stops without a free one
             except RuntimeError as error:
                 raise SourceError(f"{self.name}: the frame cannot be read: {_reason(error)}") from None
             if frame is not None:
@@ -172,22 +179,22 @@ class PicameraSource(Source):
             return None
         except TimeoutError:
             pass
-        # Left alone, the job would take the next buffer and never give it back: four time-outs, and the stream
-        # stands for good. Hence not `capture_request(wait=seconds)`, which keeps the job to itself.
+        # Otherwise the job would take the next buffer and never give it back: after four time-outs the stream stops
+        # for good. So not `capture_request(wait=seconds)`, which does not give access to its job.
         camera.cancel_all_and_flush()
         try:
-            return camera.wait(job, timeout=1.0)  # it was just being completed
+            return camera.wait(job, timeout=1.0)  # if it was just being completed
         except (CancelledError, TimeoutError):
             pass
         if self._camera is None:
             return None
         raise SourceError(
             f"{self.name}: no new frame within {self.timeout_s:g} s: the camera hangs or came loose; "
-            "check the cable, and `dmesg`"
+            "check the cable and `dmesg`"
         )
 
     def _frame_of(self, request: Any) -> Frame | None:
-        """The frame in a completed request, or None if it is no newer than the last one."""
+        """The frame in a completed request, or None if it is not newer than the last one."""
         metadata = request.get_metadata()
         stamp = metadata.get("SensorTimestamp")
         if stamp is not None:
@@ -197,7 +204,7 @@ class PicameraSource(Source):
         monotonic_ns = time.monotonic_ns() if stamp is None else on_monotonic_clock(stamp)
         pixels, order = to_pixels(request.make_array("main"), self.pixel_format, self.size)
         return Frame(
-            pixels=oriented(pixels, *self._left),
+            pixels=oriented(pixels, *self._remaining),
             order=order,
             monotonic_ns=monotonic_ns,
             time_ns=wall_clock_of(monotonic_ns),
@@ -215,7 +222,7 @@ class PicameraSource(Source):
         return int(sequence) - self._first_sequence
 
     def close(self) -> None:
-        """Stop the camera and give it back; a `read` that waits in another thread ends."""
+        """Stop the camera and release it; a `read` that waits in another thread returns."""
         camera, self._camera = self._camera, None
         if camera is not None:
             camera.cancel_all_and_flush()  # ends the wait of that `read`
@@ -223,11 +230,11 @@ class PicameraSource(Source):
 
 
 def on_monotonic_clock(stamp_ns: int) -> int:
-    """libcamera's SensorTimestamp (ns) as a moment of the monotonic clock (ns), never in the future.
+    """Convert libcamera's SensorTimestamp (ns) to the monotonic clock (ns), never in the future.
 
-    libcamera documents CLOCK_BOOTTIME; the kernel's V4L2 buffers, from which its pipelines fill it in, carry
-    CLOCK_MONOTONIC. The two differ by the time that the machine was suspended, and a picture is not taken in
-    the future: that tells them apart. A stamp of neither clock counts as "now".
+    libcamera documents CLOCK_BOOTTIME; the kernel's V4L2 buffers, from which its pipelines copy it, carry
+    CLOCK_MONOTONIC. The two differ by the time that the machine was suspended, and only CLOCK_BOOTTIME can lie in the
+    future of the monotonic clock: that tells them apart. A stamp from neither clock counts as "now".
     """
     now = time.monotonic_ns()
     if stamp_ns > now:
@@ -237,7 +244,7 @@ def on_monotonic_clock(stamp_ns: int) -> int:
 
 def _import_picamera2(name: str) -> tuple[Any, Any]:
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")  # read by libcamera when it is loaded
-    # Its errors come to the user as our own line.
+    # Bittern reports its errors in a line of its own.
     logging.getLogger("picamera2").addHandler(logging.NullHandler())
     try:
         import libcamera
@@ -245,14 +252,14 @@ def _import_picamera2(name: str) -> tuple[Any, Any]:
         import picamera2
     except ModuleNotFoundError as error:
         raise SourceError(
-            f"{name}: Python has no module {error.name}: apt install python3-picamera2 "
-            "--no-install-recommends; make a virtual environment with --system-site-packages to see it",
+            f"{name}: Python has no module {error.name}: apt install python3-picamera2 --no-install-recommends; "
+            "a virtual environment needs --system-site-packages to see it",
             exit_code=2,
         ) from None
     except (ImportError, ValueError) as error:  # ValueError: "numpy.dtype size changed"
         raise SourceError(
-            f"{name}: picamera2 does not load: {' '.join(str(error).split())}; a virtual environment on a "
-            "Raspberry Pi must not bring its own numpy or OpenCV",
+            f"{name}: picamera2 does not load: {one_line(error)}; a virtual environment on a Raspberry Pi must not "
+            "have its own numpy or OpenCV",
             exit_code=2,
         ) from None
     return libcamera, picamera2
@@ -260,16 +267,16 @@ def _import_picamera2(name: str) -> tuple[Any, Any]:
 
 def _open(picamera2_class: Any, number: int, name: str) -> Any:
     try:
-        found = picamera2_class.global_camera_info()
-        if not found:
+        cameras = picamera2_class.global_camera_info()
+        if not cameras:
             raise SourceError(
                 f"{name}: no camera found: check the ribbon cable, then `rpicam-hello --list-cameras`",
                 exit_code=2,
             )
-        if number >= len(found):
-            models = ", ".join(f"{i} ({info.get('Model', '?')})" for i, info in enumerate(found))
+        if number >= len(cameras):
+            models = ", ".join(f"{i} ({info.get('Model', '?')})" for i, info in enumerate(cameras))
             raise SourceError(
-                f"{name}: no camera {number}: there is {models}; see `rpicam-hello --list-cameras`",
+                f"{name}: no camera {number}, only {models}; see `rpicam-hello --list-cameras`",
                 exit_code=2,
             )
         return picamera2_class(number)
@@ -284,7 +291,7 @@ def _open(picamera2_class: Any, number: int, name: str) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong first: picamera2 wraps libcamera's errors in its own, which say less."""
+    """The original error: picamera2 wraps libcamera's errors in less specific ones."""
     while error.__cause__ is not None:
         error = error.__cause__
     return one_line(error)

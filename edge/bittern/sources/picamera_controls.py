@@ -1,4 +1,4 @@
-"""The options of `picamera`, and libcamera's controls for them, refused where a camera does not have one."""
+"""The options of `picamera` and libcamera's controls for them; refused where a camera does not have the control."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class PicameraOptions(OrientationOptions, forbid_unknown_fields=True):
     """Options of the URI or of `[camera]`.
 
     Attributes:
-        size: in pixels, before the rotation.
-        fps: frames a second.
-        camera: counts from 0 as `rpicam-hello --list-cameras` does.
-        sensor_mode: size of the sensor's mode, "2304x1296", as `rpicam-hello --list-cameras` shows them; None
-            takes the cheapest with the full field of view.
+        size: width and height in pixels, before the rotation.
+        fps: frames per second.
+        camera: number of the camera in `rpicam-hello --list-cameras`, from 0.
+        sensor_mode: size of the sensor mode, such as "2304x1296", as `rpicam-hello --list-cameras` lists them; None
+            takes the cheapest one with the full field of view.
         autofocus: "continuous", "manual" with a `lens_position`, or "off", which leaves the lens where it is. None
-            is continuous where the camera has it, and manual with a `lens_position`.
+            is continuous where the camera supports it, and manual with a `lens_position`.
         lens_position: a fixed focus in dioptres (1 / metres; 0 is infinity).
-        exposure_us: a fixed exposure in microseconds; None leaves the automatic on.
-        gain: a fixed analogue gain, 1.0 and above; None leaves the automatic on.
-        awb: the light that white balance expects; None leaves libcamera's default.
+        exposure_us: a fixed exposure in microseconds; None is automatic.
+        gain: a fixed analogue gain, 1.0 and above; None is automatic.
+        awb: the light that white balance assumes; None is libcamera's default.
     """
 
     size: str = "640x480"
@@ -40,35 +40,37 @@ class PicameraOptions(OrientationOptions, forbid_unknown_fields=True):
 
 
 def controls_of(name: str, enums: Any, advertised: Mapping[str, Any], options: PicameraOptions) -> dict[str, Any]:
-    """The controls to configure a camera with, as picamera2 takes them.
+    """The controls to configure a camera with, in picamera2's form.
 
-    Names and units are those of libcamera's control_ids_core.yaml. ExposureTime and AnalogueGain switch their half of
-    the automatic exposure off: in libcamera before 0.5 by themselves, since then because picamera2 (0.3.27 on) sets
-    ExposureTimeMode and AnalogueGainMode with them.
+    Names and units are those of libcamera's control_ids_core.yaml. ExposureTime and AnalogueGain each switch off their
+    part of the automatic exposure: in libcamera before 0.5 by themselves, since then because picamera2 (from 0.3.27)
+    sets ExposureTimeMode and AnalogueGainMode with them.
 
     Args:
-        name: of the source, for errors.
+        name: name of the source, for errors.
         enums: `libcamera.controls`.
-        advertised: what the camera has, name to (least, most, default).
-        options: what was asked.
+        advertised: the camera's controls, name to (minimum, maximum, default).
+        options: the requested options.
 
     Raises:
-        ConfigurationError: an option that this camera cannot follow, or a value out of its range.
+        ConfigurationError: an option that this camera does not support, or a value out of its range.
     """
     controls: dict[str, Any] = {}
 
-    def put(option: str, value: float | str, **wanted: Any) -> None:
-        for control, setting in wanted.items():
+    def put(option: str, value: float | str, **settings: Any) -> None:
+        for control, setting in settings.items():
             if control not in advertised:
                 raise ConfigurationError(
                     f"{name}: {option}={value}: this camera has no control {control}; leave the option out"
                 )
             limits = advertised[control]
             if isinstance(setting, int | float) and isinstance(limits, tuple) and len(limits) == 3:
-                least, most = limits[:2]
-                # Where libcamera knows no upper limit yet it says 0.
-                if setting < least or (most > least and setting > most):
-                    raise ConfigurationError(f"{name}: {option}={value}: expected {least:g} to {most:g} of this camera")
+                minimum, maximum = limits[:2]
+                # libcamera gives 0 for an upper limit that it does not know yet.
+                if setting < minimum or (maximum > minimum and setting > maximum):
+                    raise ConfigurationError(
+                        f"{name}: {option}={value}: this camera supports {minimum:g} to {maximum:g}"
+                    )
             controls[control] = setting
 
     if "FrameDurationLimits" in advertised:

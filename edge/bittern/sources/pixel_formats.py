@@ -1,4 +1,4 @@
-"""From the pixel formats that libcamera may give to 8-bit pictures in a known channel order."""
+"""Converts the pixel formats that libcamera may give to 8-bit pictures in a known channel order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bittern.frames import Order, Pixels
 
 class _Layout(NamedTuple):
     bytes_per_pixel: int  # of a row of the array
-    order: Order  # of the picture that comes out
-    code: str | None = None  # name of OpenCV's conversion, which is imported then; None: the bytes are the picture
-    half_chroma: bool = False  # half as many rows again follow the picture's, for 4:2:0 chroma
+    order: Order  # channel order of the converted picture
+    code: str | None = None  # name of OpenCV's conversion code (OpenCV is imported only then); None: no conversion
+    half_chroma: bool = False  # 4:2:0: the chroma rows, half as many, follow the picture's rows
 
 
-# libcamera names a format after the little-endian word, so that the bytes in memory, and picamera2's arrays,
-# run the other way round: "RGB888" is B, G, R (The Picamera2 Library, appendix A). YUV is taken as ITU-R
-# BT.601, limited range, which is what OpenCV converts and what `picamera` asks libcamera for (SMPTE 170M).
+# libcamera names a format after the little-endian word, so the bytes in memory, and in picamera2's arrays, are in
+# reverse order: "RGB888" is B, G, R (The Picamera2 Library, appendix A). YUV is taken as ITU-R BT.601, limited range,
+# which OpenCV converts and `picamera` requests from libcamera (SMPTE 170M).
 _LAYOUTS: dict[str, _Layout] = {
     "RGB888": _Layout(3, "BGR"),
     "BGR888": _Layout(3, "RGB"),
@@ -34,17 +34,17 @@ _LAYOUTS: dict[str, _Layout] = {
     "YVU420": _Layout(1, "BGR", "COLOR_YUV2BGR_YV12", half_chroma=True),
     "MJPEG": _Layout(3, "RGB"),  # picamera2 decodes it with Pillow
 }
-# Planes one below the other: two chroma rows share one row of the array; padding can only be cut afterwards.
+# The planes follow each other: two chroma rows share one row of the array, so padding is cut after the conversion.
 _PLANAR = ("YUV420", "YVU420")
 
 KNOWN_FORMATS = tuple(_LAYOUTS)
 
 
 def to_pixels(array: Pixels, pixel_format: str, size: tuple[int, int]) -> tuple[Pixels, Order]:
-    """Convert what picamera2's `make_array` gives.
+    """Convert an array from picamera2's `make_array`.
 
     Args:
-        array: uint8, one row of bytes (with or without stride padding) a row of the stream, in two or three
+        array: uint8, one row of bytes (with or without stride padding) per row of the stream, in two or three
             dimensions: (480, 640, 3) for RGB888, (720, 640) for NV12 of 640 x 480, (720, 704) for YUV420 with
             a stride of 704.
         pixel_format: libcamera's name, one of `KNOWN_FORMATS`.

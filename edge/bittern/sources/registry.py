@@ -1,4 +1,4 @@
-"""Where frames come from: one table of URI schemes."""
+"""The registry of sources: one table of URI schemes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import msgspec
 
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern.frames import Source
-from bittern.sources.uri import NETWORK, shown
+from bittern.sources.uri import NETWORK, redacted
 
-# scheme: (module, class, example). The modules are imported when used: each brings its own heavy parts.
+# scheme: (module, class, example). A module is imported only when used: each has heavy imports of its own.
 SCHEMES: dict[str, tuple[str, str, str]] = {
     "demo": ("bittern.sources.demo", "DemoSource", "demo:?laps=1&seed=1"),
     "folder": ("bittern.sources.folder", "FolderSource", "a folder of pictures"),
@@ -27,15 +27,15 @@ SCHEMES: dict[str, tuple[str, str, str]] = {
     "picamera": ("bittern.sources.picamera", "PicameraSource", "picamera:?size=640x480&fps=15&rotation=180"),
 }
 
-# Of the table [camera] in the configuration; in a URI every value is a text.
+# A value of the table [camera] in the configuration; in a URI every value is a string.
 Value = str | int | float | bool
 
 
-class Checked(NamedTuple):
-    """What is known of a source that was not opened.
+class SourceInfo(NamedTuple):
+    """What is known about a source without opening it.
 
     Attributes:
-        name: what its frames and events will call it.
+        name: its name in frames and events.
         live: whether it is a camera, see `bittern.frames.Source`.
     """
 
@@ -46,25 +46,25 @@ class Checked(NamedTuple):
 def open_source(uri: str, options: Mapping[str, Value] | None = None) -> Source:
     """Open `picamera:`, `usb:0`, `rtsp://host/path`, `demo:`, a video file or a folder of pictures.
 
-    Options follow a question mark as in a web address, `usb:0?size=1280x720&fps=10`, or come in `options`; those of
-    `rtsp` only there, because what follows its question mark belongs to the camera's own address.
+    Options follow a question mark as in a web address, `usb:0?size=1280x720&fps=10`, or are given in `options`; those
+    of `rtsp` only there, because its query belongs to the camera's own address.
 
     Raises:
-        ConfigurationError: unknown scheme or option, a value of the wrong kind, or an option given in both places.
-        SourceError: the source is not there, or is busy.
+        ConfigurationError: unknown scheme or option, a value of the wrong type, or an option given in both places.
+        SourceError: the source does not exist or is busy.
     """
     cls, address, converted = _resolve(uri, options or {})
     return cls(address, converted)  # type: ignore[no-any-return]
 
 
-def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Checked:
-    """Check scheme, address and options as `open_source` does, without opening anything.
+def check_source(uri: str, options: Mapping[str, Value] | None = None) -> SourceInfo:
+    """Check scheme, address and options like `open_source`, without opening anything.
 
     Raises:
         ConfigurationError: as `open_source`.
     """
     cls, address, converted = _resolve(uri, options or {})
-    return Checked(cls.check(address, converted), cls.live)
+    return SourceInfo(cls.check(address, converted), cls.live)
 
 
 def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.Struct]:
@@ -73,7 +73,7 @@ def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.
     for key in options:
         if key in given:
             raise ConfigurationError(
-                f"source {shown(uri)!r}: the option {key!r} is in [camera] too: leave one of them out"
+                f"source {redacted(uri)!r}: the option {key!r} is also in [camera]: leave one of them out"
             )
     module, name, _ = SCHEMES[scheme]
     cls = getattr(import_module(module), name)
@@ -87,24 +87,26 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
             return "folder", uri, {}
         if path.exists():
             return "video", uri, {}
-    except (ValueError, OSError) as error:  # a NUL, half an IPv6 address, a name that is too long
-        raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+    except (ValueError, OSError) as error:  # a NUL character, half an IPv6 address, a name that is too long
+        raise ConfigurationError(f"source {redacted(uri)!r}: {error}") from None
     if parts.scheme in NETWORK:
         return parts.scheme, uri, {}
     if parts.scheme in SCHEMES:
         options = parse_qsl(parts.query, keep_blank_values=True)
         if parts.netloc:
-            raise ConfigurationError(f"source {uri!r}: leave the // out: {parts.scheme}:{parts.netloc}{parts.path}")
+            raise ConfigurationError(f"source {uri!r}: leave out the //: {parts.scheme}:{parts.netloc}{parts.path}")
         if len(dict(options)) < len(options):
             raise ConfigurationError(f"source {uri!r}: an option is given twice")
         return parts.scheme, parts.path, dict(options)
     if parts.scheme in ("http", "https") and parts.netloc:
         host = parts.netloc.rpartition("@")[2]  # without user and password
         address = f"{parts.scheme}://{host}{parts.path}"
-        raise ConfigurationError(f"no source: {address}: most IP cameras have an rtsp:// address, see their settings")
+        raise ConfigurationError(
+            f"{address} is not a source: most IP cameras have an rtsp:// address, see their settings"
+        )
     if not parts.scheme or "/" in uri or "." in uri:
         raise ConfigurationError(f"no such file or folder: {uri}")
-    known = [f"{s}:" for s in SCHEMES]
+    known = [f"{scheme}:" for scheme in SCHEMES]
     hint = did_you_mean(f"{parts.scheme}:", known)
     raise ConfigurationError(
         f"unknown source {uri!r}: expected a folder, a video file, or one of {', '.join(known)}{hint}"
@@ -116,7 +118,7 @@ def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, V
     for key in given:
         if key not in known:
             raise ConfigurationError(
-                f"source {shown(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}"
+                f"source {redacted(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}"
                 f"{did_you_mean(key, known)}"
             )
     try:
@@ -125,12 +127,12 @@ def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, V
         kinds = typing.get_type_hints(options_type, include_extras=True)
         wrong = [k for k in given if not _fits(given[k], kinds[k])]
         if not wrong:
-            raise ConfigurationError(f"source {shown(uri)!r}: {error}") from None
+            raise ConfigurationError(f"source {redacted(uri)!r}: {error}") from None
     from bittern.config import toml_file
 
     key = wrong[0]
     expected, got = toml_file.describe(kinds[key]), toml_file.shown(given[key])
-    raise ConfigurationError(f"source {shown(uri)!r}: {key}: expected {expected}, got {got}")
+    raise ConfigurationError(f"source {redacted(uri)!r}: {key}: expected {expected}, got {got}")
 
 
 def _fits(value: Value, kind: Any) -> bool:

@@ -11,29 +11,29 @@ import cv2
 from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
-from bittern.sources.capture import CaptureSource, quiet
+from bittern.sources.capture import CaptureSource, silence_logs
 from bittern.sources.orientation import OrientationOptions
-from bittern.sources.uri import shown
+from bittern.sources.uri import redacted
 
 _PORTS = {"rtsp": 554, "rtsps": 322}  # RFC 7826, section 4.2
 _STATUS_BYTES = 4096
 
 
 class RtspSource(CaptureSource):
-    """A camera that speaks RTSP, over TCP; live.
+    """An RTSP camera, over TCP; live.
 
-    User and password stand in the address as in `rtsp://user:password@host/path`; they are in no name, line or event.
+    User and password are part of the address, `rtsp://user:password@host/path`; no name, message or event shows them.
 
     Raises:
-        SourceError: exit code 2 when nobody answers, or the answer is no.
+        SourceError: exit code 2 if nothing answers, or access is refused.
     """
 
     class Options(OrientationOptions, forbid_unknown_fields=True):
-        """Options of `[camera]`; what follows the question mark of the address belongs to the camera.
+        """Options of `[camera]`; the query of the address belongs to the camera.
 
         Attributes:
-            open_timeout_s: for the first frame.
-            read_timeout_s: for every further one.
+            open_timeout_s: time-out for the first frame.
+            read_timeout_s: time-out for every further frame.
         """
 
         open_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 8.0
@@ -41,43 +41,41 @@ class RtspSource(CaptureSource):
 
     @classmethod
     def check(cls, address: str, options: Options) -> str:
-        """The name of the source, host and path. Raises `ConfigurationError` for an address that cannot be."""
-        name = shown(address)
+        """The name of the source: host and path. Raises `ConfigurationError` for an invalid address."""
+        name = redacted(address)
         if name.endswith("://..."):
             raise ConfigurationError(
-                f"source {name!r}: an @ after the first slash: write @, / and ? of user, password and path as %40, "
-                "%2F and %3F"
+                f"source {name!r}: has an @ after the first slash: in user, password and path write @ as %40, / as %2F "
+                "and ? as %3F"
             )
         try:
             parts = urlsplit(address)
             host = parts.hostname
             _ = parts.port
         except ValueError as error:
-            # Its text may quote the part that holds the password.
-            what = "port" if "port" in str(error).lower() else "host"
-            raise ConfigurationError(f"source {name!r}: no usable {what}: expected rtsp://host:554/path") from None
+            # The error's text may quote the password.
+            part = "port" if "port" in str(error).lower() else "host"
+            raise ConfigurationError(f"source {name!r}: invalid {part}: expected rtsp://host:554/path") from None
         if not host or any(character.isspace() for character in address):
             raise ConfigurationError(f"source {name!r}: expected rtsp://host/path, without white space")
         return name
 
     def __init__(self, address: str, options: Options) -> None:
         name = self.check(address, options)
-        quiet()
-        # What OpenCV does by default since 3.4; said here so that it stays so. A user's own setting wins.
+        silence_logs()
+        # OpenCV's default since 3.4, set explicitly in case it changes. A user's own setting takes precedence.
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_transport;tcp")
-        limits = [
-            *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, round(options.open_timeout_s * 1000)),
-            *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(options.read_timeout_s * 1000)),
-        ]
-        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+        open_ms, read_ms = round(options.open_timeout_s * 1000), round(options.read_timeout_s * 1000)
+        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, open_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, timeouts)
         if not capture.isOpened():
             capture.release()
-            raise SourceError(f"{name}: {_why(address, options.open_timeout_s)}", exit_code=2)
-        super().__init__(name, capture, options, "the stream ended or stands still: is the camera on the network?")
+            raise SourceError(f"{name}: {_diagnose(address, options.open_timeout_s)}", exit_code=2)
+        super().__init__(name, capture, options, "the stream ended or stalled: is the camera on the network?")
 
 
-def _why(address: str, timeout_s: float) -> str:
-    """Why FFmpeg, which does not say, could not open an address: asked again by one DESCRIBE (RFC 2326, 10.2)."""
+def _diagnose(address: str, timeout_s: float) -> str:
+    """Why FFmpeg could not open an address: it does not say, so ask again with one DESCRIBE (RFC 2326, 10.2)."""
     parts = urlsplit(address)
     host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
     target = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
@@ -89,17 +87,19 @@ def _why(address: str, timeout_s: float) -> str:
             connection.sendall(f"DESCRIBE {target} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n".encode())
             answer = connection.recv(_STATUS_BYTES)
     except TimeoutError:
-        return f"no answer within {timeout_s:g} s: does an RTSP camera listen on port {port}?"
+        return f"no answer within {timeout_s:g} s: is an RTSP camera listening on port {port}?"
     except (OSError, UnicodeError) as error:
         return f"{getattr(error, 'strerror', None) or error}: check host and port {port}"
     status = answer.partition(b"\r\n")[0].decode("ascii", "replace")
     words = status.split(maxsplit=2)
     if len(words) < 2 or not words[0].startswith("RTSP/"):
-        return f"port {port} does not answer as RTSP does"
+        return f"port {port} does not speak RTSP"
     if words[1] == "401":
-        return "the camera refuses user and password" if unquote(parts.username or "") else "the camera wants a user"
+        if unquote(parts.username or ""):
+            return "the camera refuses user and password"
+        return "the camera requires user and password: rtsp://user:password@host/path"
     if words[1] == "404":
-        return "the camera is there, but has no such path (404): see its manual for the path of its stream"
+        return "the camera answers, but has no such path (404): see its manual for the path of its stream"
     if words[1] == "200":
         return "the camera answers, but gives no stream that FFmpeg can read"
     return f"the camera answers {' '.join(words[1:])!r}"

@@ -1,4 +1,4 @@
-"""The source `usb`: a camera of the kernel's V4L2 interface, through OpenCV."""
+"""The source `usb`: a V4L2 camera, through OpenCV."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ import cv2
 from msgspec import Meta
 
 from bittern.errors import ConfigurationError, SourceError
-from bittern.sources.capture import CaptureSource, quiet
+from bittern.sources.capture import CaptureSource, silence_logs
 from bittern.sources.devices import held_by
 from bittern.sources.orientation import OrientationOptions
 from bittern.sources.uri import parse_size
 
 _log = logging.getLogger("bittern")
-# Menu items of V4L2_CID_EXPOSURE_AUTO, which OpenCV hands through as they are.
+# An item of V4L2_CID_EXPOSURE_AUTO's menu; OpenCV passes it on unchanged.
 _EXPOSURE_MANUAL = 1
 
 
 class UsbSource(CaptureSource):
-    """A camera of the kernel's V4L2 interface; live.
+    """A V4L2 camera; live.
 
-    No USB camera was at hand when this was written: it runs in the tests against a double of `cv2.VideoCapture` and
-    against a video file; opening a real device, the kernel's time stamps, and what a driver makes of its settings have
-    not been run.
+    Not yet run with a real USB camera: the tests use a double of `cv2.VideoCapture` and a video file. Opening a real
+    device, the kernel's time stamps and a driver's handling of the settings are untested.
 
     Raises:
         ConfigurationError: a setting that this camera does not have.
-        SourceError: exit code 2 when the camera is absent, not allowed or busy.
+        SourceError: exit code 2 if the camera is missing, not permitted or busy.
     """
 
     class Options(OrientationOptions, forbid_unknown_fields=True):
         """Options of the URI or of `[camera]`.
 
         Attributes:
-            size: in pixels; the camera takes its nearest.
-            fps: frames a second; the camera takes its nearest.
-            exposure_us: a fixed exposure in microseconds; None leaves the automatic on.
-            gain: fixed, in the camera's own unit (`v4l2-ctl --list-ctrls` shows its range).
-            white_balance_k: a fixed colour temperature in kelvin; None leaves the automatic on.
-            focus: fixed, in the camera's own unit; None leaves the automatic on.
+            size: width and height in pixels; the camera takes the nearest that it has.
+            fps: frames per second; the camera takes the nearest that it has.
+            exposure_us: a fixed exposure in microseconds; None is automatic.
+            gain: a fixed gain in the camera's own unit (`v4l2-ctl --list-ctrls` shows its range).
+            white_balance_k: a fixed colour temperature in kelvin; None is automatic.
+            focus: a fixed focus in the camera's own unit; None is automatic.
         """
 
         size: str = "640x480"
@@ -54,7 +53,7 @@ class UsbSource(CaptureSource):
 
     @classmethod
     def check(cls, address: str, options: Options) -> str:
-        """The name of the source. Raises `ConfigurationError` for an address or options that cannot be."""
+        """The name of the source. Raises `ConfigurationError` for an invalid address or option."""
         if not (address.isdecimal() or address.startswith("/")):
             raise ConfigurationError(
                 f"source usb:{address}: expected the number of a camera (usb:0 is /dev/video0) or the path "
@@ -65,11 +64,11 @@ class UsbSource(CaptureSource):
 
     def __init__(self, address: str, options: Options) -> None:
         name = self.check(address, options)
-        quiet()
+        silence_logs()
         capture = _open_device(f"/dev/video{address}" if address.isdecimal() else address, name)
         try:
-            _ask(capture, name, options)
-            _fix(capture, name, options)
+            _set_format(capture, name, options)
+            _set_controls(capture, name, options)
         except BaseException:
             capture.release()
             raise
@@ -78,31 +77,33 @@ class UsbSource(CaptureSource):
         )
 
 
-def _ask(capture: Any, name: str, options: UsbSource.Options) -> None:
-    """Size and frame rate, of which a camera takes its nearest."""
+def _set_format(capture: Any, name: str, options: UsbSource.Options) -> None:
+    """Request size and frame rate; a camera takes the nearest that it has."""
     width, height = parse_size(options.size)
-    asked = {
+    requested = {
         cv2.CAP_PROP_FRAME_WIDTH: width,
         cv2.CAP_PROP_FRAME_HEIGHT: height,
         cv2.CAP_PROP_FPS: options.fps,
     }
-    for what, value in asked.items():
-        capture.set(what, value)
-    given = [capture.get(what) for what in asked]
-    if given != list(asked.values()):
+    for prop, value in requested.items():
+        capture.set(prop, value)
+    actual = [capture.get(prop) for prop in requested]
+    if actual != list(requested.values()):
         _log.warning(
-            "%s: asked for %dx%d at %g frames a second, the camera gives %dx%d at %g",
-            *(name, *asked.values(), *given),
+            "%s: requested %dx%d at %g frames per second, the camera gives %dx%d at %g",
+            name,
+            *requested.values(),
+            *actual,
         )
 
 
-def _fix(capture: Any, name: str, options: UsbSource.Options) -> None:
-    """Settings, which a camera has or not; the automatic that would change one again is switched off first."""
-    steps: tuple[tuple[str, float | None, tuple[tuple[int, float], ...]], ...] = (
+def _set_controls(capture: Any, name: str, options: UsbSource.Options) -> None:
+    """Set the configured controls; an automatic that would change one again is switched off first."""
+    controls: tuple[tuple[str, float | None, tuple[tuple[int, float], ...]], ...] = (
         (
             "exposure_us",
             options.exposure_us,
-            # V4L2_CID_EXPOSURE_ABSOLUTE counts in 100 µs.
+            # V4L2_CID_EXPOSURE_ABSOLUTE is in units of 100 µs.
             (
                 (cv2.CAP_PROP_AUTO_EXPOSURE, _EXPOSURE_MANUAL),
                 (cv2.CAP_PROP_EXPOSURE, round((options.exposure_us or 0) / 100)),
@@ -116,19 +117,19 @@ def _fix(capture: Any, name: str, options: UsbSource.Options) -> None:
         ),
         ("focus", options.focus, ((cv2.CAP_PROP_AUTOFOCUS, 0), (cv2.CAP_PROP_FOCUS, options.focus or 0.0))),
     )
-    for option, value, settings in steps:
-        if value is not None and not all(capture.set(what, setting) for what, setting in settings):
+    for option, value, settings in controls:
+        if value is not None and not all(capture.set(prop, setting) for prop, setting in settings):
             raise ConfigurationError(
-                f"{name}: {option}={value:g}: this camera does not take it: see `v4l2-ctl --list-ctrls`, or leave "
-                "the option out"
+                f"{name}: {option}={value:g}: this camera does not accept it: see `v4l2-ctl --list-ctrls`, or leave "
+                "out the option"
             )
 
 
 def _open_device(device: str, name: str) -> Any:
     if not Path(device).exists():
-        there = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "no /dev/video* at all"
+        devices = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "no /dev/video* at all"
         raise SourceError(
-            f"{name}: there is no {device}, but {there}: check the plug, then `v4l2-ctl --list-devices`",
+            f"{name}: there is no {device}, only {devices}: check the plug, then `v4l2-ctl --list-devices`",
             exit_code=2,
         )
     if not os.access(device, os.R_OK | os.W_OK):
@@ -140,8 +141,8 @@ def _open_device(device: str, name: str) -> Any:
     if not capture.isOpened():
         capture.release()
         raise SourceError(
-            f"{name}: {device} does not open as a camera: busy ({held_by(device)}), or a device that gives "
-            "no pictures: see `v4l2-ctl --list-devices`",
+            f"{name}: {device} does not open as a camera: busy ({held_by(device)}), or not a device that gives "
+            "pictures: see `v4l2-ctl --list-devices`",
             exit_code=2,
             busy=True,
         )

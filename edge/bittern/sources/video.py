@@ -1,4 +1,4 @@
-"""The source `video`: a file, through OpenCV."""
+"""The source `video`: a video file, through OpenCV."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import msgspec
 from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Pixels, Source
 from bittern.model import pictures
-from bittern.sources.capture import quiet
+from bittern.sources.capture import silence_logs
 
 _log = logging.getLogger("bittern")
 
 _HEAD_BYTES = 64 * 1024
-# Some containers state no number of frames: then OpenCV estimates it from length and rate.
-_WHOLE = 0.95
+# A file with fewer of its stated frames is reported as cut. Not 1: where a container states no number of frames, OpenCV
+# estimates it from length and rate.
+_COMPLETE = 0.95
 
 
 class VideoSource(Source):
-    """A video file; not live: every frame is given, as fast as it is asked for.
+    """A video file; not live: every frame is given, as fast as it is read.
 
     Raises:
-        ConfigurationError: the file is absent, cannot be read, or is no video.
+        ConfigurationError: the file is missing, cannot be read, or is not a video.
     """
 
     live = False
@@ -37,15 +38,15 @@ class VideoSource(Source):
 
     @classmethod
     def check(cls, address: str, options: Options) -> str:
-        """The name of the source. Raises `ConfigurationError` for what cannot be a video file."""
+        """The name of the source. Raises `ConfigurationError` for anything that cannot be a video file."""
         _refuse_other_files(address)
         return address
 
     def __init__(self, address: str, options: Options) -> None:
         self.name = self.check(address, options)
         self.path = Path(address)
-        quiet()
-        # FFmpeg by name: the other readers of OpenCV take "picture_01.jpg" for the start of a sequence.
+        silence_logs()
+        # Only FFmpeg: OpenCV's other readers take "picture_01.jpg" for the start of a sequence.
         self._capture: Any = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
         self._period_ns = _period_ns(self._capture.get(cv2.CAP_PROP_FPS))
         self._stated = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -55,7 +56,7 @@ class VideoSource(Source):
         self._first = self._decode()
         if self._first is None:
             self.close()
-            raise ConfigurationError(f"{address}: not a video that OpenCV's FFmpeg can read, or one without a frame")
+            raise ConfigurationError(f"{address}: not a video that OpenCV's FFmpeg can read, or it has no frames")
 
     def _decode(self) -> tuple[Pixels, int] | None:
         """Pixels and the file's own time stamp (ns) of the next frame."""
@@ -65,14 +66,14 @@ class VideoSource(Source):
     def read(self) -> Frame | None:
         """The next frame; None at the end, and once closed.
 
-        `monotonic_ns` counts from the first frame, by the file's time stamps; where they do not grow, by the
-        frame rate. `time_ns` is the moment of reading: a file does not say reliably when it was taken.
+        `monotonic_ns` counts from the first frame, by the file's time stamps; where they do not increase, by the
+        frame rate. `time_ns` is the time of reading: a file does not reliably say when it was taken.
         """
         if self._capture is None:
             return None
         decoded, self._first = self._first or self._decode(), None
         if decoded is None:
-            self._tell_if_cut()
+            self._warn_if_cut()
             return None
         pixels, stamp_ns = decoded
         if self._number == 0:
@@ -90,12 +91,15 @@ class VideoSource(Source):
             source=self.name,
         )
 
-    def _tell_if_cut(self) -> None:
+    def _warn_if_cut(self) -> None:
         stated, self._stated = self._stated, 0.0
-        if self._number < _WHOLE * stated:
+        if self._number < _COMPLETE * stated:
             _log.warning(
-                "%s: %d frames by its header, %d could be read: it is cut, damaged, or trimmed but not encoded anew",
-                *(self.name, stated, self._number),
+                "%s: the header states %d frames, %d could be read: the file is cut, damaged, or was trimmed without "
+                "re-encoding",
+                self.name,
+                stated,
+                self._number,
             )
 
     def close(self) -> None:
@@ -106,14 +110,14 @@ class VideoSource(Source):
 
 
 def _period_ns(fps: float) -> int:
-    """Time between two frames, by the rate that a file states; else FFmpeg's own 25 a second."""
+    """Time between two frames, by the rate that a file states; else FFmpeg's default of 25 per second."""
     return round(1e9 / fps) if math.isfinite(fps) and fps > 0 else 40_000_000
 
 
 def _refuse_other_files(address: str) -> None:
-    """Refuse what FFmpeg opens although it is no video: a picture is a frame to it, a text is a terminal."""
+    """Refuse files that FFmpeg opens although they are not videos: it reads pictures, and text as terminal output."""
     if Path(address).exists() and not Path(address).is_file():  # opening a pipe would wait for its writer
-        raise ConfigurationError(f"{address}: expected a video file, but it is no regular file")
+        raise ConfigurationError(f"{address}: expected a video file, but it is not a regular file")
     try:
         with Path(address).open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -123,8 +127,8 @@ def _refuse_other_files(address: str) -> None:
         raise ConfigurationError(f"{address}: expected a video file, but it is empty")
     if pictures.header_size(head) is not None:
         raise ConfigurationError(
-            f"{address}: expected a video file, but it is a picture: give its folder as the source, or say "
+            f"{address}: expected a video file, but it is a picture: give its folder as the source, or run "
             f"`bittern classify {address}`"
         )
-    if b"\0" not in head:  # every container of videos has zeros at its start; texts and playlists have none
-        raise ConfigurationError(f"{address}: expected a video file, but it looks like a text")
+    if b"\0" not in head:  # every video container has zero bytes at its start; texts and playlists have none
+        raise ConfigurationError(f"{address}: expected a video file, but it looks like text")

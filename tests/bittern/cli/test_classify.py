@@ -83,7 +83,7 @@ def test_without_a_command_the_help_is_shown() -> None:
         (("watch", "--source", "http:"), ("unknown source 'http:'",)),
         (
             ("watch", "--source", "http://a:b@cam/live"),
-            ("no source: http://cam/live: most IP cameras have an rtsp://",),
+            ("http://cam/live is not a source: most IP cameras have an rtsp://",),
         ),
         (("watch", "--source", "absent.mp4"), ("no such file or folder: absent.mp4",)),
         (("watch", "--source", "usb:9", "--once"), ("usb:9",)),

@@ -113,7 +113,7 @@ DETECTOR = ((1, 10, 4), (1, 10), (1, 10), (1,))
         (channel_means((1, 8, 16, 3)), ("image (1, 8, 16, 3) uint8",)),
         (channel_means(scale=None), ("has no quantization",)),
         (channel_means(constants=[(1, 3)]), ("constant_0 (1, 3) float32", "full int8")),
-        (channel_means(heads=2), ("without a manifest one output is expected", "means_0", "means_1")),
+        (channel_means(heads=2), ("expected one output", "means_0", "means_1")),
         (channel_means(heads=0), ()),
     ],
     ids=[
@@ -131,7 +131,7 @@ def test_other_networks_are_refused_with_their_outputs(tmp_path: Path, data: byt
 def test_files_that_are_no_network_are_refused(tmp_path: Path) -> None:
     refused(bare(tmp_path, b""), "not a TFLite model")
     refused(bare(tmp_path, b"labels\nof\nsomething\n"), "not a TFLite model")
-    refused(bare(tmp_path, channel_means().replace(b"TFL3", b"TFL2")), "expected the identifier TFL3, found b'TFL2'")
+    refused(bare(tmp_path, channel_means().replace(b"TFL3", b"TFL2")), "expected the identifier TFL3, got b'TFL2'")
     refused(bare(tmp_path, b"\0\0\0\0TFL3"), "the runtime cannot load this model")
     refused(bare(tmp_path, b"\0\0\0\0TFL3" + bytes(1000)), "the runtime cannot load this model")
 

@@ -139,7 +139,7 @@ def test_a_truncated_longer_empty_or_missing_file_is_refused(model_copy: Path) -
 
 def test_a_text_in_place_of_the_model_is_refused(model_copy: Path) -> None:
     (model_copy / "model.tflite").write_text("version https://git-lfs.github.com/spec/v1\n")
-    refused(model_copy, "not a TFLite model", "expected the identifier TFL3, found b'ion '")
+    refused(model_copy, "not a TFLite model", "expected the identifier TFL3, got b'ion '")
 
 
 def test_a_model_over_the_limit_is_refused(model_copy: Path) -> None:
@@ -200,13 +200,13 @@ def set_in(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("input", "colour", value="BGR"), ("$.input.colour",)),
         (set_in("heads", 0, "scale", value=1 / 255), ("quantization of output",)),
         (set_in("heads", 0, "zero_point", value=1), ("quantization of output",)),
-        (set_in("heads", 0, "output", value="logits"), ("names output 'logits'", "there is ")),
+        (set_in("heads", 0, "output", value="logits"), ("names output 'logits'", "the model has ")),
         (set_in("heads", 0, "labels", value=["not_stop"]), ("$.heads[0].labels",)),
         (set_in("heads", 0, "labels", value=["not_stop", "stop", "yield"]), ("has 3 labels", "has 2 values")),
         (set_in("heads", 0, "labels", value=["stop", "stop"]), ("not distinct", "$.heads[0]")),
         (set_in("heads", 0, "alarm", value=["halt"]), ("alarm label 'halt'", "$.heads[0]")),
         (set_in("heads", value=[]), ("$.heads",)),
-        (set_in("golden", value={}), ("has golden vectors for no path", "runs on xnnpack")),
+        (set_in("golden", value={}), ("has golden vectors for no execution path", "runs on xnnpack")),
         (set_in("golden", "cuda", value={}), ("cuda", "$.golden")),
         (set_in("extra", value=1), ("unknown field `extra`",)),
     ],
@@ -226,7 +226,7 @@ def test_an_extra_head_is_refused(model_copy: Path) -> None:
 
 
 def test_labels_beside_a_manifest_are_refused(model_folder: Path) -> None:
-    refused(model_folder, "has its labels in its manifest", labels=model_folder / "labels.txt")
+    refused(model_folder, "leave out the labels file", labels=model_folder / "labels.txt")
 
 
 # --- several heads ---------------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_path(right: dict[str, Any
         (("heads", 0, "nothing"), ["none"], "nothing label 'none' is not among the labels"),
         (("heads", 0, "thresholds"), {}, "thresholds have no 'default' - at `$.heads[0]`"),
         (("heads", 0, "thresholds", "default", "on"), 1.01, "$.heads[0].thresholds[...].on"),
-        (("heads", 0, "thresholds", "default", "off"), 1.0, "off 1.0 is above on "),
+        (("heads", 0, "thresholds", "default", "off"), 1.0, "off (1.0) must not exceed on "),
         (("heads", 0, "thresholds", "default", "chosen_for"), "", "chosen_for"),
         (("golden", "xnnpack", "other_machine_steps"), 256, "other_machine_steps"),
         (("golden", "xnnpack", "other_machine_steps"), -1, "other_machine_steps"),

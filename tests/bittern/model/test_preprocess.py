@@ -267,7 +267,7 @@ def test_a_strip_is_all_that_the_views_see() -> None:
     assert strip_of(frame).shape == (480, 480, 3)
     assert np.array_equal(strip_of(frame, None, ("right", "center")), frame[:, 80:])
     assert np.array_equal(strip_of(frame, None, ("left", "right")), frame)
-    with pytest.raises(ConfigurationError, match="expected a view center, left or right, got 'top'"):
+    with pytest.raises(ConfigurationError, match="expected view center, left or right, got 'top'"):
         square_of(frame, None, "top")  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ from bittern.frames import Pixels
 from bittern.model.classifier import Result
 from bittern.model.manifest import Head, Threshold
 from bittern.model.preprocess import Region, View, square_of
-from bittern.model.views import deciding, deciding_views, look
+from bittern.model.views import deciding_view, deciding_views, predict
 
 VIEWS: tuple[View, ...] = ("center", "left", "right")
 BLACK, RED, GREEN = (0, 0, 0), (0, 0, 255), (0, 255, 0)
@@ -52,15 +52,17 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_view_that_alarms_most_decides() -> None:
-    assert deciding(head(), [result(0.9, 0.1, 0), result(0, 0.3, 0.7), result(0.2, 0.2, 0.6)]) == 1
-    assert deciding(head(), [result(0, 0.2, 0.8), result(0, 0.6, 0.4), result(0, 0.6, 0.4)]) == 1, "the first of equals"
+    assert deciding_view(head(), [result(0.9, 0.1, 0), result(0, 0.3, 0.7), result(0.2, 0.2, 0.6)]) == 1
+    assert deciding_view(head(), [result(0, 0.2, 0.8), result(0, 0.6, 0.4), result(0, 0.6, 0.4)]) == 1, (
+        "the first of equals"
+    )
 
 
 def test_without_an_alarm_something_is_worth_more_than_nothing() -> None:
-    assert deciding(head(), [result(0, 0, 1), result(0.6, 0, 0.4), result(0.1, 0, 0.9)]) == 1
-    assert deciding(head(alarm=()), [result(0.1, 0.2, 0.7), result(0, 0.3, 0.7)]) == 1
-    assert deciding(head(alarm=(), nothing=()), [result(0.1, 0.2, 0.7), result(0, 0.1, 0.9)]) == 1
-    assert deciding(head(alarm=(), nothing=("mask", "no_mask", "none")), [result(0, 0, 1)] * 2) == 0
+    assert deciding_view(head(), [result(0, 0, 1), result(0.6, 0, 0.4), result(0.1, 0, 0.9)]) == 1
+    assert deciding_view(head(alarm=()), [result(0.1, 0.2, 0.7), result(0, 0.3, 0.7)]) == 1
+    assert deciding_view(head(alarm=(), nothing=()), [result(0.1, 0.2, 0.7), result(0, 0.1, 0.9)]) == 1
+    assert deciding_view(head(alarm=(), nothing=("mask", "no_mask", "none")), [result(0, 0, 1)] * 2) == 0
 
 
 LABELS = ("mask", "no_mask", "none")
@@ -86,7 +88,7 @@ def test_many_frames_are_decided_as_one_by_one(
 
     expected = [max(range(len(views)), key=lambda at: weight(views[at])) for views in frames]
     of_head = head(tuple(alarm), tuple(nothing))
-    assert [deciding(of_head, [result(*scores) for scores in views]) for views in frames] == expected
+    assert [deciding_view(of_head, [result(*scores) for scores in views]) for views in frames] == expected
     at_once = deciding_views(np.array(frames, np.float32), LABELS, tuple(alarm), tuple(nothing))
     assert at_once.tolist() == expected
 
@@ -95,7 +97,7 @@ def test_a_look_is_every_view_by_itself(means: Path) -> None:
     models = [Classifier(means), Classifier(means)]
     frame = np.random.default_rng(3).integers(0, 256, (40, 90, 3), np.uint8)
     region = Region(5, 3, 80, 30)
-    looks, preprocess_ns = look(models, frame, "RGB", region, VIEWS)
+    looks, preprocess_ns = predict(models, frame, "RGB", region, VIEWS)
     assert preprocess_ns > 0
     for model, seen in zip(models, looks, strict=True):
         assert seen.invoke_ns > 0
@@ -111,7 +113,7 @@ def test_a_look_is_every_view_by_itself(means: Path) -> None:
 @pytest.mark.parametrize("size", [(40, 40), (60, 40)])
 def test_a_frame_that_is_not_wide_is_looked_at_once(means: Path, size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), (0, 0, 255), np.uint8)
-    (seen,), _ = look([Classifier(means)], frame, views=("left", "right"))
+    (seen,), _ = predict([Classifier(means)], frame, views=("left", "right"))
     assert len(seen.by_view) == 1
     assert seen.results[0].view == "center"
 

@@ -103,7 +103,7 @@ HEAD = json.dumps({"clip": 1, "source": "cam", "suffix": "png"})
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([], "is empty"),
+        ([], "empty"),
         (["{}"], "line 1: Object missing required field `clip`"),
         ([HEAD.replace("1", "2")], "line 1: "),
         ([HEAD.replace("png", "../png")], "line 1: "),
@@ -111,8 +111,8 @@ HEAD = json.dumps({"clip": 1, "source": "cam", "suffix": "png"})
         ([HEAD, line(number=-1)], "line 2: "),
         ([HEAD, line(file="/etc/passwd")], "line 2: Object contains unknown field `file`"),
         ([HEAD, line(time_ns=2**80)], "line 2: "),
-        ([HEAD, line(), line(number=2, monotonic_ns=4)], "line 3: is earlier than the line before"),
-        ([HEAD, line(), line(monotonic_ns=6)], "line 3: is earlier"),
+        ([HEAD, line(), line(number=2, monotonic_ns=4)], "line 3: earlier than the line before"),
+        ([HEAD, line(), line(monotonic_ns=6)], "line 3: earlier"),
     ],
     ids=lambda v: str(v)[-40:],
 )
@@ -148,7 +148,7 @@ def test_mutated_indexes_are_read_or_refused(tmp_path: Path) -> None:
 
 def test_a_clip_is_not_overwritten_unless_forced(tmp_path: Path) -> None:
     clip = recorded(tmp_path / "clip", [0, 1, 2])
-    with pytest.raises(ConfigurationError, match="is there already; --force deletes it first"):
+    with pytest.raises(ConfigurationError, match="already exists; --force"):
         recorded(clip, [5])
     assert len(list(ClipSource(clip))) == 3
     recorded(clip, [5], force=True)
@@ -161,7 +161,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path, other:
     clip = recorded(tmp_path / "clip", [0])
     (clip / other).write_text("mine")
     for force in (False, True):
-        with pytest.raises(ConfigurationError, match="which is no part of a clip"):
+        with pytest.raises(ConfigurationError, match="not part of a clip"):
             recorded(clip, [5], force=force)
     assert len(list(clip.iterdir())) == 3
     (tmp_path / "file").write_text("mine")
@@ -176,10 +176,10 @@ def test_it_is_full_by_size_and_when_the_disk_is_nearly(tmp_path: Path, monkeypa
         assert recorder.full() is None
         recorder.write(frame_of(0))
         recorder.write(frame_of(1))
-        assert recorder.full() == "0.005 MB are written"
+        assert recorder.full() == "0.005 MB written"
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 10**8))
         recorder.bytes = 0
-        assert recorder.full() == "less than 256 MiB of the disk are free"
+        assert recorder.full() == "less than 256 MiB of disk space left"
 
 
 def test_a_full_disk_ends_the_clip_before_the_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_the_rate_is_that_of_watch(tmp_path: Path) -> None:
 def test_record_ends_at_its_size(tmp_path: Path) -> None:
     done = run("--source", "demo:?fps=100&size=640x480", "--fps", "100", "--max-mb", "1", "--out", tmp_path / "clip")
     assert done.exit_code == 0
-    assert "1 MB are written: the clip ends here" in done.stderr
+    assert "1 MB written: the clip ends here" in done.stderr
     size = sum(file.stat().st_size for file in (tmp_path / "clip").iterdir())
     assert 1 * MB <= size < 2 * MB
 

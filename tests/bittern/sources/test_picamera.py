@@ -98,7 +98,7 @@ def test_a_changed_size_is_handled_and_said(world: World, caplog: pytest.LogCapt
     with open_picamera("picamera:?size=100x90") as source:
         assert source.size == (128, 96)
         assert (rgb_of(read(source)) == picture((128, 96))).all()
-    assert "asked for RGB888 100x90, libcamera gives RGB888 128x96" in caplog.text
+    assert "requested RGB888 100x90, libcamera gives RGB888 128x96" in caplog.text
 
 
 def test_a_format_that_is_not_known_is_refused_at_once(world: World) -> None:
@@ -190,7 +190,7 @@ def test_no_camera(world: World) -> None:
 
 
 def test_no_camera_of_that_number(world: World) -> None:
-    assert "there is 0 (imx708)" in refuse("picamera:?camera=1", SourceError)
+    assert "no camera 1, only 0 (imx708)" in refuse("picamera:?camera=1", SourceError)
 
 
 def test_busy(world: World) -> None:

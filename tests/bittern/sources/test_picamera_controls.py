@@ -56,8 +56,8 @@ def test_focus_exposure_and_white_balance(
     [
         ("lens_position=2", "lens_position=2.0: this camera has no control AfMode"),
         ("autofocus=continuous", "autofocus=continuous: this camera has no control AfMode"),
-        ("exposure_us=9", "exposure_us=9: expected 13 to 1000 of this camera"),
-        ("exposure_us=1001", "exposure_us=1001: expected 13 to 1000 of this camera"),
+        ("exposure_us=9", "exposure_us=9: this camera supports 13 to 1000"),
+        ("exposure_us=1001", "exposure_us=1001: this camera supports 13 to 1000"),
         ("gain=3", "gain=3.0: this camera has no control AnalogueGain"),
         ("awb=indoor", "awb=indoor: this camera has no control AwbEnable"),
     ],
@@ -92,7 +92,7 @@ def test_a_mode_that_is_wanted(world: World) -> None:
     open_picamera("picamera:?sensor_mode=1536x864").close()
     assert world.asked["sensor"] == {"output_size": (1536, 864), "bit_depth": 10}
     line = refuse("picamera:?sensor_mode=640x480", ConfigurationError)
-    assert "it has 1536x864, 2304x1296, 4608x2592" in line
+    assert "expected a mode of this sensor; it has 1536x864, 2304x1296, 4608x2592" in line
     world.sensor_modes = []
     assert "it has none" in refuse("picamera:?sensor_mode=640x480", ConfigurationError)
     assert world.opened == 0

@@ -19,7 +19,7 @@ from bittern.camera.supervisor import Camera
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame
 from bittern.sources.registry import check_source, open_source
-from bittern.sources.uri import shown
+from bittern.sources.uri import redacted
 
 SERVER = Path(__file__).parents[2] / "doubles/rtsp_server.py"
 PYTHON = shutil.which("python3", path="/usr/bin") or "python3"
@@ -126,7 +126,7 @@ def test_user_and_password() -> None:
     server = Server("locked")
     address = f"127.0.0.1:{server.port}/red"
     try:
-        assert "wants a user" in refuse(f"rtsp://{address}")
+        assert "requires user and password" in refuse(f"rtsp://{address}")
         assert "refuses user and password" in refuse(f"rtsp://admin:s3cretwrong@{address}")
         with open_source(f"rtsp://admin:s3cret@{address}") as source:
             frame = source.read()
@@ -192,9 +192,9 @@ def test_a_peer_that_never_answers_times_out(scheme: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as RTSP does"),
-        (b"\x00\xff" * 2000, "does not answer as RTSP does"),
-        (b"", "does not answer as RTSP does"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak RTSP"),
+        (b"\x00\xff" * 2000, "does not speak RTSP"),
+        (b"", "does not speak RTSP"),
         (b"RTSP/1.0 454 Session Not Found\r\nCSeq: 1\r\n\r\n", "answers '454 Session Not Found'"),
         (b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n", "no stream that FFmpeg can read"),
     ],
@@ -220,7 +220,7 @@ def test_peers_that_answer_something_else(answer: bytes, says: str) -> None:
     ],
 )
 def test_names_have_no_secrets(uri: str, name: str) -> None:
-    assert shown(uri) == name
+    assert redacted(uri) == name
     assert check_source(uri) == (name, True)
 
 

@@ -95,7 +95,7 @@ def test_settings(plug: Plug, option: dict[str, float], expected: dict[int, floa
     lacking = Camera(period_s=0.01, lacks=(max(expected),))
     uri = plug(lacking)
     (name,) = option
-    with pytest.raises(ConfigurationError, match=f"{name}=.*: this camera does not take it"):
+    with pytest.raises(ConfigurationError, match=f"{name}=.*: this camera does not accept it"):
         open_source(uri, option)
     assert lacking.released.is_set()
 
@@ -122,7 +122,7 @@ def test_another_size_is_said(plug: Plug, caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.WARNING)
     with open_source(plug(Camera(period_s=0.01, sizes=SIZE)) + "?size=320x240") as source:
         assert read(source).pixels.shape == (48, 64, 3)
-    assert "asked for 320x240 at 15 frames a second, the camera gives 64x48 at 15" in caplog.text
+    assert "requested 320x240 at 15 frames per second, the camera gives 64x48 at 15" in caplog.text
 
 
 def test_stamps_of_the_kernel_are_kept_if_plausible(plug: Plug) -> None:
@@ -233,4 +233,4 @@ def test_busy_names_the_holder(plug: Plug) -> None:
         assert holder.stdout.readline() == "open\n"
         assert f"held by process {holder.pid} (" in refuse(uri, SourceError)
         holder.communicate()
-    assert "no process of this user is seen" in refuse(uri, SourceError)
+    assert "no process of this user" in refuse(uri, SourceError)
