@@ -26,7 +26,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-device test-host test-faults soak test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -106,20 +106,40 @@ lint: $(DEV)/.dev  ## ruff and strict mypy
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
-test: test-device test-host  ## every test that runs on any machine
+# Tests that wait for cameras, peers and processes run side by side, more of them than there are cores. The host side
+# computes: one worker a core, each with a module of its own.
+CORES := $(shell nproc)
+DEVICE_TESTS = $(DEV)/bin/python -m pytest -n $$((3 * $(CORES))) --dist loadgroup
+HOST_TESTS = $(HOSTENV)/bin/python -m pytest -n $(CORES) --dist loadfile
+DEVICE := --ignore tests/bittern_train --ignore tests/bittern_convert
+HOST := tests/bittern_train tests/bittern_convert
+QUICK_DEVICE := tests/test_arrows.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
+QUICK_HOST := $(addprefix tests/bittern_convert/,test_calibration.py test_gate.py) $(addprefix tests/bittern_train/,test_task.py test_augment.py)
+
+test: test-device test-host  ## whatever proves a promise of README or docs (some 15 minutes on 2 cores)
+
+test-quick: $(DEV)/.dev $(HOSTENV)/.ready  ## the inner loop: pure code and one journey on each side (under 2 minutes)
+	$(DEVICE_TESTS) -m 'not slow' $(QUICK_DEVICE) $(ARGS)
+	$(HOST_TESTS) -m 'not slow' $(QUICK_HOST) $(ARGS)
 
 test-device: $(DEV)/.dev  ## the device side and whole journeys, without TensorFlow
-	$(DEV)/bin/python -m pytest --ignore tests/bittern_train --ignore tests/bittern_convert $(ARGS)
+	$(DEVICE_TESTS) -m 'not slow' $(DEVICE) $(ARGS)
 
 test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
-	$(HOSTENV)/bin/python -m pytest tests/bittern_train tests/bittern_convert $(ARGS)
+	$(HOST_TESTS) -m 'not slow' $(HOST) $(ARGS)
+
+test-slow: $(DEV)/.dev $(HOSTENV)/.ready  ## what takes too long for `make test`; before a release
+	$(DEVICE_TESTS) -m slow $(DEVICE) $(ARGS)
+	$(HOST_TESTS) -m slow $(HOST) $(ARGS)
 
 VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/test_shipped_models.py
 
-test-faults: $(DEV)/.dev  ## play every fault of tests/faults as often as its pass mark says, and print the table (some 20 minutes)
+test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault as often as its pass mark says, property tests in full; prints a table (some 25 minutes)
 	@mkdir -p build && rm -f build/faults.jsonl
-	BITTERN_FAULTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
+	BITTERN_TESTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
 	$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
+	BITTERN_TESTS=full $(DEVICE_TESTS) -m 'hypothesis or fuzz' $(DEVICE) $(ARGS)
+	BITTERN_TESTS=full $(HOST_TESTS) -m 'hypothesis or fuzz' $(HOST) $(ARGS)
 
 soak: $(DEV)/.dev  ## the daemon for MINUTES (30) at ten times the frame rate, events at 100 times; curves to build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak

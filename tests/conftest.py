@@ -1,4 +1,4 @@
-"""What all tests share: the shipped model, a web server, and hypothesis without a time limit for one example."""
+"""What all tests share: the shipped model, a web server, how many examples hypothesis draws."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from tests.doubles.http_peer import Peer
+from tests.doubles.repetitions import examples
 
 REPO = Path(__file__).parents[1]
 
-# A busy machine is no failure; what may take how long is asserted where it matters.
-settings.register_profile("bittern", deadline=None)
+# A busy machine is no failure; how long something may take is a matter of `bittern bench`.
+settings.register_profile("bittern", deadline=None, max_examples=examples(100))
 settings.load_profile("bittern")
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles.repetitions import examples
 
 from bittern_convert.task import Augment
 from bittern_train.augment import SIDE, alter
@@ -16,7 +17,7 @@ STILL = Augment(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 2**32 - 1), st.integers(20, 900), st.integers(20, 900))
 def test_any_frame_gives_a_picture_of_one_size(seed: int, height: int, width: int) -> None:
     frame = np.full((height, width, 3), 128, np.uint8)

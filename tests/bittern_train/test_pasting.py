@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.colours import redness
+from tests.doubles.repetitions import examples
 
 from bittern_train.pasting import paste_sign
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     seed=st.integers(0, 2**32),
     stop=st.booleans(),

@@ -1,4 +1,4 @@
-"""What the fault tests share: how often a fault is played, and the table of what was seen."""
+"""What the fault tests share: the table of what was seen, and a camera that leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -9,13 +9,6 @@ from pathlib import Path
 
 import pytest
 from tests.doubles.camera_process import FPS, Double, children, descriptors
-
-FULL = os.environ.get("BITTERN_FAULTS") == "full"
-
-
-def times(full: int, quick: int) -> int:
-    """How often to play a fault: as often as the pass marks say under `make test-faults`, else a few times."""
-    return full if FULL else quick
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.doubles.camera_process import (
     resident_kb,
     watch,
 )
-from tests.faults.conftest import times
+from tests.doubles.repetitions import times
 
 from bittern.camera.supervisor import Camera
 from bittern.config.schema import RecoveryConfig

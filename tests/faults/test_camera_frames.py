@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.doubles.camera_process import FPS, Double, next_frame, read_for, read_until, resident_kb, watch
 from tests.doubles.picamera2_double import picture
-from tests.faults.conftest import times
+from tests.doubles.repetitions import times
 
 from bittern.camera.scene_watch import View
 from bittern.config.schema import RecoveryConfig

@@ -26,8 +26,8 @@ import numpy as np
 import pytest
 from tests.doubles.command import BITTERN, OFTEN, bittern, one_line
 from tests.doubles.http_peer import Peer
+from tests.doubles.repetitions import times
 from tests.doubles.tflite_files import model_folder_of_means
-from tests.faults.conftest import times
 
 from bittern.system import fileio
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from tests.doubles.deliveries import event
 from tests.doubles.http_peer import OK, Answer, Peer, Request, status
+from tests.doubles.repetitions import times
 from tests.doubles.waiting import until
-from tests.faults.conftest import times
 
 from bittern.config.schema import OutboxConfig, WebhookConfig
 from bittern.delivery.dispatch import Delivery

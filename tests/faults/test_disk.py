@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from tests.doubles.deliveries import event
 from tests.doubles.http_peer import Peer
+from tests.doubles.repetitions import times
 from tests.doubles.waiting import until
-from tests.faults.conftest import times
 
 from bittern.config.schema import OutboxConfig, WebhookConfig
 from bittern.delivery import dispatch as delivery_module

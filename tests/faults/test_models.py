@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.doubles.model_files import altered
+from tests.doubles.repetitions import times
 from tests.doubles.tflite_files import crashing, model_folder_of_means
-from tests.faults.conftest import times
 
 from bittern import Classifier
 from bittern.frames import Pixels

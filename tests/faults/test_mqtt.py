@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.doubles.mosquitto import Broker, Listener, ids, needs_mosquitto, until
-from tests.faults.conftest import times
+from tests.doubles.repetitions import times
 
 from bittern.config.schema import MqttConfig, OutboxConfig
 from bittern.delivery.dispatch import Delivery

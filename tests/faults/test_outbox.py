@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.faults.conftest import times
+from tests.doubles.repetitions import times
 from tests.faults.outbox_writer import SINKS
 from tests.faults.power_cut import STRACE, Call, leave, read_record
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.outboxes import body, box_in, number, put, rows, take, take_from_memory
+from tests.doubles.repetitions import examples
 
 from bittern.delivery import outbox as module
 from bittern.delivery.outbox import OutboxError
@@ -217,7 +218,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(steps=STEPS, bound=st.integers(1, 6))
 def test_whatever_happens_everything_is_delivered_or_counted(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str], bound: int

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.doubles.repetitions import examples
 
 from bittern.delivery.snapshots import Ring, default_folder
 from bittern.errors import ConfigurationError
@@ -159,7 +160,7 @@ STEPS = st.lists(
 )
 
 
-@hypothesis_settings(max_examples=60)
+@hypothesis_settings(max_examples=examples(60))
 @given(STEPS)
 def test_never_above_the_budget_and_foreign_files_stay(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as where:

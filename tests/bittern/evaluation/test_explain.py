@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.drawn_pictures import discs
+from tests.doubles.repetitions import examples
 from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
 from bittern import Classifier
@@ -108,7 +109,7 @@ def test_every_patch_covers_as_it_says(means: Classifier, fill: Fill) -> None:
         assert found.drops[row, column] == pytest.approx(whole - occlusion.log_odds(raw, means.heads[0]), abs=0.03)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.sampled_from(BOTH))
 def test_a_plain_picture_has_no_heat(means: Classifier, colour: tuple[int, int, int], fill: Fill) -> None:
     (found,) = occlusion.cover(means, np.full((SIZE, SIZE, 3), colour, np.uint8), fill)
@@ -118,7 +119,7 @@ def test_a_plain_picture_has_no_heat(means: Classifier, colour: tuple[int, int, 
     assert (found.changed, occlusion.shares(found.heat)) == (0, None)
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.integers(0, 2**32 - 1), st.sampled_from(BOTH))
 def test_what_the_score_does_not_depend_on_has_no_heat(means: Classifier, seed: int, fill: Fill) -> None:
     picture = np.random.default_rng(seed).integers(0, 150, (SIZE, SIZE, 3), np.uint8)
@@ -132,7 +133,7 @@ def test_what_the_score_does_not_depend_on_has_no_heat(means: Classifier, seed: 
     assert len(tiles[0].lines[1]) < 30
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 8), st.sampled_from(BOTH))
 def test_the_heat_lies_where_the_answer_comes_from(means: Classifier, cell: int, fill: Fill) -> None:
     row, column = divmod(cell, 3)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.doubles.model_files import bare, flat, refused
+from tests.doubles.repetitions import examples
 from tests.doubles.tflite_files import COLOURS, channel_means, with_files
 
 from bittern import Classifier
@@ -77,12 +78,14 @@ def test_packed_labels_that_are_a_bomb_are_refused(tmp_path: Path) -> None:
     refused(bare(tmp_path, with_files(channel_means(), labels_txt=b"a\n" * 2**21)), "packed labels of 4194304 bytes")
 
 
+@pytest.mark.fuzz
 def test_damaged_packed_labels_are_refused_or_read(tmp_path: Path) -> None:
     plain = channel_means()
     packed = with_files(plain, labels_txt="\n".join(COLOURS).encode())[len(plain) :]
     rng = random.Random(4)
     told = []
-    for _ in range(400):
+    n = examples(400)
+    for _ in range(n):
         broken = bytearray(packed)
         for _ in range(rng.randint(1, 3)):
             broken[rng.randrange(len(broken))] = rng.randrange(256)
@@ -90,7 +93,7 @@ def test_damaged_packed_labels_are_refused_or_read(tmp_path: Path) -> None:
             Classifier(bare(tmp_path, plain + bytes(broken)))
         except ModelRefused as error:
             told.append(str(error))
-    assert len(told) > 100
+    assert len(told) > n // 4
     assert not any("\n" in line for line in told)
 
 
@@ -177,13 +180,15 @@ def open_each(labels: Path, files: list[Path]) -> tuple[list[str], list[tuple[st
     return lines, lost
 
 
+@pytest.mark.fuzz
 def test_a_mutated_bare_file_does_not_end_the_process(model_folder: Path, tmp_path: Path) -> None:
     model = (model_folder / "model.tflite").read_bytes()
     labels = tmp_path / "labels.txt"
     shutil.copy(model_folder / "labels.txt", labels)
     rng = random.Random(11)
     files = []
-    for number in range(300):
+    n = examples(300)
+    for number in range(n):
         data = bytearray(model)
         for _ in range(rng.randint(1, 4)):
             # The root and the list of buffers are in the first kilobytes, tensors and operators in the last.
@@ -197,4 +202,4 @@ def test_a_mutated_bare_file_does_not_end_the_process(model_folder: Path, tmp_pa
         file.unlink()
     assert not lost
     assert set(lines) == {"refused 1", "answered 1"}
-    assert len(lines) == 300
+    assert len(lines) == n

@@ -35,6 +35,7 @@ from tests.doubles.picture_files import (
     png,
     refused,
 )
+from tests.doubles.repetitions import examples
 
 from bittern.errors import PictureError
 from bittern.model import pictures
@@ -92,10 +93,10 @@ def test_the_limit_on_bytes(tmp_path: Path) -> None:
     sparse = tmp_path / "huge.jpg"
     with sparse.open("wb") as file:
         file.truncate(10 * 2**30)
-    begin = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(PictureError, match="larger than the limit of 64 MiB"):
         pictures.decode(sparse)
-    assert time.monotonic() - begin < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "in kB: it is not read"
 
 
 def test_the_limit_on_pixels_is_inclusive() -> None:
@@ -135,9 +136,7 @@ def huge() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", huge())
 def test_a_huge_header_is_refused_before_decoding(name: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begin = time.monotonic()
     refused(huge()[name], "60000 x 60000 is more than the limit of 50 megapixels")
-    assert time.monotonic() - begin < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000, "memory grew by less than 20 MB"
 
 
@@ -182,11 +181,11 @@ def test_broken_files_leave_no_noise_on_the_screen(tmp_path: Path) -> None:
 # --- fuzz ------------------------------------------------------------------------------------------------------------
 
 
-FUZZ = 10_500
-TOTAL_S = 60.0
-ONE_S = 2.0
+FUZZ = examples(10_500)
+ONE_S = 2.0  # of the processor, for one picture
 
 
+@pytest.mark.fuzz
 def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
     small = noise(24, 16)
     seeds = [
@@ -208,11 +207,10 @@ def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str
         encode(".ppm", small),
     ]
     rng = random.Random(20)
-    begin = time.monotonic()
     decoded, slowest, told = 0, 0.0, []
     for number in range(FUZZ):
         data = mutate(rng, seeds[number % len(seeds)], seeds)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             # A limit of a tenth of a megapixel: what is tested is the way through, not how fast memory can be filled.
             picture = pictures.decode_bytes(data, "fuzzed", max_pixels=100_000)
@@ -224,9 +222,8 @@ def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str
             assert picture.shape[2] == 3
             assert picture.dtype == np.uint8
             assert 0 < picture.shape[0] * picture.shape[1] <= 100_000, "no larger than its header said"
-        slowest = max(slowest, time.monotonic() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert slowest < ONE_S
     assert not any("\n" in line for line in told)
-    assert time.monotonic() - begin < TOTAL_S
     assert FUZZ / 20 < decoded < FUZZ * 19 / 20, "the mutations reach both ways out"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_500_000, "in kB"

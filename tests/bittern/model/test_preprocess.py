@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles.repetitions import examples
 
 from bittern.errors import ConfigurationError
 from bittern.frames import Pixels
@@ -63,7 +64,7 @@ def test_a_region_is_inside_or_refused(height: int, width: int, numbers: tuple[i
             preprocess(frame_of(height, width), region=region)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(SIDE, SIDE, SIZE)
 def test_the_tensor_is_the_picture_in_rgb(height: int, width: int, size: int) -> None:
     frame = frame_of(height, width)
@@ -75,7 +76,7 @@ def test_the_tensor_is_the_picture_in_rgb(height: int, width: int, size: int) ->
     assert np.array_equal(tensor[0, :, :, ::-1], resize_exact(square_of(frame), size))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(SIDE, SIZE)
 def test_the_resize_is_a_whole_box_mean_and_one_linear_step(side: int, size: int) -> None:
     square = frame_of(side, side)
@@ -88,7 +89,7 @@ def test_the_resize_is_a_whole_box_mean_and_one_linear_step(side: int, size: int
     assert np.abs(resize_exact(square, size).astype(int) - expected).max() <= 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.integers(1, 447), st.booleans())
 def test_channels_do_not_meet_in_the_resize(side: int, swap: bool) -> None:
     """It takes a fourth channel along for speed; the other three must come out as they do alone."""
@@ -106,7 +107,7 @@ def test_a_result_is_not_overwritten_by_the_next() -> None:
     assert all(np.array_equal(a, b) for a, b in zip(kept, copies, strict=True))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 700), st.integers(1, 700), st.tuples(*[st.integers(0, 255)] * 3))
 def test_a_flat_frame_stays_flat(height: int, width: int, colour: tuple[int, int, int]) -> None:
     tensor = preprocess(np.full((height, width, 3), colour, np.uint8))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles import preprocess_vectors
 from tests.doubles.preprocess_vectors import VECTORS, Vector, draw, sha256
+from tests.doubles.repetitions import examples
 
 from bittern.frames import Pixels
 from bittern.model.preprocess import resize_exact
@@ -101,7 +102,7 @@ def test_one_other_byte_is_a_difference() -> None:
     assert preprocess_vectors.differences(digests) == [f"tensors {vector.name}"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=examples(60))
 @given(side=st.integers(1, 1500), size=st.sampled_from([96, 192, 224]), kind=st.sampled_from(preprocess_vectors.KINDS))
 def test_any_square_is_resized_as_exact_arithmetic_says(side: int, size: int, kind: str) -> None:
     square = draw(side, side, "noise" if kind == "noise" else "gradient")

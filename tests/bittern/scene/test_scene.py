@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.colours import redness
+from tests.doubles.repetitions import examples
 
 from bittern.frames import Pixels
 from bittern.scene.signs import FACE_PX, OTHERS, VARIANTS, face
@@ -91,7 +92,7 @@ def test_a_lap_starts_empty_and_looks_elsewhere_different() -> None:
     assert (street.render(0).pixels != street.render(1).pixels).mean() > 0.2
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12))
 @given(seed=st.integers(-(2**40), 2**70), t=st.floats(0, 12))
 def test_same_seed_same_bytes_and_every_lap_the_same(seed: int, t: float) -> None:
     street, twin = Street(seed, (160, 120)), Street(seed, (160, 120))
@@ -109,7 +110,7 @@ def test_seeds_differ() -> None:
     assert max(brightness) > 3 * min(brightness), "day and night are among them"
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(width=st.integers(32, 400), height=st.integers(32, 400), seed=st.integers(0, 99), t=st.floats(0, 30))
 def test_any_size(width: int, height: int, seed: int, t: float) -> None:
     view = Street(seed, (width, height), lap_s=5).render(t)
@@ -143,7 +144,7 @@ def test_no_such_sign() -> None:
         face("halt", 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(seed=st.integers(0, 2**32), stop=st.booleans(), size=st.sampled_from([(320, 320), (224, 160), (96, 128)]))
 def test_random_views(seed: int, stop: bool, size: tuple[int, int]) -> None:
     picture = random_view(np.random.default_rng(seed), stop=stop, size=size)
