@@ -156,21 +156,18 @@ def evaluate(
 
 
 def _subsets(items: list[Item], split: str | None, data: Path) -> list[Subset]:
-    from bittern.evaluation.dataset import Subset, for_reporting
+    from bittern.evaluation import dataset
 
     splits = {item.split for item in items}
     if splits == {""}:
-        return [Subset("", "all", items)]
-    if split is None:
-        subsets = for_reporting(items)
-        if not subsets:
-            names = ", ".join(sorted(splits))
-            raise ConfigurationError(f"{data}: no split for testing; it has {names}: choose one with --split")
-        return subsets
-    chosen = [item for item in items if item.split == split]
-    if not chosen:
-        raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
-    return [Subset("", split, chosen)]
+        return [dataset.Subset("", "all", items)]
+    if split is not None:
+        return [dataset.Subset("", split, dataset.of_split(items, split, data))]
+    subsets = dataset.for_reporting(items)
+    if not subsets:
+        names = ", ".join(sorted(splits))
+        raise ConfigurationError(f"{data}: no split for testing; it has {names}: choose one with --split")
+    return subsets
 
 
 def _source(data: Path, subset: Subset) -> str:

@@ -7,44 +7,44 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, progress_bar, region_option, warn
+from bittern.cli.common import model_options, print_json, printable, progress_bar, region_option, warn
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from bittern.evaluation.explain import Picture, Survey
+    from bittern.evaluation.explain import PictureHeat, Survey
     from bittern.evaluation.occlusion import Fill
     from bittern.model.preprocess import Region
     from bittern.model.runtime import ExecutionPath
 
 
-@click.command(
-    epilog="Example: bittern explain street.jpg --out heat.png",
-)
+@click.command(epilog="Example: bittern explain street.jpg --out heat.png")
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--model", default="stop_sign", show_default=True, help="Name, folder or .tflite.")
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    help="Instead of IMAGE: an index.csv, a folder with one, or a folder per label.",
+    help="Instead of IMAGE: an index.csv, a folder with one, or a folder of pictures for each label.",
 )
 @click.option(
     "--root", type=click.Path(path_type=Path), help="What the index's paths are relative to.  [default: its folder]"
 )
-@click.option("--split", default="val", show_default=True, help="Split of the index; without an index all pictures.")
-@click.option("--label", help="Label of pictures whose index has none.  [default: the model's 'nothing']")
+@click.option(
+    "--split", default="val", show_default=True, help="Split of the index; all pictures if there is no index."
+)
+@click.option("--label", help="Label of pictures that have none in the index.  [default: the model's 'nothing']")
 @click.option(
     "--each",
     type=click.IntRange(0, 100),
     default=6,
     show_default=True,
-    help="With --data: so many right and so many wrong answers of each label on the sheet, the surest ones.",
+    help="With --data: number of correct answers, and of mistakes, per label on the sheet: the most confident ones.",
 )
 @click.option(
     "--fill",
     type=click.Choice(["mean", "blur"]),
     default="mean",
     show_default=True,
-    help="What covers: the picture's mean colour, or the picture blurred (hides detail, leaves colour).",
+    help="What a patch shows: the picture's mean colour, or the picture blurred (hides detail, leaves colour).",
 )
 @click.option(
     "--out",
@@ -55,7 +55,9 @@ if TYPE_CHECKING:
 )
 @region_option
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and head; with --data one a head.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object per picture and head; with --data, one per head."
+)
 @click.pass_context
 def explain(
     ctx: click.Context,
@@ -74,86 +76,94 @@ def explain(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Show what an answer depends on: a picture with the heat beside it, and how much of it lies where.
+    """Show what an answer depends on: the picture with its heat, and how the heat is spread.
 
-    A soft patch is laid on 15 x 15 places, 48 px wide on 224; the heat is how much the log-odds of the answered label
-    fall. It is what the answer depends on, not why, and only one place at a time: where two places each suffice, both
-    stay cold. Scores are quantized: near 0 and 1 log-odds end at half an output step, and a score at its ceiling hides
-    small falls.
+    A patch with soft edges covers 15 x 15 places in turn, 48 px wide on 224; the heat is the fall of the log-odds of
+    the answered label. It shows what the answer depends on, not why, and only one place at a time: where two places
+    each suffice, both stay cold. Scores are quantized: near 0 and 1 the log-odds end at half an output step, and a
+    score at its ceiling hides small falls.
 
-    With --data every picture of a split is looked at; the table gives the mean share of heat per zone of a 3 x 3 grid
-    (TL is top left), at the edge (outer 15 %) and in the bottom strip (lowest 15 %), for right and wrong answers.
-    Exit code 1 if a picture could not be read, or the region does not fit into it.
+    With --data all pictures of a split are explained; the table gives the mean share of heat in each zone of a 3 x 3
+    grid (TL is top left), at the edge (outer 15 %) and in the bottom strip (lowest 15 %), for correct answers and for
+    mistakes.
+
+    Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
     if bool(images) == (data is not None):
         raise click.UsageError("expected either IMAGE... or --data.", ctx)
     if not out.parent.is_dir():
-        raise ConfigurationError(f"--out {out}: there is no folder {out.parent}")
+        raise ConfigurationError(f"--out {out}: no folder {out.parent}")
+    from bittern.evaluation import dataset, sheet
     from bittern.evaluation import explain as explaining
-    from bittern.evaluation import sheet
     from bittern.model.classifier import Classifier
 
-    items = explaining.split_of(data, root, split) if data else []
-    files, empty = explaining.find(images)
+    items = dataset.of_split(dataset.read(data, root), split, data) if data else []
+    files, empty = explaining.picture_files(images)
     classifier = Classifier(model, labels=labels, path=path, threads=threads)
     if classifier.manifest is None:
         warn(f"{classifier.name}: no manifest: not verified")
+    heats: list[PictureHeat] = []
+    surveys: list[Survey] = []
     with progress_bar("explain", len(items) or len(files)) as progress:
         if data:
-            found = explaining.of_split(classifier, items, fill, label, each, region, progress)
+            surveys, tiles, skipped = explaining.explain_split(classifier, items, fill, label, each, region, progress)
         else:
-            found = explaining.of_pictures(classifier, files, fill, region, progress)
-    skipped = [*empty, *found.skipped]
+            heats, tiles, skipped = explaining.explain_pictures(classifier, files, fill, region, progress)
+    skipped = [*empty, *skipped]
     for reason in skipped:
         warn(reason)
-    if found.tiles:
-        sheet.write(out, found.tiles)
-    for figures in found.figures:
-        if as_json:
-            print_json(figures)
-        else:
-            click.echo("\n".join(_lines(figures)))
-    if found.tiles and not as_json:
+    if tiles:
+        sheet.write(out, tiles)
+    for heat in heats:
+        _show_picture(heat, as_json)
+    for survey in surveys:
+        _show_survey(survey, as_json)
+    if tiles and not as_json:
         click.echo(f"{out}: the heat is what the answer depends on, not why")
     if skipped:
         ctx.exit(1)
 
 
-def _lines(found: Picture | Survey) -> list[str]:
-    """The figures as text."""
-    from bittern.evaluation.explain import Survey
+def _show_picture(heat: PictureHeat, as_json: bool) -> None:
+    import msgspec
 
-    return _table(found) if isinstance(found, Survey) else [_line(found)]
-
-
-def _line(found: Picture) -> str:
     from bittern.evaluation import occlusion
 
-    text = f"{found.path}  {found.label}  {found.score:.3f}"
-    if found.zones is None:
-        return f"{text}  no patch lowers the score"
-    zones = found.zones
-    hot = sorted(occlusion.GRID, key=lambda zone: -zones[zone])[:3]
-    places = ", ".join(f"{zone} {zones[zone]:.0%}" for zone in (*hot, "edge", "bottom strip"))
-    notes = (("faint", found.faint), ("score at its ceiling", found.at_ceiling))
-    return (
-        f"{text}  drop {found.drop:.2f}, peak at {found.peak}, {found.changed} of {found.patches} patches change the "
+    if as_json:
+        print_json(msgspec.structs.replace(heat, path=printable(heat.path)))
+        return
+    text = f"{printable(heat.path)}  {heat.label}  {heat.score:.3f}"
+    if heat.zones is None:
+        click.echo(f"{text}  no patch lowers the score")
+        return
+    zones = heat.zones
+    hottest = sorted(occlusion.GRID, key=lambda zone: -zones[zone])[:3]
+    places = ", ".join(f"{zone} {zones[zone]:.0%}" for zone in (*hottest, "edge", "bottom strip"))
+    notes = (("faint", heat.faint), ("score at its ceiling", heat.at_ceiling))
+    click.echo(
+        f"{text}  drop {heat.drop:.2f}, peak at {heat.peak}, {heat.changed} of {heat.patches} patches change the "
         f"answer; heat: {places}" + "".join(f"; {note}" for note, holds in notes if holds)
     )
 
 
-def _table(survey: Survey) -> list[str]:
+def _show_survey(survey: Survey, as_json: bool) -> None:
+    import msgspec
+
     from bittern.evaluation import occlusion
 
-    heads = [*("".join(word[0] for word in zone.split()).upper() for zone in occlusion.GRID), "edge", "strip"]
-    width = max([len("label"), *(len(g.label) for g in survey.groups)])
-    rows = [f"{'label':<{width}}  answer     n  faint  ceiling  changed   drop" + "".join(f"{h:>6}" for h in heads)]
-    for g in survey.groups:
-        cells = "".join(f"{'-' if g.zones is None else format(g.zones[zone], '.0%'):>6}" for zone in occlusion.ZONES)
+    if as_json:
+        print_json(msgspec.structs.replace(survey, skipped=[printable(line) for line in survey.skipped]))
+        return
+    names = [*("".join(word[0] for word in zone.split()).upper() for zone in occlusion.GRID), "edge", "strip"]
+    width = max([len("label"), *(len(s.label) for s in survey.summaries)])
+    rows = [f"{'label':<{width}}  answer      n  faint  ceiling  changed   drop" + "".join(f"{x:>6}" for x in names)]
+    for s in survey.summaries:
+        cells = "".join(f"{'-' if s.zones is None else format(s.zones[zone], '.0%'):>6}" for zone in occlusion.ZONES)
         rows.append(
-            f"{g.label:<{width}}  {'right ' if g.right else 'wrong '}  {g.n:>4}  {g.faint:>5}  {g.at_ceiling:>7}  "
-            f"{g.changed:>7}  {g.median_drop:>5.2f}{cells}"
+            f"{s.label:<{width}}  {'correct' if s.correct else 'mistake'}  {s.n:>4}  {s.faint:>5}  {s.at_ceiling:>7}  "
+            f"{s.changed:>7}  {s.median_drop:>5.2f}{cells}"
         )
     area = "".join(f"{survey.area[zone]:>6.0%}" for zone in occlusion.ZONES)
-    which = f"{survey.model} {survey.version}, {survey.task}, split {survey.split}: mean share of the heat by zone"
-    return [which, *(f"  {row}" for row in rows), f"  {'share of the area':<{len(rows[0]) - len(area)}}{area}"]
+    rows.append(f"{'share of the area':<{len(rows[0]) - len(area)}}{area}")
+    title = f"{survey.model} {survey.version}, {survey.task}, split {survey.split}: mean share of the heat by zone"
+    click.echo("\n".join([title, *(f"  {row}" for row in rows)]))

@@ -77,6 +77,25 @@ def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item
     return chosen
 
 
+def of_split(items: list[Item], split: str, data: Path) -> list[Item]:
+    """The items of a split; all of them where no item has one, because there is no index.
+
+    Args:
+        items: at least one.
+        split: its name.
+        data: the index or folder that they come from, for the message.
+
+    Raises:
+        ConfigurationError: there is no such split.
+    """
+    splits = {item.split for item in items}
+    if splits == {""}:
+        return items
+    if split not in splits:
+        raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
+    return [item for item in items if item.split == split]
+
+
 class Subset(NamedTuple):
     """Pictures of a data set that are reported on together.
 

@@ -1,4 +1,4 @@
-"""`bittern explain` behind the command line: pictures with their heat, in figures, as text and as a sheet."""
+"""What `bittern explain` reports: the heat of pictures in figures, summed up over a split, and as tiles of a sheet."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import cv2
 import msgspec
 import numpy as np
 
-from bittern.errors import ConfigurationError, PictureError
-from bittern.evaluation import dataset, evaluate, metrics, occlusion
+from bittern.errors import PictureError
+from bittern.evaluation import evaluate, metrics, occlusion
 from bittern.evaluation.dataset import Item
 from bittern.evaluation.metrics import Interval
 from bittern.evaluation.occlusion import FAINT, GRID, ZONES, Explanation, Fill, Floats
@@ -21,21 +21,27 @@ from bittern.model import pictures
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import Region
 
-# Fewer pictures than these get no interval.
-_LEAST = 5
-# So many characters fit below a tile.
+# With fewer pictures there is no interval.
+_LEAST_PICTURES = 5
+# Characters that fit below a tile.
 _CAPTION = 29
 
 
-class Picture(msgspec.Struct, frozen=True):
+class PictureHeat(msgspec.Struct, frozen=True):
     """The heat of one picture and head in figures.
 
     Attributes:
-        drop: largest fall of the answered label's log-odds under one patch.
+        path: of the picture file.
+        model: its name.
+        task: of the head.
+        label: the answer.
+        score: of the answer, 0 to 1.
+        drop: largest fall of the answer's log-odds under one patch.
         peak: column and row of the hottest pixel of the square that the network sees.
         faint: no patch lowers the log-odds by 0.5 or more: zones and peak are mostly noise.
         at_ceiling: the score cannot be higher, so small falls are hidden.
-        changed: patches that change the answer, of `patches`.
+        changed: number of the `patches` that change the answer.
+        patches: number of patches.
         zones: see `occlusion.shares`.
     """
 
@@ -53,11 +59,11 @@ class Picture(msgspec.Struct, frozen=True):
     zones: dict[str, float] | None
 
 
-def figures(explanation: Explanation, path: str, model: str) -> Picture:
+def figures(explanation: Explanation, path: str, model: str) -> PictureHeat:
     """The figures of one explanation."""
     heat = explanation.heat
     row, column = divmod(int(heat.argmax()), explanation.size)
-    return Picture(
+    return PictureHeat(
         path=path,
         model=model,
         task=explanation.head.task,
@@ -73,21 +79,23 @@ def figures(explanation: Explanation, path: str, model: str) -> Picture:
     )
 
 
-class Group(msgspec.Struct, frozen=True):
-    """The pictures of one true label with a right or a wrong answer.
+class Summary(msgspec.Struct, frozen=True):
+    """The pictures of one true label that were answered correctly, or those that were not.
 
     Attributes:
-        n: pictures.
-        faint: of them, without a patch that matters (see `Picture.faint`); they are not in `zones`.
-        at_ceiling: of them, with the highest score there is.
-        changed: of them, with a patch that changes the answer.
-        median_drop: of the largest falls, log-odds.
+        label: the true label.
+        correct: whether the answers are correct; in JSON the key is "right".
+        n: number of pictures.
+        faint: number of these without a patch that matters (see `PictureHeat.faint`); they do not count in `zones`.
+        at_ceiling: number of these with the highest possible score.
+        changed: number of these with a patch that changes the answer.
+        median_drop: median of the largest falls, in log-odds.
         zones: zone -> mean share of heat over the pictures that are not faint; None without any.
         zones_ci95: bootstrap interval (`metrics.bootstrap`); None where fewer than 5 pictures are not faint.
     """
 
     label: str
-    right: bool
+    correct: bool = msgspec.field(name="right")
     n: int
     faint: int
     at_ceiling: int
@@ -101,12 +109,15 @@ class Survey(msgspec.Struct, frozen=True):
     """What the answers of one head depend on over a split.
 
     Attributes:
+        model: its name.
+        version: of the model.
+        task: of the head.
         split: its name; "all" where there is no index.
         fill: see `occlusion.filling`.
-        n: pictures.
+        n: number of pictures.
         area: zone -> its share of the picture: the share of heat to be expected where place does not matter.
-        groups: those with any pictures, label by label, right before wrong.
-        skipped: a line for each picture that could not be read.
+        summaries: label by label, correct answers before mistakes, none without pictures; in JSON the key is "groups".
+        skipped: a line for each picture that cannot be read.
     """
 
     model: str
@@ -116,35 +127,35 @@ class Survey(msgspec.Struct, frozen=True):
     fill: str
     n: int
     area: dict[str, float]
-    groups: list[Group]
+    summaries: list[Summary] = msgspec.field(name="groups")
     skipped: list[str]
 
 
-def group(label: str, right: bool, ties: Sequence[str], found: Sequence[Picture]) -> Group:
-    """Sum up pictures of one label; `ties` names the group of near-duplicates of each."""
+def summarize(label: str, correct: bool, groups: Sequence[str], heats: Sequence[PictureHeat]) -> Summary:
+    """Sum up pictures of one label; `groups` names the group of near-duplicates of each."""
     zones = None
     intervals: dict[str, Interval | None] | None = None
-    warm = [
-        (tie, [p.zones[zone] for zone in ZONES])
-        for tie, p in zip(ties, found, strict=True)
-        if p.zones is not None and not p.faint
+    clear = [
+        (group, [heat.zones[zone] for zone in ZONES])
+        for group, heat in zip(groups, heats, strict=True)
+        if heat.zones is not None and not heat.faint
     ]
-    if warm:
-        values = np.array([row for _, row in warm])
-        zones = dict(zip(ZONES, values.mean(axis=0).tolist(), strict=True))
-        draws = metrics.bootstrap(
-            [tie for tie, _ in warm], [label] * len(warm), lambda w: w @ values / w.sum(axis=1, keepdims=True)
+    if clear:
+        shares = np.array([row for _, row in clear])
+        zones = dict(zip(ZONES, shares.mean(axis=0).tolist(), strict=True))
+        resamples = metrics.bootstrap(
+            [group for group, _ in clear], [label] * len(clear), lambda w: w @ shares / w.sum(axis=1, keepdims=True)
         )
-        if draws is not None and len(warm) >= _LEAST:
-            intervals = {zone: metrics.percentile_interval(draws[:, i]) for i, zone in enumerate(ZONES)}
-    return Group(
+        if resamples is not None and len(clear) >= _LEAST_PICTURES:
+            intervals = {zone: metrics.percentile_interval(resamples[:, i]) for i, zone in enumerate(ZONES)}
+    return Summary(
         label=label,
-        right=right,
-        n=len(found),
-        faint=sum(p.faint for p in found),
-        at_ceiling=sum(p.at_ceiling for p in found),
-        changed=sum(p.changed > 0 for p in found),
-        median_drop=float(np.median([p.drop for p in found])),
+        correct=correct,
+        n=len(heats),
+        faint=sum(heat.faint for heat in heats),
+        at_ceiling=sum(heat.at_ceiling for heat in heats),
+        changed=sum(heat.changed > 0 for heat in heats),
+        median_drop=float(np.median([heat.drop for heat in heats])),
         zones=zones,
         zones_ci95=intervals,
     )
@@ -153,93 +164,103 @@ def group(label: str, right: bool, ties: Sequence[str], found: Sequence[Picture]
 def tiles(picture: Pixels, explanation: Explanation, name: str, true: str | None = None) -> list[Tile]:
     """Two tiles: the picture as the network sees it, and beside it the heat over it.
 
-    The colours are from none (the grey picture, dark) to the hottest place, or to `FAINT` where all is fainter.
+    The colours go from no heat (the grey picture, dark) to the hottest place, or to `FAINT` where all heat is fainter.
 
     Args:
         picture: (S, S, 3) uint8 RGB.
         explanation: of it.
         name: for the caption.
-        true: the true label, where it is known; a wrong answer gets a red frame.
+        true: the true label if it is known; a mistake gets a red frame.
     """
-    wrong = true is not None and true != explanation.result.label
-    answer = f"{explanation.result.label} {explanation.result.score:.3f}" + (f", is {true}" if wrong else "")
+    mistake = true is not None and true != explanation.result.label
+    answer = f"{explanation.result.label} {explanation.result.score:.3f}" + (f", is {true}" if mistake else "")
     drop = float(explanation.drops.max())
     zones = occlusion.shares(explanation.heat)
     if zones is None:
-        where = "no patch lowers the score", ""
+        places = "no patch lowers the score", ""
     else:
         hottest = max(GRID, key=zones.__getitem__)
-        where = (
+        places = (
             f"{'faint' if explanation.faint else 'falls'} {drop:.1f}: {zones[hottest]:.0%} {hottest}",
             f"edge {zones['edge']:.0%}, strip {zones['bottom strip']:.0%}",
         )
     short = name if len(name) <= _CAPTION else "..." + name[3 - _CAPTION :]
-    return [Tile(picture, (answer, short), wrong), Tile(blend(picture, explanation.heat), where, wrong)]
+    return [Tile(picture, (answer, short), mistake), Tile(blend(picture, explanation.heat), places, mistake)]
 
 
 def blend(picture: Pixels, heat: Floats) -> Pixels:
-    """The heat above zero in colours over the grey picture, (S, S, 3) uint8 RGB; from FAINT up the hottest is full."""
+    """The heat above zero in colours over the grey picture.
+
+    Args:
+        picture: (S, S, 3) uint8 RGB.
+        heat: (S, S) log-odds.
+
+    Returns:
+        (S, S, 3) uint8 RGB; the hottest pixel has the last colour of the map if its heat is at least `FAINT`.
+    """
     level = np.clip(heat / max(float(heat.max()), FAINT), 0, 1)
     colours = cv2.applyColorMap(np.rint(255 * level).astype(np.uint8), cv2.COLORMAP_TURBO)[:, :, ::-1]
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[:, :, None].repeat(3, axis=2)
     return np.asarray(cv2.addWeighted(grey, 0.55, np.ascontiguousarray(colours), 0.45, 0), np.uint8)
 
 
-def find(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The picture files that files and folders mean, and a line for each folder without any."""
-    found: list[Path] = []
+def picture_files(images: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files themselves and the pictures in the folders, and a line for each folder without any."""
+    files: list[Path] = []
     empty: list[str] = []
     for image in images:
         below = pictures.find(Path(image)) if Path(image).is_dir() else [Path(image)]
-        found += below
+        files += below
         if not below:
             empty.append(f"{image}: no pictures in this folder")
-    return found, empty
+    return files, empty
 
 
-def split_of(data: Path, root: Path | None, split: str) -> list[Item]:
-    """The pictures of a split; all of them where there is no index.
+class PicturesExplained(NamedTuple):
+    """Single pictures: figures and two tiles for each picture and head, and a line for each that cannot be read."""
 
-    Raises:
-        ConfigurationError: no such data or split.
-    """
-    items = dataset.read(data, root)
-    splits = {item.split for item in items}
-    chosen = items if splits == {""} else [item for item in items if item.split == split]
-    if not chosen:
-        raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
-    return chosen
-
-
-class Found(NamedTuple):
-    """What came out: figures of pictures or of splits, tiles of the sheet, a line for each picture not read."""
-
-    figures: list[Picture] | list[Survey]
+    heats: list[PictureHeat]
     tiles: list[Tile]
     skipped: list[str]
 
 
-def of_pictures(
+def explain_pictures(
     classifier: Classifier, files: Sequence[Path], fill: Fill, region: Region | None, progress: Callable[[int], None]
-) -> Found:
-    """Explain single pictures, or a region of them: one `Picture` and two tiles for each and each head."""
-    found: list[Picture] = []
+) -> PicturesExplained:
+    """Explain single pictures, or a region of them.
+
+    Args:
+        classifier: any model.
+        files: the pictures.
+        fill: see `occlusion.filling`.
+        region: of each picture; None takes the whole of it.
+        progress: called with the number of pictures done.
+    """
+    heats: list[PictureHeat] = []
     sheet: list[Tile] = []
     skipped: list[str] = []
-    for at, file in enumerate(files):
+    for i, file in enumerate(files):
         try:
-            seen = classifier.preprocess(pictures.cut(pictures.decode(file), file, region))[0].copy()
+            square = _square(classifier, file, region)
         except PictureError as error:
             skipped.append(str(error))
         else:
-            for explanation in occlusion.cover(classifier, seen, fill):
-                found.append(figures(explanation, str(file), classifier.name))
-                sheet += tiles(seen, explanation, file.name)
-        progress(at + 1)
-    return Found(found, sheet, skipped)
+            for explanation in occlusion.cover(classifier, square, fill):
+                heats.append(figures(explanation, str(file), classifier.name))
+                sheet += tiles(square, explanation, file.name)
+        progress(i + 1)
+    return PicturesExplained(heats, sheet, skipped)
 
 
-def of_split(
+class SplitExplained(NamedTuple):
+    """A split: a survey for each head, tiles of the most confident answers, a line for each picture not read."""
+
+    surveys: list[Survey]
+    tiles: list[Tile]
+    skipped: list[str]
+
+
+def explain_split(
     classifier: Classifier,
     items: Sequence[Item],
     fill: Fill,
@@ -247,51 +268,48 @@ def of_split(
     each: int,
     region: Region | None,
     progress: Callable[[int], None],
-) -> Found:
-    """Explain the pictures of a labelled split: one `Survey` a head, and tiles of its surest right and wrong answers.
+) -> SplitExplained:
+    """Explain the pictures of a labelled split.
 
     Args:
         classifier: any model.
-        items: the pictures.
+        items: the pictures, all of one split.
         fill: see `occlusion.filling`.
-        label: of pictures that have none; see `evaluation.true_labels`.
-        each: on the sheet, so many right and so many wrong answers of each label.
+        label: of pictures that have none; see `evaluate.true_labels`.
+        each: number of correct answers, and of mistakes, of each label that get tiles: the most confident ones.
         region: of each picture; None takes the whole of it.
         progress: called with the number of pictures done.
 
     Raises:
         ConfigurationError: a label that the model does not know.
     """
-    true = [evaluate.true_labels(head, items, label) for head in classifier.heads]
-    kept: list[list[tuple[str, Item, Explanation]]] = [[] for _ in classifier.heads]
+    true_labels = [evaluate.true_labels(head, items, label) for head in classifier.heads]
+    explained: list[list[tuple[str, Item, Explanation]]] = [[] for _ in classifier.heads]
     skipped: list[str] = []
-
-    def shown(item: Item) -> Pixels:
-        frame = pictures.cut(pictures.decode(item.path), item.path, region)
-        return np.array(classifier.preprocess(frame)[0])
-
-    for at, item in enumerate(items):
+    for i, item in enumerate(items):
         try:
-            seen = shown(item)
+            square = _square(classifier, item.path, region)
         except PictureError as error:
             skipped.append(str(error))
         else:
-            for number, explanation in enumerate(occlusion.cover(classifier, seen, fill)):
-                kept[number].append((true[number][at], item, explanation))
-        progress(at + 1)
+            for of_head, labels, explanation in zip(
+                explained, true_labels, occlusion.cover(classifier, square, fill), strict=True
+            ):
+                of_head.append((labels[i], item, explanation))
+        progress(i + 1)
     surveys: list[Survey] = []
     sheet: list[Tile] = []
-    for head, answers in zip(classifier.heads, kept, strict=True):
-        groups = []
+    for head, of_head in zip(classifier.heads, explained, strict=True):
+        summaries = []
         for own in head.labels:
-            for right in (True, False):
-                those = [(i, e) for t, i, e in answers if t == own and (e.result.label == own) is right]
-                if those:
-                    found = [figures(e, i.name, classifier.name) for i, e in those]
-                    groups.append(group(own, right, [i.group or i.name for i, _ in those], found))
-                those.sort(key=lambda pair: -pair[1].result.score)
-                for item, explanation in those[:each]:
-                    sheet += tiles(shown(item), explanation, item.name, own)
+            for correct in (True, False):
+                chosen = [(i, e) for true, i, e in of_head if true == own and (e.result.label == own) is correct]
+                if chosen:
+                    heats = [figures(e, i.name, classifier.name) for i, e in chosen]
+                    summaries.append(summarize(own, correct, [i.group or i.name for i, _ in chosen], heats))
+                chosen.sort(key=lambda pair: -pair[1].result.score)
+                for item, explanation in chosen[:each]:
+                    sheet += tiles(_square(classifier, item.path, region), explanation, item.name, own)
         surveys.append(
             Survey(
                 model=classifier.name,
@@ -299,10 +317,15 @@ def of_split(
                 task=head.task,
                 split=items[0].split or "all",
                 fill=fill,
-                n=len(answers),
+                n=len(of_head),
                 area=occlusion.areas(classifier.size),
-                groups=groups,
+                summaries=summaries,
                 skipped=skipped,
             )
         )
-    return Found(surveys, sheet, skipped)
+    return SplitExplained(surveys, sheet, skipped)
+
+
+def _square(classifier: Classifier, file: Path, region: Region | None) -> Pixels:
+    """(S, S, 3) uint8 RGB: what the network sees of a picture file."""
+    return np.array(classifier.preprocess(pictures.cut(pictures.decode(file), file, region))[0])

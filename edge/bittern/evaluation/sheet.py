@@ -49,6 +49,8 @@ def write(file: Path, tiles: Sequence[Tile], columns: int = 6) -> None:
         for row, line in enumerate(tile.lines[:2]):
             at = (left + 2, top + side + 13 + 15 * row)
             ink = _ALARM if tile.alarm and row == 0 else _INK
-            cv2.putText(sheet, line, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
+            # The font has ASCII only, and on a file name that is no UTF-8 OpenCV crashes.
+            text = line.encode("ascii", "replace").decode()
+            cv2.putText(sheet, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
     _, png = cv2.imencode(".png", sheet)
     fileio.write(file, png.tobytes())
