@@ -25,14 +25,14 @@ from bittern.model.views import predict
 
 
 class LabelFigures(msgspec.Struct, kw_only=True):
-    """Figures of one label; None is what cannot be had, as the recall of a label without pictures.
+    """Figures of one label; None where a figure is undefined, such as the recall of a label without pictures.
 
     Attributes:
-        n: pictures of this label.
-        correct: of them, with this answer.
+        n: number of pictures of this label.
+        correct: number of these with this answer.
         recall: correct / n.
         recall_ci95: Wilson interval.
-        answered: pictures with this answer.
+        answered: number of pictures with this answer.
         precision: correct / answered.
         precision_ci95: Wilson interval.
         auc_one_vs_rest: area under the ROC curve of this label's score, this label against all others.
@@ -51,19 +51,23 @@ class LabelFigures(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """Figures of one head on one split. Strict: any answer but the picture's own label is wrong, a "none" too.
+    """Figures of one head on one split. Any answer but the picture's own label is incorrect, "none" included.
 
-    Wilson intervals take the pictures as independent of each other; the bootstrap ones (`metrics.bootstrap`) do not.
+    Wilson intervals assume independent pictures; the bootstrap ones (`metrics.bootstrap`) do not.
 
     Attributes:
-        n: pictures that were answered.
-        groups: of near-duplicates among them; n where no two pictures belong together.
-        correct: of them, with the highest score on their own label.
+        model: its name.
+        version: of the model.
+        task: of the head.
+        split: its name; "all" where there is no index.
+        n: number of pictures that were classified.
+        groups: number of groups of near-duplicates among these; n where no two pictures belong together.
+        correct: number of these with the highest score on their own label.
         accuracy: correct / n; NaN for n = 0, which is null in JSON.
         accuracy_ci95: Wilson interval.
         auc: area under the ROC curve of the highest score of the `alarm_labels`, these against all others; None where
-            only one side is there, or no label raises an alarm.
-        auc_ci95: bootstrap interval; None where it cannot be had.
+            one side has no pictures, or no label raises an alarm.
+        auc_ci95: bootstrap interval; None where resampling gives none.
         auc_macro: mean of `auc_one_vs_rest` of the labels that have one.
         auc_macro_ci95: bootstrap interval.
         nll: mean negative log likelihood in nats, see `metrics.log_losses`.
@@ -74,18 +78,18 @@ class Report(msgspec.Struct, kw_only=True):
         per_label: in the order of the model.
         confusion: true label -> answered label -> count.
         alarm_labels: the labels that raise an alarm.
-        threshold: score from which on they do: the threshold "default" of the model.
-        alarms: pictures with an alarm.
+        threshold: the score from which they do, which is the model's threshold "default".
+        alarms: number of pictures with an alarm.
         alarm_rate: alarms / n; NaN for n = 0.
         alarm_rate_ci95: Wilson interval.
-        alarm_n: pictures with an alarm label; an alarm on them is right, whichever of the alarm labels raised it.
-        false_alarms: alarms on the other n - alarm_n pictures.
-        false_alarm_rate: of these.
+        alarm_n: number of pictures with an alarm label; an alarm on them is correct, whichever alarm label raised it.
+        false_alarms: number of alarms on the other n - alarm_n pictures.
+        false_alarm_rate: false_alarms / (n - alarm_n).
         false_alarm_rate_ci95: Wilson interval.
-        missed_alarms: pictures with an alarm label and without an alarm.
-        missed_alarm_rate: of alarm_n.
+        missed_alarms: number of pictures with an alarm label and without an alarm.
+        missed_alarm_rate: missed_alarms / alarm_n.
         missed_alarm_rate_ci95: Wilson interval.
-        skipped: a line for each picture that could not be read.
+        skipped: a line for each picture that cannot be read.
     """
 
     model: str
@@ -124,21 +128,21 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class Comparison(msgspec.Struct, kw_only=True):
-    """One head of a model against that of another one, on the same pictures.
+    """One head of a model against a head of another model, on the same pictures.
 
     Attributes:
         model: the other model.
         version: of the other model.
         task: of the other model's head.
-        n: pictures.
-        correct: how many the other model has right.
+        n: number of pictures.
+        correct: number of pictures that the other model answers correctly.
         accuracy: of the other model.
         accuracy_ci95: Wilson interval.
         difference: accuracy of the first model minus that of the other.
         difference_ci95: paired interval, see `metrics.paired_loss_interval`.
         mcnemar_p: of McNemar's exact test, two-sided.
-        only_first_correct: names of the pictures that only the first model has right.
-        only_other_correct: names of the pictures that only the other model has right.
+        only_first_correct: names of the pictures that only the first model answers correctly.
+        only_other_correct: names of the pictures that only the other model answers correctly.
     """
 
     model: str
@@ -175,15 +179,15 @@ def true_labels(head: Head, items: Sequence[Item], label: str | None) -> list[st
         ConfigurationError: a label that the model does not know.
     """
     fallback = label or (head.nothing[0] if head.nothing else None)
-    found = []
+    labels = []
     for item in items:
         own = item.label or fallback
         if own is None:
-            raise ConfigurationError(f"{item.path}: has no label; say which with --label")
+            raise ConfigurationError(f"{item.path}: has no label: give one with --label")
         if own not in head.labels:
             raise ConfigurationError(f"{item.path}: label {own!r} is not one of the model's: {', '.join(head.labels)}")
-        found.append(own)
-    return found
+        labels.append(own)
+    return labels
 
 
 def answer(
@@ -192,7 +196,7 @@ def answer(
     """Classify every item.
 
     Returns:
-        For each head its answers, and a line for each picture that could not be read.
+        For each head its answers, and a line for each picture that cannot be read.
 
     Raises:
         ConfigurationError: see `true_labels`.
@@ -209,11 +213,11 @@ def answer_all(
     views: Sequence[View] = CENTER,
     region: Region | None = None,
 ) -> tuple[list[list[list[Answered]]], list[str]]:
-    """As `answer` for several classifiers: each picture is decoded once, and resized once for an input size and view.
+    """As `answer` for several classifiers: each picture is decoded once, and resized once per input size and view.
 
     Returns:
-        For each classifier and head its answers, and a line for each picture that could not be read, or that the region
-        does not fit into.
+        For each classifier and head its answers, and a line for each picture that cannot be read, or into which the
+        region does not fit.
 
     Raises:
         ConfigurationError: see `true_labels`.
@@ -221,16 +225,16 @@ def answer_all(
     labels = [[true_labels(head, items, label) for head in classifier.heads] for classifier in classifiers]
     answers: list[list[list[Answered]]] = [[[] for _ in classifier.heads] for classifier in classifiers]
     skipped = []
-    for at, item in enumerate(items):
+    for number, item in enumerate(items):
         try:
             frame = pictures.cut(pictures.decode(item.path), item.path, region)
         except PictureError as error:
             skipped.append(str(error))
         else:
-            for i, seen in enumerate(predict(classifiers, frame, views=views)[0]):
-                for head, result in enumerate(seen.results):
-                    answers[i][head].append(Answered(item, labels[i][head][at], result))
-        progress(at + 1)
+            for i, prediction in enumerate(predict(classifiers, frame, views=views)[0]):
+                for head, result in enumerate(prediction.results):
+                    answers[i][head].append(Answered(item, labels[i][head][number], result))
+        progress(number + 1)
     return answers, skipped
 
 
@@ -286,10 +290,10 @@ def report(classifier: Classifier, head: Head, split: str, answers: Sequence[Ans
 
 
 def compare(other: Classifier, head: Head, first: Sequence[Answered], second: Sequence[Answered]) -> Comparison:
-    """The answers of a head of a model, and of a head of the other, to the same pictures; at least one.
+    """Compare the answers of a head of a model and of a head of another model to the same pictures, at least one.
 
-    Each answer is judged by the label that its own model has for the picture: they can differ for pictures without a
-    label of their own (see `true_labels`).
+    Each answer is judged by the label that its own model has for the picture; the two can differ where a picture has no
+    label in the index (see `true_labels`).
     """
     n = len(first)
     won = [a.item.name for a, b in zip(first, second, strict=True) if a.correct and not b.correct]
@@ -312,7 +316,7 @@ def compare(other: Classifier, head: Head, first: Sequence[Answered], second: Se
 
 
 def pair_heads(first: Classifier, other: Classifier) -> list[int]:
-    """For each head of a model the head of the other to compare it with: the same task, or the only one of each.
+    """For each head of a model the index of the other model's head to compare with: of its task, or the only one.
 
     Raises:
         ConfigurationError: no head of the other has the task.
@@ -322,12 +326,14 @@ def pair_heads(first: Classifier, other: Classifier) -> list[int]:
     tasks = [head.task for head in other.heads]
     for head in first.heads:
         if head.task not in tasks:
-            raise ConfigurationError(f"{other.name}: has no head {head.task!r} to compare with: {', '.join(tasks)}")
+            raise ConfigurationError(
+                f"{other.name}: has no head {head.task!r} to compare with; it has {', '.join(tasks)}"
+            )
     return [tasks.index(head.task) for head in first.heads]
 
 
 def mistakes(answers: Sequence[Answered]) -> list[Answered]:
-    """The wrong answers, the surest first."""
+    """The incorrect answers, the most confident first."""
     return sorted((a for a in answers if not a.correct), key=lambda a: -a.result.score)
 
 
@@ -341,7 +347,7 @@ def _share(k: int, n: int) -> _Figure:
 
 
 def _groups(answers: Sequence[Answered]) -> list[str]:
-    # An index may leave the group of a picture that is like no other empty.
+    # An index may leave the group empty for a picture that has no near-duplicates.
     return [a.item.group or a.item.name for a in answers]
 
 
@@ -373,7 +379,7 @@ def _scored(head: Head, answers: Sequence[Answered]) -> dict[str, _Figure]:
     errors = metrics.brier_scores(scores, truth)
     raising = np.array([max((a.result.scores[x] for x in head.alarm), default=0.0) for a in answers])
     is_alarm = np.array([label in head.alarm for label in labels])
-    # A label without pictures, or with all of them, has no area, in no resample.
+    # The area of a label without pictures, or with all of them, is undefined in every resample.
     defined = [i for i in range(len(head.labels)) if 0 < (truth == i).sum() < len(truth)]
 
     def figures(weights: metrics.Floats) -> npt.NDArray[np.float64]:
@@ -382,8 +388,8 @@ def _scored(head: Head, answers: Sequence[Answered]) -> dict[str, _Figure]:
         for i in defined:
             areas[i] = metrics.weighted_auc(weights, scores[:, i], truth == i)
         macro = areas[defined].mean(0) if defined else np.full(len(weights), np.nan)
-        of_alarms = metrics.weighted_auc(weights, raising, is_alarm)
-        return np.array([weights @ losses / drawn, weights @ errors / drawn, of_alarms, macro, *areas]).T
+        alarm = metrics.weighted_auc(weights, raising, is_alarm)
+        return np.array([weights @ losses / drawn, weights @ errors / drawn, alarm, macro, *areas]).T
 
     values = figures(np.ones((1, len(answers)), np.float32))[0]
     drawn = metrics.bootstrap(_groups(answers), labels, figures)

@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 Z95 = 1.959963984540054
 RESAMPLES = 1000
 BINS = 10
-# Weights that are held at a time: 4 MB, so that a large data set needs no more memory than a small one.
+# Weights in memory at a time, 4 MB: a large data set needs no more memory than a small one.
 _BLOCK = 1_000_000
 
 
@@ -27,7 +27,7 @@ def wilson(successes: int, n: int) -> Interval:
     middle = p + Z95**2 / (2 * n)
     half = Z95 * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
     low, high = (middle - half) / (1 + Z95**2 / n), (middle + half) / (1 + Z95**2 / n)
-    # At the ends the bound is exact; rounding would leave it a hair inside.
+    # At the ends the bound is exactly 0 or 1; rounding would leave it just inside.
     return (0.0 if successes == 0 else max(0.0, low)), (1.0 if successes == n else min(1.0, high))
 
 
@@ -35,9 +35,9 @@ def paired_loss_interval(lost: int, won: int, n: int) -> Interval:
     """95 % interval of (lost - won) / n for paired answers (Agresti and Min 2005: Wald with half a count added).
 
     Args:
-        lost: pictures that only the first answered rightly.
-        won: pictures that only the second answered rightly.
-        n: all pictures.
+        lost: number of pictures that only the first answered correctly.
+        won: number of pictures that only the second answered correctly.
+        n: number of all pictures.
     """
     total = n + 2
     b, c = lost + 0.5, won + 0.5
@@ -49,8 +49,8 @@ def paired_loss_interval(lost: int, won: int, n: int) -> Interval:
 def mcnemar(lost: int, won: int) -> float:
     """Two-sided p of McNemar's exact test: the binomial test of `lost` out of `lost + won` at 1/2 (McNemar 1947).
 
-    The exact conditional test, not the mid-p: it never calls a difference more often than the level says, and is
-    conservative for it. 1.0 where no picture tells the two apart.
+    The exact conditional test, not the mid-p: it never rejects more often than its level, at the cost of being
+    conservative. 1.0 where no picture tells the two apart.
     """
     n = lost + won
     term = tail = 1
@@ -61,7 +61,7 @@ def mcnemar(lost: int, won: int) -> float:
 
 
 def auc(scores: npt.ArrayLike, positive: npt.ArrayLike) -> float | None:
-    """Area under the ROC curve, ties counted half (Mann-Whitney U); None without both kinds.
+    """Area under the ROC curve, ties counted half (Mann-Whitney U); None unless there are both kinds.
 
     Args:
         scores: (n,) float, higher means positive.
@@ -77,7 +77,7 @@ def weighted_auc(weights: Floats, scores: Floats, positive: npt.NDArray[np.bool_
     """`auc` of each resample.
 
     Args:
-        weights: (resamples, n), how often each picture was drawn.
+        weights: (resamples, n) how often each picture was drawn.
         scores: (n,).
         positive: (n,) bool.
 
@@ -88,7 +88,7 @@ def weighted_auc(weights: Floats, scores: Floats, positive: npt.NDArray[np.bool_
     ordered = scores[order]
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     drawn, is_positive = weights[:, order], positive[order]
-    # Per distinct score, how many of each kind have it.
+    # For each distinct score the number of pictures of each kind.
     high = np.add.reduceat(drawn * is_positive, starts, axis=1).astype(np.float64)
     low = np.add.reduceat(drawn * ~is_positive, starts, axis=1).astype(np.float64)
     below = np.cumsum(low, axis=1) - low
@@ -117,20 +117,20 @@ def brier_scores(scores: Floats, truth: npt.NDArray[np.intp]) -> npt.NDArray[np.
         scores: (n, labels).
         truth: (n,) index of the true label.
     """
-    told = np.eye(scores.shape[1])[truth]
-    return np.asarray(((scores - told) ** 2).sum(1), np.float64)
+    targets = np.eye(scores.shape[1])[truth]
+    return np.asarray(((scores - targets) ** 2).sum(1), np.float64)
 
 
 def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = BINS) -> float | None:
-    """Expected calibration error of the answer (Guo et al. 2017): mean of |share right - mean score| over the bins.
+    """Expected calibration error of the answer (Guo et al. 2017): mean of |accuracy - mean score| over the bins.
 
-    Bins are of equal width over 0 to 1, closed below (the last one above too), each weighted by its pictures. It has
-    no interval: it is never negative, so resampling shifts it upwards.
+    Bins have equal width from 0 to 1, are closed below (the last one above too), and are weighted by their number of
+    pictures. There is no interval: the figure is never negative, so resampling shifts it upwards.
 
     Args:
         confidence: (n,) score of the answered label.
         correct: (n,) bool.
-        bins: how many.
+        bins: number of bins.
 
     Returns:
         0 to 1; None for n = 0.
@@ -154,18 +154,18 @@ def bootstrap(
 
     Whole groups are drawn, as the pictures of one group (near-duplicates, frames of one track) are not independent of
     each other: drawn one by one they would make every interval too narrow. They are drawn within the label of their
-    first picture, so that every resample has each label about as often as the data set, whose make-up is given.
+    first picture, so that every resample has about the label frequencies of the data set, which are taken as given.
 
     Args:
         groups: (n,) the group of each picture.
         labels: (n,) its true label.
-        figures: (rows, n) how often each picture was drawn -> (rows, figures), NaN where a figure cannot be had.
-        resamples: how many.
-        seed: of the drawing.
+        figures: (rows, n) how often each picture was drawn -> (rows, figures), NaN where a figure is undefined.
+        resamples: number of resamples.
+        seed: of the random draws.
 
     Returns:
-        (resamples, figures); None without pictures, and where a label has one group only: how much that label varies
-        cannot be told then.
+        (resamples, figures); None without pictures, and where a label has a single group, whose variation is
+        unknown.
     """
     names, first, member = np.unique(np.asarray(groups, str), return_index=True, return_inverse=True)
     _, stratum = np.unique(np.asarray(labels, str)[first], return_inverse=True)
@@ -174,22 +174,22 @@ def bootstrap(
         return None
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK // len(groups))
-    found = []
+    blocks = []
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
         weights = np.empty((count, len(names)), np.float32)
         for number, size in enumerate(sizes):
             drawn = rng.integers(0, size, (count, size)) + size * np.arange(count)[:, None]
             weights[:, stratum == number] = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        found.append(figures(weights[:, member]))
-    return np.concatenate(found)
+        blocks.append(figures(weights[:, member]))
+    return np.concatenate(blocks)
 
 
 def percentile_interval(values: npt.NDArray[np.float64]) -> Interval | None:
-    """95 % percentile interval of a figure's resamples, (resamples,); NaN among them are left out.
+    """95 % percentile interval of a figure's resamples, (resamples,), of which NaN are left out.
 
-    None where all are the same (the AUC of labels that are told apart without a mistake, say): a bootstrap cannot say
-    then how sure the figure is.
+    None where all are the same, such as the AUC of labels that are told apart without a mistake: the bootstrap cannot
+    show the uncertainty of the figure then.
     """
     values = values[~np.isnan(values)]
     if len(values) == 0 or np.ptp(values) < 1e-12:

@@ -1,9 +1,9 @@
-"""What an answer depends on: parts of the picture are covered, and the fall of the answered label's score is the heat.
+"""What an answer depends on: places of the picture are covered in turn, and the fall of the answer's score is the heat.
 
 Occlusion as in Zeiler and Fergus 2014 ("Visualizing and Understanding Convolutional Networks", section 4.2), on the
 shipped int8 model itself, with two changes. The patch has soft edges, and a pixel's heat is the mean over all patches
-weighted by how much each covered it (as in RISE, Petsiuk et al. 2018, section 3.1): a hard patch is a thing of its own,
-whose edges cost score wherever it lies. And the heat is in log-odds, because the scores of a sure answer hardly move.
+weighted by how much each covered it (as in RISE, Petsiuk et al. 2018, section 3.1): a hard patch is an object itself,
+whose edges lower the score wherever it lies. And the heat is in log-odds, because a confident score hardly moves.
 
 It shows what the answer depends on, not why, and only dependence on one place at a time: where two places each suffice
 for the answer, covering either changes nothing.
@@ -24,14 +24,14 @@ from bittern.model.manifest import Head
 Floats = npt.NDArray[np.float64]
 Fill = Literal["mean", "blur"]
 
-# Patches a row and column; their centres are evenly spaced from edge to edge.
+# Patches per row and column; their centres are evenly spaced from edge to edge.
 PATCHES = 15
-# Width of a patch at half of its strength, as a share of the picture's side: 48 of 224 px, three steps.
+# Width of a patch where it covers half, as a share of the picture's side: 48 of 224 px, three steps.
 WIDTH = 3 / 14
-# Log-odds. Of 5441 patches that lay beside the stop signs pasted into 45 photographs 95 % moved the answer by less
-# than 0.41: no heat to speak of.
+# In log-odds. Of 5441 patches beside the stop signs pasted into 45 photographs, 95 % moved the answer by less than
+# 0.41: less than this is noise.
 FAINT = 0.5
-# Outermost share of each side that counts as edge; the lowest share as strip, where watermarks are.
+# Share of the side that counts as edge, on all four sides; at the bottom also as the strip in which watermarks are.
 MARGIN = 0.15
 GRID = (
     *("top left", "top", "top right"),
@@ -45,12 +45,12 @@ class Explanation(NamedTuple):
     """What the answer of one head depends on.
 
     Attributes:
-        head: whose answer.
+        head: the head that gave the answer.
         result: the answer for the whole picture.
-        drops: (PATCHES, PATCHES) fall of the answered label's log-odds with a patch there, row by row; negative where
-            covering makes the answer surer.
-        changed: how many of the patches change the answer.
-        at_ceiling: the score is the highest that the output can say, so small falls are hidden.
+        drops: (PATCHES, PATCHES) fall of the answered label's log-odds under each patch, row by row; negative where
+            covering makes the answer more confident.
+        changed: number of patches that change the answer.
+        at_ceiling: the score is the highest that the output can express, so small falls are hidden.
         size: side of the picture, in pixels.
     """
 
@@ -66,12 +66,12 @@ class Explanation(NamedTuple):
         """(size, size): for each pixel the mean of `drops`, weighted by how much each patch covered it."""
         along = windows(self.size)
         weight = along.sum(axis=0)
-        # The weight of a patch at a pixel is a product of two, so the weighted mean is two matrix products.
+        # The weight of a patch at a pixel is a product of row and column, so the mean is two matrix products.
         return np.asarray(along.T @ self.drops @ along / np.outer(weight, weight))
 
     @property
     def faint(self) -> bool:
-        """Whether no single patch matters much: heat and zones are then mostly noise."""
+        """Whether no single patch matters much, so that heat and zones are mostly noise."""
         return float(self.drops.max()) < FAINT
 
 
@@ -79,8 +79,8 @@ def log_odds(raw: npt.ArrayLike, head: Head) -> Floats:
     """ln(p / (1 - p)) of quantized scores, with p at least half an output step away from 0 and 1.
 
     Args:
-        raw: uint8 outputs, any shape.
-        head: says their quantization. With the usual softmax output (1/256, 0) the result is -6.2 to 5.5.
+        raw: uint8 outputs, of any shape.
+        head: has their quantization. With the usual softmax output (1/256, 0) the result is -6.2 to 5.5.
     """
     p = np.clip(head.scale * (np.asarray(raw, np.int64) - head.zero_point), head.scale / 2, 1 - head.scale / 2)
     return np.asarray(np.log(p / (1 - p)), np.float64)
@@ -89,7 +89,7 @@ def log_odds(raw: npt.ArrayLike, head: Head) -> Floats:
 def windows(size: int) -> Floats:
     """(PATCHES, size): how strongly each patch covers each pixel along one axis, 0 to 1.
 
-    One in the middle third of a patch, then a raised cosine down to 0; half at `WIDTH`.
+    1 in the middle third of a patch, then a raised cosine down to 0; one half at `WIDTH`.
     """
     centers = np.linspace(0, size, PATCHES)[:, None]
     distance = np.abs(np.arange(size) + 0.5 - centers) / (WIDTH * size / 2)
@@ -97,10 +97,10 @@ def windows(size: int) -> Floats:
 
 
 def filling(picture: Pixels, fill: Fill) -> npt.NDArray[np.float32]:
-    """What a covered place shows instead, (S, S, 3) RGB.
+    """What a patch shows in place of the picture, (S, S, 3) RGB, 0 to 255.
 
-    "mean" is the mean colour of the picture: takes away detail and colour. "blur" is the picture itself without detail
-    (Gaussian, sigma half a patch): takes away detail only, and is less of a thing of its own on a plain background.
+    "mean" is the mean colour of the picture: removes detail and colour. "blur" is the picture without detail (Gaussian,
+    sigma half a patch): removes detail only, and looks less like an object on a plain background.
     """
     if fill == "blur":
         soft = cv2.GaussianBlur(picture, (0, 0), WIDTH * len(picture) / 2, borderType=cv2.BORDER_REFLECT)
@@ -117,10 +117,10 @@ def cover(classifier: Classifier, picture: Pixels, fill: Fill = "mean") -> list[
         fill: see `filling`.
 
     Returns:
-        One explanation a head.
+        One explanation per head.
     """
     size = len(picture)
-    along, instead = windows(size), filling(picture, fill)
+    along, cover_with = windows(size), filling(picture, fill)
     tensor = picture[None].copy()
     whole = classifier.invoke(tensor)
     covered: list[list[Pixels]] = []
@@ -130,21 +130,21 @@ def cover(classifier: Classifier, picture: Pixels, fill: Fill = "mean") -> list[
             part = rows, slice(*_extent(column))
             strength = np.outer(row[part[0]], column[part[1]]).astype(np.float32)[:, :, None]
             under = picture[part]
-            tensor[0][part] = np.rint(under + strength * (instead[part] - under))
+            tensor[0][part] = np.rint(under + strength * (cover_with[part] - under))
             covered.append(classifier.invoke(tensor))
             tensor[0][part] = under
     explanations = []
-    for at, (head, result) in enumerate(zip(classifier.heads, classifier.answer(whole), strict=True)):
-        raw = np.array([outputs[at] for outputs in covered])
+    for i, (head, result) in enumerate(zip(classifier.heads, classifier.answer(whole), strict=True)):
+        raw = np.array([outputs[i] for outputs in covered])
         label = head.labels.index(result.label)
-        drops = (log_odds(whole[at], head)[label] - log_odds(raw[:, label], head)).reshape(PATCHES, PATCHES)
+        drops = (log_odds(whole[i], head)[label] - log_odds(raw[:, label], head)).reshape(PATCHES, PATCHES)
         explanations.append(
             Explanation(
                 head,
                 result,
                 drops,
                 int((raw.argmax(axis=1) != label).sum()),
-                int(whole[at][label]) == 255,
+                int(whole[i][label]) == 255,
                 size,
             )
         )
@@ -152,8 +152,8 @@ def cover(classifier: Classifier, picture: Pixels, fill: Fill = "mean") -> list[
 
 
 def _extent(weights: Floats) -> tuple[int, int]:
-    at = np.flatnonzero(weights)
-    return int(at[0]), int(at[-1]) + 1
+    covered = np.flatnonzero(weights)
+    return int(covered[0]), int(covered[-1]) + 1
 
 
 def _masks(size: int) -> dict[str, npt.NDArray[np.bool_]]:
@@ -174,11 +174,13 @@ def areas(size: int) -> dict[str, float]:
 
 
 def shares(heat: Floats) -> dict[str, float] | None:
-    """The share of the heat above zero that lies in each zone; None without any.
+    """The share of the heat above zero that lies in each zone; None if there is none.
 
-    The nine cells of `GRID` add up to 1; "edge" and "bottom strip" overlap them. A patch is wider than the strip: heat
-    just above it counts in part.
+    The nine cells of `GRID` add up to 1; "edge" and "bottom strip" overlap them. A patch is wider than the strip, so
+    heat just above it counts in part.
     """
-    warm = np.maximum(heat, 0)
-    total = float(warm.sum())
-    return {zone: float(warm[mask].sum()) / total for zone, mask in _masks(len(heat)).items()} if total > 0 else None
+    positive = np.maximum(heat, 0)
+    total = float(positive.sum())
+    if total == 0:
+        return None
+    return {zone: float(positive[mask].sum()) / total for zone, mask in _masks(len(heat)).items()}

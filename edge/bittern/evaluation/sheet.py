@@ -1,4 +1,4 @@
-"""Contact sheets: what the network saw, with captions, as one PNG."""
+"""Contact sheets: the input of the network, with captions, as one PNG."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Tile(NamedTuple):
     """One picture of a sheet.
 
     Attributes:
-        picture: (S, S, 3) uint8 RGB, as the network saw it.
+        picture: (S, S, 3) uint8 RGB, the input of the network.
         lines: at most two short captions.
-        alarm: drawn with a red frame.
+        alarm: whether to draw a red frame.
     """
 
     picture: Pixels
@@ -33,7 +33,12 @@ class Tile(NamedTuple):
 
 
 def write(file: Path, tiles: Sequence[Tile], columns: int = 6) -> None:
-    """Write the tiles as one PNG, row by row. Raises ValueError without tiles, OSError if it cannot be written."""
+    """Write the tiles as one PNG, row by row.
+
+    Raises:
+        ValueError: there are no tiles.
+        OSError: the file cannot be written.
+    """
     if not tiles:
         raise ValueError("a contact sheet needs at least one picture")
     side = tiles[0].picture.shape[0]
