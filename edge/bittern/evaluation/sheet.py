@@ -52,10 +52,10 @@ def write(file: Path, tiles: Sequence[Tile], columns: int = 6) -> None:
         if tile.alarm:
             cv2.rectangle(sheet, (left, top), (left + side - 1, top + side - 1), _ALARM, 4)
         for row, line in enumerate(tile.lines[:2]):
-            at = (left + 2, top + side + 13 + 15 * row)
+            origin = (left + 2, top + side + 13 + 15 * row)
             ink = _ALARM if tile.alarm and row == 0 else _INK
             # The font has ASCII only, and on a file name that is no UTF-8 OpenCV crashes.
             text = line.encode("ascii", "replace").decode()
-            cv2.putText(sheet, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
+            cv2.putText(sheet, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.42, ink, 1, cv2.LINE_AA)
     _, png = cv2.imencode(".png", sheet)
     fileio.write(file, png.tobytes())

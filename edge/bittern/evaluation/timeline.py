@@ -1,4 +1,4 @@
-"""Scores over time as one PNG: thresholds, labelled intervals, and the alarms that came of them."""
+"""Scores over time as one PNG, with thresholds, labelled intervals and alarms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bittern.system import fileio
 _WIDTH, _PANEL, _BAR = 1200, 220, 10
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 132, 34, 58
 _INK, _GREY, _FAINT = (40, 40, 40), (130, 130, 130), (228, 228, 228)
-_SCORE, _INSIDE, _RIGHT_ALARM, _FALSE = (160, 90, 30), (205, 235, 205), (70, 150, 40), (40, 40, 215)
+_SCORE, _INSIDE, _CORRECT, _FALSE = (160, 90, 30), (205, 235, 205), (70, 150, 40), (40, 40, 215)
 _MOST_S = 1e9
 
 
@@ -26,15 +26,15 @@ def write(file: Path, panels: Sequence[tuple[Track, Judged]], intervals: Sequenc
     Args:
         file: the PNG.
         panels: at least one.
-        intervals: those of a panel's label are shaded.
+        intervals: those of the panel's label are shaded.
     """
     last_s = max(track.clip_s for track, _ in panels)
     last_s = min(max([last_s, *(i.end_s for i in intervals)], default=1.0), _MOST_S) or 1.0
     height = _TOP + _PANEL + _BOTTOM
     picture = np.full((height * len(panels), _WIDTH, 3), 255, np.uint8)
-    for at, (track, judged) in enumerate(panels):
-        mine = [interval for interval in intervals if interval.label == track.label]
-        _panel(picture[at * height : (at + 1) * height], track, judged, mine, last_s)
+    for i, (track, judged) in enumerate(panels):
+        of_label = [interval for interval in intervals if interval.label == track.label]
+        _panel(picture[i * height : (i + 1) * height], track, judged, of_label, last_s)
     _, png = cv2.imencode(".png", picture)
     fileio.write(file, png.tobytes())
 
@@ -43,8 +43,8 @@ def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[In
     wide = _WIDTH - _LEFT - _RIGHT
     foot = _TOP + _PANEL
 
-    def x(at_s: float) -> int:
-        return _LEFT + round(wide * min(at_s, last_s) / last_s)
+    def x(time_s: float) -> int:
+        return _LEFT + round(wide * min(time_s, last_s) / last_s)
 
     def y(score: float) -> int:
         return foot - round(_PANEL * score)
@@ -61,7 +61,7 @@ def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[In
     settings = judged.settings
     for name, level in (("on", settings.on), ("off", settings.off)):
         _dashes(picture, _LEFT, _LEFT + wide, y(level))
-        # The two words never on top of each other.
+        # The two texts never overlap.
         down = 12 if name == "off" and y(settings.off) - y(settings.on) < 12 else 4
         _text(picture, f"{name} {level:.3f}", (_LEFT + wide + 8, y(level) + down), _INK)
     spots = np.array([[x(t / 1e9), y(s)] for t, s in zip(track.times_ns, track.scores, strict=True)], np.int32)
@@ -70,16 +70,17 @@ def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[In
         for spot in spots:
             cv2.circle(picture, spot.tolist(), 2, _SCORE, -1, cv2.LINE_AA)
     for on_s, off_s in judged.alarms:
-        right = any(i.start_s <= on_s <= i.end_s for i in intervals) or not intervals
-        colour = _RIGHT_ALARM if right else _FALSE
+        in_interval = any(i.start_s <= on_s <= i.end_s for i in intervals) or not intervals
+        colour = _CORRECT if in_interval else _FALSE
         cv2.rectangle(picture, (x(on_s), foot + 6), (max(x(off_s), x(on_s) + 2), foot + 6 + _BAR), colour, -1)
     _text(picture, "alarm", (_LEFT + wide + 8, foot + 6 + _BAR), _INK)
-    of = f"{settings.votes} of {settings.of}"
-    said = f"{track.model}, {track.label}: {len(judged.alarms)} alarms with {of}"
+    title = f"{track.model}, {track.label}: {len(judged.alarms)} alarms with {settings.votes} of {settings.of}"
     if intervals:
-        said += f", {judged.found} of {judged.intervals} intervals found (green), {judged.false_alarms} false (red)"
-    # The font has ASCII only; names of labels may have more.
-    _text(picture, said.encode("ascii", "replace").decode(), (_LEFT, _TOP - 12), _INK, 0.5)
+        title += (
+            f", {judged.detected} of {judged.intervals} intervals detected (green), {judged.false_alarms} false (red)"
+        )
+    # The font has ASCII only; labels may have other characters.
+    _text(picture, title.encode("ascii", "replace").decode(), (_LEFT, _TOP - 12), _INK, 0.5)
 
 
 def _round_step(least: float) -> float:
@@ -88,8 +89,8 @@ def _round_step(least: float) -> float:
     return next((power * k for k in (1, 2, 5) if power * k >= least), power * 10)
 
 
-def _text(picture: Pixels, text: str, at: tuple[int, int], ink: tuple[int, int, int], size: float = 0.42) -> None:
-    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
+def _text(picture: Pixels, text: str, origin: tuple[int, int], ink: tuple[int, int, int], size: float = 0.42) -> None:
+    cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, ink, 1, cv2.LINE_AA)
 
 
 def _dashes(picture: Pixels, left: int, right: int, y: int) -> None:

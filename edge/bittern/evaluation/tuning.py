@@ -1,4 +1,4 @@
-"""Thresholds and N of M from a clip with labelled intervals: found by running the real `Decision` over its scores."""
+"""Thresholds and votes from a clip with labelled intervals, by running the daemon's own `Decision` over its scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bittern.decision.decision import Settings
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import metrics
 
-# What is tried: `votes` of `of` last frames, and `off` as a share of `on`.
+# What is tried: up to 5 votes of the last 8 frames, and `off` as a share of `on`.
 MOST_VOTES, MOST_OF = 5, 8
 OFF_SHARES = (1.0, 0.75, 0.5, 0.25)
 _COLUMNS = ["start_s", "end_s", "label"]
@@ -27,7 +27,7 @@ _S = 1e9
 
 
 class Interval(NamedTuple):
-    """From when to when something is there, in seconds since the first frame of the clip."""
+    """The time in which an object is in view, in seconds since the first frame of the clip."""
 
     start_s: float
     end_s: float
@@ -35,7 +35,7 @@ class Interval(NamedTuple):
 
 
 class Target(NamedTuple):
-    """At most so many false alarms in so many hours, and the words for it."""
+    """The most false alarms in a number of hours, and the text that states it."""
 
     false_alarms: int
     hours: float
@@ -49,9 +49,9 @@ class Track(NamedTuple):
         model: its name.
         task: of the head.
         label: the alarm label.
-        times_ns: (frames,) int64, since the first frame of the clip; never falling.
+        times_ns: (frames,) int64, since the first frame of the clip; never decreasing.
         scores: (frames,) float64.
-        clip_s: from the first to the last frame of the clip.
+        clip_s: seconds from the first to the last frame of the clip.
     """
 
     model: str
@@ -67,11 +67,11 @@ class Judged(NamedTuple):
 
     Attributes:
         settings: of the decision.
-        alarms: from when to when each was on, in s; the end is infinite if it was still on after the last frame.
-        delays_s: for every interval in which an alarm went on, how long after its start that was first.
-        intervals: how many there are.
-        false_alarms: that went on outside of every interval.
-        outside_h: hours of the clip outside of the intervals, in which a false alarm could happen.
+        alarms: start and end of each, in s; the end is infinite if the alarm was still on after the last frame.
+        delays_s: for every interval in which an alarm went on, seconds from its start to the first of them.
+        intervals: number of intervals.
+        false_alarms: number of alarms that `judge` counts as false.
+        outside_h: hours of the clip outside of the intervals, in which a false alarm can happen.
     """
 
     settings: Settings
@@ -82,18 +82,18 @@ class Judged(NamedTuple):
     outside_h: float
 
     @property
-    def found(self) -> int:
-        """Intervals in which an alarm went on."""
+    def detected(self) -> int:
+        """Number of intervals in which an alarm went on."""
         return len(self.delays_s)
 
     @property
     def mean_delay_s(self) -> float:
-        """NaN if none was found."""
+        """NaN if none was detected."""
         return sum(self.delays_s) / len(self.delays_s) if self.delays_s else math.nan
 
 
 class NothingFits(BitternError):
-    """No settings keep the bound and find anything; `nearest` has the fewest false alarms of those that find some."""
+    """No settings keep to the target and detect an interval; `nearest` comes closest of those that detect one."""
 
     def __init__(self, message: str, nearest: Judged | None) -> None:
         super().__init__(message)
@@ -106,18 +106,18 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: anything else.
     """
-    found = re.fullmatch(r"at most ([0-9]{1,6}) false alarms? (an hour|a day)", text)
-    if found is None:
+    match = re.fullmatch(r"at most ([0-9]{1,6}) false alarms? (an hour|a day)", text)
+    if match is None:
         raise ConfigurationError(f"--tune: expected 'at most N false alarms an hour', or 'a day', got {text!r}")
-    return Target(int(found[1]), 1.0 if found[2] == "an hour" else 24.0, text)
+    return Target(int(match[1]), 1.0 if match[2] == "an hour" else 24.0, text)
 
 
 def read_intervals(file: Path) -> list[Interval]:
-    """Read a CSV with the header `start_s,end_s,label`; in seconds since the first frame of the clip.
+    """Read a CSV with the header `start_s,end_s,label`, in seconds since the first frame of the clip.
 
     Raises:
-        ConfigurationError: no such file, another header, or a row that is no interval or overlaps another one of its
-            label: the message has the row's number, counted from 1 for the header.
+        ConfigurationError: no such file, another header, or a row that is no interval or overlaps another interval of
+            its label; the message gives the number of the row, where the header is row 1.
     """
     try:
         with file.open("rb") as opened:
@@ -129,7 +129,7 @@ def read_intervals(file: Path) -> list[Interval]:
         raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from None
     if len(data) > _MAX_INTERVALS_BYTES:
         raise ConfigurationError(f"{file}: larger than the limit of {_MAX_INTERVALS_BYTES >> 20} MiB")
-    found: list[tuple[int, Interval]] = []
+    rows: list[tuple[int, Interval]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in reader:
@@ -138,18 +138,18 @@ def read_intervals(file: Path) -> list[Interval]:
                 if cells != _COLUMNS:
                     raise ValueError(f"expected the header {','.join(_COLUMNS)}, got {','.join(cells)[:80]!r}")
             elif any(cells):
-                found.append((reader.line_num, _interval(cells)))
+                rows.append((reader.line_num, _interval(cells)))
     except (ValueError, csv.Error) as error:
         raise ConfigurationError(f"{file}: row {reader.line_num}: {error}") from None
-    if not found:
-        raise ConfigurationError(f"{file}: no interval in it: expected rows such as 12.5,20,stop")
+    if not rows:
+        raise ConfigurationError(f"{file}: no intervals: expected rows such as 12.5,20,stop")
     last: dict[str, tuple[int, Interval]] = {}
-    for row, interval in sorted(found, key=lambda of: of[1]):
+    for row, interval in sorted(rows, key=lambda numbered: numbered[1]):
         before = last.get(interval.label)
         if before is not None and interval.start_s < before[1].end_s:
             raise ConfigurationError(f"{file}: row {row}: overlaps row {before[0]}, of the same label")
         last[interval.label] = row, interval
-    return [interval for _, interval in found]
+    return [interval for _, interval in rows]
 
 
 def _interval(cells: Sequence[str]) -> Interval:
@@ -170,9 +170,9 @@ def _interval(cells: Sequence[str]) -> Interval:
 
 
 def poisson_upper(count: int, confidence: float = 0.95) -> float:
-    """The exact upper bound of a Poisson mean of which `count` events were seen, one-sided (Garwood 1936).
+    """The exact one-sided upper bound of a Poisson mean after `count` events (Garwood 1936).
 
-    The mean for which so few events, or fewer, have a probability of 1 - confidence: 3.00 for none.
+    The mean at which `count` events or fewer have a probability of 1 - confidence: 3.00 for no event.
     """
     low, high = float(count), 2.0 * count + 20.0
     for _ in range(60):
@@ -182,23 +182,23 @@ def poisson_upper(count: int, confidence: float = 0.95) -> float:
     return high
 
 
-# An alarm may outlast what it saw by its minimum time off and a little more.
+# An alarm may outlast the object by its minimum time off and a little more.
 OVERSTAY_S = 10.0
 
 
 def judge(
     track: Track, intervals: Sequence[Interval], settings: Settings, alarms: Sequence[tuple[float, float]]
 ) -> Judged:
-    """How alarms did that came of some settings.
+    """Compare the alarms that settings gave with the intervals.
 
-    One is right if it goes on within an interval, and is on for at most OVERSTAY_S outside of intervals of its label;
-    else it is false. An alarm that never ends would find everything after it.
+    An alarm is correct if it goes on within an interval and is on for at most OVERSTAY_S outside of intervals of its
+    label; otherwise it is false. Without that limit an alarm that never ends would detect everything after it.
 
     Args:
-        track: of their label.
+        track: the scores of the label.
         intervals: all of that label.
         settings: of the decision.
-        alarms: from when to when each was on, in s since the first frame.
+        alarms: start and end of each, in s since the first frame.
     """
     delays = []
     for interval in intervals:
@@ -208,15 +208,15 @@ def judge(
     for on, off in alarms:
         end = min(off, track.clip_s)
         within = sum(max(0.0, min(i.end_s, end) - max(i.start_s, on)) for i in intervals)
-        begins_right = any(i.start_s <= on <= i.end_s for i in intervals)
-        false += not begins_right or end - on - within > OVERSTAY_S
+        in_interval = any(i.start_s <= on <= i.end_s for i in intervals)
+        false += not in_interval or end - on - within > OVERSTAY_S
     inside_s = sum(max(0.0, min(i.end_s, track.clip_s) - i.start_s) for i in intervals)
     outside_h = max(0.0, track.clip_s - inside_s) / 3600
     return Judged(settings, list(alarms), delays, len(intervals), false, outside_h)
 
 
 def levels(track: Track) -> list[float]:
-    """The scores that occur, but 0: between two of them one threshold is as good as another."""
+    """The scores that occur, without 0: all thresholds between two of them give the same alarms."""
     return sorted({score for score in track.scores.tolist() if score > 0}, reverse=True)
 
 
@@ -224,28 +224,27 @@ def tune(
     track: Track,
     intervals: Sequence[Interval],
     target: Target,
-    now: Settings,
+    settings: Settings,
     progress: Callable[[], None] = lambda: None,
 ) -> Judged:
-    """The settings that find the most intervals of a clip, of those that keep to the target on it.
+    """The settings that detect the most intervals of a clip, among those that keep to the target on it.
 
-    Every score that occurs is tried as `on`, with four shares of it as `off`, and every N of M up to 5 of 8. Of those
-    that find as many, the ones with the shortest mean delay win, where less than a frame is no difference; of these the
-    highest `on`, then the most votes: they are the furthest from a false alarm.
+    Every score that occurs is tried as `on`, with four shares of it as `off` and all votes up to 5 of 8. Ties go to
+    the shortest mean delay, in whole frames, then the highest `on`, then the most votes: those are the furthest from a
+    false alarm.
 
     Args:
         track: scores of one label.
         intervals: all of this label, at least one.
-        target: how many false alarms may be. A clip that is shorter than its period may have none, or as many as its
-            share of the period allows.
-        now: what cooldown and minimum time off are taken from.
+        target: the most false alarms. A clip that is shorter than its period may have its share of them.
+        settings: have the cooldown and the minimum time off that are used.
         progress: called once for each of `levels`.
 
     Returns:
-        The best, on this very clip: on another one it will do worse.
+        The best on this clip; on another one the same settings will do worse.
 
     Raises:
-        NothingFits: no settings keep to the target and find an interval.
+        NothingFits: no settings keep to the target and detect an interval.
     """
     counts = [(votes, of) for of in range(1, MOST_OF + 1) for votes in range(1, min(of, MOST_VOTES) + 1)]
     frame_s = float(np.median(np.diff(track.times_ns))) / _S if len(track.times_ns) > 1 else 1.0
@@ -254,15 +253,15 @@ def tune(
     allowed = 0.0
     for on in levels(track):
         for share in OFF_SHARES:
-            short = _without_quiet(track, on * share, now.min_off_s)
+            short = _without_quiet(track, on * share, settings.min_off_s)
             for votes, of in counts:
-                settings = Settings(on, on * share, votes, of, now.cooldown_s, now.min_off_s)
-                tried = judge(track, intervals, settings, _alarms(short, settings))
+                candidate = Settings(on, on * share, votes, of, settings.cooldown_s, settings.min_off_s)
+                tried = judge(track, intervals, candidate, _alarms(short, candidate))
                 allowed = target.false_alarms * tried.outside_h / target.hours
-                if not tried.found:
+                if not tried.detected:
                     continue
                 delay = round(tried.mean_delay_s / frame_s) if frame_s > 0 else tried.mean_delay_s
-                rank: tuple[float, ...] = (tried.found, -delay, on, votes, -of, -abs(share - 0.5))
+                rank: tuple[float, ...] = (tried.detected, -delay, on, votes, -of, -abs(share - 0.5))
                 if tried.false_alarms <= allowed + 1e-9 and (best is None or rank > best[0]):
                     best = rank, tried
                 fewest = (-tried.false_alarms, *rank)
@@ -274,14 +273,15 @@ def tune(
     if nearest is None:
         n = len(intervals)
         raise NothingFits(
-            f"--tune: {track.model}, {track.label}: nothing finds any of {n} intervals: no score rises in them", None
+            f"--tune: {track.model}, {track.label}: no settings detect any of {n} intervals: no score rises in them",
+            None,
         )
     near, closest = nearest[1], nearest[1].settings
     raise NothingFits(
-        f"--tune: {track.model}, {track.label}: nothing finds an interval with {target.text}, which is "
+        f"--tune: {track.model}, {track.label}: no settings detect an interval with {target.text}, which is "
         f"{math.floor(allowed + 1e-9)} in the {_hours(near.outside_h)} outside of the intervals; nearest: "
-        f"{near.false_alarms} false alarms, {near.found} of {near.intervals} found with threshold {closest.on:g}, "
-        f"off {closest.off:g}, {closest.votes} of {closest.of}",
+        f"{near.false_alarms} false alarms, {near.detected} of {near.intervals} detected with threshold "
+        f"{closest.on:g}, off {closest.off:g}, {closest.votes} of {closest.of}",
         near,
     )
 
@@ -299,34 +299,34 @@ def _alarms(track: Track, settings: Settings) -> list[tuple[float, float]]:
 
 
 def _without_quiet(track: Track, off: float, min_off_s: float) -> Track:
-    """The track without frames that no decision can tell: far behind the last score that reached `off`.
+    """The track without the frames that cannot change a decision: those long after the last score that reached `off`.
 
-    A frame below `off` matters for an alarm that is on until it has ended, `min_off_s` after that score, and for the
-    votes until the longest memory is full of such frames. Most of a clip is quiet, so this saves most of the time.
+    A frame below `off` matters to an alarm until it has ended, `min_off_s` after that score, and to the votes until the
+    longest memory is full of such frames. Most of a clip is quiet, so this saves most of the time.
     """
     times, n = track.times_ns, len(track.times_ns)
-    at = np.flatnonzero(track.scores >= off)
-    ended = np.searchsorted(times, times[at] + int(min_off_s * _S), "left")
+    high = np.flatnonzero(track.scores >= off)
+    ended = np.searchsorted(times, times[high] + int(min_off_s * _S), "left")
     marks = np.zeros(n + 1, np.int64)
-    np.add.at(marks, at, 1)
-    np.add.at(marks, np.minimum(np.maximum(ended, at + MOST_OF) + 1, n), -1)
+    np.add.at(marks, high, 1)
+    np.add.at(marks, np.minimum(np.maximum(ended, high + MOST_OF) + 1, n), -1)
     keep = np.cumsum(marks[:n]) > 0
     return track._replace(times_ns=times[keep], scores=track.scores[keep])
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of one label, with `--json`.
+    """The figures of one label that `--json` prints.
 
     Attributes:
-        threshold: and `off`, `votes`, `of`: the settings, as in `[decision]`.
-        intervals: labelled ones.
-        found: of them, in which an alarm went on.
-        found_ci95: Wilson interval of found / intervals.
-        mean_delay_s: from the start of an interval to its alarm; None if none was found.
-        longest_delay_s: the same.
-        false_alarms: outside of the intervals.
-        outside_h: in so many hours.
-        false_alarms_at_most: one-sided 95 % upper bound of their rate, an hour; None without any time outside.
+        threshold: with `off`, `votes` and `of`: the settings, as in `[decision]`.
+        intervals: number of labelled intervals.
+        detected: number of these in which an alarm went on; in JSON the key is "found".
+        detected_ci95: Wilson interval of detected / intervals; in JSON "found_ci95".
+        mean_delay_s: from the start of an interval to its alarm; None if none was detected.
+        longest_delay_s: the longest of these.
+        false_alarms: see `judge`.
+        outside_h: hours outside of the intervals.
+        false_alarms_at_most: one-sided 95 % upper bound of their rate per hour; None without any time outside.
     """
 
     model: str
@@ -337,8 +337,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     votes: int
     of: int
     intervals: int
-    found: int
-    found_ci95: tuple[float, float]
+    detected: int = msgspec.field(name="found")
+    detected_ci95: tuple[float, float] = msgspec.field(name="found_ci95")
     mean_delay_s: float | None
     longest_delay_s: float | None
     false_alarms: int
@@ -347,7 +347,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def figures(track: Track, judged: Judged) -> Figures:
-    """What is to be said of settings on a track, with their uncertainty."""
+    """The figures of settings on a track, with their uncertainty."""
     delays, settings = judged.delays_s, judged.settings
     hours = judged.outside_h
     return Figures(
@@ -359,8 +359,8 @@ def figures(track: Track, judged: Judged) -> Figures:
         votes=settings.votes,
         of=settings.of,
         intervals=judged.intervals,
-        found=judged.found,
-        found_ci95=metrics.wilson(judged.found, judged.intervals),
+        detected=judged.detected,
+        detected_ci95=metrics.wilson(judged.detected, judged.intervals),
         mean_delay_s=round(judged.mean_delay_s, 3) if delays else None,
         longest_delay_s=round(max(delays), 3) if delays else None,
         false_alarms=judged.false_alarms,
@@ -369,22 +369,23 @@ def figures(track: Track, judged: Judged) -> Figures:
     )
 
 
-def lines(told: Figures, target: Target | None = None) -> list[str]:
-    """The figures as a person reads them; with a target also how long a clip would have to be to show it."""
-    n, low, high = told.intervals, *told.found_ci95
+def lines(figures: Figures, target: Target | None = None) -> list[str]:
+    """The figures as text; with a target also how long a clip must be to show it."""
+    n, low, high = figures.intervals, *figures.detected_ci95
     delay = ""
-    if told.mean_delay_s is not None:
-        delay = f", {told.mean_delay_s:.2f} s after their start in the mean, {told.longest_delay_s:.2f} s at most"
-    said = [
-        f"{told.model}, {told.label}: {told.found} of {n} intervals found (95 % {low:.0%} to {high:.0%}){delay}",
-        f"{told.false_alarms} false alarms in the {_hours(told.outside_h)} outside of them",
+    if figures.mean_delay_s is not None:
+        delay = f"; delay {figures.mean_delay_s:.2f} s on average, {figures.longest_delay_s:.2f} s at most"
+    text = [
+        f"{figures.model}, {figures.label}: {figures.detected} of {n} intervals detected "
+        f"(95 % {low:.0%} to {high:.0%}){delay}",
+        f"false alarms: {figures.false_alarms} in the {_hours(figures.outside_h)} outside of the intervals",
     ]
-    if told.false_alarms_at_most is not None:
-        said[1] += f": by that the true rate is at most {told.false_alarms_at_most:.3g} an hour (95 %, Poisson)"
+    if figures.false_alarms_at_most is not None:
+        text[1] += f"; the true rate is at most {figures.false_alarms_at_most:.3g} an hour (95 %, Poisson)"
     if target is not None and target.false_alarms:
         need_h = poisson_upper(0) * target.hours / target.false_alarms
-        said.append(f"to show {target.text} takes {_hours(need_h)} without a false alarm")
-    return said
+        text.append(f"to show {target.text} takes {_hours(need_h)} without a false alarm")
+    return text
 
 
 def _hours(hours: float) -> str:

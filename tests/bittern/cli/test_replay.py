@@ -214,10 +214,10 @@ def test_labels_say_what_was_found(means_clip: Path, often: Path, tmp_path: Path
     file = labelled(tmp_path, "1.5,4.5,red", "5,6,red")
     done = run(means_clip, "--config", often, "--labels", file, "--plot", tmp_path / "plot.png")
     assert len(lines(done)) == 8, "the events all the same"
-    assert done.stderr.count("means, red: 1 of 2 intervals found") == 2, "for each head"
-    assert "0.50 s after their start in the mean" in done.stderr
-    assert done.stderr.count("1 false alarms in the 5.0 s outside of them") == 0
-    assert "1 false alarms in the 0.1 min outside of them" in done.stderr
+    assert done.stderr.count("means, red: 1 of 2 intervals detected") == 2, "for each head"
+    assert "delay 0.50 s on average" in done.stderr
+    assert done.stderr.count("false alarms: 1 in the 5.0 s outside") == 0
+    assert "false alarms: 1 in the 0.1 min outside of the intervals" in done.stderr
     picture = cv2.imread(str(tmp_path / "plot.png"))
     assert picture is not None
     assert picture.shape[1] == 1200
@@ -249,7 +249,7 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     done = run(*words, "--plot", tmp_path / "plot.png")
     assert done.exit_code == 0
     assert "fitted to it" in done.stdout
-    assert "2 of 2 intervals found (95 % 34% to 100%)" in done.stdout
+    assert "2 of 2 intervals detected (95 % 34% to 100%)" in done.stdout
     assert "to show at most 1 false alarm an hour takes 3.0 h without a false alarm" in done.stdout
     (tmp_path / "found.toml").write_text(done.stdout)
     found = schema.load(tmp_path / "found.toml")
@@ -261,8 +261,8 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     )
     again = run(street_clip, "--config", tmp_path / "found.toml", "--model", model_folder, "--labels", file)
     assert [e["type"] for e in lines(again)] == ["alarm.on", "alarm.off"] * 2
-    assert "2 of 2 intervals found" in again.stderr
-    assert "0 false alarms" in again.stderr
+    assert "2 of 2 intervals detected" in again.stderr
+    assert "false alarms: 0 in" in again.stderr
     (told,) = lines(run(*words, "--json"))
     assert (told["threshold"], told["votes"], told["of"]) == (
         found.decision.threshold, found.decision.votes, found.decision.of,
@@ -277,7 +277,7 @@ def test_tune_refuses_what_cannot_be_kept(street_clip: Path, model_folder: Path,
     done = run(street_clip, *words, "--tune", "at most 0 false alarms a day")
     assert done.exit_code == 1
     assert done.stdout == ""
-    assert "nearest: 1 false alarms, 1 of 1 found with threshold" in done.stderr
+    assert "nearest: 1 false alarms, 1 of 1 detected with threshold" in done.stderr
     assert (tmp_path / "p.png").exists()
 
 

@@ -77,8 +77,8 @@ def test_intervals_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no interval in it"),
-        ("start_s,end_s,label\n", "no interval in it: expected rows such as 12.5,20,stop"),
+        ("", "no intervals"),
+        ("start_s,end_s,label\n", "no intervals: expected rows such as 12.5,20,stop"),
         ("start,end,label\n1,2,a", "row 1: expected the header start_s,end_s,label, got 'start,end,label'"),
         ("1,2,a\n", "row 1: expected the header"),
         ("start_s,end_s,label\n1,2,a\n3,4", "row 3: expected 3 values, got 2"),
@@ -145,14 +145,14 @@ def test_the_upper_bound_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
     intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop"), Interval(50, 60, "stop")]
     alarms = [(5.0, 31.0), (12.0, 14.0), (15.0, 45.0), (50.0, 51.0), (60.5, math.inf)]
-    found = judge(track([0.0], clip_s=100.0), intervals, NOW, alarms)
+    judged = judge(track([0.0], clip_s=100.0), intervals, NOW, alarms)
     # The first and the last began outside; the third stayed on for 15 s outside of intervals.
-    assert (found.found, found.intervals, found.false_alarms) == (2, 3, 3)
+    assert (judged.detected, judged.intervals, judged.false_alarms) == (2, 3, 3)
     assert judge(track([0.0], clip_s=100.0), intervals, NOW, [(15.0, 39.0)]).false_alarms == 0
     assert judge(track([0.0], clip_s=100.0), intervals, NOW, [(55.0, math.inf)]).false_alarms == 1
-    assert found.delays_s == [2.0, 0.0]
-    assert found.mean_delay_s == 1.0
-    assert found.outside_h == pytest.approx(70 / 3600)
+    assert judged.delays_s == [2.0, 0.0]
+    assert judged.mean_delay_s == 1.0
+    assert judged.outside_h == pytest.approx(70 / 3600)
     assert judge(track([0.0], clip_s=15.0), intervals[:1], NOW, []).outside_h == pytest.approx(10 / 3600)
 
 
@@ -162,7 +162,7 @@ def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
 def test_a_spike_outside_is_outvoted() -> None:
     scores = [0.0] * 20 + [0.9] + [0.0] * 20 + [0.6, 0.7, 0.8, 0.9, 0.9, 0.9] + [0.0] * 20
     best = tune(track(scores), [Interval(8.0, 9.4, "stop")], HOUR, NOW)
-    assert (best.found, best.false_alarms) == (1, 0)
+    assert (best.detected, best.false_alarms) == (1, 0)
     assert best.settings.votes > 1
     assert best.settings.cooldown_s == NOW.cooldown_s
     assert best.mean_delay_s < 0.6
@@ -184,9 +184,9 @@ def test_a_day_allows_what_a_day_long_clip_would() -> None:
     interval = Interval(180 * 480.0 - 1, 182 * 480.0 + 1, "stop")
     now = NOW._replace(cooldown_s=0.0, min_off_s=0.0)
     once = tune(slow._replace(clip_s=24 * 3600 + 970.0), [interval], day, now)
-    assert (once.found, once.false_alarms, once.settings.votes) == (1, 3, 1)
+    assert (once.detected, once.false_alarms, once.settings.votes) == (1, 3, 1)
     twice = tune(slow._replace(clip_s=12 * 3600.0), [interval], day, now)
-    assert (twice.found, twice.false_alarms, twice.settings.votes) == (1, 0, 2)
+    assert (twice.detected, twice.false_alarms, twice.settings.votes) == (1, 0, 2)
 
 
 def test_nothing_fits_and_what_comes_nearest() -> None:
@@ -194,10 +194,12 @@ def test_nothing_fits_and_what_comes_nearest() -> None:
     with pytest.raises(NothingFits) as caught:
         tune(track(scores), [Interval(8.0, 9.0, "stop")], HOUR, NOW)
     message = str(caught.value)
-    assert "street, stop: nothing finds an interval with at most 1 false alarm an hour, which is 0 in the" in message
-    assert "nearest: 3 false alarms, 1 of 1 found with threshold 0.9" in message
+    assert (
+        "street, stop: no settings detect an interval with at most 1 false alarm an hour, which is 0 in the" in message
+    )
+    assert "nearest: 3 false alarms, 1 of 1 detected with threshold 0.9" in message
     assert caught.value.nearest is not None
-    with pytest.raises(NothingFits, match="nothing finds any of 1 intervals: no score rises in them") as caught:
+    with pytest.raises(NothingFits, match="no settings detect any of 1 intervals: no score rises in them") as caught:
         tune(track([0.0] * 30), [Interval(1.0, 2.0, "stop")], HOUR, NOW)
     assert caught.value.nearest is None
 
@@ -229,7 +231,7 @@ def test_figures_say_how_little_a_short_clip_can_say() -> None:
     judged = judge(track([0.0], clip_s=380.0), intervals, NOW, [(11.0, 12.0)])
     said = tuning.lines(tuning.figures(track([0.0]), judged), HOUR)
     assert said == [
-        "street, stop: 1 of 2 intervals found (95 % 9% to 91%), 1.00 s after their start in the mean, 1.00 s at most",
-        "0 false alarms in the 6.0 min outside of them: by that the true rate is at most 30 an hour (95 %, Poisson)",
+        "street, stop: 1 of 2 intervals detected (95 % 9% to 91%); delay 1.00 s on average, 1.00 s at most",
+        "false alarms: 0 in the 6.0 min outside of the intervals; the true rate is at most 30 an hour (95 %, Poisson)",
         "to show at most 1 false alarm an hour takes 3.0 h without a false alarm",
     ]
