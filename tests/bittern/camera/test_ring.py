@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.doubles.camera_process import descriptors
+from tests.doubles.waiting import within
 
 from bittern.camera import ring
 
@@ -101,9 +102,9 @@ def test_no_frame_is_torn(writing: list[Writing], size: tuple[int, int]) -> None
     """A writer at full speed against a reader at full speed, which looks at every byte, and again a moment later."""
     writing.append(Writing(10**9, size=size))
     reader = ring.Reader(writing[0].fd)
-    end = time.monotonic() + 1.5
+    end = time.monotonic() + 1
     taken, last = 0, 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or taken <= 100:
         shared = reader.take()
         if shared is None:
             continue
@@ -117,7 +118,6 @@ def test_no_frame_is_torn(writing: list[Writing], size: tuple[int, int]) -> None
             time.sleep(0.001)
             assert shared.pixels.min() == shared.pixels.max() == value
         taken += 1
-    assert taken > 100
     assert last > 3 + taken / 2
 
 
@@ -140,10 +140,9 @@ def test_a_writer_that_is_stopped_blocks_nobody(writing: list[Writing]) -> None:
     reader = ring.Reader(writing[0].fd)
     for _ in range(20):
         writing[0].process.send_signal(signal.SIGSTOP)
-        begin = time.monotonic()
-        while (shared := reader.take()) is not None:
-            assert shared.pixels.min() == shared.pixels.max() == shared.number % 8
-        assert time.monotonic() - begin < 0.5
+        with within():  # and not until it goes on
+            while (shared := reader.take()) is not None:
+                assert shared.pixels.min() == shared.pixels.max() == shared.number % 8
         writing[0].process.send_signal(signal.SIGCONT)
         time.sleep(0.005)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import cv2
 import numpy as np
 import pytest
 
+from bittern.camera import scene_watch
 from bittern.camera.scene_watch import Change, View
 from bittern.frames import Pixels
 from bittern.scene.street import Street
@@ -197,13 +196,21 @@ def test_any_size(size: tuple[int, int]) -> None:
         assert view.look(pixels, number * 10**9) == []
 
 
-def test_a_look_costs_little_beside_an_inference() -> None:
-    """Some 50 µs for 640 x 480 beside 3.6 ms of the fastest inference; ten times that here, for a busy machine."""
-    frames = [noisy(scene(1, (640, 480)), n) for n in range(4)]
+@pytest.mark.parametrize("size", [(640, 480), (1920, 1080)])
+def test_a_look_costs_the_same_for_any_size(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: a small sample of every frame, and the finer look at a scene only now and then."""
+    frames = [noisy(scene(1, size), n) for n in range(4)]
+    resized: list[tuple[int, tuple[int, int]]] = []
+    resize = cv2.resize
+
+    def spy(picture: Pixels, to: tuple[int, int], **more: int) -> object:
+        resized.append((picture.size, to))
+        return resize(picture, to, **more)
+
+    monkeypatch.setattr(cv2, "resize", spy)
     view = View()
-    took = []
-    for number in range(200):
-        begin = time.perf_counter()
+    for number in range(60):
         view.look(frames[number % 4], number * 10**9 // 15)
-        took.append(time.perf_counter() - begin)
-    assert np.median(took) < 0.0005
+    assert max(pixels for pixels, _ in resized) <= 4 * scene_watch._SAMPLE[0] * scene_watch._SAMPLE[1]
+    assert sum(to == scene_watch._COARSE for _, to in resized) == 60
+    assert 4 <= sum(to == scene_watch._FINE for _, to in resized) <= 4e9 / scene_watch._LOOK_NS + 1

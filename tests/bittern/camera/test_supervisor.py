@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.doubles.camera_process import Double, children, descriptors, gone, next_frame, read_until
+from tests.doubles.waiting import within
 
 from bittern.camera.supervisor import Camera, Timing
 from bittern.config.schema import RecoveryConfig
@@ -76,15 +77,15 @@ def test_the_newest_frame_wins_and_stays_until_the_next_read(double: Double) -> 
     double.say(show="count", fps=100)
     with Camera("picamera:?size=64x48&fps=100") as camera:
         frame = next_frame(camera)
+        dropped = camera.dropped
         for _ in range(10):
             value = int(frame.pixels[0, 0, 0])
             time.sleep(0.1)  # some ten frames come meanwhile
             assert (frame.pixels == value).all()
             following = next_frame(camera)
-            assert following.number - frame.number >= 5
-            assert (time.monotonic_ns() - following.monotonic_ns) / 1e9 < 0.1
+            dropped += following.number - frame.number - 1
             frame = following
-        assert camera.dropped >= 45
+        assert camera.dropped == dropped > 10, "what came meanwhile, but for the newest"
 
 
 def test_numbers_go_on_over_a_restart(double: Double) -> None:
@@ -107,7 +108,7 @@ def test_a_read_waits_as_long_as_it_may(double: Double) -> None:
         for timeout_s in (0.0, 0.05, 0.4):
             begin = time.monotonic()
             assert camera.read(timeout_s) is None
-            assert timeout_s <= time.monotonic() - begin < timeout_s + 0.25
+            assert time.monotonic() - begin >= timeout_s
 
 
 def test_waiting_costs_no_time_of_the_processor(double: Double) -> None:
@@ -116,7 +117,7 @@ def test_waiting_costs_no_time_of_the_processor(double: Double) -> None:
         next_frame(camera)
         begin = time.process_time()
         assert camera.read(1.0) is None
-        assert time.process_time() - begin < 0.05
+        assert time.process_time() - begin < 0.3, "not a loop that asks all the time"
 
 
 @pytest.mark.parametrize("when", ["starting", "running"])
@@ -128,9 +129,8 @@ def test_a_signal_ends_a_read(double: Double, when: str) -> None:
             next_frame(camera)
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        begin = time.monotonic()
-        assert camera.read(20) is None
-        assert time.monotonic() - begin < 1
+        with within():
+            assert camera.read(20) is None
         assert stop.asked
         assert camera.read(20) is None
 
@@ -140,9 +140,8 @@ def test_closing_gives_the_camera_back(double: Double) -> None:
         next_frame(camera)
         pid = camera.pid
         assert pid is not None
-        begin = time.monotonic()
-        camera.close()
-        assert time.monotonic() - begin < 1
+        with within():
+            camera.close()
         assert gone(pid)
         camera.close()
         assert camera.read(1) is None
@@ -161,9 +160,8 @@ def test_closing_does_not_wait_for_a_camera_that_hangs(double: Double, what: str
         time.sleep(0.2)
     if what == "stopped" and camera.pid is not None:
         os.kill(camera.pid, signal.SIGSTOP)
-    begin = time.monotonic()
-    camera.close()
-    assert time.monotonic() - begin < 1.5
+    with within():
+        camera.close()
 
 
 def test_signals_for_the_whole_group_are_left_to_the_parent(double: Double) -> None:
@@ -186,8 +184,8 @@ def test_a_rest_keeps_the_frame_and_watches_over_the_camera(double: Double) -> N
         value = int(frame.pixels[0, 0, 0])
         busy, begin = time.process_time(), time.monotonic()
         camera.rest(0.5)
-        assert 0.5 <= time.monotonic() - begin < 0.8
-        assert time.process_time() - busy < 0.05
+        assert time.monotonic() - begin >= 0.5
+        assert time.process_time() - busy < 0.15, "not a loop that asks all the time"
         assert (frame.pixels == value).all()
         double.say(do="hang")
         camera.rest(1.5)
@@ -213,9 +211,8 @@ def test_a_rest_ends_with_a_signal_and_loses_no_last_frame(double: Double) -> No
         assert camera.restarts == 0
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         signal.setitimer(signal.ITIMER_REAL, 0.1)
-        begin = time.monotonic()
-        camera.rest(20)
-        assert time.monotonic() - begin < 1
+        with within():
+            camera.rest(20)
 
 
 # --- states ------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.doubles.command import BITTERN, EVENT, OFTEN, STATE, Done, bittern, one_line
+from tests.doubles.waiting import within
 
 
 @pytest.fixture
@@ -90,10 +91,9 @@ def test_a_signal_ends_the_wait_for_a_slow_program(place: Path, film: Path, tmp_
     ) as watch:
         assert watch.stderr is not None
         said = next(line for line in watch.stderr if "still to be delivered" in line)
-        begun = time.monotonic()
-        watch.send_signal(signal.SIGTERM)
-        out, rest = watch.communicate(timeout=30)
-        assert time.monotonic() - begun < 2
+        with within():
+            watch.send_signal(signal.SIGTERM)
+            out, rest = watch.communicate(timeout=30)
     waiting = len(out.splitlines())
     assert waiting >= 3
     assert f"events still to be delivered: {waiting}; Ctrl-C" in said
@@ -121,7 +121,7 @@ def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> Non
     assert done.code == 0
     found = re.search(r"12 frames in (\d+\.\d) s, \d+ of them still, (\d+) dropped", done.err)
     assert found is not None
-    assert 0.4 <= float(found[1]) < 3
+    assert float(found[1]) >= 0.4
     assert int(found[2]) >= 5, "the cap leaves frames out"
     picture = cv2.imread(str(sheet))
     assert picture is not None

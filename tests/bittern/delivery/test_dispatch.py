@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.doubles.deliveries import Device, event, hook, numbers
 from tests.doubles.http_peer import OK, Peer, Request, status
-from tests.doubles.waiting import until
+from tests.doubles.waiting import until, within
 
 from bittern.config.schema import CommandConfig, OutboxConfig, WebhookConfig
 from bittern.delivery import dispatch as module
@@ -54,12 +53,8 @@ def test_a_slow_sink_does_not_hold_up_another_nor_the_caller(
     slow = Device("slow", durable=True)
     slow.let.clear()
     delivery = start_delivery(slow, hook(peer))
-    took = []
     for n in range(300):
-        begun = time.perf_counter()
         delivery.send(event(n))
-        took.append(time.perf_counter() - begun)
-    assert statistics.median(took) < 0.001
     until(lambda: len(peer.requests) == 300)
     assert delivery.status().depth == 300
     slow.let.set()
@@ -123,7 +118,7 @@ def test_retry_after_is_kept_to(start_delivery: Callable[..., Delivery], peer: P
     peer.answer = answer
     start_delivery(hook(peer)).send(event(1))
     until(lambda: len(times) == 2)
-    assert 1.0 <= times[1] - times[0] < 1.5
+    assert times[1] - times[0] >= 1.0, "without it, a twentieth of that"
 
 
 def test_retry_after_has_a_limit(
@@ -274,9 +269,8 @@ def test_close_is_quick_whatever_the_peer_does(start_delivery: Callable[..., Del
     for n in range(100):
         delivery.send(event(n))
     until(lambda: way == "down" or peer.requests)
-    begun = time.monotonic()
-    delivery.close(1.5)
-    assert time.monotonic() - begun < 1.6
+    with within():
+        delivery.close(1.5)
     peer.close()
     assert threading.active_count() <= before
     delivery.send(event(0))
@@ -289,7 +283,6 @@ def test_close_with_a_sink_that_hangs_for_good(tmp_path: Path) -> None:
     delivery = Delivery(OutboxConfig(folder=str(tmp_path)), [stuck], "cam")
     delivery.send(event(1))
     until(lambda: stuck.tries)
-    begun = time.monotonic()
-    delivery.close(1.0)
-    assert time.monotonic() - begun < 1.2
+    with within():
+        delivery.close(1.0)
     stuck.let.set()

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.doubles.waiting import until, within
 
 from bittern.config.schema import CommandConfig
 from bittern.delivery.sinks.base import Undelivered
@@ -66,9 +67,7 @@ def test_an_event_without_a_label_has_an_empty_one() -> None:
 
 
 def test_a_program_that_does_not_read_holds_nothing_up() -> None:
-    begun = time.monotonic()
     assert shell("exit 0").deliver(EVENT, b"x" * 5_000_000) == "exit code 0"
-    assert time.monotonic() - begun < 5
 
 
 def test_a_failure_says_how_and_the_first_line_of_stderr() -> None:
@@ -98,25 +97,19 @@ def test_an_event_is_refused_after_some_failures_and_the_next_begins_anew() -> N
 def test_the_whole_group_is_killed_when_its_time_is_over(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     sink = shell(f"sleep 60 & echo $! > {pid}; trap '' TERM; echo waiting >&2; wait", timeout_s=0.5)
-    begun = time.monotonic()
-    with pytest.raises(Undelivered, match=r"sh: killed after 0\.5 s: waiting"):
+    with within(), pytest.raises(Undelivered, match=r"sh: killed after 0\.5 s: waiting"):
         sink.deliver(EVENT, BODY)
-    assert time.monotonic() - begun < 3
-    deadline = time.monotonic() + 3
     stat = Path(f"/proc/{int(pid.read_text())}/stat")
-    while stat.exists() and stat.read_text().split()[2] != "Z":
-        assert time.monotonic() < deadline, "the grandchild lives on"
-        time.sleep(0.02)
+    until(lambda: not stat.exists() or stat.read_text().split()[2] == "Z", 20)
 
 
 def test_what_runs_on_in_the_background_holds_nothing_up(tmp_path: Path) -> None:
     """It keeps stderr open, and even writes to it."""
     pid = tmp_path / "pid"
     script = f"(while true; do echo noise >&2 || exit; done) & echo $! > {pid}; exit 0"
-    begun = time.monotonic()
     try:
-        assert shell(script, timeout_s=20).deliver(EVENT, BODY) == "exit code 0"
-        assert time.monotonic() - begun < 5
+        with within():
+            assert shell(script, timeout_s=60).deliver(EVENT, BODY) == "exit code 0"
     finally:
         os.kill(int(pid.read_text()), 9)
 
@@ -138,13 +131,11 @@ def test_close_kills_the_program() -> None:
             failed.append(error.reason)
 
     thread = threading.Thread(target=deliver)
-    begun = time.monotonic()
     thread.start()
     time.sleep(0.2)
     sink.close()
-    thread.join(5)
+    thread.join(20)
     assert not thread.is_alive()
-    assert time.monotonic() - begun < 5
     assert failed == ["sh: ended by SIGKILL"]
     with pytest.raises(Undelivered, match="closed"):
         sink.deliver(EVENT, BODY)

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.doubles.http_peer import OK, Answer, Peer, status
+from tests.doubles.waiting import within
 
 from bittern import __version__
 from bittern.config.schema import WebhookConfig
@@ -109,15 +110,14 @@ def test_the_header_is_the_answer_whatever_becomes_of_the_body(peer: Peer) -> No
 def test_a_body_without_end_is_not_read(peer: Peer) -> None:
     def flood(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        sent = 0
-        while sent < 200_000_000:
-            sent += sock.send(bytes(65536))
-        raise AssertionError("all of it was read")
+        with contextlib.suppress(OSError):
+            while sum(sent) < 200_000_000:
+                sent.append(sock.send(bytes(65536)))
 
+    sent: list[int] = []
     peer.answer = lambda _: flood
-    begun = time.monotonic()
     assert sink_to(peer).deliver(EVENT, BODY) == "200 OK"
-    assert time.monotonic() - begun < 3
+    assert sum(sent) < 100_000_000, "it is not read"
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 408, 410, 413, 425, 429, 500, 502, 503, 504])
@@ -169,9 +169,9 @@ def test_retry_after_in_seconds_and_as_a_date(peer: Peer) -> None:
 def test_the_time_is_for_the_whole_request(peer: Peer, way: str) -> None:
     peer.answer = getattr(peer, way)
     begun = time.monotonic()
-    with pytest.raises(Undelivered, match=r"no whole answer from .* within 0\.5 s"):
+    with within(), pytest.raises(Undelivered, match=r"no whole answer from .* within 0\.5 s"):
         sink_to(peer, timeout_s=0.5).deliver(EVENT, BODY)
-    assert 0.4 < time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun > 0.4
 
 
 @pytest.mark.parametrize(
@@ -300,19 +300,15 @@ def test_https_checks_the_certificate(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert sink_to(peer).deliver(EVENT, BODY) == "200 OK"
         peer.answer = peer.drip
-        begun = time.monotonic()
-        with pytest.raises(Undelivered, match="no whole answer"):
+        with within(), pytest.raises(Undelivered, match="no whole answer"):
             sink_to(peer, timeout_s=0.5).deliver(EVENT, BODY)
-        assert time.monotonic() - begun < 1.5
 
 
 def test_a_peer_that_does_not_shake_hands_costs_the_time_out() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = WebhookSink(WebhookConfig(url=f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout_s=0.4))
-        begun = time.monotonic()
-        with pytest.raises(Undelivered, match="no whole answer"):
+        with within(), pytest.raises(Undelivered, match="no whole answer"):
             sink.deliver(EVENT, BODY)
-        assert time.monotonic() - begun < 1.5
 
 
 @pytest.mark.parametrize(
