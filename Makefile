@@ -113,7 +113,7 @@ DEVICE_TESTS = $(DEV)/bin/python -m pytest -n $$((3 * $(CORES))) --dist loadgrou
 HOST_TESTS = $(HOSTENV)/bin/python -m pytest -n $(CORES) --dist loadfile
 DEVICE := --ignore tests/bittern_train --ignore tests/bittern_convert
 HOST := tests/bittern_train tests/bittern_convert
-QUICK_DEVICE := tests/test_arrows.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
+QUICK_DEVICE := tests/test_arrows.py tests/test_docs.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
 QUICK_HOST := $(addprefix tests/bittern_convert/,test_calibration.py test_gate.py) $(addprefix tests/bittern_train/,test_task.py test_augment.py)
 
 test: test-device test-host  ## whatever proves a promise of README or docs (some 15 minutes on 2 cores)

@@ -35,7 +35,7 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
 
     settings = schema.load(config_file)
     name = settings.name or registry.check_source(settings.source, settings.camera).name
-    if not any((settings.mqtt, settings.webhook, settings.command, settings.gpio)):
+    if not _targets(settings):
         click.echo("bittern: no sink is configured: events go to stdout only", err=True)
         return
     if not (_test(settings, name, as_json) if test else _list(settings, name, config_file, as_json)):
