@@ -6,13 +6,39 @@ import time
 from datetime import date
 from functools import lru_cache
 from random import Random
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 _ENCODER = msgspec.json.Encoder()
 _RANDOM = Random()
 _DAY_0 = date(1970, 1, 1).toordinal()
+
+
+class AlarmKey(NamedTuple):
+    """Names an alarm among all alarms of a daemon: no two events of different alarms have the same three values.
+
+    Attributes:
+        model: name of the model.
+        task: of its head.
+        label: the alarm label.
+    """
+
+    model: str
+    task: str
+    label: str
+
+
+class State(NamedTuple):
+    """A state of the camera or the daemon that begins.
+
+    Attributes:
+        name: such as "camera_stalled", "camera_ok", "blind", "models_loaded".
+        detail: what else is known, for people; may be empty.
+    """
+
+    name: str
+    detail: str
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,6 +83,13 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str | None = None
     count: int | None = None
     clock_jump_s: float | None = None
+
+    @property
+    def alarm(self) -> AlarmKey | None:
+        """The alarm that went on or off; None for other events."""
+        if self.model is None or self.task is None or self.label is None:
+            return None
+        return AlarmKey(self.model, self.task, self.label)
 
 
 def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:

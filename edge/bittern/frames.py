@@ -47,14 +47,14 @@ class Source(abc.ABC):
         live: a camera. Old frames are dropped, so that the next frame is the newest one; a recorded source gives
             every frame.
         timeout_s: how long to wait for one frame, in seconds.
-        skipped: how many of its pictures a recorded source could not read.
+        unreadable: how many of its pictures a recorded source could not read.
         path: the file or folder that a recorded source reads; None for a camera.
     """
 
     name: str
     live: bool
     timeout_s: float = 5.0
-    skipped: int = 0
+    unreadable: int = 0
     path: Path | None = None
 
     @abc.abstractmethod

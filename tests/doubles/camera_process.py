@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from bittern.camera.supervisor import Camera, Timing
 from bittern.frames import Frame
+from bittern.sources.registry import Value
 
 HERE = Path(__file__).parent
 FPS = 15
@@ -27,7 +28,7 @@ class Double:
     """The camera outside, as seen from a test.
 
     Attributes:
-        states: what the Camera told: seconds since the start of the test, state, detail.
+        states: of its cameras: when each began by the monotonic clock (s), its name and its detail.
     """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,15 +45,16 @@ class Double:
         whole.write_text(json.dumps(what))
         whole.rename(self.file)
 
-    def told(self, state: str, detail: str) -> None:
-        self.states.append((time.monotonic(), state, detail))
+    def camera(self, uri: str, options: Mapping[str, Value] | None = None, **more: Any) -> Camera:
+        """A camera that writes its states down here, at every read or rest."""
+        return _Noted(self, uri, options, **more)
 
     @property
     def names(self) -> list[str]:
         return [state for _, state, _ in self.states]
 
     def when(self, state: str) -> float:
-        """The last time that a state was told."""
+        """The last time that a state began."""
         return next(at for at, name, _ in reversed(self.states) if name == state)
 
     def detail(self, state: str) -> str:
@@ -64,8 +66,27 @@ class Double:
         return [(float(at), int(pid), what) for at, pid, what in map(str.split, lines)]
 
 
-def watch(double: Double, uri: str = URI, timing: Timing = QUICK, **more: object) -> Camera:
-    return Camera(uri, states=double.told, timing=timing, **more)  # type: ignore[arg-type]
+class _Noted(Camera):
+    def __init__(self, double: Double, uri: str, options: Mapping[str, Value] | None, **more: Any) -> None:
+        super().__init__(uri, options, **more)
+        self._double = double
+
+    def read(self, timeout_s: float) -> Frame | None:
+        try:
+            return super().read(timeout_s)
+        finally:
+            self._note()
+
+    def rest(self, seconds: float) -> None:
+        super().rest(seconds)
+        self._note()
+
+    def _note(self) -> None:
+        self._double.states += [(time.monotonic(), state.name, state.detail) for state in self.states()]
+
+
+def watch(double: Double, uri: str = URI, timing: Timing = QUICK, **more: Any) -> Camera:
+    return double.camera(uri, timing=timing, **more)
 
 
 def read_until(camera: Camera, done: Callable[[], bool], within_s: float) -> float:

@@ -10,9 +10,9 @@ from typing import Any, Self
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks.base import Diagnostics, Undelivered
 from bittern.delivery.sinks.mqtt import MqttSink
-from bittern.events import Event, to_line, uuid7
+from bittern.events import AlarmKey, Event, to_line, uuid7
 
-ALARMS = [("stop_sign", "stop_sign", "stop")]
+ALARMS = [AlarmKey("stop_sign", "stop_sign", "stop")]
 ALARM, LABEL, CONFIG = (
     "bittern/door/alarm/stop_sign/stop",
     "bittern/door/label/stop_sign",

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.doubles.camera_process import FPS, Double, next_frame, read_for, read_until, resident_kb, watch
+from tests.doubles.camera_process import FPS, QUICK, Double, next_frame, read_for, read_until, resident_kb, watch
 from tests.doubles.picamera2_double import picture
 from tests.doubles.repetitions import times
 
-from bittern.camera.scene_watch import View
 from bittern.config.schema import RecoveryConfig
 from bittern.errors import SourceError
 
@@ -52,7 +51,7 @@ def test_fault_5_a_frozen_counter_is_a_stall(double: Double, what: str, record: 
 def test_fault_5_equal_content_is_only_reported(double: Double, record: Record) -> None:
     n = times(10, 1)
     double.say(fps=FPS, show="moving")
-    with watch(double, view=View(frozen_after_s=1.0)) as camera:
+    with watch(double, timing=QUICK._replace(frozen_after_s=1.0)) as camera:
         next_frame(camera)
         pid = camera.pid
         for _ in range(n):

@@ -10,19 +10,22 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.doubles.camera_process import children
 from tests.doubles.model_files import altered
 from tests.doubles.repetitions import times
 from tests.doubles.tflite_files import crashing, model_folder_of_means
 
 from bittern import Classifier
+from bittern.config.schema import ReloadConfig, WatchConfig
+from bittern.daemon.reloader import Reloader
+from bittern.decision.pipeline import Pipeline
 from bittern.frames import Pixels
 from bittern.model import golden
-from bittern.model.candidate import Reload
 from bittern.model.classifier import Result
 from bittern.scene import street
 
@@ -32,24 +35,24 @@ FILES = ("model.tflite", "manifest.json", "golden.npz", "labels.txt")
 SLOWDOWN = 1.5
 
 
-@pytest.fixture
-def reload() -> Iterator[Reload]:
-    made = Reload(threads=1, max_slowdown=SLOWDOWN, timeout_s=60.0)
-    yield made
-    made.close()
-
-
-def outcome(reload: Reload, model: Path, old: Classifier, while_it_runs: Callable[[], None] = lambda: None) -> str:
-    """Why the model is refused, in one line; "" if it is taken."""
-    assert reload.start([str(model)], [old])
-    while (found := reload.poll()) is None:
-        while_it_runs()
-        time.sleep(0.005)
-    if isinstance(found, list):
+def outcome(
+    model: Path, old: Classifier, while_it_runs: Callable[[], None] = lambda: None, *, timeout_s: float = 60.0
+) -> str:
+    """Why a reload refuses a model, in one line; "" if it is taken."""
+    limits = ReloadConfig(max_slowdown=SLOWDOWN, timeout_s=timeout_s)
+    pipeline = Pipeline([old], WatchConfig())
+    with contextlib.closing(Reloader(WatchConfig(models=(str(model),), reload=limits))) as reloader:
+        reloader.start(pipeline.classifiers)
+        while (exchange := reloader.finish(pipeline)) is None:
+            while_it_runs()
+            time.sleep(0.005)
+    if exchange.done:
         return ""
-    assert "\n" not in found
-    assert "internal error" not in found
-    return found
+    assert pipeline.classifiers == (old,)
+    reason = exchange.state.detail.removeprefix("the old ones stay in use: ")
+    assert "\n" not in reason
+    assert "internal error" not in reason
+    return reason
 
 
 def frame() -> Pixels:
@@ -60,7 +63,7 @@ def frame() -> Pixels:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, reload: Reload, record: Record) -> None:
+def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, record: Record) -> None:
     old = Classifier(model_copy)
     expected = old.classify(frame())
     file = model_copy / name
@@ -72,7 +75,7 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, reload: R
         data = bytearray(whole)
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         file.write_bytes(data)
-        reason = outcome(reload, model_copy, old)
+        reason = outcome(model_copy, old)
         if reason:
             told += 1
             assert str(model_copy) in reason
@@ -95,11 +98,11 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, reload: R
 
 
 @pytest.mark.parametrize("version", ["0.9", "0", "1rc1"])
-def test_18_older_than_what_runs(version: str, model_copy: Path, reload: Reload, record: Record) -> None:
+def test_18_older_than_what_runs(version: str, model_copy: Path, record: Record) -> None:
     old = Classifier(model_copy)
     assert old.version == "1"
     altered(model_copy, lambda said: said.update(version=version))
-    reason = outcome(reload, model_copy, old)
+    reason = outcome(model_copy, old)
     assert f"version {version} is older than the running 1" in reason
     record(18, f"version {version} over 1", 1, "refused", "refused in one line; the old one runs")
 
@@ -124,41 +127,40 @@ def other_answers(folder: Path) -> Path:
     return folder
 
 
-def test_19_golden_vectors_differ(tmp_path: Path, reload: Reload, record: Record) -> None:
+def test_19_golden_vectors_differ(tmp_path: Path, record: Record) -> None:
     old = Classifier(model_folder_of_means(tmp_path / "old"))
     runs = times(3, 1)
     for i in range(runs):
         new = other_answers(model_folder_of_means(tmp_path / f"new{i}", version="8"))
-        assert "golden frame 0 is 32 output steps off" in outcome(reload, new, old)
+        assert "golden frame 0 is 32 output steps off" in outcome(new, old)
     record(19, "golden vectors differ", runs, "refused", "old one runs on; the reason is said")
 
 
-def test_19_crashes(tmp_path: Path, reload: Reload, record: Record) -> None:
+def test_19_crashes(tmp_path: Path, record: Record) -> None:
     old = Classifier(model_folder_of_means(tmp_path / "old"))
     runs = times(3, 1)
     for i in range(runs):
         new = replaced(model_folder_of_means(tmp_path / f"new{i}", version="8"), crashing())
-        assert "the check of it crashed with SIGSEGV" in outcome(reload, new, old)
+        assert "the check of it crashed with SIGSEGV" in outcome(new, old)
     record(19, "crashes the runtime (SIGSEGV)", runs, "refused", "old one runs on; the reason is said")
 
 
 def test_19_hangs(tmp_path: Path, record: Record) -> None:
     old = Classifier(model_folder_of_means(tmp_path / "old"))
-    reload = Reload(threads=1, max_slowdown=SLOWDOWN, timeout_s=1.0)
     new = model_folder_of_means(tmp_path / "new", version="8")
     runs = times(3, 1)
     longest = 0.0
     for _ in range(runs):
         began = time.monotonic()
-        reason = outcome(reload, new, old, stop_the_check)
+        reason = outcome(new, old, stop_the_check, timeout_s=1.0)
         longest = max(longest, time.monotonic() - began)
         assert "the check took longer than 1 s (reload.timeout_s)" in reason
-        assert children() == []
+        assert children() == set()
     assert longest < 1.0 + 2.0
     record(19, "hangs (SIGSTOP)", runs, f"refused after {longest:.1f} s", "within its 1 s + 2 s; old one runs on")
 
 
-def test_19_twice_as_slow(tmp_path: Path, reload: Reload, record: Record) -> None:
+def test_19_twice_as_slow(tmp_path: Path, record: Record) -> None:
     side = 512
     old = Classifier(model_folder_of_means(tmp_path / "old", size=side))
     as_fast = model_folder_of_means(tmp_path / "as_fast", size=side, version="8")
@@ -166,8 +168,8 @@ def test_19_twice_as_slow(tmp_path: Path, reload: Reload, record: Record) -> Non
     runs = times(3, 1)
     said = []
     for _ in range(runs):
-        assert outcome(reload, as_fast, old) == ""
-        reason = outcome(reload, slow, old)
+        assert outcome(as_fast, old) == ""
+        reason = outcome(slow, old)
         assert f"expected at most {SLOWDOWN:g} (reload.max_slowdown)" in reason
         said.append(float(reason.split(" times the ")[0].split()[-1]))
     measured = f"{min(said):.2f} to {max(said):.2f} times: refused; the same again: taken"
@@ -180,14 +182,6 @@ def stop_the_check() -> None:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # one that has just ended
             if b"bittern.model.candidate" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 os.kill(pid, signal.SIGSTOP)
-
-
-def children() -> list[int]:
-    """Processes that check a candidate of this one."""
-    found = []
-    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
 
 
 # --- 20: changed while it runs ---------------------------------------------------------------------------------------
@@ -222,7 +216,7 @@ def rename_over(file: Path) -> None:
 
 @pytest.mark.parametrize("harm", [write_in_place, truncate, rename_over])
 def test_20_the_file_changes_under_a_running_model(
-    harm: Callable[[Path], None], model_folder: Path, tmp_path: Path, reload: Reload, record: Record
+    harm: Callable[[Path], None], model_folder: Path, tmp_path: Path, record: Record
 ) -> None:
     runs = times(10, 1)
     picture = frame()
@@ -233,11 +227,11 @@ def test_20_the_file_changes_under_a_running_model(
         assert not any(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
         harm(folder / json.loads((folder / "manifest.json").read_bytes())["file"])
         seen = Answers(old, picture)
-        reason = outcome(reload, folder, old, seen)
+        reason = outcome(folder, old, seen)
         assert "copy it again" in reason
         assert seen.answers == [expected] * len(seen.answers)
         assert len(seen.answers) > 5
         shutil.copytree(model_folder, folder, dirs_exist_ok=True)
-        assert outcome(reload, folder, old) == "", "mended, it is taken again"
+        assert outcome(folder, old) == "", "mended, it is taken again"
     what = harm.__name__.replace("_", " ")
     record(20, what, runs, "same answers, reload refused, no SIGBUS", "running model unaffected; reload refuses")

@@ -18,7 +18,7 @@ from bittern.config.schema import MqttConfig, OutboxConfig
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.sinks.base import Diagnostics, Undelivered
 from bittern.delivery.sinks.mqtt import MqttSink
-from bittern.events import Event, rfc3339, to_line, uuid7
+from bittern.events import AlarmKey, Event, rfc3339, to_line, uuid7
 
 pytestmark = needs_mosquitto
 Record = Callable[[int, str, int, str, str], None]
@@ -43,7 +43,7 @@ def event(number: int) -> Event:
 
 def open_sink(port: int) -> MqttSink:
     config = MqttConfig(host="127.0.0.1", port=port)
-    return MqttSink(config, "door", [("stop_sign", "stop_sign", "stop")], Diagnostics, None)
+    return MqttSink(config, "door", [AlarmKey("stop_sign", "stop_sign", "stop")], Diagnostics, None)
 
 
 def resident_mb() -> float:

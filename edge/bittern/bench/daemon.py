@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +21,10 @@ from bittern.bench.rows import BareInvoke, FrameToEvent, PeerMissing, Size, Subj
 from bittern.bench.timing import Pairs, collector_off, milliseconds, percentile
 from bittern.camera.supervisor import Camera
 from bittern.config.schema import GateConfig, HealthConfig, OutboxConfig, RecoveryConfig, WatchConfig, WebhookConfig
-from bittern.daemon.health import Health
-from bittern.daemon.loop import Watch, infos
+from bittern.daemon.health import Health, model_infos
+from bittern.daemon.loop import Loop
+from bittern.daemon.reloader import Reloader
+from bittern.decision.pipeline import Pipeline
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.outlet import Outlet
 from bittern.delivery.sinks.registry import open_sinks
@@ -30,72 +32,82 @@ from bittern.frames import Frame
 from bittern.model.classifier import Classifier
 from bittern.system.stop import Stop
 
-# Nothing listens there: every event goes to the outbox and stays in it.
-_NOBODY = "http://127.0.0.1:9/"
+# No peer listens there: every event goes to the outbox and stays in it.
+_NO_PEER = "http://127.0.0.1:9/"
 _WARM_UP = 10
 
 
 class _Stamped(Camera):
-    """The camera, with the time at which a frame was ready, and a call to be timed between two frames."""
+    """The camera, with the moment at which a frame was ready to be taken."""
 
-    came = 0.0
-    between: Callable[[], None] | None = None
-
-    def read(self, timeout_s: float) -> Frame | None:
-        """As the camera does."""
-        if self.between is not None:
-            self.between()
-        return super().read(timeout_s)
+    ready = 0.0
 
     def _take(self) -> Frame | None:
-        # The frame is in shared memory: finding it there, and checking it for a covered camera, is the daemon's work.
-        began = perf_counter()
+        # The frame is in shared memory: to get it, and to examine it for a covered camera, is the daemon's own work.
+        start = perf_counter()
         frame = super()._take()
         if frame is not None:
-            self.came = began
+            self.ready = start
         return frame
 
 
+class _Running(NamedTuple):
+    """The loop with everything on.
+
+    Attributes:
+        loop: to be run.
+        camera: that feeds it.
+        moments: when the JSON of every alarm event was in the sink's buffer (`perf_counter`).
+        health: its figures.
+    """
+
+    loop: Loop
+    camera: _Stamped
+    moments: list[float]
+    health: Health
+
+
 @contextmanager
-def _daemon(
-    classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop
-) -> Iterator[tuple[Watch, _Stamped, list[float], Health]]:
-    """The loop with everything on; the list gets the time at which each event's JSON is in the sink's buffer."""
+def _daemon(classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop) -> Iterator[_Running]:
+    """The whole daemon, on a camera that shows the two frames of `step` in turn."""
     try:
         from bittern.daemon.prometheus import MetricsServer
     except ImportError:
         raise PeerMissing("prometheus-client is not installed: pip install 'bittern[metrics]'") from None
-    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder, ExitStack() as stack:
         file = Path(folder) / "frames.npy"
         np.save(file, np.stack(step.pictures))
+        health_config = HealthConfig(port=0)
         config = WatchConfig(
-            source=f"bench:{file}?fps={fps:g}", fps=240.0, decision=step.decision, gate=GateConfig(),
-            recovery=RecoveryConfig(warm_up_frames=0), outbox=OutboxConfig(folder=folder),
-            webhook=WebhookConfig(url=_NOBODY), health=HealthConfig(port=0),
-        )  # fmt: skip
-        health, sink, moments = Health(infos([classifier])), BytesIO(), []
-        assert config.health is not None
-        page = MetricsServer(health, config.health)
-        delivery = Delivery(config.outbox, open_sinks(config, "bench", lambda: None), "bench")  # type: ignore[arg-type, return-value]
+            source=f"bench:{file}?fps={fps:g}",
+            fps=240.0,
+            decision=step.decision,
+            gate=GateConfig(),
+            recovery=RecoveryConfig(warm_up_frames=0),
+            outbox=OutboxConfig(folder=folder),
+            webhook=WebhookConfig(url=_NO_PEER),
+            health=health_config,
+        )
+        pipeline = Pipeline([classifier], config)
+        health = Health(model_infos([classifier]))
+        stack.callback(MetricsServer(health, health_config).close)
+        sinks = open_sinks(config, "bench", health.diagnostics)
+        delivery = Delivery(config.outbox, sinks, "bench")
+        stack.callback(delivery.close)
+        buffer, moments = BytesIO(), []
 
         def out(event: events.Event) -> None:
-            sink.write(events.to_line(event))
+            buffer.write(events.to_line(event))
             if event.type != "state":
                 moments.append(perf_counter())
 
         outlet = Outlet([out, delivery.send], "bench")
-        states: deque[tuple[str, str]] = deque()
-        camera = _Stamped(
-            config.source, config.camera, timeout_s=5.0, recovery=config.recovery, stop=stop, once=True,
-            states=lambda state, detail: states.append((state, detail)),
-        )  # fmt: skip
-        try:
-            yield Watch(camera, [classifier], config, outlet, stop, health, states), camera, moments, health
-        finally:
-            camera.close()
-            outlet.close()
-            delivery.close()
-            page.close()
+        stack.callback(outlet.close)
+        camera = _Stamped(config.source, config.camera, timeout_s=5.0, recovery=config.recovery, stop=stop, once=True)
+        stack.callback(camera.close)
+        reloader = stack.enter_context(closing(Reloader(config, sinks=sinks)))
+        loop = Loop(camera, pipeline, config, outlet, reloader, health, stop)
+        yield _Running(loop, camera, moments, health)
 
 
 def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int], Row]:
@@ -129,25 +141,17 @@ def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float])
     step = FrameToEvent(subject.classifier, subject.folder, size)
     ours: list[float] = []
     theirs: list[float] = []
-    stop = Stop()
-    # Fast enough that the loop does not wait long, slow enough that no frame is dropped: each one is an event.
+    # Fast enough that the next frame comes soon, slow enough that none is dropped: each one is an event.
     pause_s = 3 * statistics.median(reference() for _ in range(_WARM_UP)) / 1e3
-    with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), stop) as (loop, camera, moments, _):
-
-        def between() -> None:
-            if moments:
-                ours.append((moments[-1] - camera.came) * 1e3)
-                moments.clear()
+    with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), Stop()) as running, collector_off():
+        for _ in running.loop.run():
+            if running.moments:
+                ours.append((running.moments[-1] - running.camera.ready) * 1e3)
+                running.moments.clear()
+                theirs.append(reference())
             if len(ours) >= n + _WARM_UP:
-                stop.asked = True
-                return
-            theirs.append(reference())
-
-        camera.between = between
-        with collector_off():
-            loop.run()
-    k = min(len(ours), len(theirs))
-    return Pairs(ours[_WARM_UP:k], theirs[_WARM_UP:k], k - _WARM_UP)
+                break
+    return Pairs(ours[_WARM_UP:], theirs[_WARM_UP:], n)
 
 
 def age_row(subject: Subject, n: int) -> Row:
@@ -158,19 +162,12 @@ def age_row(subject: Subject, n: int) -> Row:
     period_s = invoke_s / 3
     step = FrameToEvent(classifier, subject.folder, (640, 480))
     ages: list[float] = []
-    stop = Stop()
-    with _daemon(classifier, step, 1 / period_s, stop) as (loop, camera, _, health):
-        classified = 0
-
-        def between() -> None:
-            nonlocal classified
-            if health.classified > classified:
-                classified = health.classified
-                ages.append(health.last_age_s)
-            stop.asked = len(ages) >= n + _WARM_UP
-
-        camera.between = between
-        loop.run()
+    with _daemon(classifier, step, 1 / period_s, Stop()) as running:
+        for result in running.loop.run():
+            if result is not None and not result.skipped:
+                ages.append(running.health.last_age_s)
+            if len(ages) >= n + _WARM_UP:
+                break
     ages = ages[_WARM_UP:]
     p95, bound = percentile(ages, 0.95), invoke_s + period_s
     return Row(
@@ -187,11 +184,9 @@ def age_row(subject: Subject, n: int) -> Row:
 
 def gate_row(subject: Subject, n: int) -> Row:
     """A frame of a still scene with the motion gate, beside one without."""
-    from bittern.decision.pipeline import Pipeline
-
     step = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     gated, ungated = (
-        Pipeline((subject.classifier,), WatchConfig(gate=GateConfig(enabled=on, heartbeat_s=5.0)), lambda _: None)
+        Pipeline((subject.classifier,), WatchConfig(gate=GateConfig(enabled=on, heartbeat_s=5.0)))
         for on in (True, False)
     )
     number = 0

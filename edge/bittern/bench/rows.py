@@ -139,12 +139,7 @@ class FrameToEvent:
         self.sink = BytesIO()
         self.classifiers = (classifier,)
 
-        def take(event: events.Event) -> None:
-            self.sink.write(events.to_line(event))
-
-        self._pipeline = Pipeline(
-            self.classifiers, WatchConfig(decision=self.decision, gate=GateConfig(enabled=False)), take
-        )
+        self._pipeline = Pipeline(self.classifiers, WatchConfig(decision=self.decision, gate=GateConfig(enabled=False)))
         now = (time.monotonic_ns(), time.time_ns())
         self.pictures = (high[2], low[2])
         self.pixels = high[2].copy()
@@ -158,7 +153,10 @@ class FrameToEvent:
     def __call__(self) -> None:
         """Process the delivered frame."""
         turn, self._turn = self._turn, 1 - self._turn
-        if not self._pipeline.step(self._frames[turn]):
+        step = self._pipeline.step(self._frames[turn])
+        for event in step.events:
+            self.sink.write(events.to_line(event))
+        if not step.events:
             raise BitternError("a frame raised no event: its score changed, or it was not delivered")
 
 

@@ -1,9 +1,9 @@
-"""What runs in the camera's own process: it opens the source, and puts its frames into the ring.
+"""The camera's own process: opens the source, and puts its frames into the ring.
 
     python -P -m bittern.camera.child RING WAKE MESSAGES PARENT
 
 The first three are file descriptors, the last one is the parent's process id. The request comes as one line of JSON on
-stdin. The end of stdin ends this process, and so does the end of the parent.
+stdin. The end of stdin ends this process, and so does the end of the parent process.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _TEXT = 2000  # characters of an error at most
 
 
 def main() -> int:
-    """Until the source or the parent ends."""
+    """Run until the source or the parent ends."""
     ring, wake, messages, parent = map(int, sys.argv[1:])
-    # The parent decides when this ends, and says so by closing stdin: systemd sends SIGTERM to both.
+    # The parent decides when this process ends, by closing stdin: systemd sends SIGTERM to both.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before that
+    if os.getppid() != parent:  # it ended before the line above
         return 1
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
@@ -46,13 +46,13 @@ def main() -> int:
     threading.Thread(target=_close_at_the_end_of_stdin, args=(opened,), daemon=True).start()
 
     def send(message: Message) -> None:
-        os.write(messages, msgspec.json.encode(message) + b"\n")  # shorter than a pipe: never waits
+        os.write(messages, msgspec.json.encode(message) + b"\n")  # fits into the pipe: never waits
 
     try:
         source = open_source(request.uri, request.options)
     except ConfigurationError as error:
         return _fail(send, Failed("configuration", str(error)))
-    except Exception as error:  # whatever a driver's library raises, the parent must hear of it
+    except Exception as error:  # whatever a driver's library raises, the parent has to be told
         return _fail(send, Failed("busy" if getattr(error, "busy", False) else "absent", _line(error)))
     opened.append(source)
     source.timeout_s = request.timeout_s
@@ -74,7 +74,7 @@ def _feed(source: Source, request: Request, ring: int, wake: int, send: Callable
     last_ns, period_ns = 0, 0.0
     while (frame := source.read()) is not None:
         if frame.number <= last_number:
-            continue  # the same frame again is no sign of life
+            continue  # the same frame again does not show that the camera works
         last_number = frame.number
         now = time.monotonic_ns()
         if last_ns:
@@ -83,12 +83,12 @@ def _feed(source: Source, request: Request, ring: int, wake: int, send: Callable
         if writer is None:
             shape = frame.pixels.shape
             writer = Writer(ring, shape[0], shape[1])
-            writer.seen(now, 0)  # before the parent looks
+            writer.note(now, 0)  # before the parent reads it
             send(Opened(frame.source, shape[0], shape[1]))
         elif frame.pixels.shape != shape:
             height, width = frame.pixels.shape[:2]
             raise SourceError(f"{source.name}: frames of {shape[1]}x{shape[0]} became {width}x{height}")
-        writer.seen(now, round(period_ns))
+        writer.note(now, round(period_ns))
         if warm_up > 0:
             warm_up -= 1
             continue
@@ -99,12 +99,12 @@ def _feed(source: Source, request: Request, ring: int, wake: int, send: Callable
             monotonic_ns=frame.monotonic_ns,
             time_ns=frame.time_ns,
         )
-        with contextlib.suppress(BlockingIOError):  # a parent that does not look wakes up by what stands there
+        with contextlib.suppress(BlockingIOError):  # full: the parent has been woken already
             os.eventfd_write(wake, 1)
 
 
 def _close_at_the_end_of_stdin(opened: list[Source]) -> None:
-    """The thread that waits for the parent to let go; a source that hangs is killed by it."""
+    """Wait for the parent to close stdin, in a thread; a source that hangs then is killed by the parent."""
     with contextlib.suppress(OSError):
         while os.read(0, 4096):
             pass

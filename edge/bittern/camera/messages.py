@@ -1,4 +1,4 @@
-"""What the camera's process and its parent say to each other: one line of JSON each."""
+"""Messages between the camera's process and its parent: one line of JSON each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bittern.sources.registry import Value
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What the parent wants; it goes to the child's stdin, because an address may hold a password.
+    """What to open; it goes to the child's stdin, because an address may hold a password.
 
     Attributes:
         uri: of the source.
         options: of the source.
         warm_up_frames: first frames that are dropped.
-        timeout_s: how long the source may wait for one frame before it says by itself that it is lost.
+        timeout_s: how long the source may wait for one frame before it counts itself as lost.
     """
 
     uri: str

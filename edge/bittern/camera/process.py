@@ -1,4 +1,4 @@
-"""One start of the camera's process, as its parent has it: pipes, ring, and the end."""
+"""One start of the camera's process, from its parent's side: pipes, ring, and the end."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _READ_BYTES = 65536
 class Process:
     """A child that opens the source and puts its frames into a ring. Nothing here waits.
 
-    It ends with the thread that made it (PR_SET_PDEATHSIG): make it in one that lives as long as the camera.
+    The child ends with the thread that made it (PR_SET_PDEATHSIG): make it in one that lives as long as the camera.
 
     Attributes:
         wake: file descriptor that becomes readable when a frame came.
-        said: file descriptor that becomes readable when a message came, or all writers ended.
+        inbox: file descriptor that becomes readable when a message came, or the child ended.
         reader: of the ring, once `messages` gave `Opened`.
 
     Raises:
-        OSError: no process or file descriptor could be had.
+        OSError: the system gives no process or no file descriptor.
     """
 
     def __init__(self, request: Request) -> None:
         self.reader: ring.Reader | None = None
         self._text = b""
         self._open: list[int] = []
-        theirs = -1
+        outbox = -1  # the child's end of the pipe
         try:
             self._ring = self._keep(ring.create())
             self.wake = self._keep(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
-            self.said, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            self._keep(self.said)
-            descriptors = (self._ring, self.wake, theirs)
+            self.inbox, outbox = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            self._keep(self.inbox)
+            descriptors = (self._ring, self.wake, outbox)
             self._child = subprocess.Popen(
-                # -P: a file of the working directory is no module.
+                # -P: no module is imported from the working directory.
                 [sys.executable, "-P", "-m", "bittern.camera.child", *map(str, descriptors), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,  # events go there
@@ -54,10 +54,10 @@ class Process:
             self._close()
             raise
         finally:
-            if theirs >= 0:
-                os.close(theirs)
+            if outbox >= 0:
+                os.close(outbox)
         assert self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended at once; that is seen soon
+        with contextlib.suppress(BrokenPipeError):  # it ended at once, which is noticed soon
             os.write(self._child.stdin.fileno(), msgspec.json.encode(request) + b"\n")
 
     def _keep(self, fd: int) -> int:
@@ -70,19 +70,19 @@ class Process:
         return self._child.pid
 
     def messages(self) -> tuple[list[Message], bool]:
-        """What it said since the last call, and whether it can say no more."""
-        over = False
+        """The messages since the last call, and whether the pipe is closed, so that no more can come."""
+        closed = False
         try:
-            while data := os.read(self.said, _READ_BYTES):
+            while data := os.read(self.inbox, _READ_BYTES):
                 self._text += data
-            over = True
+            closed = True
         except BlockingIOError:
             pass
         *lines, self._text = self._text.split(b"\n")
         messages = [_DECODER.decode(line) for line in lines]
         if any(isinstance(message, Opened) for message in messages):
             self.reader = ring.Reader(self._ring)
-        return messages, over
+        return messages, closed
 
     def take(self) -> ring.Shared | None:
         """The newest frame that was not taken before; see `ring.Reader.take`."""
@@ -93,7 +93,7 @@ class Process:
         return self.reader.take()
 
     def ask(self) -> None:
-        """Ask it to end: it gives the camera back first."""
+        """Ask the child to end: it gives the camera back first."""
         if self._child.stdin is not None:
             self._child.stdin.close()
 
@@ -102,7 +102,7 @@ class Process:
         self._child.kill()
 
     def ended(self) -> str | None:
-        """How it ended, such as "SIGSEGV" or "exit code 1"; None while it has not. It is reaped then."""
+        """How the child ended, such as "SIGSEGV" or "exit code 1"; None while it runs. An ended child is reaped."""
         code = self._child.poll()
         if code is None:
             return None
@@ -115,7 +115,7 @@ class Process:
             return f"signal {-code}"
 
     def _close(self) -> None:
-        """Close all that is open here; frames that were taken stay valid as long as somebody has them."""
+        """Close all that is open here; frames that were taken stay valid as long as they are referenced."""
         self.reader = None
         for fd in self._open:
             os.close(fd)

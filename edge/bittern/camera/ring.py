@@ -1,12 +1,12 @@
-"""Frames from one process to another through anonymous shared memory: the newest wins, nobody waits, nothing tears.
+"""Frames from one process to another through anonymous shared memory: newest wins, no side waits, no frame is torn.
 
-A memfd has no name, so that nothing is left when a process is killed. Each of its slots is guarded by a record lock of
-the kernel (fcntl(2), F_SETLK) on one byte: the writer holds it while it writes a frame, the reader for as long as it
-looks at one. Why not sequence numbers alone: Python has no memory barriers, and aarch64 may show one core the stores of
-another in another order; taking and giving back a lock in the kernel orders them. And the kernel gives the locks of a
-killed process back.
+A memfd has no name, so nothing is left behind when a process is killed. Each of its slots is guarded by a record lock
+of the kernel (fcntl(2), F_SETLK) on one byte: the writer holds it while it writes a frame, the reader for as long as it
+uses one. Sequence numbers alone would not do: Python has no memory barriers, and aarch64 may show one core the stores
+of another in another order; taking and releasing a lock in the kernel orders them. And the kernel releases the locks of
+a killed process.
 
-Three slots are enough: the writer never takes the newest one, the reader holds one at most, so that one is left.
+Three slots are enough: the writer never takes the newest one and the reader holds one at most, so one is always free.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from bittern.frames import Order
 
 SLOTS = 3
 
-# The first page: int64 words, aligned to 8 bytes. Which slot is the newest, when the camera last gave a frame and how
-# far apart they are (ns; 0: not known yet), number of the first frame written, height and width in pixels; then a row
-# for each slot.
+# The first page: int64 words, aligned to 8 bytes. The newest slot, when the camera last gave a frame, the time between
+# two frames (both in ns; 0: not known yet), the number of the first frame written, height and width in pixels; then a
+# row for each slot.
 _HEADER_BYTES = 4096
-_NEWEST, _SEEN, _PERIOD, _FIRST, _HEIGHT, _WIDTH = range(6)
+_NEWEST, _LAST, _PERIOD, _FIRST, _HEIGHT, _WIDTH = range(6)
 _FIRST_ROW = 8
 _SERIAL, _NUMBER, _MONOTONIC, _TIME, _ORDER, _ROW_WORDS = range(6)
 _ORDERS: tuple[Order, ...] = ("BGR", "RGB")
 _BUSY = (errno.EACCES, errno.EAGAIN)
-_TRIES = 100  # each fails only if the writer went through all slots since the line before
+_TRIES = 100  # one fails only if the writer went through all slots between two lines of `take`
 
 
 class Shared(NamedTuple):
@@ -57,7 +57,7 @@ class Shared(NamedTuple):
 def create() -> int:
     """The file descriptor of an empty ring, for one writer and one reader in different processes.
 
-    Close it only when neither is used any more: closing any descriptor of it gives a process's locks back.
+    Close it only when neither is used any more: closing any descriptor of it releases all locks of the process.
     """
     return os.memfd_create("bittern-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
@@ -75,7 +75,7 @@ class Writer:
         self._fd = fd
         size, stride = _layout(height, width)
         os.ftruncate(fd, size)
-        # A file that shrinks below a mapping kills whoever looks at it.
+        # A file that shrinks below a mapping kills the process that reads it (SIGBUS).
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
         memory = mmap.mmap(fd, size)
         self._head = np.frombuffer(memory, np.int64, _HEADER_BYTES // 8)
@@ -85,9 +85,9 @@ class Writer:
         self._head[_HEIGHT : _WIDTH + 1] = height, width
         self._serial = 0
 
-    def seen(self, now_ns: int, period_ns: int) -> None:
-        """Say that the camera gives frames, also where one is not written: now, and how far apart (0: not known)."""
-        self._head[_SEEN] = now_ns
+    def note(self, now_ns: int, period_ns: int) -> None:
+        """Note that the camera gave a frame, written or not: when, and the time between two of them (0: not known)."""
+        self._head[_LAST] = now_ns
         self._head[_PERIOD] = period_ns
 
     def write(
@@ -116,13 +116,13 @@ class Writer:
 
 
 class Reader:
-    """The daemon's side; made when the writer is there.
+    """The daemon's side; made when the writer has laid out the ring.
 
     Args:
         fd: of `create`.
 
     Raises:
-        ValueError: this is no ring that a `Writer` has laid out.
+        ValueError: no `Writer` has laid out this ring.
     """
 
     def __init__(self, fd: int) -> None:
@@ -142,18 +142,18 @@ class Reader:
         self._serial = 0
 
     @property
-    def seen_ns(self) -> int:
-        """When the camera last gave a frame, on the monotonic clock."""
-        return int(self._head[_SEEN])
+    def last_ns(self) -> int:
+        """When the camera last gave a frame, on the monotonic clock in ns."""
+        return int(self._head[_LAST])
 
     @property
     def period_ns(self) -> int:
-        """Time between two frames as the writer measures it; 0 if it does not know yet."""
+        """Time between two frames in ns, as the writer measures it; 0 if it is not known yet."""
         return int(self._head[_PERIOD])
 
     @property
     def first_number(self) -> int:
-        """Number of the first frame that was written; there is one as soon as `take` gave one."""
+        """Number of the first frame that was written; valid as soon as `take` gave a frame."""
         return int(self._head[_FIRST])
 
     def take(self) -> Shared | None:
@@ -164,7 +164,7 @@ class Reader:
             if slot < 0:
                 break
             if not _lock(self._fd, slot, fcntl.LOCK_SH):
-                continue  # by now there is a newer one, and the writer is back at this slot
+                continue  # a newer frame has come, and the writer uses this slot again
             row = self._rows[slot].copy()
             if row[_SERIAL] <= self._serial:
                 _unlock(self._fd, slot)
@@ -176,7 +176,7 @@ class Reader:
         return None
 
     def release(self) -> None:
-        """Give the slot of the last frame back."""
+        """Release the slot of the last frame."""
         held, self._held = self._held, None
         if held is not None:
             _unlock(self._fd, held)

@@ -1,4 +1,4 @@
-"""What a camera's pictures say about the camera: covered or dark (blind), standing still, or turned away (moved)."""
+"""Camera faults that show in the frames: covered or dark (blind), always the same (frozen), turned away (moved)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy.typing as npt
 
 from bittern.frames import Pixels
 
-# Every so many-th pixel makes a sample of about this size; width, height. Means of its fields make thumbnails: a coarse
-# one for what a covered sensor's noise must not pass for a scene, a finer one for the place.
+# Every n-th pixel makes a sample of about this size; width, height. Means of its fields make two thumbnails: a coarse
+# one, in which the noise of a covered sensor does not look like a scene, and a finer one to recognise the scene.
 _SAMPLE = (64, 48)
 _COARSE = (16, 12)
 _FINE = (32, 24)
 # Grey levels of 255. A lens cap, the night or a wall of fog stay below; a grey street in rain has more than 10.
 _FLAT = 4.0
 _BLACK, _WHITE = 12, 243
-_CLIPPED = 0.97  # of the thumbnail: a lamp in the night does not make a scene
+_CLIPPED = 0.97  # of the thumbnail: a lamp in the night is no scene
 _SEEING_AFTER_NS = 10**9
-_LOOK_NS = 10**9  # between two comparisons of the scene
+_COMPARE_NS = 10**9  # between two comparisons of the scene
 
 # The scene's signature is the direction and strength of its edges; two are compared by their correlation.
-_LEARN = 0.02  # weight of a look in the slowly averaged signature: some 50 looks
-_LIKE_BEFORE = 0.6  # a scene that is not like its own past cannot be said to have moved: a camera in a car
-_UNLIKE = 0.3  # somebody who walks through, or a lamp, leave more than this
-_LEARN_LOOKS = 10
+_LEARN = 0.02  # weight of a new signature in the running mean: of some 50
+_STEADY = 0.6  # a scene that does not resemble its own past is no fixed place: a camera in a car
+_UNLIKE = 0.3  # a person who walks through, or a lamp, leaves more than this
+_LEARN_FIRST = 10  # comparisons before a scene can have moved
 
 
 class Change(NamedTuple):
-    """What a look found.
+    """A change that a frame shows.
 
     Attributes:
         state: "blind", "seeing", "moved", "frozen" (the content of frames that do come does not change) or "changing".
@@ -41,14 +41,14 @@ class Change(NamedTuple):
     detail: str
 
 
-class View:
-    """Looks at every frame, and says what has changed.
+class SceneWatch:
+    """Examines every frame of a camera, and reports what has changed.
 
     Args:
-        blind_after_s: seconds of frames without a picture until the state is blind.
-        frozen_after_s: seconds of frames with the very same content until they count as frozen. A sensor's noise never
+        blind_after_s: seconds of frames that show nothing until the state is blind.
+        frozen_after_s: seconds of frames with identical content until they count as frozen. A sensor's noise never
             repeats; an encoder may send a still scene without change for some seconds.
-        moved_after_s: seconds for which a scene must differ from what it was.
+        moved_after_s: seconds for which a scene must differ from what it was until it counts as moved.
 
     Attributes:
         blind: whether the last frame shows nothing, or the state is blind: no alarm may come from it.
@@ -65,15 +65,15 @@ class View:
         self._sample: Pixels | None = None
         self._same_since: int | None = None
         self._frozen = False
-        self._looked: int | None = None
+        self._compared_ns: int | None = None
         self._scene = _Scene()
         self._unlike_since: int | None = None
 
     def look(self, pixels: Pixels, monotonic_ns: int) -> list[Change]:
-        """Look at a frame.
+        """Examine a frame.
 
         Args:
-            pixels: (H, W, 3) uint8, in either order of the channels; not kept.
+            pixels: (H, W, 3) uint8, in either channel order; not kept.
             monotonic_ns: when it was taken; frames come in this order.
 
         Returns:
@@ -84,28 +84,28 @@ class View:
         green = np.ascontiguousarray(sample[..., 1])
         changes = self._exposure(cv2.resize(green, _COARSE, interpolation=cv2.INTER_AREA), monotonic_ns)
         changes += self._content(sample, monotonic_ns)
-        if not self.blind and (self._looked is None or monotonic_ns - self._looked >= _LOOK_NS):
-            self._looked = monotonic_ns
+        if not self.blind and (self._compared_ns is None or monotonic_ns - self._compared_ns >= _COMPARE_NS):
+            self._compared_ns = monotonic_ns
             fine = cv2.resize(green, _FINE, interpolation=cv2.INTER_AREA)
             changes += self._place(fine.astype(np.float32), monotonic_ns)
         return changes
 
     def _exposure(self, thumbnail: Pixels, now: int) -> list[Change]:
-        what = _nothing_in(thumbnail)
+        emptiness = _emptiness(thumbnail)
         changes = []
-        if what is not None:
+        if emptiness is not None:
             self._clear_since = None
             self._flat_since = now if self._flat_since is None else self._flat_since
             if not self._state_blind and now - self._flat_since >= self._blind_after_ns:
                 self._state_blind = True
-                changes.append(Change("blind", f"the picture is {what}: is the lens covered, or the light off?"))
+                changes.append(Change("blind", f"the picture is {emptiness}: is the lens covered, or the light off?"))
         else:
             self._flat_since = None
             self._clear_since = now if self._clear_since is None else self._clear_since
             if self._state_blind and now - self._clear_since >= _SEEING_AFTER_NS:
                 self._state_blind = False
                 changes.append(Change("seeing", "there is a picture again"))
-        self.blind = self._state_blind or what is not None
+        self.blind = self._state_blind or emptiness is not None
         return changes
 
     def _content(self, sample: Pixels, now: int) -> list[Change]:
@@ -122,7 +122,7 @@ class View:
         if self._frozen or self.blind or now - self._same_since < self._frozen_after_ns:
             return []
         self._frozen = True
-        return [Change("frozen", f"new frames come, but all with the same content for {seconds:.0f} s")]
+        return [Change("frozen", f"new frames come, but their content has not changed for {seconds:.0f} s")]
 
     def _place(self, thumbnail: npt.NDArray[np.float32], now: int) -> list[Change]:
         unlike = self._scene.unlike(thumbnail)
@@ -134,50 +134,50 @@ class View:
             return []
         self._unlike_since = None
         self._scene = _Scene()
-        return [Change("moved", "the scene is another one than before: was the camera turned or pushed?")]
+        return [Change("moved", "the scene is not the same as before: was the camera turned or pushed?")]
 
 
 class _Scene:
-    """The slowly averaged signature of a scene."""
+    """The running mean of a scene's signature."""
 
     def __init__(self) -> None:
         self._mean: npt.NDArray[np.float32] | None = None
-        self._likeness = 0.0  # of looks to the mean before them, averaged as slowly
-        self._looks = 0
+        self._likeness = 0.0  # running mean of the correlation of signatures with the mean before them
+        self._count = 0
 
     def unlike(self, thumbnail: npt.NDArray[np.float32]) -> bool:
-        """Whether this look does not belong to a scene that was steady before; learns from it if it does."""
+        """Whether a thumbnail does not belong to a scene that was steady before; if it does, the mean follows it."""
         edges = _edges(thumbnail)
         if self._mean is None:
             self._mean = edges
             return False
         likeness = float(np.dot(edges, self._mean) / (np.linalg.norm(self._mean) + 1e-6))
-        steady = self._looks >= _LEARN_LOOKS and self._likeness >= _LIKE_BEFORE
+        steady = self._count >= _LEARN_FIRST and self._likeness >= _STEADY
         if steady and likeness < _UNLIKE:
             return True
-        self._looks += 1
-        weight = max(_LEARN, 1 / (self._looks + 1))
+        self._count += 1
+        weight = max(_LEARN, 1 / (self._count + 1))
         self._likeness += weight * (likeness - self._likeness)
         self._mean += weight * (edges - self._mean)
         return False
 
 
 def _edges(thumbnail: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Signature of a picture, a vector of length 1: its gradients, the strong ones held back.
+    """Signature of a picture, a vector of length 1: the signed roots of its gradients.
 
-    The root keeps one bright edge from being the whole signature; the scale of the light falls out.
+    The root keeps one bright edge from dominating the signature; the overall brightness cancels out.
     """
-    right = np.diff(thumbnail, axis=1)[:-1]
-    below = np.diff(thumbnail, axis=0)[:, :-1]
-    both = np.concatenate([right.ravel(), below.ravel()])
-    rooted = np.sign(both) * np.sqrt(np.abs(both))
+    horizontal = np.diff(thumbnail, axis=1)[:-1]
+    vertical = np.diff(thumbnail, axis=0)[:, :-1]
+    gradients = np.concatenate([horizontal.ravel(), vertical.ravel()])
+    rooted = np.sign(gradients) * np.sqrt(np.abs(gradients))
     return np.asarray(rooted / (np.linalg.norm(rooted) + 1e-6), np.float32)
 
 
-def _nothing_in(thumbnail: Pixels) -> str | None:
-    """Why a picture shows nothing, or None."""
+def _emptiness(thumbnail: Pixels) -> str | None:
+    """Why a picture shows nothing; None if it shows something."""
     mean, deviation = (float(value[0, 0]) for value in cv2.meanStdDev(thumbnail))
-    # The means first, which only a picture of mostly such pixels reaches: this is done for every frame.
+    # The mean first, which rules out most pictures: this is done for every frame.
     if mean <= _BLACK + (1 - _CLIPPED) * 255 and float((thumbnail <= _BLACK).mean()) >= _CLIPPED:
         return "black"
     if mean >= _CLIPPED * _WHITE and float((thumbnail >= _WHITE).mean()) >= _CLIPPED:

@@ -1,4 +1,4 @@
-"""A live source in a process of its own, watched over: what hangs or dies is killed and started again."""
+"""A live source in a process of its own, watched over: one that hangs or dies is killed and started again."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ import random
 import select
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from bittern.camera.messages import Ended, Failed, Opened, Request
 from bittern.camera.process import Process
+from bittern.camera.scene_watch import SceneWatch
 from bittern.config.schema import RecoveryConfig
 from bittern.errors import ConfigurationError, SourceError
+from bittern.events import State
 from bittern.frames import Frame
 from bittern.sources.registry import Value, check_source
 from bittern.system.stop import Stop
-
-if TYPE_CHECKING:
-    from bittern.camera.scene_watch import View
 
 
 class Timing(NamedTuple):
     """How long things may take, in seconds.
 
     Attributes:
-        start_s: from the start of the process to its first frame, most of which is imports on a small Pi; also between
-            the first two.
-        kill_s: from SIGKILL to its end; longer, and it waits inside the kernel.
+        start_s: from the start of the process to its first frame, most of which is imports on a small Pi; also from the
+            first frame to the second.
+        kill_s: from SIGKILL to the end of the process; one that takes longer waits inside the kernel.
         close_s: from the request to end to SIGKILL.
-        settled_s: of frames without a failure, after which the camera counts as well.
+        settled_s: of frames without a failure, after which the camera counts as recovered.
         longest_s: between two starts.
+        frozen_after_s: see `SceneWatch`.
     """
 
     start_s: float = 20.0
@@ -40,42 +40,41 @@ class Timing(NamedTuple):
     close_s: float = 1.0
     settled_s: float = 10.0
     longest_s: float = 30.0
+    frozen_after_s: float = 10.0
 
 
-_SLICE_S = 0.02  # between two looks at a process that is about to end
-_STUCK_SLICE_S = 0.5  # and at one that SIGKILL did not end
-_PERIODS = 3  # without a frame: the camera hangs
+_POLL_S = 0.02  # interval at which a process that is about to end is polled
+_STUCK_POLL_S = 0.5  # the same for one that SIGKILL did not end
+_PERIODS = 3  # a camera that gives no frame for so many periods hangs
 
 
 class Camera:
     """The newest frame of a live source, which runs in a child process.
 
-    Not for recorded sources, of which every frame counts. All of it runs in the thread that calls `read` or `rest`:
-    between two calls newer frames replace older ones, but nobody notices that there are none.
+    Not for recorded sources, of which every frame counts. Everything runs in the thread that calls `read` or `rest`:
+    between two calls newer frames replace older ones, but missing frames go unnoticed.
 
-    A state is told once, when it begins: "camera_ok" with the first frame (after repeated failures when the camera
-    has settled), "camera_stalled", "camera_lost", "camera_busy", "camera_absent", "camera_frozen" (frames come, but
-    their content does not change), "reboot_needed"; and of the view, beside these, "blind" and "seeing" and "moved".
+    `states` gives every state once, when it begins: "camera_ok" with the first frame (after repeated failures, when the
+    camera has settled), "camera_stalled", "camera_lost", "camera_busy", "camera_absent", "camera_frozen" (frames come,
+    but their content does not change), "reboot_needed"; and, independent of these, "blind", "seeing" and "moved", which
+    say what the frames show.
 
     Args:
         uri: of the source.
-        options: of the source, see `bittern.sources.open_source`.
-        timeout_s: seconds without a frame after which the camera is started again; never less than three periods of
-            the frames as they come. Until two frames came, `timing.start_s` if that is more.
-        recovery: warm-up frames, when a view is blind, and the command for a process that does not end.
-        states: called with a state and a detail for people.
-        stop: ends a `read` that waits. Do not call `read` inside of `Stop.wait`: only its waiting may be broken off.
+        options: of the source, see `bittern.sources.registry.open_source`.
+        timeout_s: seconds without a frame after which the camera is started again; never less than three measured
+            periods. Before the second frame it is `timing.start_s`, if that is more.
+        recovery: warm-up frames, when frames count as blind, and the command for a process that does not end.
+        stop: ends a `read` that waits. Do not call `read` inside `Stop.wait`: only its waiting may be interrupted.
         once: give up, instead of trying again, when the camera cannot be opened at the start.
-        view: what looks at the pictures; None makes one.
         timing: how long things may take.
 
     Attributes:
         name: of the source.
         live: true; as of `bittern.frames.Source`.
-        skipped: 0; as there.
+        unreadable: 0; as there.
         dropped: frames that came but were never read.
         restarts: how often the process was started again.
-        blind: whether the frame last read shows nothing, so that no alarm may come from it.
         ended: the source has no more frames (the demonstration's last lap).
 
     Raises:
@@ -83,7 +82,7 @@ class Camera:
     """
 
     live = True
-    skipped = 0
+    unreadable = 0
 
     def __init__(
         self,
@@ -92,10 +91,8 @@ class Camera:
         *,
         timeout_s: float = 2.0,
         recovery: RecoveryConfig | None = None,
-        states: Callable[[str, str], None] = lambda state, detail: None,
         stop: Stop | None = None,
         once: bool = False,
-        view: View | None = None,
         timing: Timing = Timing(),  # noqa: B008  (immutable)
     ) -> None:
         checked = check_source(uri, options)
@@ -105,20 +102,18 @@ class Camera:
         self.dropped = 0
         self.restarts = 0
         self.ended = False
-        self._over = False  # it said so, but a last frame may lie there
+        self._finished = False  # the child has sent `Ended`; a last frame may still be in the ring
         recovery = recovery or RecoveryConfig()
-        self._states, self._stop, self._once, self._timing = states, stop or Stop(), once, timing
-        # Not above: the child is a module of this package, and does without OpenCV.
-        from bittern.camera.scene_watch import View
-
-        self._view = view or View(recovery.blind_after_s)
+        self._stop, self._once, self._timing = stop or Stop(), once, timing
+        self._new_states: list[State] = []
+        self._scene = SceneWatch(recovery.blind_after_s, timing.frozen_after_s)
         self._timeout_s = timeout_s
         # A source says by itself that it is lost, but only long after that was noticed here.
         patience_s = 3 * max(timeout_s, timing.start_s)
         self._request = Request(uri, dict(options or {}), recovery.warm_up_frames, patience_s)
         self._process: Process | None = None
         self._killed_at: float | None = None
-        self._cause: tuple[str, str] | None = None  # state and detail that wait for its end
+        self._pending: State | None = None  # waits for the child's end, which completes its detail
         self._started = False
         self._started_at = 0.0
         self._due = 0.0
@@ -130,7 +125,7 @@ class Camera:
         self._offset: int | None = None  # from the child's numbers to ours
         self._good_since: float | None = None  # first frame of this process
         self._retries = 0
-        self._quick = True  # the next restart is at once
+        self._at_once = True  # the next restart does not wait
         self._unsteady = False  # it gave frames, and failed again before it had settled
 
     @property
@@ -141,15 +136,15 @@ class Camera:
     @property
     def blind(self) -> bool:
         """Whether the frame last read shows nothing, so that no alarm may come from it."""
-        return self._view.blind
+        return self._scene.blind
 
     def read(self, timeout_s: float) -> Frame | None:
-        """The newest frame that was not read before; waits for it, but never longer than `timeout_s` seconds.
+        """The newest frame that was not read before; waits for one, but never longer than `timeout_s` seconds.
 
-        Its pixels are a view into shared memory, not writeable, and valid until the next call.
+        Its pixels lie in shared memory, are not writeable, and are valid until the next call.
 
         Returns:
-            None if none came in that time, after `stop`, after `close`, and when the source has `ended`.
+            None if no frame came in that time, after `stop`, after `close`, and when the source has `ended`.
 
         Raises:
             ConfigurationError: the camera cannot follow an option; only before the first frame.
@@ -159,30 +154,35 @@ class Camera:
         if self._process is not None and self._process.reader is not None:
             self._process.reader.release()
         while not (self._closed or self._stop.asked):
-            next_look = self._step()
+            next_step = self._step()
             frame = self._take()
             if frame is not None:
                 return frame
-            self.ended = self._over
+            self.ended = self._finished
             if self.ended or time.monotonic() >= deadline:
                 break
-            self._pause(min(deadline, next_look), wake=True)
+            self._pause(min(deadline, next_step), wake=True)
         return None
 
-    def rest(self, seconds: float) -> None:
-        """Let time pass, as between two frames under a cap of the frame rate, and go on watching over the camera.
+    def states(self) -> Sequence[State]:
+        """The states that began since the last call, in order."""
+        states, self._new_states = self._new_states, []
+        return states
 
-        The frame last read stays valid. `stop` ends it.
+    def rest(self, seconds: float) -> None:
+        """Let time pass, as between two frames under a cap of the frame rate, while the camera is watched over.
+
+        The frame last read stays valid. `stop` ends the rest.
         """
         deadline = time.monotonic() + seconds
         while not (self._closed or self._stop.asked):
-            next_look = self._step()
+            next_step = self._step()
             if time.monotonic() >= deadline:
                 break
-            self._pause(min(deadline, next_look), wake=False)
+            self._pause(min(deadline, next_step), wake=False)
 
     def close(self) -> None:
-        """End the child, which gives the camera back; SIGKILL if it does not. Waits for some three seconds at most."""
+        """End the child, which gives the camera back; SIGKILL if it does not. Takes about three seconds at most."""
         self._closed = True
         process = self._process
         if process is None:
@@ -192,7 +192,7 @@ class Camera:
         for limit_s in (patience_s, self._timing.kill_s):
             limit = time.monotonic() + limit_s
             while process.ended() is None and time.monotonic() < limit:
-                time.sleep(_SLICE_S)
+                time.sleep(_POLL_S)
             if process.ended() is not None:
                 self._process = None
                 return
@@ -205,11 +205,15 @@ class Camera:
         self.close()
 
     def _step(self) -> float:
-        """Do what is due; when there will be something to do again, on the monotonic clock in seconds."""
+        """Do what is due.
+
+        Returns:
+            When there will be something to do again, on the monotonic clock in seconds.
+        """
         if self._reboot is not None and self._reboot.poll() is not None:
             self._reboot = None
         now = time.monotonic()
-        if self._over:
+        if self._finished:
             return math.inf
         if self._process is None:
             if now < self._due:
@@ -219,25 +223,25 @@ class Camera:
             return self._await_end(self._process, self._killed_at)
         if self._process is not None and self._killed_at is None:
             self._listen(self._process)
-        if self._process is not None and self._killed_at is None and not self._over:
+        if self._process is not None and self._killed_at is None and not self._finished:
             return self._check_progress(self._process)
-        return time.monotonic() + _SLICE_S
+        return time.monotonic() + _POLL_S
 
     def _start(self, now: float) -> None:
-        self._started_at, self._offset, self._good_since, self._cause = now, None, None, None
+        self._started_at, self._offset, self._good_since, self._pending = now, None, None, None
         try:
             self._process = Process(self._request)
         except OSError as error:  # no memory, no file descriptors
-            self._tell("camera_lost", f"its process cannot be started: {error.strerror}")
+            self._begin("camera_lost", f"its process cannot be started: {error.strerror}")
             self._due = now + self._delay()
         else:
             self.restarts += self._started
             self._started = True
 
     def _listen(self, process: Process) -> None:
-        """Take what the child says."""
+        """Take the child's messages."""
         try:
-            messages, over = process.messages()
+            messages, closed = process.messages()
         except (OSError, ValueError) as error:  # no memory for the ring
             self._kill(process, "camera_lost", f"its frames cannot be reached: {error}")
             return
@@ -252,74 +256,74 @@ class Camera:
                 self._kill(process, state, message.text)
                 return
             elif isinstance(message, Ended):
-                self._over = True
+                self._finished = True
                 return
-        if over:
-            self._kill(process, "camera_lost", "its process ended with", how=True)
+        if closed:
+            self._kill(process, "camera_lost", "its process ended with", add_end=True)
 
     def _check_progress(self, process: Process) -> float:
-        """Kill a child that gives no frames; the moment at which that will be the case."""
+        """Kill a child that gives no frames; when that will be the case if none comes."""
         timing = self._timing
         reader = process.reader
         if reader is None:
             since, limit = self._started_at, timing.start_s
         else:
             period_s = reader.period_ns / 1e9
-            since = reader.seen_ns / 1e9
+            since = reader.last_ns / 1e9
             limit = max(self._timeout_s, _PERIODS * period_s if period_s else timing.start_s)
         waited = time.monotonic() - since
         if waited < limit:
             return since + limit
-        what = "no new frame" if reader is not None else "no frame since its start"
-        self._kill(process, "camera_stalled", f"{what} for {waited:.1f} s: the camera hangs")
+        missing = "no new frame" if reader is not None else "no frame since its start"
+        self._kill(process, "camera_stalled", f"{missing} for {waited:.1f} s: the camera hangs")
         return time.monotonic()
 
-    def _kill(self, process: Process, state: str = "", detail: str = "", *, how: bool = False) -> None:
-        """SIGKILL, also for a process that is about to end; `how` it ended is told with the state when it has."""
+    def _kill(self, process: Process, state: str, detail: str, *, add_end: bool = False) -> None:
+        """SIGKILL, also for a process that is about to end; with `add_end` the state waits for how it ended."""
         self._killed_at = time.monotonic()
         process.kill()
-        if state and self._once and self._number < 0:
+        if self._once and self._number < 0:
             self.close()
-            text = f"{detail} an error" if how else detail
+            text = f"{detail} an error" if add_end else detail
             raise SourceError(text if text.startswith(self.name) else f"{self.name}: {text}", exit_code=2)
-        if how:
-            self._cause = (state, detail)
-        elif state:
-            self._tell(state, detail)
+        if add_end:
+            self._pending = State(state, detail)
+        else:
+            self._begin(state, detail)
 
     def _await_end(self, process: Process, killed_at: float) -> float:
-        """Reap the child, and set the time of the next start; when to look again."""
-        how = process.ended()
+        """Reap the child, and set the time of the next start; when to poll again."""
+        ending = process.ended()
         now = time.monotonic()
-        if how is None:
+        if ending is None:
             if now - killed_at < self._timing.kill_s:
-                return now + _SLICE_S
+                return now + _POLL_S
             self._ask_for_reboot(process)
-            return now + _STUCK_SLICE_S
+            return now + _STUCK_POLL_S
         self._process, self._killed_at = None, None
-        if self._cause is not None:
-            self._tell(self._cause[0], f"{self._cause[1]} {how}")
+        if self._pending is not None:
+            self._begin(self._pending.name, f"{self._pending.detail} {ending}")
         if self._good_since is not None:
             settled = killed_at - self._good_since >= self._timing.settled_s
-            self._unsteady = not (settled or self._quick)
+            self._unsteady = not (settled or self._at_once)
             if settled:
-                self._quick, self._retries = True, 0
+                self._at_once, self._retries = True, 0
         self._due = now + self._delay()
         return self._due
 
     def _delay(self) -> float:
-        """Seconds to the next start: none after the first failure of a camera that was well, then 1, 2, 4 ... 30."""
-        if self._quick and self._number >= 0:
-            self._quick = False
+        """Seconds to the next start: none after the first failure of a working camera, then 1, 2, 4 ... 30."""
+        if self._at_once and self._number >= 0:
+            self._at_once = False
             return 0.0
         self._retries += 1
-        # Jitter, so that several cameras of one failed hub do not come back all at once.
+        # Jitter, so that several cameras on one failed hub do not come back all at once.
         return min(self._timing.longest_s, 2.0 ** min(self._retries - 1, 10)) * random.uniform(0.8, 1.0)
 
     def _ask_for_reboot(self, process: Process) -> None:
         if self._state == "reboot_needed":
             return
-        detail = f"process {process.pid} waits inside the kernel: not even SIGKILL ends it"
+        detail = f"process {process.pid} is stuck in the kernel: not even SIGKILL ends it"
         command, self._reboot_command = self._reboot_command, ()
         if command:
             try:
@@ -327,7 +331,7 @@ class Camera:
                 detail += f"; {command[0]} was run"
             except OSError as error:
                 detail += f"; {command[0]} cannot be run: {error.strerror}"
-        self._tell("reboot_needed", detail)
+        self._begin("reboot_needed", detail)
 
     def _take(self) -> Frame | None:
         process = self._process
@@ -344,29 +348,30 @@ class Camera:
         self.dropped += number - self._number - 1
         self._number = number
         frame = Frame(shared.pixels, shared.order, shared.monotonic_ns, shared.time_ns, number, self.name)
-        for change in self._view.look(frame.pixels, frame.monotonic_ns):
+        for change in self._scene.look(frame.pixels, frame.monotonic_ns):
             if change.state == "frozen":
-                self._tell("camera_frozen", change.detail)
+                self._begin("camera_frozen", change.detail)
             elif change.state != "changing":
-                self._states(change.state, change.detail)
+                self._new_states.append(State(change.state, change.detail))
             elif self._state == "camera_frozen":
-                self._tell("camera_ok", change.detail)
+                self._begin("camera_ok", change.detail)
         settled = not self._unsteady or now - (self._good_since or now) >= self._timing.settled_s
         if settled and self._state not in ("camera_ok", "camera_frozen"):
             height, width = frame.pixels.shape[:2]
-            self._tell("camera_ok", f"frames of {width}x{height}")
+            self._begin("camera_ok", f"frames of {width}x{height}")
         return frame
 
-    def _tell(self, state: str, detail: str) -> None:
+    def _begin(self, state: str, detail: str) -> None:
+        """A state of the camera begins, unless it holds already."""
         if state != self._state:
             self._state = state
-            self._states(state, detail)
+            self._new_states.append(State(state, detail))
 
     def _pause(self, until: float, *, wake: bool) -> None:
-        """Wait until the child says something, or with `wake` gives a frame; or for a moment of the monotonic clock."""
+        """Wait for a message of the child, with `wake` also for a frame, until a moment of the monotonic clock."""
         poll = select.poll()
-        if self._process is not None and self._killed_at is None and not self._over:
-            poll.register(self._process.said, select.POLLIN)
+        if self._process is not None and self._killed_at is None and not self._finished:
+            poll.register(self._process.inbox, select.POLLIN)
             if wake:
                 poll.register(self._process.wake, select.POLLIN)
         self._stop.wait(partial(poll.poll, max(0.0, until - time.monotonic()) * 1000))

@@ -1,4 +1,4 @@
-"""`bittern record`: keeps a clip to replay."""
+"""`bittern record`: records a clip for `bittern replay`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file to take source, camera and fps from."
 )
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to make, the clip."
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the clip; is created."
 )
-@click.option("--seconds", type=FiniteRange(min=0, min_open=True), help="Stop after so long.")
+@click.option("--seconds", type=FiniteRange(min=0, min_open=True), help="Stop after this many seconds.")
 @click.option("--fps", type=FiniteRange(0.1, 240), help="Frames a second at most, of a camera.  [default: 5]")
 @click.option(
-    "--max-mb", type=FiniteRange(min=1), default=1000, show_default=True, help="Stop after so many megabytes."
+    "--max-mb", type=FiniteRange(min=1), default=1000, show_default=True, help="Stop after this many megabytes."
 )
 @click.option(
     "--jpeg",
     type=click.IntRange(1, 100),
     metavar="QUALITY",
-    help="Keep JPEG instead of PNG: a quarter of the size at 95, but scores may differ a little.",
+    help="Write JPEG instead of PNG: a quarter of the size at 95, but scores may differ slightly.",
 )
-@click.option("--force", is_flag=True, help="Delete a clip of that name first.")
+@click.option("--force", is_flag=True, help="Delete an existing clip of that name first.")
 @click.pass_context
 def record(
     ctx: click.Context,
@@ -50,10 +50,10 @@ def record(
 ) -> None:
     """Record a camera into a folder, for `bittern replay`.
 
-    Every frame is kept as it came, with its time and number, at the rate at which `bittern watch` would look at it. The
-    clip is whole at any moment, also if this is killed. It ends with the source, after --seconds or --max-mb, when the
-    disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM. Exit code 1 if a picture of the source could not
-    be read.
+    Every frame is kept unchanged, with its time and number, at the rate at which `bittern watch` would classify it.
+    The clip is complete at any moment, even if this command is killed. It ends with the source, after --seconds or
+    --max-mb, when the disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM. Exit code 1 if a picture of
+    the source could not be read.
     """
     from bittern.system.stop import Stop
 
@@ -76,17 +76,17 @@ def record(
                 finally:
                     warn(f"{out}: {recorder.frames} frames, {recorder.bytes / 1e6:.1f} MB")
     if dropped:
-        warn(f"{dropped} frames in between were left out")
-    if opened.skipped:
+        warn(f"{dropped} frames in between were dropped")
+    if opened.unreadable:
         ctx.exit(1)
 
 
 def _check_apart(source: Source, out: Path) -> None:
-    """--force deletes what is at `out` before the first frame is read."""
+    """Refuse to record a source into its own folder: --force deletes `out` before the first frame is read."""
     path = source.path.resolve() if source.path is not None else None
     if path is not None and out.resolve() in (path, *path.parents):
         source.close()
-        raise ConfigurationError(f"--out {out}: the source is read from there: give another folder")
+        raise ConfigurationError(f"--out {out}: the source is read from there: choose another folder")
 
 
 def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]:
@@ -97,7 +97,7 @@ def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     settings = schema.load(config_file) if config_file else schema.WatchConfig()
-    # Another source than the file's has other options.
+    # The [camera] options of the file belong to the source of the file.
     opened = open_source(settings.source, settings.camera) if source is None else open_source(source)
     opened.timeout_s = settings.timeout_s
     return opened, settings.fps

@@ -1,4 +1,4 @@
-"""`bittern replay`: a clip through the daemon's own pipeline at full speed, and thresholds found on it."""
+"""`bittern replay`: runs a clip through the daemon's own pipeline at full speed, and tunes thresholds on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
     from bittern.decision.decision import Settings
     from bittern.evaluation.tuning import Figures, Interval, Judged, Target, Track
-    from bittern.events import Event
+    from bittern.events import AlarmKey
     from bittern.frames import Frame, Source
     from bittern.model.classifier import Classifier
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file, as for `bittern watch`.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when something was there to be found."
+    "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when there was something to find."
 )
 @click.option("--tune", metavar="BOUND", help="Find thresholds: 'at most N false alarms an hour', or 'a day'.")
 @click.option(
@@ -46,26 +46,26 @@ def replay(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a recorded clip through the very steps of `bittern watch`, as fast as they go, and print the events.
+    """Run a recorded clip through the same steps as `bittern watch`, as fast as possible, and print the events.
 
-    CLIP is what `bittern record` left, a video file, or a folder of pictures. Time is the clip's own: a recording
-    replays as it was taken, and gives the same events as on that day, with ids of their own; of another clip `time`
-    counts from 1970, for want of the right one. The same clip gives the same lines again.
+    CLIP is the folder of a `bittern record`, a video file, or a folder of pictures. Time is the clip's own: a recording
+    gives the same events as when it was taken, with ids of their own; for other clips, whose date is not known, `time`
+    counts from 1970. The same clip always gives the same lines.
 
-    --labels says from when to when something was there, in seconds since the first frame. An interval is found if an
-    alarm goes on within it; an alarm that goes on elsewhere is false.
+    --labels says from when to when there was something to find, in seconds since the first frame. An interval is found
+    if an alarm goes on within it; an alarm that goes on elsewhere is false.
 
-    --tune tries every score that occurs as threshold, four shares of it as `off`, and every N of M up to 5 of 8, on the
-    scores of every frame, without the gate. Of those that keep the bound on this clip it takes the ones that find most
-    intervals, then the shortest delay, and prints them as TOML for the configuration.
+    --tune tries every score of the clip as threshold, four shares of it as `off`, and every N of M up to 5 of 8, on the
+    scores of all frames, without the motion gate. Of the settings that keep the bound on this clip it takes those that
+    find the most intervals, then those with the shortest delay, and prints them as TOML for the configuration.
 
-    Exit code 1 if a picture could not be read, or --tune found nothing.
+    Exit code 1 if a picture could not be read, or if --tune found no settings.
     """
     one_blas_thread()
     if tune is not None and labels is None:
         raise click.UsageError("--tune needs --labels", ctx)
     if as_json and tune is None:
-        raise click.UsageError("--json goes with --tune: events are JSON lines anyhow", ctx)
+        raise click.UsageError("--json needs --tune: events are always printed as JSON lines", ctx)
     if plot is not None and not plot.absolute().parent.is_dir():
         raise ConfigurationError(f"--plot: no folder {plot.parent}")
     import msgspec
@@ -73,6 +73,7 @@ def replay(
     from bittern.config import schema
     from bittern.decision import decision
     from bittern.evaluation import tuning
+    from bittern.events import AlarmKey
 
     target = tuning.parse_target(tune) if tune is not None else None
     intervals = tuning.read_intervals(labels) if labels is not None else []
@@ -82,41 +83,42 @@ def replay(
     if target is not None:
         settings = msgspec.structs.replace(settings, gate=schema.GateConfig(enabled=False))
     classifiers = _open_models(settings)
-    of = decision.settings_of({c.name: c.heads for c in classifiers}, settings.decision, settings.alarm)
-    _check_labels(labels, intervals, [label for _, _, label in of])
-    with _open(clip) as source:
-        played = _play(source, classifiers, settings, print_events=target is None)
+    decisions = decision.settings_of({c.name: c.heads for c in classifiers}, settings.decision, settings.alarm)
+    _check_labels(labels, intervals, [key.label for key in decisions])
+    opened = _open(clip)
+    with opened.source as source:
+        played = _play(opened, classifiers, settings, print_events=target is None)
     if played.frames == 0:
         raise BitternError(f"{clip}: no frame could be read")
-    failed = source.skipped > 0
-    if not played.tracks:
-        if intervals or target is not None or plot is not None:
-            raise BitternError(f"{clip}: no frame shows anything: black, white or of one colour throughout")
-        of = {}
+    failed = source.unreadable > 0
+    if not played.tracks and (intervals or target is not None or plot is not None):
+        raise BitternError(f"{clip}: no frame shows anything: black, white or of one colour throughout")
     panels: list[tuple[Track, Judged]] = []
-    told: list[Figures] = []
-    for track, now in zip(played.tracks, of.values(), strict=True):
-        mine = [interval for interval in intervals if interval.label == track.label]
-        judged = tuning.judge(track, mine, now, played.alarms.get((track.model, track.task, track.label), []))
-        if target is not None and not mine:
-            warn(f"{track.model}, {track.label}: no interval in {labels}: its settings stay as they are")
+    tuned: list[Figures] = []
+    for track in played.tracks:
+        key = AlarmKey(track.model, track.task, track.label)
+        current = decisions[key]
+        labelled = [interval for interval in intervals if interval.label == track.label]
+        judged = tuning.judge(track, labelled, current, played.alarms[key])
+        if target is not None and not labelled:
+            warn(f"{track.model}, {track.label}: no interval in {labels}: its settings stay unchanged")
         elif target is not None:
             try:
-                judged = _tuned(track, mine, target, now)
-                told.append(tuning.figures(track, judged))
+                judged = _tune(track, labelled, target, current)
+                tuned.append(tuning.figures(track, judged))
             except tuning.NothingFits as error:
                 warn(str(error))
                 failed = True
                 judged = error.nearest or judged
-        elif mine:
+        elif labelled:
             for line in tuning.lines(tuning.figures(track, judged)):
                 warn(line)
         panels.append((track, judged))
     if target is not None and as_json:
-        for figures in told:
+        for figures in tuned:
             print_json(figures)
-    elif target is not None and told:
-        click.echo("\n".join(_toml(clip, told, target, settings, len(of))))
+    elif target is not None and tuned:
+        click.echo("\n".join(_toml(clip, tuned, target, settings, len(decisions))))
     if plot is not None:
         from bittern.evaluation import timeline
 
@@ -125,12 +127,32 @@ def replay(
         ctx.exit(1)
 
 
+class _Clip(NamedTuple):
+    """What is replayed.
+
+    Attributes:
+        source: of its frames.
+        length: number of frames; None if it is not known before the end.
+        dated: whether its frames have the wall-clock time at which they were taken.
+    """
+
+    source: Source
+    length: int | None
+    dated: bool
+
+
 class _Played(NamedTuple):
-    """What came of a clip; alarms by model, task and label, from when to when in s since the first frame."""
+    """What came of a clip.
+
+    Attributes:
+        frames: how many there were.
+        tracks: the scores of each alarm; none if no frame decided anything.
+        alarms: the periods in which each alarm was on, in s since the first frame.
+    """
 
     frames: int
     tracks: list[Track]
-    alarms: dict[tuple[str, str, str], list[tuple[float, float]]]
+    alarms: dict[AlarmKey, list[tuple[float, float]]]
 
 
 def _open_models(settings: WatchConfig) -> list[Classifier]:
@@ -150,7 +172,12 @@ def _check_labels(file: Path | None, intervals: Sequence[Interval], known: Seque
             raise ConfigurationError(f"{file}: label {interval.label!r} raises no alarm, {names} does{hint}")
 
 
-def _open(clip: str) -> Source:
+def _open(clip: str) -> _Clip:
+    """Open a clip.
+
+    Raises:
+        ConfigurationError: there is none, or it is a camera.
+    """
     import logging
 
     from bittern.sources.clip import ClipSource, is_clip
@@ -158,16 +185,17 @@ def _open(clip: str) -> Source:
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     if is_clip(Path(clip)):
-        return ClipSource(Path(clip))
+        recorded = ClipSource(Path(clip))
+        return _Clip(recorded, recorded.length, dated=True)
     source = open_source(clip)
     if source.live:
         source.close()
         raise ConfigurationError(f"{clip}: is a camera: make a clip of it with `bittern record`")
-    return source
+    return _Clip(source, None, dated=False)
 
 
-def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConfig, *, print_events: bool) -> _Played:
-    """Take every frame of a source, in its own time."""
+def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig, *, print_events: bool) -> _Played:
+    """Take every frame of a clip, in its own time."""
     from random import Random
     from time import perf_counter
 
@@ -175,62 +203,61 @@ def _play(source: Source, classifiers: Sequence[Classifier], settings: WatchConf
     import numpy as np
 
     from bittern import events
-    from bittern.camera.scene_watch import View
+    from bittern.camera.scene_watch import SceneWatch
     from bittern.decision.pipeline import Pipeline
     from bittern.evaluation.tuning import Track
-    from bittern.sources.clip import ClipSource
 
     random = Random()
-    alarms: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    pipeline = Pipeline(classifiers, settings, new_id=lambda time_ns: events.uuid7(time_ns, random))
+    scene = SceneWatch(settings.recovery.blind_after_s)
+    alarms: dict[AlarmKey, list[tuple[float, float]]] = {key: [] for key in pipeline.alarms}
     first_ns: int | None = None
-
-    def sink(event: Event) -> None:
-        if print_events:
-            sys.stdout.buffer.write(events.to_line(event))
-        mine = alarms.setdefault((str(event.model), str(event.task), str(event.label)), [])
-        at_s = (event.monotonic_ns - (first_ns or 0)) / 1e9
-        if event.type == "alarm.on":
-            mine.append((at_s, math.inf))
-        else:
-            mine[-1] = mine[-1][0], at_s
-
-    pipeline = Pipeline(classifiers, settings, sink, new_id=lambda time_ns: events.uuid7(time_ns, random))
-    view = View(settings.recovery.blind_after_s)
     times: list[int] = []
     scores: list[list[float]] = []
-    frames = skipped = made = last_ns = 0
+    frames = skipped = raised = last_ns = 0
     start = perf_counter()
-    length = source.length if isinstance(source, ClipSource) else None
-    with _bar(source, length) as each:
-        for frame in each:
-            if length is None:
+    with _bar(clip) as bar:
+        for frame in bar:
+            if not clip.dated:
                 frame = msgspec.structs.replace(frame, time_ns=frame.monotonic_ns)
             if first_ns is None:
                 first_ns = frame.monotonic_ns
-                # By the clip, so that it gives the same ids again, and another clip others.
-                random.seed(f"{source.name} {frame.time_ns}")
+                # Seeded by the clip, so that it gives the same ids every time, and another clip others.
+                random.seed(f"{clip.source.name} {frame.time_ns}")
             last_ns = frame.monotonic_ns
-            view.look(frame.pixels, last_ns)
-            made += pipeline.step(frame, blind=view.blind)
+            scene.look(frame.pixels, last_ns)
+            step = pipeline.step(frame, blind=scene.blind)
             frames += 1
-            if pipeline.skipped:
-                skipped += 1
-            elif not view.blind:  # which has no scores that count
+            skipped += step.skipped
+            raised += len(step.events)
+            for event in step.events:
+                if print_events:
+                    sys.stdout.buffer.write(events.to_line(event))
+                assert event.alarm is not None, "a pipeline raises alarms only"
+                _note(alarms[event.alarm], event.type == "alarm.on", (last_ns - first_ns) / 1e9)
+            if step.scores:
                 times.append(last_ns - first_ns)
-                scores.append(list(pipeline.scores.values()))
+                scores.append([step.scores[key] for key in alarms])
     sys.stdout.flush()
     seconds, clip_s = perf_counter() - start, (last_ns - (first_ns or 0)) / 1e9
     warn(
         f"{frames} frames, {clip_s:.1f} s, in {seconds:.1f} s ({clip_s / seconds:.1f} times real time), "
-        f"{skipped} still and not classified, {made} events"
+        f"{skipped} still and not classified, {raised} events"
     )
-    heads = {classifier.name: classifier.heads for classifier in classifiers}
-    columns = zip(pipeline.scores, zip(*scores, strict=True), strict=True)
+    columns = list(zip(*scores, strict=True))
     tracks = [
-        Track(model, heads[model][head].task, label, np.array(times, np.int64), np.array(column), clip_s)
-        for (model, head, label), column in columns
+        Track(key.model, key.task, key.label, np.array(times, np.int64), np.array(columns[i]), clip_s)
+        for i, key in enumerate(alarms if scores else ())
     ]
     return _Played(frames, tracks, alarms)
+
+
+def _note(periods: list[tuple[float, float]], on: bool, at_s: float) -> None:
+    """Begin or end a period in which an alarm is on; one that has not ended lasts for ever."""
+    if on:
+        periods.append((at_s, math.inf))
+    else:
+        periods[-1] = periods[-1][0], at_s
 
 
 def _has_bar() -> bool:
@@ -238,42 +265,42 @@ def _has_bar() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty())
 
 
-def _bar(source: Source, length: int | None) -> AbstractContextManager[Iterable[Frame]]:
+def _bar(clip: _Clip) -> AbstractContextManager[Iterable[Frame]]:
     if _has_bar():
-        return click.progressbar(source, length=length, label="replay", file=sys.stderr)
-    return nullcontext(source)
+        return click.progressbar(clip.source, length=clip.length, label="replay", file=sys.stderr)
+    return nullcontext(clip.source)
 
 
-def _tuned(track: Track, intervals: Sequence[Interval], target: Target, now: Settings) -> Judged:
+def _tune(track: Track, intervals: Sequence[Interval], target: Target, current: Settings) -> Judged:
     from bittern.evaluation import tuning
 
     if not _has_bar():
-        return tuning.tune(track, intervals, target, now)
+        return tuning.tune(track, intervals, target, current)
     length = len(tuning.levels(track))
     with click.progressbar(length=length, label=f"tune {track.label}", file=sys.stderr) as bar:
-        return tuning.tune(track, intervals, target, now, lambda: bar.update(1))
+        return tuning.tune(track, intervals, target, current, lambda: bar.update(1))
 
 
-def _toml(clip: str, told: Sequence[Figures], target: Target, settings: WatchConfig, labels: int) -> list[str]:
-    """What was found as a part of the configuration file; its figures are comments."""
+def _toml(clip: str, tuned: Sequence[Figures], target: Target, settings: WatchConfig, alarms: int) -> list[str]:
+    """Tuned settings as a part of the configuration file, with their figures as comments."""
     import json
 
     from bittern.evaluation import tuning
 
-    said = [
+    lines = [
         f"# Found on {json.dumps(clip)}, for {target.text}, and fitted to it:",
         "# expect less of it on any other clip, and check it on one that was not used here.",
     ]
-    for figures in told:
-        said += [f"# {line}" for line in tuning.lines(figures, target)]
-        if labels == 1:
-            said.append("[decision]")
+    for figures in tuned:
+        lines += [f"# {line}" for line in tuning.lines(figures, target)]
+        if alarms == 1:
+            lines.append("[decision]")
         else:
-            said += ["[[alarm]]", f"model = {_quoted(figures.model)}", f"label = {_quoted(figures.label)}"]
-        said += [f"{key} = {getattr(figures, key)}" for key in ("threshold", "off", "votes", "of")]
-        if labels == 1:
-            said += [f"cooldown_s = {settings.decision.cooldown_s}", f"min_off_s = {settings.decision.min_off_s}"]
-    return said
+            lines += ["[[alarm]]", f"model = {_quoted(figures.model)}", f"label = {_quoted(figures.label)}"]
+        lines += [f"{key} = {getattr(figures, key)}" for key in ("threshold", "off", "votes", "of")]
+        if alarms == 1:
+            lines += [f"cooldown_s = {settings.decision.cooldown_s}", f"min_off_s = {settings.decision.min_off_s}"]
+    return lines
 
 
 def _quoted(text: str) -> str:

@@ -15,7 +15,7 @@ from bittern.cli.common import one_blas_thread, warn
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
-    from bittern.daemon.loop import Seen
+    from bittern.decision.pipeline import Step
     from bittern.evaluation.sheet import Tile
     from bittern.model.classifier import Classifier
     from bittern.system.stop import Stop
@@ -33,12 +33,12 @@ SHEET_TILES = 24
 )
 @click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
 @click.option("--fps", type=float, help="Frames a second that are classified at most.  [default: 5]")
-@click.option("--frames", type=click.IntRange(min=1), help="Stop after so many frames.")
+@click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--once", is_flag=True, help="Give up if the camera cannot be opened at the start.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="PNG of what the camera saw, with scores, at the end.",
+    help="At the end, write a PNG of frames with their scores.",
 )
 @click.pass_context
 def watch(
@@ -51,18 +51,18 @@ def watch(
     once: bool,
     sheet: Path | None,
 ) -> None:
-    """Watch a camera and print one event a line, as JSON, on stdout.
+    """Watch a camera and print its events on stdout, one JSON object per line.
 
-    Ends with the source or after --frames, when the sinks have got everything, or cleanly on Ctrl-C and SIGTERM. On
-    a live source the newest frame wins: what comes while a frame is classified is dropped and counted. A camera
-    that hangs or is unplugged is started again and again. SIGHUP loads changed models, if they pass their checks.
-    Further sinks (MQTT, webhook, ...) stand in the configuration: see `bittern config --example`.
+    Ends with the source or after --frames, when every sink has received all events, or cleanly on Ctrl-C and SIGTERM.
+    Of a camera the newest frame wins: frames that come while one is classified are dropped and counted. A camera that
+    hangs or is unplugged is started again until it works. SIGHUP reloads changed models, if they pass their checks.
+    Other sinks (MQTT, webhook, ...) are set in the configuration file: see `bittern config --example`.
     """
     from bittern.system.stop import Stop
 
     one_blas_thread()
     stop = Stop()
-    film = _Film()
+    film = _Film() if sheet is not None else None
     with stop.signals(reload=True, last=True):
         # A signal also ends the start, most of which is imports.
         ready = stop.start(lambda: _start(source, config_file, models, fps, sheet))
@@ -70,25 +70,25 @@ def watch(
             return
         from bittern.daemon import run
 
-        # What the start made stays; what comes now and is garbage must not wait for 50 000 more of its kind.
+        # Objects of the start stay; garbage from here on must not wait until there are 50 000 objects of it.
         gc.freeze()
         gc.set_threshold(1_000)
         settings, classifiers = ready
-        which = ", ".join(f"{c.name} {c.version} on {c.path}" for c in classifiers)
+        file = None if models else config_file
         try:
-            summary, skipped = run.run(
-                settings, classifiers, partial(_print, stop), stop, file=None if models else config_file,
-                frames=frames, once=once, observe=film.take if sheet else None,
-                begun=lambda name: warn(f"watching {name} with {which}; Ctrl-C ends it"),
-            )  # fmt: skip
+            with run.opened(settings, classifiers, partial(_print, stop), stop, file=file, once=once) as daemon:
+                for step in daemon.steps(frames):
+                    if film is not None:
+                        film.take(step)
         finally:
-            if sheet is not None:
+            if film is not None and sheet is not None:
                 film.develop(sheet)
+    summary = daemon.summary
     warn(
         f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.skipped} of them still, "
         f"{summary.dropped} dropped, {summary.events} alarm events"
     )
-    if skipped:
+    if summary.unreadable:
         ctx.exit(1)
 
 
@@ -128,7 +128,7 @@ def _start(
 def _print(stop: Stop, line: bytes) -> None:
     """Write a line at once and whole: a reader of the pipe should not wait for a buffer to fill.
 
-    A reader that does not read holds the loop up, but not its end: then the line is dropped; other sinks have got it.
+    A reader that does not read blocks the loop, but not its end: then the line is dropped; other sinks have got it.
     """
     import select
 
@@ -139,7 +139,7 @@ def _print(stop: Stop, line: bytes) -> None:
         while not ready.poll(100):
             if stop.asked:
                 return
-        # A pipe that takes anything takes so much whole.
+        # A pipe that is ready takes this much in one piece.
         line = line[os.write(out, line[: select.PIPE_BUF]) :]
 
 
@@ -149,19 +149,21 @@ class _Film:
     def __init__(self) -> None:
         self._tiles: list[Tile] = []
         self._every = 1
-        self._seen = 0
+        self._count = 0
 
-    def take(self, seen: Seen) -> None:
+    def take(self, step: Step) -> None:
+        """A tile for each model's answer to a frame."""
         from bittern.evaluation.sheet import Tile
 
-        if self._seen % self._every == 0:
-            best = [f"{r.label} {r.score:.2f}" for r in seen.results]
-            lines = [", ".join(best), f"frame {seen.frame.number}" + (", ALARM" if seen.alarm else "")]
-            self._tiles.append(Tile(seen.tensor[0].copy(), lines, seen.alarm))
-        self._seen += 1
-        if len(self._tiles) >= 2 * SHEET_TILES:
-            self._tiles = self._tiles[::2]
-            self._every *= 2
+        for answer in step.answers:
+            if self._count % self._every == 0:
+                best = [f"{r.label} {r.score:.2f}" for r in answer.results]
+                lines = [", ".join(best), f"frame {step.frame.number}" + (", ALARM" if answer.alarm else "")]
+                self._tiles.append(Tile(answer.tensor[0].copy(), lines, answer.alarm))
+            self._count += 1
+            if len(self._tiles) >= 2 * SHEET_TILES:
+                self._tiles = self._tiles[::2]
+                self._every *= 2
 
     def develop(self, file: Path) -> None:
         from bittern.evaluation import sheet

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from bittern.delivery.sinks.base import Diagnostics
+from bittern.model.classifier import Classifier
 from bittern.system import machine
 
 # What one frame goes through, each in seconds: waiting for it, making the tensor, the network, decision and events;
@@ -43,11 +45,19 @@ class Histogram:
 
 
 class ModelInfo(NamedTuple):
-    """A model that runs."""
+    """A model that runs, and on which execution path."""
 
     name: str
     version: str
     path: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version} on {self.path}"
+
+
+def model_infos(classifiers: Sequence[Classifier]) -> tuple[ModelInfo, ...]:
+    """What the figures say of the models that run."""
+    return tuple(ModelInfo(c.name, c.version, c.path) for c in classifiers)
 
 
 class SinkFigures(NamedTuple):
@@ -208,6 +218,12 @@ class Health:
         span = RECENT_S if len(kept) < RECENT_FRAMES else max(now - kept[0][0], 1e-3)
         span = max(min(span, now - self._start_s), 1e-3)
         return len(kept) / span, median(age for _, age in kept) if kept else None
+
+    def diagnostics(self) -> Diagnostics:
+        """What sinks publish now and then. Reads files of `/sys`: not for the main loop."""
+        fps, age_s = self.rate()
+        latency_ms = None if age_s is None else round(1000 * age_s, 1)
+        return Diagnostics(round(fps, 2), latency_ms, self.board().temperature_c)
 
     def snapshot(self) -> Snapshot:
         """Everything now. Runs a command on a Pi: not for the main loop."""

@@ -1,259 +1,225 @@
-"""The loop: frame, classify, decide, event. The only place that knows cameras, classifiers, decisions and sinks."""
+"""The loop: read a frame, take its step through the pipeline, hand its events on, see to what is due beside it."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from bittern.camera.supervisor import Camera
 from bittern.config.schema import WatchConfig
-from bittern.daemon.health import Health, ModelInfo
-from bittern.decision.pipeline import Pipeline
-from bittern.decision.pipeline import Seen as Seen
+from bittern.daemon.feed import Feed
+from bittern.daemon.health import Health, model_infos
+from bittern.daemon.reloader import Reloader
+from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.outlet import Outlet
-from bittern.errors import BitternError, ConfigurationError, one_line
-from bittern.events import Event
-from bittern.frames import Frame, Source
-from bittern.model.candidate import Reload
-from bittern.model.classifier import Classifier
+from bittern.errors import BitternError, one_line
+from bittern.events import Event, State
+from bittern.frames import Frame
 from bittern.system.notify import Watchdog
 from bittern.system.stop import Stop
 
 _log = logging.getLogger("bittern")
 
-# A camera that is away is looked after this often, and so is everything else that has to be done beside frames.
-_LOOK_S = 0.5
+# Without a frame, the loop turns this often, to see to everything else.
+_TURN_S = 0.5
 
 
 class Summary(NamedTuple):
-    """What a loop did."""
+    """What a loop did.
+
+    Attributes:
+        frames: that came.
+        skipped: of these, because nothing moved.
+        dropped: that the source made and nobody read, because a newer one was there.
+        events: of alarms.
+        seconds: that it ran.
+        unreadable: pictures of a recording that could not be read.
+    """
 
     frames: int
     skipped: int
     dropped: int
     events: int
     seconds: float
+    unreadable: int
 
 
-class Watch:
-    """Watches until the source ends, `stop` is asked, or enough frames came.
-
-    Attributes:
-        health: its figures.
-    """
+class Loop:
+    """Watches until the feed ends, a stop is asked, or enough frames came. It closes nothing."""
 
     def __init__(
         self,
-        source: Source | Camera,
-        classifiers: Sequence[Classifier],
+        feed: Feed,
+        pipeline: Pipeline,
         config: WatchConfig,
         outlet: Outlet,
-        stop: Stop,
+        reloader: Reloader,
         health: Health,
-        states: deque[tuple[str, str]],
-        *,
-        frames: int | None = None,
-        observe: Callable[[Seen], None] | None = None,
-        models: Callable[[], Sequence[str]] = tuple,
-        broken: Callable[[], str | None] = lambda: None,
-        begun: Callable[[], None] = lambda: None,
-        exchanged: Callable[[Sequence[Classifier]], None] = lambda _: None,
+        stop: Stop,
     ) -> None:
         """Nothing is read yet.
 
         Args:
-            source: where frames come from. It is not closed here.
-            classifiers: all of them see every frame.
-            config: see there.
+            feed: where frames come from.
+            pipeline: what each frame goes through.
+            config: name, and rate at which frames of a camera are taken at most.
             outlet: takes every event, in order.
+            reloader: exchanges the models when `stop.reload` asks for it.
+            health: is kept up to date.
             stop: see `Stop`.
-            health: to be kept up to date.
-            states: the camera puts its states there, each with a detail, while it is read.
-            frames: how many to take at most.
-            observe: called once a classified frame and model.
-            models: says which models to load when a reload is asked.
-            broken: why the loop must not go on, for example because a thread beside it died.
-            begun: called once, when the source was read for the first time.
-            exchanged: called with the models of a reload, before there is any event of theirs.
-
-        Raises:
-            ConfigurationError: the decision does not fit the model.
         """
-        self._source, self._config, self._outlet, self._stop = source, config, outlet, stop
-        self._most = frames
-        self._models, self._broken = models, broken
-        self._classifiers = list(classifiers)
-        self.health, self._states = health, states
-        self._pipeline = Pipeline(classifiers, config, self._event, observe)
+        self._feed, self._pipeline, self._outlet, self._reloader = feed, pipeline, outlet, reloader
+        self._health, self._stop = health, stop
+        self._period_s = 1 / config.fps
+        self._name = config.name or feed.name
         self._watchdog = Watchdog()
-        self._reload = Reload(
-            threads=config.threads, max_slowdown=config.reload.max_slowdown, timeout_s=config.reload.timeout_s
-        )
-        self._state = ""
+        self._state = "starting"
         self._last_number = -1
-        # Of the last frame of a recording, whose clock is not the machine's; an empty one stands at 0.
-        self._recorded_ns: int | None = None if source.live else 0
-        self._failed = False
+        # Of the last frame of a recording, whose clock is not the machine's; an empty one stays at 0.
+        self._recorded_ns: int | None = None if feed.live else 0
+        self._begun = False
+        self._failing = False
         self._events = 0
-        self._begun, self._tell_begun = False, begun
-        self._tell_exchanged = exchanged
+        self._seconds = 0.0
 
-    def _tell(self, state: str, detail: str) -> None:
-        """A state begins: in the log, in the figures, and as an event."""
-        _log.log(
-            logging.INFO if state in ("camera_ok", "seeing", "models_loaded") else logging.WARNING,
-            "%s: %s%s",
-            *(self._config.name or self._source.name, state.replace("_", " "), f": {detail}" if detail else ""),
+    @property
+    def summary(self) -> Summary:
+        """What it did; complete when `run` has ended."""
+        health = self._health
+        return Summary(
+            health.frames, health.skipped, health.dropped, self._events, self._seconds, self._feed.unreadable
         )
-        if state.startswith("camera_") or state == "reboot_needed":
-            self.health.camera = self._state = state
-        self._outlet.seeing(None)
-        self.health.event("state")
-        self._outlet.state(state, detail, self._recorded_ns)
 
-    def run(self) -> Summary:
-        """Do it.
+    def run(self, frames: int | None = None) -> Iterator[Step | None]:
+        """Run until the end.
+
+        Args:
+            frames: how many to take at most.
+
+        Yields:
+            Once a turn, what came of its frame; None if there was no frame for half a second, or if it could not be
+            classified. The events have been passed on by then.
 
         Raises:
-            ConfigurationError: the camera cannot follow an option.
-            BitternError: a part of the daemon broke.
-            SourceError: a recorded source was lost, or the camera cannot be opened at the start and was not to be
-                tried again.
+            ConfigurationError: the camera cannot follow an option, or a frame does not contain the configured region.
+            SourceError: see `Feed.read`.
+            OSError: events cannot be written to stdout.
         """
-        health, stop, source = self.health, self._stop, self._source
+        feed, health, stop = self._feed, self._health, self._stop
         start = time.monotonic()
-        try:
-            while not stop.asked and (self._most is None or health.frames < self._most):
-                began = time.monotonic()
-                frame = source.read(_LOOK_S) if isinstance(source, Camera) else stop.wait(source.read)
-                now = time.monotonic()
-                if frame is not None and not source.live:
-                    self._recorded_ns = frame.monotonic_ns
-                if isinstance(source, Camera):
-                    health.camera_restarts = source.restarts
-                known = frame is not None or self._states or not isinstance(source, Camera)
-                if known and not self._begun and not stop.asked:
-                    self._begin()
-                while self._states:
-                    self._tell(*self._states.popleft())
-                if frame is not None and not stop.asked:
-                    self._take(frame, began, now)
-                elif not isinstance(source, Camera) or source.ended or stop.asked:
-                    break
-                else:
-                    self._without_frame(now)
-                self._outlet.clock.look()
-                if (reason := self._broken()) is not None:
-                    raise BitternError(f"{reason}: to be started again")
-                self._see_to_reload()
-                if source.live and health.frames != self._most:
-                    rest = began + 1 / self._config.fps - time.monotonic()
-                    if frame is not None and rest > 0:
-                        if isinstance(source, Camera):
-                            source.rest(rest)  # which sees to it meanwhile
-                        else:
-                            stop.wait(partial(time.sleep, rest))
-        finally:
-            self._reload.close()
+        while not stop.asked and (frames is None or health.frames < frames):
+            began = time.monotonic()
+            frame = feed.read(_TURN_S)
+            now = time.monotonic()
+            if frame is not None and not feed.live:
+                self._recorded_ns = frame.monotonic_ns
+            health.camera_restarts = feed.restarts
+            states = feed.states()
+            if not self._begun and not stop.asked and (frame is not None or states or feed.ended):
+                self._begin()
+            for state in states:
+                self._begin_state(state)
+            step = None
+            if frame is not None and not stop.asked:
+                step = self._take(frame, began, now)
+            elif feed.ended or stop.asked:
+                break
+            else:
+                self._outage(now)
+            self._outlet.clock.look()
+            self._reload()
+            yield step
+            rest = began + self._period_s - time.monotonic()
+            if feed.live and frame is not None and rest > 0 and health.frames != frames:
+                feed.rest(rest)
         self._watchdog.stopping()
-        seconds = time.monotonic() - start
-        return Summary(health.frames, health.skipped, health.dropped, self._events, seconds)
+        self._seconds = time.monotonic() - start
 
     def _begin(self) -> None:
-        """There is a source, or it was tried once: from here on there are events."""
+        """The source gave a frame, or was tried once: from here on there are events."""
         self._begun = True
-        self._tell_begun()
-        # Sinks that show states begin anew: a run that was killed may have left an alarm on.
-        running = ", ".join(f"{c.name} {c.version} on {c.path}" for c in self._classifiers)
-        self._outlet.state("started", running, self._recorded_ns)
+        models = ", ".join(map(str, self._health.models))
+        _log.info("watching %s with %s; Ctrl-C ends it", self._name, models)
+        # Sinks that show states start afresh: a run that was killed may have left an alarm on.
+        self._outlet.state(State("started", models), self._recorded_ns)
 
-    def _take(self, frame: Frame, began: float, now: float) -> None:
-        """One frame: counted, and looked at."""
-        health, source = self.health, self._source
-        health.frame(now, now - began, max(0, frame.number - self._last_number - 1) if self._last_number >= 0 else 0)
+    def _begin_state(self, state: State) -> None:
+        """A state begins: in the log, in the figures, and as an event."""
+        good = state.name in ("camera_ok", "seeing", "models_loaded")
+        text = state.name.replace("_", " ") + (f": {state.detail}" if state.detail else "")
+        _log.log(logging.INFO if good else logging.WARNING, "%s: %s", self._name, text)
+        if state.name.startswith("camera_") or state.name == "reboot_needed":
+            self._health.camera = self._state = state.name
+        self._health.event("state")
+        self._outlet.state(state, self._recorded_ns)
+
+    def _take(self, frame: Frame, began: float, now: float) -> Step | None:
+        """Count a frame and take its step, which is None if it cannot be classified."""
+        health = self._health
+        dropped = max(0, frame.number - self._last_number - 1) if self._last_number >= 0 else 0
+        health.frame(now, now - began, dropped)
         self._last_number = frame.number
-        self._outlet.seeing(frame)
         try:
-            self._pipeline.step(frame, blind=isinstance(source, Camera) and source.blind)
+            step = self._pipeline.step(frame, blind=self._feed.blind)
+            decided = time.monotonic()
+            self._pass_on(step.events, frame)
         except (BitternError, OSError):  # a region that does not fit; stdout is gone
             raise
         except Exception as error:
             # The runtime's, OpenCV's, or no memory for a moment. The frame is lost and counted, and the watchdog is
-            # not fed: what lasts is for systemd.
+            # not fed: an error that lasts is systemd's to handle.
             health.errors += 1
-            if not self._failed:
+            if not self._failing:
                 _log.error("a frame could not be classified: %s", one_line(error))
-            self._failed = True
-            return
-        if self._failed:
+            self._failing = True
+            return None
+        if self._failing:
             _log.warning("frames are classified again; %d were not", health.errors)
-            self._failed = False
+            self._failing = False
         done = time.monotonic()
-        if self._pipeline.skipped:
+        if step.skipped:
             health.skipped += 1
         else:
-            times = self._pipeline.times
-            # A recorded source has a clock of its own.
-            age_s = done - frame.monotonic_ns / 1e9 if source.live else done - now
-            health.answer(done, age_s, times.preprocess / 1e9, times.invoke / 1e9, times.decide / 1e9)
+            times = step.times
+            # A recording has a clock of its own.
+            age_s = done - frame.monotonic_ns / 1e9 if self._feed.live else done - now
+            decide_s = times.decide / 1e9 + done - decided
+            health.answer(done, age_s, times.preprocess / 1e9, times.invoke / 1e9, decide_s)
         health.progress(done)
         self._watchdog.frame(self._status)
+        return step
 
-    def _without_frame(self, now: float) -> None:
-        """The camera gave none for a while: it is slow, or it is away and being seen to, which is progress too."""
-        self.health.progress(now)
-        self._watchdog.outage(
-            f"{self._config.name or self._source.name}: {self._state.replace('_', ' ') or 'starting'}"
-        )
+    def _pass_on(self, events: Sequence[Event], frame: Frame | None) -> None:
+        for event in events:
+            self._events += 1
+            self._health.event(event.type)
+            self._outlet.take(event, frame)
+
+    def _outage(self, now: float) -> None:
+        """No frame came for a while: the camera is slow, or away and being seen to, which is progress too."""
+        self._health.progress(now)
+        self._watchdog.outage(f"{self._name}: {self._state.replace('_', ' ')}")
+
+    def _reload(self) -> None:
+        """Begin a reload that is asked for; take the outcome of one that has ended."""
+        if self._stop.reload and not self._reloader.busy:
+            self._stop.reload = False
+            self._watchdog.reloading()
+            self._reloader.start(self._pipeline.classifiers)
+        exchange = self._reloader.finish(self._pipeline)
+        if exchange is None:
+            return
+        self._pass_on(exchange.events, None)
+        if exchange.done:
+            self._health.models = model_infos(self._pipeline.classifiers)
+            self._health.reloads += 1
+        else:
+            self._health.reloads_refused += 1
+        self._watchdog.reloaded(self._status())
+        self._begin_state(exchange.state)
 
     def _status(self) -> str:
-        fps, age_s = self.health.rate()
-        late = "" if age_s is None else f", {1000 * age_s:.0f} ms old when classified"
-        return f"{self._config.name or self._source.name}: {fps:.1f} frames a second{late}, {self._events} events"
-
-    def _event(self, event: Event) -> None:
-        self._events += 1
-        self.health.event(event.type)
-        self._outlet.take(event)
-
-    def _see_to_reload(self) -> None:
-        if self._stop.reload and not self._reload.busy:
-            self._stop.reload = False
-            try:
-                models = self._models()
-            except ConfigurationError as error:
-                self._refused(str(error))
-                return
-            self._watchdog.reloading()
-            self._reload.start(models, self._classifiers)
-        outcome = self._reload.poll()
-        if outcome is None:
-            return
-        if not isinstance(outcome, str):
-            try:
-                self._pipeline.replace(outcome)
-            except ConfigurationError as error:
-                outcome = str(error)
-        if isinstance(outcome, str):
-            self._refused(outcome)
-            return
-        self._classifiers = outcome
-        self._tell_exchanged(outcome)
-        self.health.models = infos(outcome)
-        self.health.reloads += 1
-        self._watchdog.reloaded(self._status())
-        self._tell("models_loaded", ", ".join(f"{c.name} {c.version} on {c.path}" for c in outcome))
-
-    def _refused(self, reason: str) -> None:
-        self.health.reloads_refused += 1
-        self._watchdog.reloaded(self._status())
-        self._tell("models_refused", f"the old ones go on: {reason}")
-
-
-def infos(classifiers: Sequence[Classifier]) -> tuple[ModelInfo, ...]:
-    """What the figures say of models."""
-    return tuple(ModelInfo(c.name, c.version, c.path) for c in classifiers)
+        fps, age_s = self._health.rate()
+        age = "" if age_s is None else f", {1000 * age_s:.0f} ms old when classified"
+        return f"{self._name}: {fps:.1f} frames a second{age}, {self._events} events"

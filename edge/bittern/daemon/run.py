@@ -1,168 +1,198 @@
-"""Opens what a configuration names (camera, sinks, snapshots, figures), runs the loop, and closes it all again."""
+"""Opens what a configuration names, one part after the other, runs the loop, and closes it all again."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern import events
-from bittern.config import schema as configuration
 from bittern.config.schema import WatchConfig
-from bittern.daemon.health import Health, SinkFigures
-from bittern.daemon.loop import Seen, Summary, Watch, infos
+from bittern.daemon.feed import Feed, Recording
+from bittern.daemon.health import Health, SinkFigures, model_infos
+from bittern.daemon.loop import Loop, Summary
+from bittern.daemon.reloader import Reloader
+from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.outlet import Outlet
-from bittern.delivery.sinks.base import Diagnostics
 from bittern.delivery.sinks.registry import DURABLE, open_sinks
+from bittern.delivery.snapshots import SnapshotStore, default_folder
 from bittern.errors import BitternError
 from bittern.model.classifier import Classifier
 from bittern.sources.registry import check_source, open_source
 from bittern.system.stop import Stop
 
 if TYPE_CHECKING:
-    from bittern.camera.supervisor import Camera
     from bittern.delivery.outbox import Outbox
-    from bittern.frames import Source
 
 _log = logging.getLogger("bittern")
 
 
-def run(
+class Daemon:
+    """Everything that a configuration names, open and ready to run; `opened` makes it."""
+
+    def __init__(self, loop: Loop, outlet: Outlet, delivery: Delivery) -> None:
+        self._loop, self._outlet, self._delivery = loop, outlet, delivery
+
+    def steps(self, frames: int | None = None) -> Iterator[Step]:
+        """Run until a stop is asked, a recording ends, or enough frames came.
+
+        Args:
+            frames: how many to take at most.
+
+        Yields:
+            What came of every frame that was read; its events have been passed on.
+
+        Raises:
+            BitternError: a part of the daemon broke.
+            ConfigurationError, SourceError, OSError: see `Loop.run`.
+        """
+        for step in self._loop.run(frames):
+            if (reason := self.failed) is not None:
+                raise BitternError(f"{reason}: to be started again")
+            if step is not None:
+                yield step
+
+    @property
+    def failed(self) -> str | None:
+        """Why events cannot be passed on any more, for example because a thread died; None as long as they can."""
+        return self._outlet.failed or self._delivery.failed
+
+    @property
+    def summary(self) -> Summary:
+        """What it did; complete when `steps` has ended."""
+        return self._loop.summary
+
+
+@contextlib.contextmanager
+def opened(
     config: WatchConfig,
     classifiers: Sequence[Classifier],
     out: Callable[[bytes], None],
     stop: Stop,
     *,
     file: Path | None = None,
-    frames: int | None = None,
     once: bool = False,
-    observe: Callable[[Seen], None] | None = None,
-    begun: Callable[[str], None] = lambda _: None,
-) -> tuple[Summary, int]:
-    """Watch until `stop` is asked, a recorded source ends, or enough frames came.
+) -> Iterator[Daemon]:
+    """A daemon for the length of a block, at whose end events are delivered and everything is closed.
 
     Args:
         config: see there.
-        classifiers: the models it names, opened.
+        classifiers: the models that it names, opened.
         out: takes every event as a line of JSON, whatever other sinks there are.
         stop: see `Stop`.
         file: where the configuration was read: a reload looks there for the names of models.
-        frames: how many to take at most.
         once: give up if the camera cannot be opened at the start.
-        observe: called once a classified frame and model.
-        begun: called with the name of the source when it was read for the first time.
-
-    Returns:
-        What the loop did, and how many pictures of a folder could not be read.
 
     Raises:
-        ConfigurationError: a table that cannot be right, a library that is missing, a port that is taken, an outbox
-            that another process uses.
-        BitternError: a part of the daemon broke.
-        SourceError: see `Watch.run`.
+        ConfigurationError: a table that cannot be right, decisions that do not fit the models, a library that is
+            missing, a port that is taken, an outbox that another process uses.
+        BitternError: events could not be passed on at the end.
     """
-    checked = check_source(config.source, config.camera)
-    name = config.name or checked.name
-    health = Health(infos(classifiers))
-    with contextlib.ExitStack() as opened:
-        # Before anything that a daemon of the same configuration may be doing already.
-        box = _claimed(config, name)
-        held = opened.enter_context(contextlib.ExitStack())
-        if box is not None:
-            held.callback(box.close)
-        if config.health is not None:
-            from bittern.daemon.prometheus import MetricsServer
-
-            page = MetricsServer(health, config.health)
-            opened.callback(page.close)
-            _log.info("figures for Prometheus: http://%s:%d/metrics", config.health.host, page.port)
-        ring = None
-        if config.snapshots is not None:
-            from bittern.delivery.snapshots import Ring, default_folder
-
-            folder = Path(config.snapshots.folder) if config.snapshots.folder else default_folder(name)
-            ring = Ring(folder, config.snapshots.budget_mb, config.snapshots.quality)
+    source = check_source(config.source, config.camera)
+    name = config.name or source.name
+    pipeline = Pipeline(classifiers, config)
+    health = Health(model_infos(classifiers))
+    with contextlib.ExitStack() as stack:
+        # First, before anything that a daemon with the same configuration may be doing already.
+        unowned = stack.enter_context(contextlib.ExitStack())
+        outbox = _claim_outbox(config, name, unowned)
+        _serve_metrics(config, health, stack)
+        snapshots = _open_snapshots(config, name)
         sinks = open_sinks(
-            config, name, lambda: _diagnostics(health), alarms=_alarms(classifiers),
-            snapshots=ring.folder if ring else None,
-        )  # fmt: skip
-        delivery = Delivery(config.outbox, sinks, name, box)
-        held.pop_all()  # from here on it is closed with the rest
-        health.sinks = lambda: {
-            s.name: SinkFigures(s.waiting, s.delivered, s.refused, s.dropped) for s in delivery.status().sinks
-        }
+            config,
+            name,
+            health.diagnostics,
+            alarms=pipeline.alarms,
+            snapshots=snapshots.folder if snapshots is not None else None,
+        )
+        delivery = Delivery(config.outbox, sinks, name, outbox)
+        unowned.pop_all()  # from here on the delivery closes the outbox
+        health.sinks = lambda: _sink_figures(delivery)
         # The outbox first: an event that cannot be printed is not lost.
-        outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, ring)
-        states: deque[tuple[str, str]] = deque()
-        source: Source | Camera
-        if checked.live:
-            from bittern.camera.supervisor import Camera
-
-            source = Camera(
-                config.source, config.camera, timeout_s=config.timeout_s, recovery=config.recovery, stop=stop,
-                once=once, states=lambda state, detail: states.append((state, detail)),
-            )  # fmt: skip
-        else:
-            source = open_source(config.source, config.camera)
-            source.timeout_s = config.timeout_s
-        opened.callback(_close, source, outlet, delivery)
-
-        def exchanged(models: Sequence[Classifier]) -> None:
-            for sink in sinks:
-                sink.expect(_alarms(models))
-
-        loop = Watch(
-            source, classifiers, config, outlet, stop, health, states, frames=frames, observe=observe,
-            models=lambda: (configuration.load(file) if file is not None else config).models,
-            broken=lambda: outlet.failed or delivery.failed, begun=lambda: begun(name),
-            exchanged=exchanged,
-        )  # fmt: skip
-        summary = loop.run()
+        outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots)
+        feed = _open_feed(config, stop, live=source.live, once=once)
+        stack.callback(_close, feed, outlet, delivery)
+        reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks)))
+        daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery)
+        yield daemon
         if not stop.asked:
-            # It ended by itself, and is not in a hurry: a program that takes a while for an event need not be killed.
-            source.close()
+            # It ended by itself and is in no hurry: a program that takes a while for an event need not be killed.
+            feed.close()
             outlet.drain(lambda: stop.asked)
             delivery.drain(lambda: stop.asked)
-            if (why := outlet.failed or delivery.failed) is not None:
-                raise BitternError(why)
-        return summary, source.skipped
+            if (reason := daemon.failed) is not None:
+                raise BitternError(reason)
 
 
-def _alarms(classifiers: Sequence[Classifier]) -> list[tuple[str, str, str]]:
-    """Model, task and label of every alarm that there can be."""
-    return [(c.name, head.task, label) for c in classifiers for head in c.heads for label in head.alarm]
-
-
-def _claimed(config: WatchConfig, name: str) -> Outbox | None:
-    """The outbox, for this process alone; None where no sink stands behind one."""
+def _claim_outbox(config: WatchConfig, name: str, stack: contextlib.ExitStack) -> Outbox | None:
+    """The outbox, for this process alone; None if no sink stands behind one."""
     durable = [sink for sink in DURABLE if getattr(config, sink) is not None]
     if not durable:
         return None
     from bittern.delivery import outbox
 
     box = outbox.Outbox(outbox.folder(config.outbox, name), durable, name, config.outbox.max_events)
+    stack.callback(box.close)
     box.claim()
     return box
 
 
-def _close(source: Source | Camera, outlet: Outlet, delivery: Delivery) -> None:
-    """Camera and events at the same time: each may have to wait for what hangs, and all has to end within 2 s."""
+def _serve_metrics(config: WatchConfig, health: Health, stack: contextlib.ExitStack) -> None:
+    """The page for Prometheus, if it is configured."""
+    if config.health is None:
+        return
+    from bittern.daemon.prometheus import MetricsServer
 
-    def end() -> None:
+    server = MetricsServer(health, config.health)
+    stack.callback(server.close)
+    _log.info("metrics for Prometheus: http://%s:%d/metrics", config.health.host, server.port)
+
+
+def _open_snapshots(config: WatchConfig, name: str) -> SnapshotStore | None:
+    """Where the pictures of alarms go; None if none are kept."""
+    if config.snapshots is None:
+        return None
+    chosen = Path(config.snapshots.folder) if config.snapshots.folder else default_folder(name)
+    return SnapshotStore(chosen, config.snapshots.budget_mb, config.snapshots.quality)
+
+
+def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool) -> Feed:
+    """A camera in a process of its own, or a recording in this one."""
+    if live:
+        from bittern.camera.supervisor import Camera
+
+        return Camera(
+            config.source,
+            config.camera,
+            timeout_s=config.timeout_s,
+            recovery=config.recovery,
+            stop=stop,
+            once=once,
+        )
+    source = open_source(config.source, config.camera)
+    source.timeout_s = config.timeout_s
+    return Recording(source, stop)
+
+
+def _close(feed: Feed, outlet: Outlet, delivery: Delivery) -> None:
+    """Close camera and events at the same time: each may have to wait for what hangs, and all must end within 2 s."""
+
+    def close_events() -> None:
         outlet.close(0.4)
         delivery.close(1.0)
 
-    ending = threading.Thread(target=end, name="closing", daemon=True)
-    ending.start()
-    source.close()
-    ending.join(1.6)
+    closing = threading.Thread(target=close_events, name="closing", daemon=True)
+    closing.start()
+    feed.close()
+    closing.join(1.6)
 
 
-def _diagnostics(health: Health) -> Diagnostics:
-    fps, age_s = health.rate()
-    return Diagnostics(round(fps, 2), None if age_s is None else round(1000 * age_s, 1), health.board().temperature_c)
+def _sink_figures(delivery: Delivery) -> dict[str, SinkFigures]:
+    return {
+        sink.name: SinkFigures(sink.waiting, sink.delivered, sink.refused, sink.dropped)
+        for sink in delivery.status().sinks
+    }

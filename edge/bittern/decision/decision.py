@@ -10,17 +10,20 @@ import msgspec
 
 from bittern.config.schema import AlarmConfig, DecisionConfig
 from bittern.errors import ConfigurationError, did_you_mean
+from bittern.events import AlarmKey
 from bittern.model.manifest import Head
 
 Change = Literal["on", "off"]
 
 
 class Decision:
-    """The state of one alarm label.
+    """The state of one alarm.
 
-    The alarm goes on with a score that reaches `on`, when at least `votes` of the last `of` did, and the last alarm
-    ended at least `cooldown_s` ago. It goes off when no score has reached `off` for `min_off_s`, and at least that long
-    passed.
+    The alarm goes on when a score reaches `on`, at least `votes` of the last `of` scores did, and the last alarm ended
+    at least `cooldown_s` ago. It goes off when no score has reached `off` for `min_off_s`.
+
+    Attributes:
+        alarm: whether the alarm is on.
     """
 
     def __init__(self, *, on: float, off: float, votes: int, of: int, cooldown_s: float, min_off_s: float) -> None:
@@ -30,17 +33,17 @@ class Decision:
             on: score, 0 to 1.
             off: score, 0 to 1, at most `on`.
             votes: at least 1, at most `of`.
-            of: frames that are looked back on.
+            of: number of frames that votes are counted over.
             cooldown_s: seconds.
             min_off_s: seconds.
 
         Raises:
-            ValueError: values out of these ranges.
+            ValueError: a value is out of its range.
         """
         if not 0 <= off <= on <= 1:
             raise ValueError(f"thresholds must be 0 <= off <= on <= 1, got off {off}, on {on}")
         if not 1 <= votes <= of:
-            raise ValueError(f"expected 1 <= votes <= of, got votes {votes} of {of}")
+            raise ValueError(f"expected 1 <= votes <= of, got votes {votes}, of {of}")
         if cooldown_s < 0 or min_off_s < 0:
             raise ValueError("times must not be negative")
         self._on, self._off, self._votes = on, off, votes
@@ -82,38 +85,38 @@ class Decision:
 
     @property
     def unsettled(self) -> bool:
-        """Whether more frames like the last one may change the alarm: a vote is there, or the score fell below `off`.
+        """Whether more frames like the last one may change the alarm: there is a vote, or the score fell below `off`.
 
-        As long as it holds a scene has to be classified, even if nothing moves in it.
+        As long as this is true, a scene has to be classified even if nothing moves in it.
         """
         return self._low if self.alarm else True in self._last
 
     def hold(self, until_ns: int) -> None:
-        """Take it that until then all frames looked like the last one, and were not scored for that reason.
+        """Assume that all frames up to this moment looked like the last one, which is why they were not scored.
 
-        So an alarm that was on with a high score ends `min_off_s` after that moment, not after the last score.
+        An alarm that was on with a high score so ends `min_off_s` after this moment, not after the last score.
         """
         if self.alarm and not self._low:
             self._high_ns = until_ns
 
     def blind(self, now_ns: int) -> None:
-        """Take a frame on which nothing can be seen, in place of `update`: no alarm goes on or off.
+        """Take a frame that shows nothing, in place of `update`: no alarm goes on or off.
 
-        The votes are forgotten. An alarm that is on stays on, for whoever covers the camera must not end it; the
-        `min_off_s` that it takes to end it begin with the first frame that shows something again.
+        The votes are forgotten. An alarm that is on stays on, because covering the camera must not end it; the
+        `min_off_s` after which it may end begin with the first frame that shows something again.
         """
         self._last.clear()
         self._high_ns, self._low = now_ns, False
 
     def take_over(self, old: Decision) -> None:
-        """Go on where another decision of this label stands: its alarm, votes and times, but with these thresholds."""
+        """Continue another decision of this alarm: its state, votes and times, but with these thresholds."""
         self.alarm, self._low = old.alarm, old._low
         self._high_ns, self._ended_ns = old._high_ns, old._ended_ns
         self._last.extend(old._last)
 
 
 class Settings(NamedTuple):
-    """What a `Decision` of one alarm label of one model is made with."""
+    """What the `Decision` of one alarm is made with; see there."""
 
     on: float
     off: float
@@ -123,63 +126,69 @@ class Settings(NamedTuple):
     min_off_s: float
 
     def decision(self) -> Decision:
-        """A new one."""
+        """A new decision with these settings."""
         return Decision(**self._asdict())
 
 
 def settings_of(
-    models: Mapping[str, Sequence[Head]], default: DecisionConfig, alarms: Sequence[AlarmConfig]
-) -> dict[tuple[str, int, str], Settings]:
-    """The settings of every alarm label: `[decision]`, with what the `[[alarm]]` that fits it best says otherwise.
+    models: Mapping[str, Sequence[Head]], default: DecisionConfig, entries: Sequence[AlarmConfig]
+) -> dict[AlarmKey, Settings]:
+    """The settings of every alarm: `[decision]`, overridden by the `[[alarm]]` entry that fits the alarm best.
 
     Args:
         models: the heads of every model, by its name.
         default: `[decision]`.
-        alarms: every `[[alarm]]`; which one of several wins is said at `AlarmConfig`.
+        entries: every `[[alarm]]`; `AlarmConfig` says which one of several wins.
 
     Returns:
-        By name of the model, number of the head, and label.
+        In the order of the models, their heads and the alarm labels of each.
 
     Raises:
-        ConfigurationError: a model without an alarm label, an entry that fits no alarm label, a threshold that a model
-            does not have, or values that do not fit together.
+        ConfigurationError: a model without an alarm label, or with two heads for one task and alarm label; an entry
+            that fits no alarm; a threshold that a model does not have; values that do not fit together.
     """
-    for number, entry in enumerate(alarms, 1):
+    for number, entry in enumerate(entries, 1):
         _check_names(f"alarm {number}", entry, models)
-    found = {}
+    settings: dict[AlarmKey, Settings] = {}
     for model, heads in models.items():
         if not any(head.alarm for head in heads):
             raise ConfigurationError(f"model {model!r} has no label that raises an alarm: nothing to watch for")
-        for at, head in enumerate(heads):
-            for label in head.alarm:
-                where, values = "decision", msgspec.structs.asdict(default)
-                if best := _best(alarms, model, label):
-                    where = f"alarm {best}"
-                    told = msgspec.structs.asdict(alarms[best - 1])
-                    values |= {k: v for k, v in told.items() if k in values and v is not None}
-                found[model, at, label] = _settings(where, values, model, head)
-    return found
+        for head in heads:
+            for label in dict.fromkeys(head.alarm):
+                key = AlarmKey(model, head.task, label)
+                if key in settings:
+                    raise ConfigurationError(
+                        f"model {model!r} has two heads with task {head.task!r} and alarm label {label!r}: "
+                        "their events could not be told apart"
+                    )
+                table, values = "decision", msgspec.structs.asdict(default)
+                if best := _best(entries, model, label):
+                    table = f"alarm {best}"
+                    entry_values = msgspec.structs.asdict(entries[best - 1])
+                    values |= {k: v for k, v in entry_values.items() if k in values and v is not None}
+                settings[key] = _settings(table, values, model, head)
+    return settings
 
 
-def check_label(where: str, label: str, models: Mapping[str, Sequence[Head]]) -> None:
-    """Whether a label can raise an alarm.
+def check_label(key: str, label: str, models: Mapping[str, Sequence[Head]]) -> None:
+    """Check that a label can raise an alarm.
 
     Args:
-        where: the key that names it.
-        label: that it names.
+        key: the configuration key that names the label, for the message.
+        label: the label.
         models: the heads of every model, by its name.
 
     Raises:
-        ConfigurationError: no model has it, or it raises none.
+        ConfigurationError: no model has the label, or it raises no alarm.
     """
-    _check_names(where, AlarmConfig(label=label), models)
+    _check_names(key, AlarmConfig(label=label), models)
 
 
-def _best(alarms: Sequence[AlarmConfig], model: str, label: str) -> int:
-    """The number (from 1) of the entry that names the most of a label, the later one of two alike; 0 for none."""
+def _best(entries: Sequence[AlarmConfig], model: str, label: str) -> int:
+    """The number (from 1) of the most specific entry that fits an alarm, the last one of equals; 0 for none."""
     fitting = [
         ((entry.model is not None) + (entry.label is not None), number)
-        for number, entry in enumerate(alarms, 1)
+        for number, entry in enumerate(entries, 1)
         if entry.model in (None, model) and entry.label in (None, label)
     ]
     return max(fitting, default=(0, 0))[1]
@@ -189,34 +198,34 @@ def _check_names(where: str, entry: AlarmConfig, models: Mapping[str, Sequence[H
     if entry.model is not None and entry.model not in models:
         known = ", ".join(map(repr, models))
         raise ConfigurationError(f"{where}: no model {entry.model!r} among {known}{did_you_mean(entry.model, models)}")
-    heads = [head for model, of in models.items() if entry.model in (None, model) for head in of]
-    raising = dict.fromkeys(label for head in heads for label in head.alarm)
-    if entry.label is not None and entry.label not in raising:
-        of = f" of model {entry.model!r}" if entry.model is not None else ""
-        known = ", ".join(map(repr, raising))
-        if any(entry.label in head.labels for head in heads):
-            raise ConfigurationError(f"{where}: label {entry.label!r}{of} raises no alarm, only {known} does")
+    candidates = [head for model, heads in models.items() if entry.model in (None, model) for head in heads]
+    alarm_labels = dict.fromkeys(label for head in candidates for label in head.alarm)
+    if entry.label is not None and entry.label not in alarm_labels:
+        of_model = f" of model {entry.model!r}" if entry.model is not None else ""
+        known = ", ".join(map(repr, alarm_labels))
+        if any(entry.label in head.labels for head in candidates):
+            raise ConfigurationError(f"{where}: label {entry.label!r}{of_model} raises no alarm, only {known} does")
         raise ConfigurationError(
-            f"{where}: no label {entry.label!r}{of} among {known}{did_you_mean(entry.label, raising)}"
+            f"{where}: no label {entry.label!r}{of_model} among {known}{did_you_mean(entry.label, alarm_labels)}"
         )
 
 
-def _settings(where: str, values: dict[str, object], model: str, head: Head) -> Settings:
+def _settings(table: str, values: dict[str, object], model: str, head: Head) -> Settings:
     try:
-        said = msgspec.convert(values, DecisionConfig)
+        config = msgspec.convert(values, DecisionConfig)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}, with what it leaves to decision: {error}") from None
-    if isinstance(said.threshold, str):
-        named = head.thresholds.get(said.threshold)
-        if named is None:
+        raise ConfigurationError(f"{table}, with what it leaves to decision: {error}") from None
+    if isinstance(config.threshold, str):
+        threshold = head.thresholds.get(config.threshold)
+        if threshold is None:
             raise ConfigurationError(
-                f"{where}.threshold: model {model!r} has no threshold {said.threshold!r}; "
+                f"{table}.threshold: model {model!r} has no threshold {config.threshold!r}; "
                 f"it has {', '.join(head.thresholds)}, or give a score from 0 to 1"
             )
-        on, off = named.on, named.off if said.off is None else said.off
+        on, off = threshold.on, threshold.off if config.off is None else config.off
     else:
-        on = said.threshold
-        off = on / 2 if said.off is None else said.off
+        on = config.threshold
+        off = on / 2 if config.off is None else config.off
     if off > on:
-        raise ConfigurationError(f"{where}.off {off:g} is above the threshold {on:g} of model {model!r}")
-    return Settings(on, off, said.votes, said.of, said.cooldown_s, said.min_off_s)
+        raise ConfigurationError(f"{table}.off {off:g} is above the threshold {on:g} of model {model!r}")
+    return Settings(on, off, config.votes, config.of, config.cooldown_s, config.min_off_s)

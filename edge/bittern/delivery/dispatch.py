@@ -1,4 +1,4 @@
-"""Delivery: hands events to sinks from threads of its own, so that the main loop never waits for a disk or a peer."""
+"""Delivery: brings events to sinks from threads of its own, so that the main loop never waits for a disk or a peer."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from bittern.events import Event, to_line
 if TYPE_CHECKING:
     from bittern.delivery.outbox import Outbox
 
-# Seconds of back-off: 1, 2, 4 ... 60, each up to a fifth more or less, so that many cameras do not come all at once.
+# Back-off in seconds: 1, 2, 4 ... 60, each up to a fifth more or less, so that many cameras do not return all at once.
 BACKOFF_MAX_S = 60.0
 _JITTER = 0.2
-# A peer may ask for this much patience at most.
+# A peer may ask for a longer pause, up to this many seconds.
 RETRY_AFTER_MAX_S = 3600.0
-# An event on which a sink itself fails, which is a mistake in the sink, is tried so often and then refused.
-TRIES_ON_MISTAKE = 5
-# How far the sinks are is written to the disk this often; after a power cut, what they got since comes once more.
+# An event on which the sink's own code fails, which is a bug in the sink, is tried this often and then refused.
+TRIES_ON_BUG = 5
+# The progress of the sinks is written to the disk at this interval; after a power cut, later events are sent once more.
 PROGRESS_S = 1.0
-# A disk that is nearly full takes some events and some not: it counts as well again after so many seconds, and so
-# often the log speaks of events that cannot be taken at all.
+# A disk that is nearly full takes some events and not others: it counts as recovered after this many seconds without a
+# failure. The log mentions lost events at this interval at most.
 QUIET_S = 60.0
-# At the end of a recording: how often to look whether the sinks have got all, when to say that they have not, and how
-# long to wait for what is on a disk that fails.
-_DRAIN_LOOK_S, _DRAIN_TELL_S, _DRAIN_DISK_S = 0.05, 2.0, 10.0
-# Events for a sink that is not durable (an output pin): the newest win.
+# At the end of a recording: the interval at which deliveries are checked, when the log says what is still waiting, and
+# how long a failing disk is waited for.
+_DRAIN_POLL_S, _DRAIN_LOG_S, _DRAIN_DISK_S = 0.05, 2.0, 10.0
+# How many events wait for a sink that is not durable (an output pin); the newest win.
 BEST_EFFORT_EVENTS = 64
 _LOG = logging.getLogger(__name__)
 
@@ -46,11 +46,11 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of the sink.
-        delivered: events that it took, notices of dropped events among them.
+        delivered: events that it took, including notices of dropped events.
         refused: events that it will never take.
         failures: attempts that failed.
         last_error: why the last attempt failed; None if the last attempt did not.
-        waiting: events that it has not got yet.
+        waiting: events that are still to be delivered to it.
         dropped: events that it will never get, because too many were waiting.
     """
 
@@ -64,11 +64,11 @@ class SinkStatus(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """How delivery is.
+    """The state of the delivery.
 
     Attributes:
         sinks: of every sink.
-        depth: events that at least one durable sink has not got yet.
+        depth: events that are still to be delivered to at least one durable sink.
         dropped: events that were dropped since the start, summed over the sinks that did not get them.
         disk_error: why the disk takes no events now; None if it does.
     """
@@ -80,7 +80,7 @@ class Status(msgspec.Struct, frozen=True):
 
 
 class _Line:
-    """One sink, its thread, and its counters, which that thread alone writes."""
+    """One sink with its counters, which only the sink's thread writes."""
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
@@ -94,7 +94,7 @@ class _Line:
         """Deliver once.
 
         Raises:
-            Undelivered: it did not arrive; the log says so, but not for every attempt.
+            Undelivered: it did not arrive; the log says so, but not at every attempt.
         """
         name = self.sink.name
         try:
@@ -107,38 +107,41 @@ class _Line:
             raise Undelivered(reason) from None
         except Exception as error:
             if self.last_error is None:
-                _LOG.exception("%s: a mistake in the sink", name)
+                _LOG.exception("%s: a bug in the sink", name)
             self._failed(reason := f"{type(error).__name__}: {error}")
-            raise _Mistake(reason) from None
+            raise _SinkBug(reason) from None
         self.delivered += 1
         if self.last_error is not None:
-            _LOG.warning("%s: delivers again (%s)", name, answer)
+            _LOG.warning("%s: delivering again (%s)", name, answer)
             self.last_error = None
 
-    def refuse(self, which: str, reason: str) -> None:
-        """Count an event that the sink will never take."""
+    def refuse(self, event: str, reason: str) -> None:
+        """Count an event that the sink will never take, and name it in the log."""
         self.refused += 1
-        _LOG.error("%s: %s is refused and skipped: %s", self.sink.name, which, reason)
+        _LOG.error("%s: %s is refused and skipped: %s", self.sink.name, event, reason)
 
     def _failed(self, reason: str) -> None:
-        if self.closed:  # under its hands, at the end
+        if self.closed:  # by `Delivery.close`, while it was delivering
             return
         self.failures += 1
         if reason != self.last_error:  # a peer may be away for a week
-            _LOG.warning("%s: not delivered, tried again: %s", self.sink.name, reason)
+            _LOG.warning("%s: not delivered, will be tried again: %s", self.sink.name, reason)
         self.last_error = reason
 
 
-class _Mistake(Undelivered):
-    """The sink raised what no sink should."""
+class _SinkBug(Undelivered):
+    """The sink raised an exception that no sink should raise."""
 
 
 class Delivery:
     """Takes events from the main loop and brings them to the sinks.
 
-    Durable sinks stand behind the outbox: one thread writes events to the disk, many in one transaction, and one a
-    sink delivers them in order and at least once. Other sinks get the newest events, one attempt each. Without
+    Durable sinks stand behind the outbox: one thread writes events to the disk, many in one transaction, and one thread
+    per sink delivers them in order and at least once. Other sinks get the newest events, one attempt each. Without
     sinks there is no thread, without durable sinks no file.
+
+    Attributes:
+        failed: why the delivery has stopped, because a thread died; None as long as all run.
     """
 
     def __init__(self, config: OutboxConfig, sinks: Sequence[Sink], source: str, box: Outbox | None = None) -> None:
@@ -146,19 +149,19 @@ class Delivery:
 
         Args:
             config: where the outbox is, and how many events it holds.
-            sinks: they are closed by `close`.
+            sinks: `close` closes them.
             source: what events call the source.
-            box: the outbox, for the durable ones of these sinks, if it was made before; it is closed by `close` too.
+            box: the outbox for the durable ones of these sinks, if it exists already; `close` closes it too.
 
         Raises:
             ConfigurationError: there is no folder for the outbox.
         """
         self.failed: str | None = None
         self._lines = [_Line(sink) for sink in sinks]
-        # For waiting: whoever changes what another one waits for notifies all.
+        # Threads wait on it: one that changes what another waits for notifies all.
         self._changed = threading.Condition()
         self._stopping = False
-        self._lost_s: float | None = None  # when the log last spoke of a lost event, by the monotonic clock
+        self._lost_s: float | None = None  # when the log last mentioned a lost event, by the monotonic clock
         self._finishing = False
         self._flushed = False
         self._ready = 0
@@ -182,7 +185,7 @@ class Delivery:
             return
         try:
             self._take(event)
-        except Exception as error:  # a text that is no Unicode, or no memory
+        except Exception as error:  # a text that is not Unicode, or no memory
             with contextlib.suppress(Exception):
                 if self._outbox is not None:
                     self._outbox.lose()
@@ -192,7 +195,7 @@ class Delivery:
                     _LOG.error("event %s is lost: %s: %s", event.id, type(error).__name__, error)
 
     def status(self) -> Status:
-        """How it is now; never waits for a disk or a peer."""
+        """The state now; never waits for a disk or a peer."""
         counts = self._outbox.status() if self._outbox is not None else {}
         sinks = []
         for line in self._lines:
@@ -210,50 +213,51 @@ class Delivery:
         )
 
     def drain(self, ended: Callable[[], bool]) -> None:
-        """Wait until the sinks have got what waits for them, that of earlier runs too.
+        """Wait until every sink has received its events, including those of earlier runs.
 
-        Not for a sink that has to try again, and for a disk that fails not for long. The log says what is left.
+        It does not wait for a sink whose last attempt failed, and only briefly for a disk that fails. The log says what
+        is left.
 
         Args:
-            ended: asked every few hundredths of a second; when it says yes, nothing is waited for any more.
+            ended: called every few hundredths of a second; once it returns true, the wait ends.
         """
-        tell_s, told = time.monotonic() + _DRAIN_TELL_S, False
+        log_s, logged = time.monotonic() + _DRAIN_LOG_S, False
         least, since_s = self._outstanding(), time.monotonic()
         while not ended() and self.failed is None:
             waiting, now = self._outstanding(), time.monotonic()
             if waiting < least:
                 least, since_s = waiting, now
-            fails = self._outbox is not None and self._outbox.error is not None
-            if not waiting or (fails and now - since_s >= _DRAIN_DISK_S):
+            disk_fails = self._outbox is not None and self._outbox.error is not None
+            if not waiting or (disk_fails and now - since_s >= _DRAIN_DISK_S):
                 break
-            if not told and now >= tell_s:
-                told = True
+            if not logged and now >= log_s:
+                logged = True
                 _LOG.info("events still to be delivered: %d; Ctrl-C leaves them for the next start", waiting)
-            time.sleep(_DRAIN_LOOK_S)
+            time.sleep(_DRAIN_POLL_S)
         status = self.status()
         for sink, line in zip(status.sinks, self._lines, strict=True):
             if sink.waiting and line.sink.durable and status.disk_error is None:  # else `close` says what is lost
                 _LOG.warning("%s: events not delivered: %d; the next start tries again", sink.name, sink.waiting)
 
     def _outstanding(self) -> int:
-        """Events that wait for a sink that has not to try again: the most of one sink."""
+        """The number of events that wait for one sink, whose last attempt did not fail, at most."""
         return max(
             (s.waiting for s, line in zip(self.status().sinks, self._lines, strict=True) if not line.retrying),
             default=0,
         )
 
     def close(self, timeout_s: float = 1.5) -> None:
-        """Write what is in memory to the disk, stop the threads, close the sinks.
+        """Write the events in memory to the disk, stop the threads, close the sinks.
 
-        A sink whose peer does not answer is closed under its thread; a thread that does not end all the same is left
-        behind, and dies with the process. What was not delivered is in the outbox, for the next start.
+        A sink whose peer does not answer is closed while its thread still uses it; a thread that does not even end then
+        is left behind, and dies with the process. Events that were not delivered stay in the outbox for the next start.
         """
         end = time.monotonic() + timeout_s
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
             if self._writer is not None and self._writer.is_alive():
-                # First of all the events are made safe.
+                # First of all, make the events safe.
                 self._changed.wait_for(lambda: self._flushed, timeout_s / 2)
         grace = time.monotonic() + timeout_s / 4
         for thread in self._threads:
@@ -280,7 +284,7 @@ class Delivery:
                 line.newest.append((event, body))
         if self._outbox is not None:
             self._outbox.put(body)
-        # Sinks wait for what is safe on the disk, but not while it takes nothing.
+        # Sinks wait for events to be safe on the disk, but not while the disk takes none.
         self._notify(ready=self._outbox is not None and self._outbox.error is not None)
 
     # --- threads ---
@@ -290,7 +294,7 @@ class Delivery:
             while True:
                 try:
                     return run()
-                except MemoryError:  # everything that counts is in the outbox: from the beginning, when there is some
+                except MemoryError:  # the state is in the outbox: start over when there may be memory again
                     time.sleep(1.0)
                 except Exception as error:
                     self.failed = f"the thread of {name} died: {type(error).__name__}: {error}"
@@ -308,19 +312,19 @@ class Delivery:
             self._changed.notify_all()
 
     def _wait(self, until: Callable[[], bool], timeout_s: float | None = None) -> None:
-        """Wait until something holds, or it is time to stop."""
+        """Wait until a condition holds, or the delivery is to stop."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or until(), timeout_s)
 
     def _write(self, box: Outbox) -> None:
-        """The writer: everything that is in memory goes to the disk."""
+        """The writer's thread: brings the events in memory to the disk."""
         failures = 0
         while not self._stopping:
             if failures:
                 self._wait(lambda: False, _backoff_s(failures))
             else:
                 self._wait(lambda: box.dirty or box.error is not None, QUIET_S if self._trouble_s else None)
-                # Progress alone can wait a little, to save the disk; events cannot.
+                # The progress alone can wait a little, to save the disk; events cannot.
                 self._wait(lambda: box.pending or box.error is not None, PROGRESS_S)
             failures = self._flush(box, failures)
             self._notify(ready=True)
@@ -331,7 +335,7 @@ class Delivery:
             self._changed.wait_for(lambda: self._finishing)
         self._flush(box, failures)
         if lost := box.unsaved:
-            _LOG.error("outbox: the disk took no events until the end: %d that still waited are lost", lost)
+            _LOG.error("outbox: the disk took no events until the end; events lost: %d", lost)
         box.close()
 
     def _flush(self, box: Outbox, failures: int) -> int:
@@ -341,7 +345,7 @@ class Delivery:
             box.flush()
         except OutboxError as error:
             if not self._trouble_s:
-                _LOG.error("outbox: the disk takes no events (%s): they are kept in memory", error)
+                _LOG.error("outbox: the disk takes no events (%s): they stay in memory", error)
             self._trouble_s = time.monotonic()
             return failures + 1
         if self._trouble_s and time.monotonic() - self._trouble_s >= QUIET_S:
@@ -350,41 +354,41 @@ class Delivery:
         return 0
 
     def _deliver_all(self, line: _Line) -> None:
-        """A durable sink: every event in order, until it is taken or refused."""
+        """The thread of a durable sink: delivers every event in order, until it is taken or refused."""
         box, name = self._outbox, line.sink.name
         assert box is not None
-        failures = mistakes = 0
+        failures = bugs = 0
         while not self._stopping:
             ready = self._ready
             body = box.read(name)
             if body is None:
-                self._notify()  # what was read may have to be written before it is given out
+                self._notify()  # an event may have to be written before it can be read
                 self._wait(lambda ready=ready: self._ready != ready)  # type: ignore[misc]
                 continue
             try:
                 event = msgspec.json.decode(body, type=Event)
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                line.refuse("an event", f"it cannot be read: {error}")
+                line.refuse("an event", f"it cannot be decoded: {error}")
             else:
                 try:
                     line.attempt(event, body)
                 except Undelivered as error:
                     failures += 1
-                    mistakes += isinstance(error, _Mistake)
-                    if not error.final and mistakes < TRIES_ON_MISTAKE:
+                    bugs += isinstance(error, _SinkBug)
+                    if not error.final and bugs < TRIES_ON_BUG:
                         line.retrying = True
                         box.failed(name, unsent=error.unsent)
                         asked_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
                         self._wait(lambda: False, max(_backoff_s(failures), asked_s))
                         continue
                     line.refuse(f"{event.type} {event.id}", error.reason)
-            failures = mistakes = 0
+            failures = bugs = 0
             line.retrying = False
             box.done(name)
             self._notify()
 
     def _deliver_newest(self, line: _Line) -> None:
-        """A sink that is not durable: one attempt for each of the newest events."""
+        """The thread of a sink that is not durable: one attempt for each of the newest events."""
         while not self._stopping:
             self._wait(lambda: bool(line.newest))
             with contextlib.suppress(IndexError, Undelivered):
@@ -392,6 +396,6 @@ class Delivery:
 
 
 def _backoff_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after a number of failures in a row."""
     jitter = random.uniform(1 - _JITTER, 1 + _JITTER)
     return min(BACKOFF_MAX_S, 2.0 ** min(failures - 1, 10) * jitter)

@@ -1,4 +1,4 @@
-"""The way of an event out of the loop: marked after a jump of the clock, with its snapshot, to stdout and the sinks."""
+"""Events on their way out of the loop: marked after a clock jump, given a snapshot, passed to stdout and the sinks."""
 
 from __future__ import annotations
 
@@ -11,32 +11,29 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from bittern.errors import one_line
-from bittern.events import Event, rfc3339, uuid7
-from bittern.frames import Frame, Order
+from bittern.events import Event, State, rfc3339, uuid7
+from bittern.frames import Frame, Order, Pixels
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from bittern.delivery.snapshots import Ring
+    from bittern.delivery.snapshots import SnapshotStore
 
 _log = logging.getLogger("bittern")
 
 Taker = Callable[[Event], None]
-Picture = tuple["npt.NDArray[np.uint8]", Order]
+Picture = tuple[Pixels, Order]
 
-# NTP moves a clock by less than this between two frames; what is more is a step.
+# NTP adjusts a clock by less than this between two frames; more is a jump.
 JUMP_S = 0.5
-# Events that may wait for the snapshots; of so many the picture is kept meanwhile.
+# How many events may wait for the snapshots' thread, and for how many of them the picture is kept meanwhile.
 _WAITING, _WAITING_PICTURES = 1000, 4
-# Seconds that the loop waits for a thousand events to become fewer; and the end of a recording for one picture.
+# How many seconds the loop waits for room if that many events wait, and the end of a recording for one picture.
 _PATIENCE_S, _DRAIN_S = 2.0, 10.0
 
 
 class Clock:
-    """Notices that the wall clock was set: it moved against the monotonic one."""
+    """Notices when the wall clock was set, by comparing it with the monotonic one."""
 
     def __init__(self, wall_ns: Callable[[], int] = time.time_ns, monotonic_ns: Callable[[], int] = time.monotonic_ns):
         self._wall_ns, self._monotonic_ns = wall_ns, monotonic_ns
@@ -44,7 +41,7 @@ class Clock:
         self._jumped_ns = 0
 
     def look(self) -> None:
-        """To be called often: what happens slowly between two calls does not count."""
+        """Compare the clocks. Call it often: only a change between two calls counts as a jump."""
         offset_ns = self._wall_ns() - self._monotonic_ns()
         moved_ns, self._offset_ns = offset_ns - self._offset_ns, offset_ns
         if abs(moved_ns) >= JUMP_S * 1e9:
@@ -52,7 +49,7 @@ class Clock:
             _log.warning("the clock was set by %+.1f s", moved_ns / 1e9)
 
     def mark(self, event: Event) -> Event:
-        """The event, marked if it is the first one after a jump."""
+        """The event, with the jump noted in it if it is the first one after a jump."""
         self.look()
         jumped_ns, self._jumped_ns = self._jumped_ns, 0
         if abs(jumped_ns) < JUMP_S * 1e9:
@@ -61,60 +58,60 @@ class Clock:
 
 
 class Outlet:
-    """Takes events from the loop and hands them on, in order.
+    """Takes events from the loop and passes them on, in order.
 
-    Where snapshots are kept, a thread writes them first, so that who gets an event finds its picture; else events are
-    handed on at once.
+    If snapshots are kept, a thread writes the picture first, so that it exists when its event arrives; otherwise events
+    are passed on at once.
 
     Attributes:
-        failed: why events can be handed on no more; None as long as they can.
+        clock: of the events; to be looked at between events too.
+        failed: why events cannot be passed on any more; None as long as they can.
     """
 
-    def __init__(self, takers: list[Taker], source: str, ring: Ring | None = None) -> None:
+    def __init__(self, takers: list[Taker], source: str, snapshots: SnapshotStore | None = None) -> None:
         """Start the thread, if there are snapshots.
 
         Args:
-            takers: called with every event, one after the other. What one raises comes out of `take`, or with
-                snapshots ends up in `failed`; those before it have got the event.
+            takers: called with every event, one after the other. An exception of one is raised by `take`, or with
+                snapshots is noted in `failed`; the takers before it have got the event.
             source: what events call the source.
-            ring: where snapshots go; None takes none.
+            snapshots: keeps the pictures; None keeps none.
         """
         self.clock = Clock()
         self.failed: str | None = None
-        self._takers, self._source, self._ring = takers, source, ring
+        self._takers, self._source, self._snapshots = takers, source, snapshots
         self._queue: queue.Queue[tuple[Event, Picture | None] | None] = queue.Queue(_WAITING)
-        self._frame: Frame | None = None
         self._thread: threading.Thread | None = None
-        if ring is not None:
+        if snapshots is not None:
             self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
             self._thread.start()
 
-    def seeing(self, frame: Frame | None) -> None:
-        """Which frame the next events come from; its pixels need to be valid until they came."""
-        self._frame = frame
+    def take(self, event: Event, frame: Frame | None = None) -> None:
+        """Take an event.
 
-    def take(self, event: Event) -> None:
-        """An event of the loop."""
+        Args:
+            event: the event.
+            frame: that it comes from, for its snapshot; None if it comes from none. Its pixels need not stay valid.
+        """
         event = self.clock.mark(event)
         if self._thread is None:
-            self._hand_on(event)
+            self._pass_on(event)
             return
         picture: Picture | None = None
-        if event.type == "alarm.on" and self._frame is not None and self._queue.qsize() < _WAITING_PICTURES:
+        if event.type == "alarm.on" and frame is not None and self._queue.qsize() < _WAITING_PICTURES:
             with contextlib.suppress(MemoryError):  # then without its picture
-                picture = self._frame.pixels.copy(), self._frame.order
+                picture = frame.pixels.copy(), frame.order
         try:
             self._queue.put((event, picture), timeout=_PATIENCE_S)
         except queue.Full:
-            self.failed = "snapshots: the disk hangs, and a thousand events wait for it"
+            self.failed = f"snapshots: the disk hangs, and {_WAITING} events wait for it"
 
-    def state(self, state: str, detail: str, monotonic_ns: int | None = None) -> None:
-        """A state of the camera or the daemon begins: an event of its own.
+    def state(self, state: State, monotonic_ns: int | None = None) -> None:
+        """A state of the camera or the daemon begins, which is an event.
 
         Args:
-            state: its name.
-            detail: what else is known.
-            monotonic_ns: now, on the clock of the frames; left out, that is the machine's.
+            state: its name and detail.
+            monotonic_ns: now, on the clock of the frames; None if that is the machine's.
         """
         now = time.time_ns()
         self.take(
@@ -124,16 +121,16 @@ class Outlet:
                 time=rfc3339(now),
                 monotonic_ns=time.monotonic_ns() if monotonic_ns is None else monotonic_ns,
                 source=self._source,
-                state=state,
-                detail=detail or None,
+                state=state.name,
+                detail=state.detail or None,
             )
         )
 
     def drain(self, ended: Callable[[], bool]) -> None:
-        """Hand on what waits, for as long as that goes on; the last thing before `close`.
+        """Pass on the events that wait, as long as that makes progress; the last call before `close`.
 
         Args:
-            ended: asked every few hundredths of a second; when it says yes, nothing is waited for any more.
+            ended: called every few hundredths of a second; once it returns true, the wait ends.
         """
         if self._thread is None:
             return
@@ -146,13 +143,13 @@ class Outlet:
                 left, until = self._queue.qsize(), time.monotonic() + _DRAIN_S
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Hand on what waits."""
+        """Pass on the events that wait, if that does not take longer than the time-out."""
         if self._thread is not None:
             with contextlib.suppress(queue.Full):
                 self._queue.put(None, timeout=timeout_s / 2)
             self._thread.join(timeout_s / 2)
             if self._thread.is_alive():
-                _log.error("snapshots: the disk hangs; %d events were not handed on", self._queue.qsize())
+                _log.error("snapshots: the disk hangs; events lost: %d", self._queue.qsize())
 
     def _work(self) -> None:
         while (waiting := self._queue.get()) is not None:
@@ -160,18 +157,18 @@ class Outlet:
             if picture is not None and (name := self._keep(event, *picture)) is not None:
                 event = msgspec.structs.replace(event, snapshot=name)
             try:
-                self._hand_on(event)
-            except Exception as error:  # stdout was closed, for example: the loop ends, and says so
-                self.failed = f"events cannot be handed on: {one_line(error)}"
+                self._pass_on(event)
+            except Exception as error:  # stdout was closed, for example: the loop ends with this reason
+                self.failed = f"events cannot be written: {one_line(error)}"
 
-    def _keep(self, event: Event, pixels: npt.NDArray[np.uint8], order: Order) -> str | None:
-        assert self._ring is not None
+    def _keep(self, event: Event, pixels: Pixels, order: Order) -> str | None:
+        assert self._snapshots is not None
         try:
-            return self._ring.add(event.id, pixels, order)
-        except Exception as error:  # no memory, or a picture that is none for OpenCV
+            return self._snapshots.add(event.id, pixels, order)
+        except Exception as error:  # no memory, or a picture that OpenCV refuses
             _log.error("snapshots: %s", one_line(error))
             return None
 
-    def _hand_on(self, event: Event) -> None:
+    def _pass_on(self, event: Event) -> None:
         for taker in self._takers:
             taker(event)

@@ -1,4 +1,4 @@
-"""The pictures of alarms: JPEG files in a ring, the oldest of which make room for the newest."""
+"""The pictures of alarms: JPEG files within a budget, the oldest of which make room for the newest."""
 
 from __future__ import annotations
 
@@ -12,37 +12,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.errors import ConfigurationError
-from bittern.frames import Order
 from bittern.system import fileio
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from bittern.frames import Order, Pixels
 
 _log = logging.getLogger("bittern")
 
 _ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _OURS = re.compile(rf"{_ID}\.jpg")
-_UNFINISHED = re.compile(rf"\.{_ID}\.jpg\.[a-z0-9_]+")  # what `fileio` leaves of a process that was killed
+_UNFINISHED = re.compile(rf"\.{_ID}\.jpg\.[a-z0-9_]+")  # left by `fileio` when a process was killed
 
 
-class Ring:
-    """The files of one folder that are named after an event, `ID.jpg`; others in it are neither counted nor touched.
+class SnapshotStore:
+    """The files of one folder that are named after an event, `ID.jpg`; other files are neither counted nor touched.
 
-    Room is made before a file is written: there is never more than the budget. For one thread and one process.
+    Room is made before a file is written, so the budget is never exceeded. For one thread of one process.
 
     Attributes:
         folder: where the files are.
     """
 
     def __init__(self, folder: Path, budget_mb: float, quality: int) -> None:
-        """Make the folder (0750) unless it is there, and count what an earlier process left in it.
+        """Make the folder (0750) unless it exists, and count the files of an earlier process.
 
-        Where that fails, it is tried again at every picture, and said once.
+        If that fails, every picture tries again; the log says so once.
 
         Args:
-            folder: where the files are to be.
-            budget_mb: for all of them together, in MB of 10**6 bytes.
+            folder: where the files go.
+            budget_mb: for all files together, in MB of 10**6 bytes.
             quality: of the JPEG, 1 to 100.
         """
         self.folder = folder
@@ -56,10 +54,10 @@ class Ring:
         except OSError as error:
             self._failed(f"{folder}: {error.strerror}")
 
-    def add(self, event_id: str, pixels: npt.NDArray[np.uint8], order: Order) -> str | None:
+    def add(self, event_id: str, pixels: Pixels, order: Order) -> str | None:
         """Write the picture of an event, whole or not at all. Takes some milliseconds, on an SD card up to a second.
 
-        What does not work is said once, and again after it has worked.
+        A failure is logged once, and again only after a picture was written.
 
         Args:
             event_id: a UUID, as events have it.
@@ -80,10 +78,10 @@ class Ring:
         bgr = pixels if order == "BGR" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
         if not done:
-            raise ValueError(f"a picture of shape {pixels.shape} does not become a JPEG")
+            raise ValueError(f"a picture of shape {pixels.shape} cannot be encoded as JPEG")
         data = jpeg.tobytes()
         if len(data) > self._budget:
-            self._failed(f"one picture takes {len(data)} bytes, and budget_mb allows {self._budget}")
+            self._failed(f"one picture takes {len(data)} bytes, but snapshots.budget_mb allows {self._budget} for all")
             return None
         try:
             files = self._count() if self._files is None else self._files
@@ -96,7 +94,7 @@ class Ring:
         files.append((name, len(data)))
         self._total += len(data)
         if self._trouble:
-            _log.info("snapshots are written again")
+            _log.info("snapshots are being written again")
             self._trouble = ""
         return name
 
@@ -106,15 +104,15 @@ class Ring:
         self._trouble = trouble
 
     def _count(self) -> deque[tuple[str, int]]:
-        """Take over what is in the folder."""
+        """Count the files of the folder, and delete unfinished ones."""
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        found = []
+        entries = []
         for file in self.folder.iterdir():
             if _UNFINISHED.fullmatch(file.name):
                 file.unlink(missing_ok=True)
-            elif _OURS.fullmatch(file.name) and stat.S_ISREG((said := file.lstat()).st_mode):
-                found.append((said.st_mtime_ns, file.name, said.st_size))
-        files = deque((name, size) for _, name, size in sorted(found))
+            elif _OURS.fullmatch(file.name) and stat.S_ISREG((status := file.lstat()).st_mode):
+                entries.append((status.st_mtime_ns, file.name, status.st_size))
+        files = deque((name, size) for _, name, size in sorted(entries))
         self._total = sum(size for _, size in files)
         self._make_room(files, 0)
         self._files = files
@@ -125,8 +123,8 @@ class Ring:
             self._forget(files, files[0][0])
 
     def _forget(self, files: deque[tuple[str, int]], name: str) -> None:
-        """Delete one file of ours; it counts until it is gone."""
-        size = next((size for there, size in files if there == name), None)
+        """Delete a file, if it is one of these; it counts until it is gone."""
+        size = next((size for kept, size in files if kept == name), None)
         if size is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._file(name))  # noqa: PTH108
@@ -144,22 +142,22 @@ def default_folder(name: str) -> Path:
     /dev/shm/bittern-UID/NAME.
 
     Args:
-        name: of the camera; what cannot stand in a file's name becomes an underscore.
+        name: of the camera; characters that a file name cannot have become underscores.
 
     Raises:
-        ConfigurationError: somebody else made that folder in /dev/shm.
+        ConfigurationError: that folder in /dev/shm belongs to another user.
     """
-    if given := os.environ.get("RUNTIME_DIRECTORY"):
-        return Path(given.partition(":")[0]) / "snapshots"
+    if runtime := os.environ.get("RUNTIME_DIRECTORY"):
+        return Path(runtime.partition(":")[0]) / "snapshots"
     part = re.sub(r"[^\w.-]|^\.", "_", name) or "_"
-    if given := os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(given) / "bittern" / part / "snapshots"
+    if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime) / "bittern" / part / "snapshots"
     shared = Path(f"/dev/shm/bittern-{os.getuid()}")
     try:
         shared.mkdir(mode=0o750, exist_ok=True)
-        said = shared.lstat()
+        status = shared.lstat()
     except OSError as error:
-        raise ConfigurationError(f"{shared}: {error.strerror}: give snapshots.folder") from None
-    if not stat.S_ISDIR(said.st_mode) or said.st_uid != os.getuid():
-        raise ConfigurationError(f"{shared} was made by somebody else: give snapshots.folder")
+        raise ConfigurationError(f"{shared}: {error.strerror}: set snapshots.folder") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise ConfigurationError(f"{shared} belongs to another user: set snapshots.folder")
     return shared / part / "snapshots"

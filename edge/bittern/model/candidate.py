@@ -19,7 +19,7 @@ from typing import IO, Any
 import msgspec
 import numpy as np
 
-from bittern.errors import BitternError, ConfigurationError, ModelRefused, one_line
+from bittern.errors import BitternError, ConfigurationError, ModelRefused
 from bittern.model import catalog, runtime
 from bittern.model.classifier import Classifier
 
@@ -115,74 +115,6 @@ class Running:
             self._ended = True
             if self._process is not None:
                 self._process.kill()
-
-
-class Reload:
-    """Checks and opens candidates in a thread, one set at a time; the main loop asks for the outcome between frames."""
-
-    def __init__(self, *, threads: int, max_slowdown: float, timeout_s: float) -> None:
-        """See `check_candidate`."""
-        self._threads, self._max_slowdown, self._timeout_s = threads, max_slowdown, timeout_s
-        self._thread: threading.Thread | None = None
-        self._running = Running()
-        self._outcome: list[Classifier] | str | None = None
-
-    @property
-    def busy(self) -> bool:
-        """Whether an outcome is still to come."""
-        return self._thread is not None
-
-    def start(self, models: Sequence[str], old: Sequence[Classifier]) -> bool:
-        """Begin with a check of all of these models; false, and nothing is begun, while another one runs.
-
-        Args:
-            models: names or folders, in the order in which they will run.
-            old: the models that run now. They are only read.
-        """
-        if self._thread is not None:
-            return False
-        self._running = Running()
-        self._thread = threading.Thread(target=self._work, args=(tuple(models), tuple(old)), name="reload", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError as error:  # the system gives no thread
-            self._thread, self._outcome = None, f"the models cannot be checked: {error}"
-        return True
-
-    def poll(self) -> list[Classifier] | str | None:
-        """None while nothing is begun or it still runs; then, once, the models, or why they are refused."""
-        if self._thread is not None:
-            if self._thread.is_alive():
-                return None
-            self._thread.join()
-        self._thread, outcome, self._outcome = None, self._outcome, None
-        return outcome
-
-    def close(self) -> None:
-        """End a check that runs; its outcome is lost."""
-        self._running.end()
-        if self._thread is not None:
-            self._thread.join(timeout=1.0)
-
-    def _work(self, models: Sequence[str], old: Sequence[Classifier]) -> None:
-        try:
-            self._outcome = [
-                check_candidate(
-                    model,
-                    old,
-                    threads=self._threads,
-                    max_slowdown=self._max_slowdown,
-                    timeout_s=self._timeout_s,
-                    running=self._running,
-                )
-                for model in models
-            ]
-        except BitternError as error:
-            self._outcome = str(error)
-        except OSError as error:  # no file descriptors, no memory
-            self._outcome = f"the models cannot be checked: {error.strerror or error}"
-        except Exception as error:  # a thread that dies would be a reload that never ends
-            self._outcome = f"internal error: {type(error).__name__}: {one_line(error)[:300]}"
 
 
 def is_older(version: str, than: str) -> bool | None:

@@ -140,7 +140,7 @@ def is_clip(path: Path) -> bool:
 class ClipSource(Source):
     """A clip as a source: every frame with the pixels, times and number that were recorded; not live.
 
-    A picture that cannot be read is named in one warning and counted in `skipped`.
+    A picture that cannot be read is named in one warning and counted in `unreadable`.
 
     Attributes:
         length: number of frames in the index.
@@ -169,7 +169,7 @@ class ClipSource(Source):
             try:
                 pixels = pictures.decode(self._folder / _file(index, self._suffix))
             except PictureError as error:
-                self.skipped += 1
+                self.unreadable += 1
                 _log.warning("skipped: %s", error)
                 continue
             entry = self._entries[index]

@@ -19,10 +19,10 @@ _log = logging.getLogger("bittern")
 class FolderSource(Source):
     """The picture files below a folder, sorted by path; not live: every picture is given.
 
-    A picture that cannot be read is named in one warning, counted in `skipped`, and leaves a gap in the numbers.
+    A picture that cannot be read is named in one warning, counted in `unreadable`, and leaves a gap in the numbers.
 
     Attributes:
-        skipped: number of pictures that could not be read so far.
+        unreadable: number of pictures that could not be read so far.
 
     Raises:
         ConfigurationError: there is no such folder, or no picture in it.
@@ -45,7 +45,7 @@ class FolderSource(Source):
     def __init__(self, address: str, options: Options) -> None:
         self.name = self.check(address, options)
         self.path = folder = Path(address)
-        self.skipped = 0
+        self.unreadable = 0
         self._fps = options.fps
         self._paths = pictures.find(folder)
         if not self._paths:
@@ -64,7 +64,7 @@ class FolderSource(Source):
             try:
                 pixels = pictures.decode(self._paths[number])
             except PictureError as error:
-                self.skipped += 1
+                self.unreadable += 1
                 _log.warning("skipped: %s", error)
                 continue
             return Frame(

@@ -25,7 +25,7 @@ from bittern.camera.ring import Writer
 fd, height, width, count, pause = int(sys.argv[1]), *map(int, sys.argv[2:5]), float(sys.argv[5])
 writer = Writer(fd, height, width)
 frames = [np.full((height, width, 3), value, np.uint8) for value in range(8)]  # so that it mostly copies
-writer.seen(time.monotonic_ns(), 7)
+writer.note(time.monotonic_ns(), 7)
 for number in range(3, 3 + count):
     order = "RGB" if number % 2 else "BGR"
     writer.write(frames[number % 8], order, number=number, monotonic_ns=number * 10, time_ns=number * 100)
@@ -80,7 +80,7 @@ def test_a_frame_comes_as_it_went(writing: list[Writing]) -> None:
     assert not shared.pixels.flags.writeable
     assert shared.pixels.flags.c_contiguous
     assert (reader.first_number, reader.period_ns) == (3, 7)
-    assert 0 < time.monotonic_ns() - reader.seen_ns < 10e9
+    assert 0 < time.monotonic_ns() - reader.last_ns < 10e9
     assert reader.take() is None, "given once"
 
 
@@ -169,7 +169,7 @@ def test_a_ring_that_nobody_laid_out_is_refused(tmp_path: Path) -> None:
     ring.Writer(fd, 48, 64)
     reader = ring.Reader(fd)
     assert reader.take() is None
-    assert (reader.period_ns, reader.seen_ns) == (0, 0)
+    assert (reader.period_ns, reader.last_ns) == (0, 0)
     with pytest.raises(PermissionError):  # a mapping whose file shrinks is a SIGBUS
         os.ftruncate(fd, 100)
     os.close(fd)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bittern.camera import scene_watch
-from bittern.camera.scene_watch import Change, View
+from bittern.camera.scene_watch import Change, SceneWatch
 from bittern.frames import Pixels
 from bittern.scene.street import Street
 
@@ -32,7 +32,7 @@ class Film:
     """Shows frames to a view, by the frames' own clock."""
 
     def __init__(self, **more: float) -> None:
-        self.view = View(**more)
+        self.view = SceneWatch(**more)
         self.number = 0
         self.seen: list[tuple[float, Change]] = []
 
@@ -180,7 +180,7 @@ def test_a_camera_that_switches_to_night_has_not_moved_and_is_seen_to_move_then(
 
 def test_a_camera_that_drives_has_no_place_to_be_moved_from() -> None:
     street = Street(2, SIZE)
-    view, said = View(), []
+    view, said = SceneWatch(), []
     for number in range(60 * FPS):
         pixels = np.asarray(street.render(number / FPS).pixels)
         said += [change.state for change in view.look(pixels, number * 10**9 // FPS)]
@@ -190,15 +190,15 @@ def test_a_camera_that_drives_has_no_place_to_be_moved_from() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (224, 224), (640, 480), (1920, 1080)])
 def test_any_size(size: tuple[int, int]) -> None:
-    view = View()
+    view = SceneWatch()
     for number in range(30):
         pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         assert view.look(pixels, number * 10**9) == []
 
 
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080)])
-def test_a_look_costs_the_same_for_any_size(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted, not timed: a small sample of every frame, and the finer look at a scene only now and then."""
+def test_a_frame_costs_the_same_for_any_size(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, not timed: a small sample of every frame, and the finer comparison of a scene only now and then."""
     frames = [noisy(scene(1, size), n) for n in range(4)]
     resized: list[tuple[int, tuple[int, int]]] = []
     resize = cv2.resize
@@ -208,9 +208,9 @@ def test_a_look_costs_the_same_for_any_size(size: tuple[int, int], monkeypatch: 
         return resize(picture, to, **more)
 
     monkeypatch.setattr(cv2, "resize", spy)
-    view = View()
+    view = SceneWatch()
     for number in range(60):
         view.look(frames[number % 4], number * 10**9 // 15)
     assert max(pixels for pixels, _ in resized) <= 4 * scene_watch._SAMPLE[0] * scene_watch._SAMPLE[1]
     assert sum(to == scene_watch._COARSE for _, to in resized) == 60
-    assert 4 <= sum(to == scene_watch._FINE for _, to in resized) <= 4e9 / scene_watch._LOOK_NS + 1
+    assert 4 <= sum(to == scene_watch._FINE for _, to in resized) <= 4e9 / scene_watch._COMPARE_NS + 1

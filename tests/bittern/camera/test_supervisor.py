@@ -46,8 +46,8 @@ def test_the_process_of_a_pi_camera_does_without_opencv() -> None:
 def test_frames_are_those_of_the_source(double: Double) -> None:
     recovery = RecoveryConfig(warm_up_frames=0)
     street = Street(4, (64, 48))
-    with Camera(DEMO + "&seed=4", states=double.told, recovery=recovery) as camera:
-        assert (camera.name, camera.live, camera.skipped) == ("demo", True, 0)
+    with double.camera(DEMO + "&seed=4", recovery=recovery) as camera:
+        assert (camera.name, camera.live, camera.unreadable) == ("demo", True, 0)
         frames = []
         for _ in range(5):
             frame = next_frame(camera)
@@ -89,7 +89,7 @@ def test_the_newest_frame_wins_and_stays_until_the_next_read(double: Double) -> 
 
 
 def test_numbers_go_on_over_a_restart(double: Double) -> None:
-    with Camera("picamera:?size=64x48&fps=30", states=double.told) as camera:
+    with double.camera("picamera:?size=64x48&fps=30") as camera:
         last = next_frame(camera).number
         assert camera.pid is not None
         os.kill(camera.pid, signal.SIGKILL)
@@ -165,7 +165,7 @@ def test_closing_does_not_wait_for_a_camera_that_hangs(double: Double, what: str
 
 
 def test_signals_for_the_whole_group_are_left_to_the_parent(double: Double) -> None:
-    with Camera("picamera:?size=64x48&fps=30", states=double.told) as camera:
+    with double.camera("picamera:?size=64x48&fps=30") as camera:
         next_frame(camera)
         assert camera.pid is not None
         assert os.getpgid(camera.pid) == camera.pid, "Ctrl-C does not reach it"
@@ -179,7 +179,7 @@ def test_signals_for_the_whole_group_are_left_to_the_parent(double: Double) -> N
 
 def test_a_rest_keeps_the_frame_and_watches_over_the_camera(double: Double) -> None:
     double.say(show="count", fps=60)
-    with Camera("picamera:?size=64x48&fps=60", states=double.told, timeout_s=0.5) as camera:
+    with double.camera("picamera:?size=64x48&fps=60", timeout_s=0.5) as camera:
         frame = next_frame(camera)
         value = int(frame.pixels[0, 0, 0])
         busy, begin = time.process_time(), time.monotonic()
@@ -220,7 +220,7 @@ def test_a_rest_ends_with_a_signal_and_loses_no_last_frame(double: Double) -> No
 
 def test_a_camera_that_fails_again_and_again_does_not_flap(double: Double) -> None:
     timing = Timing(settled_s=60.0)
-    with Camera("picamera:?size=64x48&fps=30", states=double.told, timing=timing) as camera:
+    with double.camera("picamera:?size=64x48&fps=30", timing=timing) as camera:
         next_frame(camera)
         for restart in range(1, 4):
             assert camera.pid is not None
@@ -231,7 +231,7 @@ def test_a_camera_that_fails_again_and_again_does_not_flap(double: Double) -> No
 
 
 def test_a_frame_that_lay_there_does_not_make_a_hung_camera_well(double: Double) -> None:
-    with Camera("picamera:?size=64x48&fps=30", states=double.told, timeout_s=0.5) as camera:
+    with double.camera("picamera:?size=64x48&fps=30", timeout_s=0.5) as camera:
         next_frame(camera)
         time.sleep(0.3)
         double.say(do="hang")
@@ -251,7 +251,7 @@ def test_a_size_that_changes_restarts_it(double: Double) -> None:
     )
     (double.file.parent / "sitecustomize.py").write_text(program)
     os.environ["PYTHONPATH"] += os.pathsep + str(double.file.parent)
-    with Camera(DEMO, states=double.told) as camera:
+    with double.camera(DEMO) as camera:
         read_until(camera, lambda: "camera_lost" in double.names, 6)
     assert double.detail("camera_lost") == "demo: frames of 64x48 became 96x48"
 
@@ -290,7 +290,7 @@ def test_a_wrong_configuration_starts_nothing(uri: str, options: dict[str, str |
 
 
 def test_an_option_that_the_camera_cannot_follow_ends_it(double: Double) -> None:
-    with Camera("picamera:?lens_position=2", states=double.told) as camera:
+    with double.camera("picamera:?lens_position=2") as camera:
         with pytest.raises(ConfigurationError, match="no control AfMode") as caught:
             camera.read(10)
         assert caught.value.exit_code == 2
@@ -299,7 +299,7 @@ def test_an_option_that_the_camera_cannot_follow_ends_it(double: Double) -> None
 
 def test_a_password_is_nowhere_to_be_seen(double: Double, capfd: pytest.CaptureFixture[str]) -> None:
     secret = "hunter2"
-    with Camera(f"rtsp://admin:{secret}@127.0.0.1:9/stream?token={secret}", states=double.told) as camera:
+    with double.camera(f"rtsp://admin:{secret}@127.0.0.1:9/stream?token={secret}") as camera:
         camera.read(0.0)
         pid = camera.pid
         assert pid is not None
@@ -317,7 +317,7 @@ def test_descriptors_that_run_out_are_told_and_survived(double: Double) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with Camera("picamera:?size=64x48", states=double.told) as camera:
+    with double.camera("picamera:?size=64x48") as camera:
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 2, hard))
         try:
             assert camera.read(0.2) is None

@@ -96,11 +96,11 @@ def test_a_replay_gives_the_events_that_came_live(model_folder: Path, tmp_path: 
     gates = (GateConfig(enabled=False), GateConfig(threshold=40.0))
     live: list[list[Event]] = [[], []]
     model = Classifier(model_folder)
-    pipelines = [Pipeline([model], WatchConfig(gate=g), e.append) for g, e in zip(gates, live, strict=True)]
+    pipelines = [Pipeline([model], WatchConfig(gate=gate)) for gate in gates]
     with open_source("demo:?fps=8&laps=1") as source, Recorder(tmp_path / "c", source.name, max_bytes=10**9) as clip:
         for frame in source:
-            for pipeline in pipelines:
-                pipeline.step(frame)
+            for pipeline, events in zip(pipelines, live, strict=True):
+                events += pipeline.step(frame).events
             clip.write(frame)
     config = tmp_path / "c.toml"
     for gate, events in zip(gates, live, strict=True):

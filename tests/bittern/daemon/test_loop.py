@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.doubles.loops import watch
+from tests.doubles.loops import Watched, feed_of, loop_of
 from tests.doubles.tflite_files import model_folder_of_means
 from tests.doubles.waiting import within
 
 from bittern import Classifier
 from bittern.config.schema import DecisionConfig, WatchConfig
-from bittern.daemon.health import Health
-from bittern.daemon.loop import Seen, Watch, infos
 from bittern.delivery.outlet import Outlet
 from bittern.errors import ConfigurationError
 from bittern.events import Event
@@ -69,10 +66,11 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 def test_events_come_in_order_with_the_frames_own_clock(classifier: Classifier) -> None:
     events: list[Event] = []
-    seen: list[Seen] = []
-    config = WatchConfig(decision=EAGER)
-    summary = watch(Film([0, 255, 255, 0]), [classifier], config, events.append, Stop(), observe=seen.append)
-    assert (summary.frames, summary.dropped, summary.events) == (4, 0, 4)
+    watched = Watched(Film([0, 255, 255, 0]), [classifier], WatchConfig(decision=EAGER), sink=events.append)
+    steps = list(watched.steps())
+    summary = watched.summary
+    assert (summary.frames, summary.dropped, summary.events, summary.unreadable) == (4, 0, 4, 0)
+    assert [event for step in steps for event in step.events] == events
     assert [(e.type, e.task, e.frame, e.monotonic_ns) for e in events] == [
         ("alarm.on", "colour_0", 1, 100 * MS),
         ("alarm.on", "colour_1", 1, 100 * MS),
@@ -82,8 +80,8 @@ def test_events_come_in_order_with_the_frames_own_clock(classifier: Classifier) 
     assert events[0].time == "2023-11-14T22:13:20.100Z"
     assert int(events[0].id.replace("-", "")[:12], 16) == 1_700_000_000_100
     assert events[0].source == "film"
-    assert [s.alarm for s in seen] == [False, True, True, False]
-    assert all(s.frame.number == i for i, s in enumerate(seen))
+    assert [answer.alarm for step in steps for answer in step.answers] == [False, True, True, False]
+    assert all(step.frame.number == i for i, step in enumerate(steps))
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -93,8 +91,9 @@ def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) 
     first_ns = begin if live else 700 * MS
     film = Film([0, 255, 0], live=live, first_ns=first_ns)
     events: list[Event] = []
-    outlet = Outlet([events.append], "test")
-    Watch(film, [classifier], WatchConfig(decision=EAGER), outlet, Stop(), Health(infos([classifier])), deque()).run()
+    outlet, stop = Outlet([events.append], "test"), Stop()
+    for _ in loop_of(feed_of(film, stop), [classifier], WatchConfig(decision=EAGER), outlet, stop).run():
+        pass
     assert [e.state or e.type for e in events] == ["started", *["alarm.on"] * 2, *["alarm.off"] * 2]
     if live:
         assert begin <= events[0].monotonic_ns <= time.monotonic_ns()
@@ -103,20 +102,20 @@ def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) 
 
 
 def test_gaps_are_counted_and_frames_are_a_limit(classifier: Classifier) -> None:
-    summary = watch(Film([0] * 9, step=4), [classifier], WatchConfig(), lambda _: None, Stop(), frames=3)
+    summary = Watched(Film([0] * 9, step=4), [classifier], WatchConfig()).run(frames=3)
     assert (summary.frames, summary.dropped) == (3, 6)
 
 
 @pytest.mark.parametrize(("live", "least", "most"), [(True, 0.45, 2.0), (False, 0.0, 0.4)])
 def test_the_cap_holds_for_live_sources_only(classifier: Classifier, live: bool, least: float, most: float) -> None:
-    summary = watch(Film([0] * 6, live=live), [classifier], WatchConfig(fps=10.0), lambda _: None, Stop())
+    summary = Watched(Film([0] * 6, live=live), [classifier], WatchConfig(fps=10.0)).run()
     assert least <= summary.seconds < most
 
 
 def test_thresholds(classifier: Classifier) -> None:
     def events_of(decision: DecisionConfig, *reds: int) -> list[str]:
         events: list[Event] = []
-        watch(Film(list(reds)), [classifier], WatchConfig(decision=decision), events.append, Stop())
+        Watched(Film(list(reds)), [classifier], WatchConfig(decision=decision), sink=events.append).run()
         return [e.type.removeprefix("alarm.") + str(e.frame) for e in events if e.task == "colour_0"]
 
     def eager(**more: float | str) -> DecisionConfig:
@@ -148,7 +147,7 @@ def test_a_signal_ends_a_wait_for_a_frame(classifier: Classifier) -> None:
     old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     try:
         with within(), stop.signals():
-            summary = watch(Film([0] * 9, before=hang), [classifier], WatchConfig(), lambda _: None, stop)
+            summary = Watched(Film([0] * 9, before=hang), [classifier], WatchConfig(), stop).run()
     finally:
         signal.signal(signal.SIGALRM, old)
     assert summary.frames == 2
@@ -159,17 +158,13 @@ def test_a_signal_ends_a_wait_for_a_frame(classifier: Classifier) -> None:
 def test_a_signal_between_waits_ends_the_loop(classifier: Classifier, number: signal.Signals, live: bool) -> None:
     """While a frame is classified or an event printed: the next wait must not begin, and nothing may break."""
     stop = Stop()
-
-    def ask(seen: Seen) -> None:
-        if seen.frame.number == 1:
-            os.kill(os.getpid(), number)
-
+    watched = Watched(Film([0] * 9, live=live), [classifier], WatchConfig(fps=240.0), stop)
     with stop.signals():
-        summary = watch(
-            Film([0] * 9, live=live), [classifier], WatchConfig(fps=240.0), lambda _: None, stop, observe=ask
-        )
+        for step in watched.steps():
+            if step.frame.number == 1:
+                os.kill(os.getpid(), number)
     assert stop.asked
-    assert summary.frames == 2
+    assert watched.summary.frames == 2
 
 
 def test_an_event_that_is_being_printed_is_printed_whole(classifier: Classifier) -> None:
@@ -180,7 +175,7 @@ def test_an_event_that_is_being_printed_is_printed_whole(classifier: Classifier)
         printed.append(event)
 
     with stop.signals():
-        summary = watch(Film([255] * 9), [classifier], WatchConfig(decision=EAGER), sink, stop)
+        summary = Watched(Film([255] * 9), [classifier], WatchConfig(decision=EAGER), stop, sink).run()
     assert len(printed) == summary.events == 2
     assert summary.frames == 1
 
@@ -188,7 +183,7 @@ def test_an_event_that_is_being_printed_is_printed_whole(classifier: Classifier)
 def test_a_stop_before_the_loop(classifier: Classifier) -> None:
     stop = Stop()
     stop.asked = True
-    assert watch(Film([0] * 9), [classifier], WatchConfig(), lambda _: None, stop).frames == 0
+    assert Watched(Film([0] * 9), [classifier], WatchConfig(), stop).run().frames == 0
 
 
 def test_signals_at_random_moments_never_escape(classifier: Classifier) -> None:
@@ -200,7 +195,7 @@ def test_signals_at_random_moments_never_escape(classifier: Classifier) -> None:
             stop = Stop()
             with stop.signals():
                 signal.setitimer(signal.ITIMER_REAL, delay)
-                watch(Film([0] * 100_000, live=True), [classifier], WatchConfig(fps=240.0), lambda _: None, stop)
+                Watched(Film([0] * 100_000, live=True), [classifier], WatchConfig(fps=240.0), stop).run()
                 assert stop.asked
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -219,4 +214,4 @@ def test_a_model_without_alarms_is_refused(tmp_path: Path) -> None:
     file = folder / "manifest.json"
     file.write_text(file.read_text().replace('"alarm": ["red"]', '"alarm": []'))
     with pytest.raises(ConfigurationError, match="no label that raises an alarm"):
-        watch(Film([0]), [Classifier(folder)], WatchConfig(), lambda _: None, Stop())
+        Watched(Film([0]), [Classifier(folder)], WatchConfig())

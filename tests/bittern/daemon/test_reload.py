@@ -55,8 +55,9 @@ class Run:
         """Run until each of the steps in turn has become true; they are asked after every event."""
         self._steps = iter(steps)
         self._until = next(self._steps)
-        config = load(self.file)
-        run.run(config, [Classifier(self.model)], self._take, self.stop, file=self.file)
+        with run.opened(load(self.file), [Classifier(self.model)], self._take, self.stop, file=self.file) as daemon:
+            for _ in daemon.steps():
+                pass
         assert self._until is None, f"a step was never true; states {self.states()}, last event {self.events[-1]}"
 
     def reload(self) -> bool:
@@ -171,7 +172,7 @@ def test_a_table_for_a_label_that_the_new_model_lacks_refuses_it(
         lambda: run.alarms("red") >= before + 4,
     )
     (detail,) = [event["detail"] for event in run.events if event.get("state") == "models_refused"]
-    assert f"the old ones go on: {says}" in detail
+    assert f"the old ones stay in use: {says}" in detail
     assert "\n" not in detail
     assert run.alarms("crimson") == 0
     assert {event["model_version"] for event in run.events if event.get("label") == "red"} == {"7"}

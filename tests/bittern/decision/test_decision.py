@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bittern.config.schema import AlarmConfig, DecisionConfig
 from bittern.decision.decision import Change, Decision, Settings, settings_of
 from bittern.errors import ConfigurationError
+from bittern.events import AlarmKey
 from bittern.model.manifest import Head, Threshold
 
 S = 1_000_000_000
@@ -219,31 +220,36 @@ def test_a_decision_goes_on_where_another_stood() -> None:
 # --- which settings a label has ---
 
 
-def head(*alarm: str, quiet: bool = True) -> Head:
+def head(task: str, *alarm: str, quiet: bool = True) -> Head:
     thresholds = {"default": Threshold(on=0.5, off=0.4, chosen_for="x")}
     if quiet:
         thresholds["quiet"] = Threshold(on=0.9, off=0.7, chosen_for="x")
     return Head(
-        task="t", output="o", labels=(*alarm, "none"), alarm=alarm, scale=1 / 256, zero_point=0, thresholds=thresholds
+        task=task, output="o", labels=(*alarm, "none"), alarm=alarm, scale=1 / 256, zero_point=0, thresholds=thresholds
     )
 
 
-MODELS = {"street": (head("stop", "yield"),), "yard": (head("dog"), head("stop", quiet=False))}
+MODELS = {
+    "street": (head("signs", "stop", "yield"),),
+    "yard": (head("pets", "dog"), head("signs", "stop", quiet=False)),
+}
+STREET_STOP, STREET_YIELD = AlarmKey("street", "signs", "stop"), AlarmKey("street", "signs", "yield")
+YARD_DOG, YARD_STOP = AlarmKey("yard", "pets", "dog"), AlarmKey("yard", "signs", "stop")
 
 
-def found(*alarms: AlarmConfig, **default: Any) -> dict[tuple[str, int, str], Settings]:
+def settings(*alarms: AlarmConfig, **default: Any) -> dict[AlarmKey, Settings]:
     return settings_of(MODELS, DecisionConfig(**default), alarms)
 
 
 def test_without_entries_all_have_the_default() -> None:
-    assert set(found().values()) == {Settings(0.5, 0.4, 2, 3, 5.0, 0.5)}
-    assert list(found()) == [("street", 0, "stop"), ("street", 0, "yield"), ("yard", 0, "dog"), ("yard", 1, "stop")]
+    assert set(settings().values()) == {Settings(0.5, 0.4, 2, 3, 5.0, 0.5)}
+    assert list(settings()) == [STREET_STOP, STREET_YIELD, YARD_DOG, YARD_STOP]
 
 
 def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
     votes = {
         key: of.votes
-        for key, of in found(
+        for key, of in settings(
             AlarmConfig(model="street", label="stop", votes=1, of=9),
             AlarmConfig(votes=3, of=9),
             AlarmConfig(label="stop", votes=4, of=9),
@@ -251,20 +257,20 @@ def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
             AlarmConfig(model="yard", votes=6, of=9),
         ).items()
     }
-    assert votes == {
-        ("street", 0, "stop"): 1,
-        ("street", 0, "yield"): 3,
-        ("yard", 0, "dog"): 6,
-        ("yard", 1, "stop"): 6,
-    }
+    assert votes == {STREET_STOP: 1, STREET_YIELD: 3, YARD_DOG: 6, YARD_STOP: 6}
 
 
 def test_an_entry_leaves_the_rest_to_decision() -> None:
-    stop = found(AlarmConfig(label="stop", min_off_s=7.0), threshold=0.8, votes=1, of=1, cooldown_s=9.0)
-    assert stop["street", 0, "stop"] == Settings(0.8, 0.4, 1, 1, 9.0, 7.0)
-    assert stop["street", 0, "yield"] == Settings(0.8, 0.4, 1, 1, 9.0, 0.5)
-    quiet = found(AlarmConfig(model="street", label="stop", threshold="quiet"))
-    assert quiet["street", 0, "stop"][:2] == (0.9, 0.7)
+    stop = settings(AlarmConfig(label="stop", min_off_s=7.0), threshold=0.8, votes=1, of=1, cooldown_s=9.0)
+    assert stop[STREET_STOP] == Settings(0.8, 0.4, 1, 1, 9.0, 7.0)
+    assert stop[STREET_YIELD] == Settings(0.8, 0.4, 1, 1, 9.0, 0.5)
+    quiet = settings(AlarmConfig(model="street", label="stop", threshold="quiet"))
+    assert quiet[STREET_STOP][:2] == (0.9, 0.7)
+
+
+def test_two_heads_for_one_task_and_label_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="model 'm' has two heads with task 'pets' and alarm label 'dog'"):
+        settings_of({"m": (head("pets", "dog"), head("pets", "cat", "dog"))}, DecisionConfig(), ())
 
 
 @pytest.mark.parametrize(
@@ -283,6 +289,6 @@ def test_an_entry_leaves_the_rest_to_decision() -> None:
 )
 def test_entries_that_fit_nothing_are_refused(entry: AlarmConfig, default: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        found(entry, **default)
+        settings(entry, **default)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)

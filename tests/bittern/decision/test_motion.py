@@ -1,4 +1,4 @@
-"""The gate: what passes, and that nothing is missed that a scripted clip has in it."""
+"""The motion gate: what passes, and that nothing is missed that a scripted clip has in it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from tests.doubles.scripted_clips import SIZE, driven, frames, sign_of, still
 
 from bittern import Classifier
 from bittern.config.schema import GateConfig, WatchConfig
-from bittern.decision.motion import Gate, thumbnail
+from bittern.decision.motion import MotionGate, thumbnail
 from bittern.decision.pipeline import Pipeline
-from bittern.events import Event
 from bittern.frames import Pixels
 from bittern.model.preprocess import square_of
 from bittern.scene.street import Street
@@ -28,49 +27,49 @@ def flat(level: int, size: tuple[int, int] = (40, 40)) -> Pixels:
     return np.full((*size, 3), level, np.uint8)
 
 
-def gate(threshold: float = 5.0, heartbeat_s: float = 10.0, linger_s: float = 0.0) -> Gate:
-    return Gate(threshold=threshold, heartbeat_s=heartbeat_s, linger_s=linger_s)
+def gate(threshold: float = 5.0, heartbeat_s: float = 10.0, linger_s: float = 0.0) -> MotionGate:
+    return MotionGate(threshold=threshold, heartbeat_s=heartbeat_s, linger_s=linger_s)
 
 
 def test_a_still_scene_passes_once_and_as_a_heartbeat() -> None:
-    mine = gate(heartbeat_s=3.0)
-    assert [t for t in range(10) if mine.passes(flat(50), t * S)] == [0, 3, 6, 9]
+    motion = gate(heartbeat_s=3.0)
+    assert [t for t in range(10) if motion.passes(flat(50), t * S)] == [0, 3, 6, 9]
 
 
 def test_motion_passes_and_lingers() -> None:
-    mine = gate(linger_s=2.0)
+    motion = gate(linger_s=2.0)
     levels = [50, 50, 50, 50, 50, 50, 90, 90, 90, 90, 90]
-    assert [t for t, level in enumerate(levels) if mine.passes(flat(level), t * S)] == [0, 1, 2, 6, 7, 8]
+    assert [t for t, level in enumerate(levels) if motion.passes(flat(level), t * S)] == [0, 1, 2, 6, 7, 8]
 
 
-def test_what_is_wanted_passes_and_becomes_the_reference() -> None:
-    mine = gate()
-    assert mine.passes(flat(50), 0)
-    assert mine.passes(flat(54), S, wanted=True)
-    assert not mine.passes(flat(59), 2 * S)
-    assert mine.passes(flat(60), 3 * S)
+def test_what_is_forced_passes_and_becomes_the_reference() -> None:
+    motion = gate()
+    assert motion.passes(flat(50), 0)
+    assert motion.passes(flat(54), S, force=True)
+    assert not motion.passes(flat(59), 2 * S)
+    assert motion.passes(flat(60), 3 * S)
 
 
 def test_slow_change_adds_up() -> None:
     """Against the last frame that passed, not the last one: what creeps is seen too."""
-    mine = gate(heartbeat_s=1000.0)
-    assert [t for t in range(20) if mine.passes(flat(50 + t), t * S)] == [0, 6, 12, 18]
+    motion = gate(heartbeat_s=1000.0)
+    assert [t for t in range(20) if motion.passes(flat(50 + t), t * S)] == [0, 6, 12, 18]
 
 
 def test_another_size_and_a_clock_set_back_pass() -> None:
-    mine = gate()
-    assert mine.passes(flat(50), 100 * S)
-    assert not mine.passes(flat(50), 101 * S)
-    assert mine.passes(flat(50, (60, 40)), 102 * S)
-    assert mine.passes(flat(50, (60, 40)), 3 * S)
+    motion = gate()
+    assert motion.passes(flat(50), 100 * S)
+    assert not motion.passes(flat(50), 101 * S)
+    assert motion.passes(flat(50, (60, 40)), 102 * S)
+    assert motion.passes(flat(50, (60, 40)), 3 * S)
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3 * S), st.booleans()), max_size=40))
 def test_what_does_not_pass_is_near_what_did(steps: list[tuple[int, int, bool]]) -> None:
-    mine, now, passed = gate(linger_s=1.0), 0, None
+    motion, now, passed = gate(linger_s=1.0), 0, None
     for level, gap, wanted in steps:
         now += gap
-        if mine.passes(flat(level), now, wanted=wanted):
+        if motion.passes(flat(level), now, force=wanted):
             passed = level, now
         else:
             assert not wanted
@@ -125,12 +124,10 @@ def test_a_sign_of_24_pixels_is_motion() -> None:
 
 def changes(model: Classifier, clip: list[Pixels], gate: GateConfig) -> tuple[list[tuple[str, int | None]], int]:
     """Type and frame of every event, and how many frames were not classified."""
-    events: list[Event] = []
-    pipeline, skipped = Pipeline([model], WatchConfig(gate=gate), events.append), 0
-    for frame in frames(iter(clip)):
-        pipeline.step(frame)
-        skipped += pipeline.skipped
-    return [(event.type, event.frame) for event in events], skipped
+    pipeline = Pipeline([model], WatchConfig(gate=gate))
+    steps = [pipeline.step(frame) for frame in frames(iter(clip))]
+    changes: list[tuple[str, int | None]] = [(event.type, event.frame) for step in steps for event in step.events]
+    return changes, sum(step.skipped for step in steps)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""One frame's step: what is skipped, decided and told, and models that are exchanged in between."""
+"""One frame's step: what is skipped, decided and raised, and models that are exchanged in between."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern import Classifier
 from bittern.config.schema import AlarmConfig, DecisionConfig, GateConfig, WatchConfig, load
-from bittern.decision.pipeline import Pipeline, Seen, Times
+from bittern.decision.pipeline import Pipeline, Step, Times
 from bittern.errors import ConfigurationError
-from bittern.events import Event
+from bittern.events import AlarmKey, Event
 from bittern.frames import Frame, Pixels
 
 S = 1_000_000_000
@@ -26,24 +26,30 @@ OFF = GateConfig(enabled=False)
 class Run:
     """A pipeline, and what came out of it."""
 
-    def __init__(self, *models: Classifier, observe: Any = None, **config: Any) -> None:
+    def __init__(self, *models: Classifier, **config: Any) -> None:
         self.events: list[Event] = []
-        settings = WatchConfig(**({"decision": EAGER, "gate": OFF} | config))
-        self.pipeline = Pipeline(models, settings, self.events.append, observe)
+        self.pipeline = Pipeline(models, WatchConfig(**({"decision": EAGER, "gate": OFF} | config)))
         self._number = 0
 
-    def see(self, red: int | Pixels, at_s: float | None = None, *, blind: bool = False) -> int:
+    def see(self, red: int | Pixels, at_s: float | None = None, *, blind: bool = False) -> Step:
         pixels = np.full((20, 30, 3), (red, 9, 9), np.uint8) if isinstance(red, int) else red
         now = round((self._number if at_s is None else at_s) * S)
         self._number += 1
-        return self.pipeline.step(Frame(pixels, "RGB", now, now, self._number - 1, "film"), blind=blind)
+        step = self.pipeline.step(Frame(pixels, "RGB", now, now, self._number - 1, "film"), blind=blind)
+        self.events += step.events
+        return step
 
-    def told(self, task: str = "colour_0") -> list[tuple[str, int | None]]:
+    def replace(self, *models: Classifier) -> list[Event]:
+        events = self.pipeline.replace(models)
+        self.events += events
+        return events
+
+    def changes(self, task: str = "colour_0") -> list[tuple[str, int | None]]:
         return [(event.type, event.frame) for event in self.events if event.task == task]
 
 
-def made(folder: Path, **said: Any) -> Classifier:
-    return Classifier(altered(model_folder_of_means(folder), lambda manifest: manifest.update(said)))
+def made(folder: Path, **changes: Any) -> Classifier:
+    return Classifier(altered(model_folder_of_means(folder), lambda manifest: manifest.update(changes)))
 
 
 @pytest.fixture(scope="module")
@@ -52,20 +58,24 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 
 def test_what_is_known_after_a_step(means: Classifier) -> None:
-    seen: list[Seen] = []
-    run = Run(means, observe=seen.append, gate=GateConfig(linger_s=0.0))
-    assert run.see(255) == 2
-    assert not run.pipeline.skipped
-    assert all(ns > 0 for ns in run.pipeline.times)
-    assert [result.label for result in run.pipeline.results[0]] == ["red", "red"]
-    assert run.pipeline.scores == {("means", 0, "red"): 1.0, ("means", 1, "red"): 1.0}
-    results = run.pipeline.results
-    assert run.see(255) == 0
-    assert run.pipeline.skipped
-    assert run.pipeline.times == Times(run.pipeline.times.gate, 0, 0, 0)
-    assert run.pipeline.times.gate > 0
-    assert run.pipeline.results is results
-    assert [s.frame.number for s in seen] == [0]
+    run = Run(means, gate=GateConfig(linger_s=0.0))
+    assert run.pipeline.alarms == [AlarmKey("means", "colour_0", "red"), AlarmKey("means", "colour_1", "red")]
+    step = run.see(255)
+    assert [(event.type, event.alarm) for event in step.events] == [("alarm.on", key) for key in run.pipeline.alarms]
+    assert not step.skipped
+    assert step.frame.number == 0
+    assert all(ns > 0 for ns in step.times)
+    (answer,) = step.answers
+    assert answer.classifier is means
+    assert [result.label for result in answer.results] == ["red", "red"]
+    assert answer.tensor.shape == (1, means.size, means.size, 3)
+    assert answer.alarm
+    assert step.scores == dict.fromkeys(run.pipeline.alarms, 1.0)
+    still = run.see(255)
+    assert still.skipped
+    assert (still.events, still.answers, still.scores) == ([], [], {})
+    assert still.times == Times(still.times.gate, 0, 0, 0)
+    assert still.times.gate > 0
 
 
 def test_the_gate_looks_at_what_the_views_see(means: Classifier) -> None:
@@ -74,12 +84,10 @@ def test_the_gate_looks_at_what_the_views_see(means: Classifier) -> None:
     for views, skips in ((("center",), True), (("center", "left"), False), (("center", "right"), True)):
         run = Run(means, gate=GateConfig(linger_s=0.0), views=views)
         run.see(still)
-        run.see(moved)
-        assert run.pipeline.skipped == skips, views
+        assert run.see(moved).skipped == skips, views
     run = Run(means, gate=GateConfig(linger_s=0.0), region=(0, 0, 60, 40))
     run.see(still)
-    run.see(moved)
-    assert not run.pipeline.skipped
+    assert not run.see(moved).skipped
 
 
 def test_each_label_has_its_own_settings(tmp_path: Path) -> None:
@@ -96,20 +104,21 @@ def test_each_label_has_its_own_settings(tmp_path: Path) -> None:
 
 
 def test_two_models_of_one_name_are_refused(means: Classifier) -> None:
-    with pytest.raises(ConfigurationError, match="two have one name"):
+    with pytest.raises(ConfigurationError, match="models: expected different names"):
         Run(means, means)
 
 
 def test_blind_frames_decide_nothing(means: Classifier) -> None:
     run = Run(means)
-    run.see(255, blind=True)
-    assert run.events == []
-    assert run.pipeline.times.invoke > 0, "the model still runs"
+    step = run.see(255, blind=True)
+    assert (step.events, step.scores) == ([], {})
+    assert step.times.invoke > 0, "the model still runs"
+    assert not step.answers[0].alarm
     run.see(255)
     run.see(0, blind=True)
-    assert run.told() == [("alarm.on", 1)]
+    assert run.changes() == [("alarm.on", 1)]
     run.see(0)
-    assert run.told() == [("alarm.on", 1), ("alarm.off", 3)]
+    assert run.changes() == [("alarm.on", 1), ("alarm.off", 3)]
 
 
 def test_an_event_names_the_view(means: Classifier) -> None:
@@ -137,13 +146,13 @@ def test_each_label_takes_its_own_best_view(tmp_path: Path) -> None:
     assert [(e.label, e.view) for e in run.events if e.task == "colour_0"] == [("red", "left"), ("green", "right")]
 
 
-def test_views_of_a_frame_that_is_not_wide_are_said_once(means: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+def test_views_of_a_frame_that_is_not_wide_are_logged_once(means: Classifier, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(means, views=("left", "right"))
     with caplog.at_level(logging.WARNING, logger="bittern"):
         for _ in range(3):
             run.see(np.full((50, 40, 3), 200, np.uint8))
     assert len(caplog.records) == 1
-    assert "left, right: 40 x 50 pixels" in caplog.text
+    assert "left, right: the frame or region has 40 x 50 pixels" in caplog.text
     assert {event.view for event in run.events} == {None}
 
 
@@ -160,21 +169,20 @@ def test_decisions_outlive_their_model(means: Classifier, tmp_path: Path) -> Non
     newer = made(tmp_path / "newer", version="8")
     run = Run(means, decision=DecisionConfig(votes=2, of=2, cooldown_s=0.0, min_off_s=0.0))
     run.see(255)
-    assert run.pipeline.replace([newer]) == 0
-    assert run.pipeline.results == []
+    assert run.replace(newer) == []
+    assert run.pipeline.classifiers == (newer,)
     run.see(255)
     assert [(e.type, e.frame, e.model_version) for e in run.events] == [("alarm.on", 1, "8")] * 2, "the votes add up"
-    assert run.pipeline.replace([means]) == 0
+    assert run.replace(means) == []
     run.see(255)
     run.see(0)
-    assert run.told() == [("alarm.on", 1), ("alarm.off", 3)], "once on, once off"
+    assert run.changes() == [("alarm.on", 1), ("alarm.off", 3)], "once on, once off"
 
 
 def test_an_alarm_whose_label_is_gone_ends(means: Classifier, tmp_path: Path) -> None:
     run = Run(means, name="gate")
     run.see(255, 7.0)
-    assert run.pipeline.replace([made(tmp_path / "other", name="other")]) == 2
-    ended = run.events[-2:]
+    ended = run.replace(made(tmp_path / "other", name="other"))
     assert [(e.type, e.model, e.task, e.label, e.score) for e in ended] == [
         ("alarm.off", "means", "colour_0", "red", None),
         ("alarm.off", "means", "colour_1", "red", None),
@@ -187,23 +195,21 @@ def test_an_alarm_whose_label_is_gone_ends(means: Classifier, tmp_path: Path) ->
 def test_a_label_that_is_gone_without_an_alarm_is_no_event(means: Classifier, tmp_path: Path) -> None:
     run = Run(means)
     run.see(0)
-    assert run.pipeline.replace([made(tmp_path / "other", name="other")]) == 0
+    assert run.replace(made(tmp_path / "other", name="other")) == []
 
 
 def test_models_that_do_not_fit_change_nothing(means: Classifier, tmp_path: Path) -> None:
     run = Run(means, alarm=(AlarmConfig(model="means", votes=1),))
     run.see(255)
     with pytest.raises(ConfigurationError, match="no model 'means' among 'other'"):
-        run.pipeline.replace([made(tmp_path / "other", name="other")])
+        run.replace(made(tmp_path / "other", name="other"))
     run.see(0)
-    assert run.told() == [("alarm.on", 0), ("alarm.off", 1)]
+    assert run.changes() == [("alarm.on", 0), ("alarm.off", 1)]
 
 
 def test_a_new_model_sees_the_scene_that_stands_still(means: Classifier, tmp_path: Path) -> None:
     run = Run(means, gate=GateConfig(linger_s=0.0))
     run.see(0)
-    run.see(0)
-    assert run.pipeline.skipped
-    run.pipeline.replace([made(tmp_path / "newer", version="8")])
-    run.see(0)
-    assert not run.pipeline.skipped
+    assert run.see(0).skipped
+    run.replace(made(tmp_path / "newer", version="8"))
+    assert not run.see(0).skipped

@@ -78,7 +78,7 @@ def test_a_peer_that_is_down_gets_everything_later(
     said = [r.message for r in caplog.records if r.message.startswith("webhook: ")]
     assert len(said) == 2, "once when it goes and once when it comes back"
     assert "not delivered" in said[0]
-    assert "delivers again (200 OK)" in said[1]
+    assert "delivering again (200 OK)" in said[1]
 
 
 def test_what_was_not_delivered_is_delivered_after_the_next_start(
@@ -161,8 +161,8 @@ def test_a_mistake_in_a_sink_is_told_and_blocks_nothing(
     delivery = start_delivery(broken)
     delivery.send(event(1))
     until(lambda: delivery.status().sinks[0].refused == 1)
-    assert broken.tries == module.TRIES_ON_MISTAKE
-    assert "a mistake in the sink" in caplog.text
+    assert broken.tries == module.TRIES_ON_BUG
+    assert "a bug in the sink" in caplog.text
     broken.failure = None
     delivery.send(event(2))
     until(lambda: broken.got == [2])
@@ -173,7 +173,7 @@ def test_no_file_descriptors_is_no_mistake(start_delivery: Callable[..., Deliver
     device.failure = OSError(24, "Too many open files")
     delivery = start_delivery(device)
     delivery.send(event(1))
-    until(lambda: device.tries > module.TRIES_ON_MISTAKE)
+    until(lambda: device.tries > module.TRIES_ON_BUG)
     device.failure = None
     until(lambda: device.got == [1])
     assert delivery.status().sinks[0].refused == 0

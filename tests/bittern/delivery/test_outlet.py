@@ -7,12 +7,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.delivery.outlet import JUMP_S, Clock, Outlet
-from bittern.delivery.snapshots import Ring
-from bittern.events import Event, rfc3339, uuid7
+from bittern.delivery.snapshots import SnapshotStore
+from bittern.events import Event, State, rfc3339, uuid7
 from bittern.frames import Frame
 
 S = 1_000_000_000
@@ -40,34 +41,32 @@ def test_without_snapshots_an_event_is_out_at_once_and_in_order() -> None:
 
 
 def test_the_picture_is_there_before_its_event_is_out(tmp_path: Path) -> None:
-    seen: list[tuple[Event, int]] = []
+    taken: list[tuple[Event, int]] = []
 
     def take(e: Event) -> None:
         picture = cv2.imread(str(tmp_path / "ring" / e.snapshot)) if e.snapshot else None
-        seen.append((e, -1 if picture is None else int(picture[..., 2].mean())))
+        taken.append((e, -1 if picture is None else int(picture[..., 2].mean())))
 
-    outlet = Outlet([take], "door", Ring(tmp_path / "ring", 1.0, 95))
+    outlet = Outlet([take], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
     pixels = frame(0)
     for level in (100, 200):
         pixels.pixels[..., 0] = level
-        outlet.seeing(pixels)
-        outlet.take(event())
-        outlet.take(event("alarm.off"))
+        outlet.take(event(), pixels)
+        outlet.take(event("alarm.off"), pixels)
         pixels.pixels[:] = 0  # the source takes its memory back
-    outlet.seeing(None)
-    outlet.state("blind", "")
+    outlet.take(event())
+    outlet.state(State("blind", ""))
     outlet.close()
-    assert [e.type for e, _ in seen] == ["alarm.on", "alarm.off"] * 2 + ["state"]
-    assert [e.snapshot is not None for e, _ in seen] == [True, False, True, False, False]
-    assert [abs(level - want) <= 3 for (_, level), want in zip(seen, (100, -1, 200, -1, -1), strict=True)] == [True] * 5
+    assert [e.type for e, _ in taken] == ["alarm.on", "alarm.off"] * 2 + ["alarm.on", "state"]
+    assert [e.snapshot is not None for e, _ in taken] == [True, False, True, False, False, False]
+    assert [level for _, level in taken] == pytest.approx([100, -1, 200, -1, -1, -1], abs=3)
 
 
 def test_a_picture_that_cannot_be_written_does_not_hold_up_its_event(tmp_path: Path) -> None:
     (tmp_path / "ring").write_bytes(b"a file where the folder should be")
     got: list[Event] = []
-    outlet = Outlet([got.append], "door", Ring(tmp_path / "ring", 1.0, 95))
-    outlet.seeing(frame(9))
-    outlet.take(event())
+    outlet = Outlet([got.append], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
+    outlet.take(event(), frame(9))
     outlet.close()
     assert [e.snapshot for e in got] == [None]
 
@@ -79,7 +78,7 @@ def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Pat
         time.sleep(0.5)
         taken.append(e)
 
-    outlet = Outlet([take], "door", Ring(tmp_path / "ring", 1.0, 95))
+    outlet = Outlet([take], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
     sent = [event("alarm.off") for _ in range(12)]
     for e in sent[:6]:
         outlet.take(e)
@@ -88,7 +87,7 @@ def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Pat
     assert taken == sent[:6]
     assert outlet.failed is None
     taken.clear()
-    outlet = Outlet([take], "door", Ring(tmp_path / "ring", 1.0, 95))
+    outlet = Outlet([take], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
     for e in sent[6:]:
         outlet.take(e)
     outlet.drain(lambda: len(taken) == 2)
@@ -97,7 +96,7 @@ def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Pat
 
 def test_a_state_says_what_and_where() -> None:
     got: list[Event] = []
-    Outlet([got.append], "door").state("camera_ok", "frames of 640x480")
+    Outlet([got.append], "door").state(State("camera_ok", "frames of 640x480"))
     (e,) = got
     assert (e.type, e.source, e.state, e.detail, e.label) == ("state", "door", "camera_ok", "frames of 640x480", None)
     assert abs(e.monotonic_ns - time.monotonic_ns()) < 5 * S

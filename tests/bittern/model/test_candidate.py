@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import resource
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.doubles.camera_process import children
 from tests.doubles.model_files import altered, flat
 from tests.doubles.tflite_files import model_folder_of_means
-from tests.doubles.waiting import until, within
 
 from bittern import Classifier
 from bittern.errors import ConfigurationError, ModelRefused
 from bittern.model import candidate
-from bittern.model.candidate import Reload, check_candidate, is_older
+from bittern.model.candidate import check_candidate, is_older
 
 RED = flat((0, 0, 255))
 
@@ -88,7 +82,7 @@ def test_no_such_model(tmp_path: Path, old: Classifier) -> None:
 def test_a_check_that_takes_too_long_is_ended(tmp_path: Path, old: Classifier) -> None:
     folder = model_folder_of_means(tmp_path / "new", version="8")
     refused(folder, old, "the check took longer than 0.05 s (reload.timeout_s)", timeout_s=0.05)
-    assert children() == []
+    assert children() == set()
 
 
 def test_a_folder_that_changes_between_check_and_use_is_refused(
@@ -138,87 +132,3 @@ def test_versions_that_are_equal_or_none() -> None:
 def test_any_two_texts_can_be_asked_for(one: str, other: str) -> None:
     if is_older(one, other):
         assert is_older(other, one) is False
-
-
-# --- in the background -----------------------------------------------------------------------------------------------
-
-
-def children() -> list[int]:
-    """Processes that check a candidate of this one."""
-    found = []
-    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
-        found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
-
-
-@pytest.fixture
-def reload() -> Iterator[Reload]:
-    made = Reload(threads=1, max_slowdown=3.0, timeout_s=60.0)
-    yield made
-    made.close()
-    assert "reload" not in [thread.name for thread in threading.enumerate()]
-
-
-def outcome(reload: Reload, within_s: float = 60.0) -> list[Classifier] | str:
-    end = time.monotonic() + within_s
-    while (found := reload.poll()) is None:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    assert reload.poll() is None
-    assert not reload.busy
-    return found
-
-
-def test_reload_gives_all_models_or_a_reason(tmp_path: Path, old: Classifier, reload: Reload) -> None:
-    assert reload.poll() is None
-    models = [str(model_folder_of_means(tmp_path / "b", version="8")), str(model_folder_of_means(tmp_path / "c"))]
-    assert reload.start(models, [old])
-    assert "reload" in [thread.name for thread in threading.enumerate()], "it goes on in a thread"
-    assert reload.busy
-    assert not reload.start(models, [old]), "one at a time"
-    models_now = outcome(reload)
-    assert isinstance(models_now, list)
-    assert [c.version for c in models_now] == ["8", "7"]
-    altered(tmp_path / "c", lambda said: said.update(sha256="0" * 64))
-    assert reload.start(models, models_now)
-    reason = outcome(reload)
-    assert isinstance(reason, str)
-    assert "sha256 is" in reason
-    assert reload.start([models[0]], models_now)
-    assert isinstance(outcome(reload), list)
-
-
-def test_close_ends_a_check_that_runs(tmp_path: Path, old: Classifier, reload: Reload) -> None:
-    reload.start([str(model_folder_of_means(tmp_path / "new", version="8"))] * 1000, [old])
-    until(children)
-    with within():
-        reload.close()
-    assert children() == []
-
-
-def test_many_reloads_leave_nothing_behind(tmp_path: Path, old: Classifier, reload: Reload) -> None:
-    folder = str(model_folder_of_means(tmp_path / "new", version="8"))
-    descriptors = []
-    for _ in range(4):
-        reload.start([folder], [old])
-        assert isinstance(outcome(reload), list)
-        gc.collect()
-        descriptors.append(len(list(Path("/proc/self/fd").iterdir())))
-    assert descriptors[1:] == descriptors[:-1]
-    assert children() == []
-
-
-def test_without_file_descriptors_it_is_refused(tmp_path: Path, old: Classifier, reload: Reload) -> None:
-    folder = str(model_folder_of_means(tmp_path / "new", version="8"))
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), allowed[1]))  # noqa: PTH208
-    try:
-        reload.start([folder], [old])
-        reason = outcome(reload)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
-    assert isinstance(reason, str)
-    assert "Too many open files" in reason
-    assert "internal error" not in reason
-    reload.start([folder], [old])
-    assert isinstance(outcome(reload), list)

@@ -11,18 +11,16 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from tests.doubles.loops import watch
+from tests.doubles.loops import Watched
 from tests.doubles.tflite_files import COLOURS, channel_means, model_folder_of_means, with_files
 
 from bittern import Classifier
 from bittern.cli.classify import classify
 from bittern.config.schema import GateConfig, WatchConfig
-from bittern.daemon.loop import Seen
 from bittern.model import preprocess as preprocessing
 from bittern.model.classifier import preprocess_all
 from bittern.model.preprocess import Region, preprocess
 from bittern.sources.registry import open_source
-from bittern.system.stop import Stop
 
 PICTURES = 3
 # The channels are changed twice: the exact resize has four (see `preprocess.resize_exact`).
@@ -87,12 +85,11 @@ def test_classify_decodes_crops_and_resizes_once(models: list[Path], folder: Pat
 def test_watch_decodes_crops_and_resizes_once(models: list[Path], folder: Path, calls: Counter[str]) -> None:
     classifiers = [Classifier(model) for model in models[:3]]
     opened = Counter(calls)
-    seen: list[Seen] = []
     config = WatchConfig(gate=GateConfig(enabled=False))  # whose thumbnail is a resize too
     with open_source(str(folder)) as source:
-        summary = watch(source, classifiers, config, lambda _: None, Stop(), observe=seen.append)
-    assert summary.frames == PICTURES
-    assert [s.classifier for s in seen] == classifiers * PICTURES
+        steps = list(Watched(source, classifiers, config).steps())
+    assert len(steps) == PICTURES
+    assert [[answer.classifier for answer in step.answers] for step in steps] == [classifiers] * PICTURES
     assert once_a_picture(calls, opened) == ONCE
 
 

@@ -90,7 +90,7 @@ def test_a_picture_that_is_gone_is_skipped_and_said(tmp_path: Path, caplog: pyte
     (clip / "00000001.png").write_bytes(b"")
     source = ClipSource(clip)
     assert [frame.number for frame in source] == [0, 2]
-    assert source.skipped == 1
+    assert source.unreadable == 1
     assert "00000001.png" in caplog.text
 
 

@@ -43,7 +43,7 @@ def test_a_broken_picture_is_skipped_said_and_counted(tmp_path: Path, caplog: py
     frames = list(source)
     assert [frame.number for frame in frames] == [0, 2]
     assert [frame.monotonic_ns for frame in frames] == [0, 2_000_000_000]
-    assert source.skipped == 1
+    assert source.unreadable == 1
     assert [(r.name, r.levelname) for r in caplog.records] == [("bittern", "WARNING")]
     assert "b.png" in caplog.text
 

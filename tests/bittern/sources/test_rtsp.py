@@ -16,7 +16,6 @@ import pytest
 from tests.doubles.camera_process import Double, next_frame, read_until
 from tests.doubles.waiting import within
 
-from bittern.camera.supervisor import Camera
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame
 from bittern.sources.registry import check_source, open_source
@@ -150,7 +149,7 @@ def test_turned_and_mirrored(server: Server) -> None:
 
 def test_a_server_that_goes(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     double = Double(tmp_path, monkeypatch)
-    with Camera(f"rtsp://127.0.0.1:{server.port}/red", {"open_timeout_s": 2.0}, states=double.told) as camera:
+    with double.camera(f"rtsp://127.0.0.1:{server.port}/red", {"open_timeout_s": 2.0}) as camera:
         next_frame(camera)
         server.process.kill()
         read_until(camera, lambda: "camera_absent" in double.names, 8)
@@ -160,7 +159,7 @@ def test_a_server_that_goes(server: Server, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_server_that_stands_still_is_a_stall(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     double = Double(tmp_path, monkeypatch)
-    with Camera(f"rtsp://127.0.0.1:{server.port}/red", states=double.told) as camera:
+    with double.camera(f"rtsp://127.0.0.1:{server.port}/red") as camera:
         next_frame(camera)
         server.process.send_signal(signal.SIGSTOP)
         read_until(camera, lambda: "camera_stalled" in double.names, 4)

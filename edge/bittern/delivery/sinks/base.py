@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from bittern.events import Event
+from bittern.events import AlarmKey, Event
 
 
 class Undelivered(Exception):
@@ -71,13 +71,13 @@ class Sink(abc.ABC):
             Undelivered: it did not take the event.
         """
 
-    def expect(self, alarms: Sequence[tuple[str, str, str]]) -> None:  # noqa: B027 - most sinks need not know
+    def expect(self, alarms: Sequence[AlarmKey]) -> None:  # noqa: B027 - most sinks need not know
         """Other alarms can be on from now on; of those that are gone, what waits may still be delivered.
 
         Called by the main loop: it must not wait.
 
         Args:
-            alarms: model, task and label of each.
+            alarms: every alarm that can go on.
         """
 
     @abc.abstractmethod

@@ -12,23 +12,15 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from bittern.events import Event
+from bittern.events import AlarmKey, Event
 from bittern.version import __version__
 
 ONLINE, OFFLINE = b"online", b"offline"
 NOTHING = "nothing"
-
-
-class Alarm(NamedTuple):
-    """An alarm label of a model."""
-
-    model: str
-    task: str
-    label: str
 
 
 def slug(text: str) -> str:
@@ -71,7 +63,7 @@ class Entities:
         id: of the device, of letters, digits and underscores.
     """
 
-    def __init__(self, topic: str, name: str, alarms: Sequence[Alarm]) -> None:
+    def __init__(self, topic: str, name: str, alarms: Sequence[AlarmKey]) -> None:
         """See the class.
 
         Args:
@@ -87,15 +79,15 @@ class Entities:
         self._name = name
         self._state_topic = f"{topic}/state"
         self._state = "started"
-        self._on: dict[Alarm, None] = {}  # in the order in which they went on
+        self._on: dict[AlarmKey, None] = {}  # in the order in which they went on
         self._topic = topic
         self._label_topics: dict[str, str] = {}  # by model
-        self._alarm_topics: dict[Alarm, str] = {}
-        self._alarm_names: dict[Alarm, str] = {}
+        self._alarm_topics: dict[AlarmKey, str] = {}
+        self._alarm_names: dict[AlarmKey, str] = {}
         self._gone: set[str] = set()  # topics of labels and alarms of before
         self.expect(alarms)
 
-    def expect(self, alarms: Sequence[Alarm]) -> None:
+    def expect(self, alarms: Sequence[AlarmKey]) -> None:
         """From now on these alarms can be on; of those that are on, the ones among them stay on.
 
         Topics and entities of the others end: they are among `retained` and in `discovery` as long as this lives,
@@ -132,8 +124,8 @@ class Entities:
             self._state = event.state
             if event.state == "started":
                 self._on.clear()
-        alarm = Alarm(event.model or "", event.task or "", event.label or "")
-        if alarm in self._alarm_topics:
+        alarm = event.alarm
+        if alarm is not None and alarm in self._alarm_topics:
             if event.type == "alarm.on":
                 self._on.pop(alarm, None)
                 self._on[alarm] = None
@@ -220,7 +212,7 @@ class Entities:
         return topic.removeprefix(f"{self._topic}/").replace("/", "__")
 
 
-def _names(alarms: Sequence[Alarm]) -> dict[Alarm, str]:
+def _names(alarms: Sequence[AlarmKey]) -> dict[AlarmKey, str]:
     """What the alarms of one model are called: by the label, and by the task too where two tasks have that label."""
     labels = [label for _, label in {(alarm.task, alarm.label) for alarm in alarms}]
     return {alarm: alarm.label if labels.count(alarm.label) == 1 else f"{alarm.task} {alarm.label}" for alarm in alarms}

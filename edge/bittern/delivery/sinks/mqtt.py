@@ -11,10 +11,10 @@ import msgspec
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks.base import Diagnostics, Sink
-from bittern.delivery.sinks.homeassistant import OFFLINE, ONLINE, Alarm, Entities, slug
+from bittern.delivery.sinks.homeassistant import OFFLINE, ONLINE, Entities, slug
 from bittern.delivery.sinks.mqtt_connection import Connection
 from bittern.errors import ConfigurationError
-from bittern.events import Event
+from bittern.events import AlarmKey, Event
 
 # Announcements are at least so far apart, in seconds, however often the broker says that Home Assistant came.
 _PAUSE_S = 1.0
@@ -34,7 +34,7 @@ class MqttSink(Sink):
         self,
         config: MqttConfig,
         name: str,
-        alarms: Sequence[tuple[str, str, str]],
+        alarms: Sequence[AlarmKey],
         diagnostics: Callable[[], Diagnostics],
         snapshots: Path | None,
         *,
@@ -45,7 +45,7 @@ class MqttSink(Sink):
         Args:
             config: the table of the configuration.
             name: of the camera.
-            alarms: model, task and label of every alarm that there can be.
+            alarms: every alarm that can go on.
             diagnostics: asked every `config.interval_s` from a thread of its own.
             snapshots: the folder of the pictures; None publishes none.
             announce: false only delivers events: no availability, states or discovery, so that a second process can
@@ -63,9 +63,9 @@ class MqttSink(Sink):
         self._status = f"{self._prefix}/status"
         self._ignored = 0
         self._states = threading.Lock()  # guards the next two, and the order in which they are published
-        self._entities = Entities(topic, name, [Alarm(*alarm) for alarm in alarms])
+        self._entities = Entities(topic, name, alarms)
         self._picture: str | None = None
-        self._expected: deque[list[Alarm]] = deque(maxlen=1)  # to be taken over by whoever publishes next
+        self._expected: deque[Sequence[AlarmKey]] = deque(maxlen=1)  # to be taken over by whoever publishes next
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._wanted = False  # a whole announcement; set before `_wake` is
@@ -93,9 +93,9 @@ class MqttSink(Sink):
             self._follow(event)
         return f"acknowledged by {self._connection.address}"
 
-    def expect(self, alarms: Sequence[tuple[str, str, str]]) -> None:
+    def expect(self, alarms: Sequence[AlarmKey]) -> None:
         """Announce other alarms soon, and remove those that are gone; see `Sink.expect`."""
-        self._expected.append([Alarm(*alarm) for alarm in alarms])
+        self._expected.append(alarms)
         self._want()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bittern.config.schema import WatchConfig
 from bittern.delivery.sinks.base import Diagnostics, Sink
+from bittern.events import AlarmKey
 
 # The names of the sinks that stand behind the outbox (network, programs); they are those of their tables.
 DURABLE = ("mqtt", "webhook", "command")
@@ -17,7 +18,7 @@ def open_sinks(
     name: str,
     diagnostics: Callable[[], Diagnostics],
     *,
-    alarms: Sequence[tuple[str, str, str]] = (),
+    alarms: Sequence[AlarmKey] = (),
     snapshots: Path | None = None,
     announce: bool = True,
 ) -> list[Sink]:
@@ -27,7 +28,7 @@ def open_sinks(
         config: the configuration.
         name: what events call the source.
         diagnostics: asked now and then, from another thread.
-        alarms: model, task and label of every alarm that there can be, for a sink that announces them.
+        alarms: every alarm that can go on, for a sink that announces them.
         snapshots: the folder of the snapshots, for a sink that sends them on; None if there are none.
         announce: false only delivers events, so that a second process can try a peer beside a daemon.
 

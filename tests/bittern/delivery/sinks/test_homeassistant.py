@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.delivery.sinks.homeassistant import Alarm, Entities, slug, slugs
-from bittern.events import Event
+from bittern.delivery.sinks.homeassistant import Entities, slug, slugs
+from bittern.events import AlarmKey, Event
 
-STOP = Alarm("stop_sign", "stop_sign", "stop")
-DENT = Alarm("car_damage", "car_damage", "damaged")
+STOP = AlarmKey("stop_sign", "stop_sign", "stop")
+DENT = AlarmKey("car_damage", "car_damage", "damaged")
 # The keys that Home Assistant's schemas know, of those that could be meant here (homeassistant/components/mqtt:
 # schemas.py, sensor.py, binary_sensor.py, image.py, as of 2025). It ignores others in an entity without a word, and
 # refuses the whole message for others in `device` and `origin`.
@@ -29,7 +29,7 @@ KEYS = {
 }
 
 
-def event(kind: str, alarm: Alarm = STOP, **said: Any) -> Event:
+def event(kind: str, alarm: AlarmKey = STOP, **said: Any) -> Event:
     named = {"model": alarm.model, "task": alarm.task, "label": alarm.label} if kind.startswith("alarm") else {}
     return Event(id="x", type=kind, time="", monotonic_ns=0, source="door", **named, **said)  # type: ignore[arg-type]
 
@@ -65,7 +65,7 @@ def test_slugs_are_unique_valid_and_do_not_depend_on_the_order(names: set[str]) 
 
 
 def test_labels_that_would_share_a_topic_do_not() -> None:
-    alarms = [Alarm("m", "t", "no entry"), Alarm("m", "t", "no_entry"), Alarm("m", "t", "No Entry!")]
+    alarms = [AlarmKey("m", "t", "no entry"), AlarmKey("m", "t", "no_entry"), AlarmKey("m", "t", "No Entry!")]
     entities = Entities("bittern/door", "door", alarms)
     topics = [topic for topic in entities.retained() if "/alarm/" in topic]
     assert len(set(topics)) == 3
@@ -75,14 +75,14 @@ def test_labels_that_would_share_a_topic_do_not() -> None:
 
 
 def test_two_tasks_of_a_model_may_have_the_same_label() -> None:
-    both = [Alarm("m", "front", "damaged"), Alarm("m", "rear", "damaged"), Alarm("m", "rear", "dirty")]
+    both = [AlarmKey("m", "front", "damaged"), AlarmKey("m", "rear", "damaged"), AlarmKey("m", "rear", "dirty")]
     retained = Entities("t", "door", both).retained()
     assert {"t/alarm/m/front_damaged", "t/alarm/m/rear_damaged", "t/alarm/m/dirty"} < retained.keys()
 
 
 @given(st.lists(st.tuples(*[st.text(max_size=4)] * 3), unique=True, max_size=6), st.text(min_size=1, max_size=20))
 def test_every_entity_has_an_id_and_a_topic_of_its_own(alarms: list[tuple[str, str, str]], topic: str) -> None:
-    entities = Entities(topic, "door", [Alarm(*alarm) for alarm in alarms])
+    entities = Entities(topic, "door", [AlarmKey(*alarm) for alarm in alarms])
     where, payload = discovered(entities)
     components = payload["components"]
     assert len(components) == 5 + len({model for model, _, _ in alarms}) + len(alarms)
@@ -143,7 +143,7 @@ def test_states_follow_the_events() -> None:
 
 
 def test_of_several_alarms_the_label_is_the_one_that_went_on_last() -> None:
-    red, blue = Alarm("m", "t", "red"), Alarm("m", "t", "blue")
+    red, blue = AlarmKey("m", "t", "red"), AlarmKey("m", "t", "blue")
     entities = Entities("t", "door", [red, blue])
     labels = []
     for kind, alarm in (("on", red), ("on", blue), ("off", blue), ("on", blue), ("off", red), ("off", blue)):
@@ -169,11 +169,11 @@ def test_what_a_killed_process_left_on_ends_with_the_next_start() -> None:
 
 def test_an_alarm_that_nobody_announced_has_no_topic() -> None:
     entities = Entities("t", "door", [STOP])
-    assert entities.take(event("alarm.on", Alarm("other", "other", "x"))) == {}
+    assert entities.take(event("alarm.on", AlarmKey("other", "other", "x"))) == {}
 
 
 def test_other_alarms_end_the_old_ones_and_keep_what_stays_on() -> None:
-    red, blue, green = (Alarm("m", "t", label) for label in ("red", "blue", "green"))
+    red, blue, green = (AlarmKey("m", "t", label) for label in ("red", "blue", "green"))
     entities = Entities("t", "door", [red, blue, STOP])
     for alarm in (red, blue):
         entities.take(event("alarm.on", alarm))

@@ -15,7 +15,7 @@ from tests.doubles.mqtt_sinks import ALARM, CONFIG, LABEL, Opens, deliver, deliv
 
 from bittern.delivery.sinks.base import Undelivered
 from bittern.errors import ConfigurationError
-from bittern.events import to_line
+from bittern.events import AlarmKey, to_line
 
 pytestmark = needs_mosquitto
 
@@ -166,7 +166,7 @@ def test_other_alarms_while_the_broker_is_away_are_right_when_it_is_back(broker:
     sink = opened(broker.port)
     deliver(sink, event())
     broker.stop(signal.SIGTERM)
-    sink.expect([("stop_sign", "stop_sign", "halt")])  # waits for nothing: there is no broker that could answer
+    sink.expect([AlarmKey("stop_sign", "stop_sign", "halt")])  # waits for nothing: there is no broker that could answer
     broker.start()
     delivered(sink, event("alarm.off"))  # of the label that is gone
     delivered(sink, event(label="halt"))
