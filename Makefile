@@ -21,45 +21,58 @@ DEV := .venv
 HOSTENV := .venv-host
 OPENCV410 := .venv-opencv410
 BENCHENV := .venv-bench
+TOOLS := .venv-tools
 PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with its name in $$name; stops at the first that fails.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
 
-# --- environments: made on first use from a bare Python, and again when pyproject.toml changes ---
+# --- environments: made on first use from a bare Python, and again when pyproject.toml or a lock changes ---
 
-$(DEV)/.ready: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Bittern needs Python 3.11 or newer, this is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12" >&2; exit 2; }
+# $(call LOCKED,ENVIRONMENT,LOCK,EXTRAS): exact versions, each file by its hash; then this checkout, for which pip may
+# fetch nothing more. What builds packages comes first: with build isolation pip would fetch it without a lock.
+LOCKED = $(1)/bin/python $(PIP) --require-hashes -r locks/build.txt && \
+    $(1)/bin/python $(PIP) --no-build-isolation --require-hashes -r locks/$(2).txt && \
+    { $(1)/bin/python $(PIP) --no-build-isolation --no-index -e '.$(3)' || \
+      { echo "locks/$(2).txt does not hold what pyproject.toml asks for: run make lock" >&2; exit 1; }; }
+
+$(DEV)/.ready: pyproject.toml locks/build.txt locks/$(if $(PI),pi,device).txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || { echo "make needs Python 3.11 to 3.14, this is $$($(PYTHON) -V 2>&1); say make PYTHON=python3.12" >&2; exit 2; }
 	@echo "making $(DEV): the device side, without TensorFlow"
 	@$(PYTHON) -m venv $(if $(PI),--system-site-packages) $(DEV)
-	@$(DEV)/bin/python $(PIP) -e '.$(if $(PI),,[opencv])'
+	@$(call LOCKED,$(DEV),$(if $(PI),pi,device),$(if $(PI),,[opencv]))
 	@touch $@
 
-$(DEV)/.dev: $(DEV)/.ready
-	@$(DEV)/bin/python $(PIP) -e '.[dev$(if $(PI),,$(COMMA)opencv)]'
+$(DEV)/.dev: $(DEV)/.ready locks/$(if $(PI),pi-dev,dev).txt
+	@$(call LOCKED,$(DEV),$(if $(PI),pi-dev,dev),[dev$(if $(PI),,$(COMMA)opencv)])
 	@touch $@
 
-$(HOSTENV)/.ready: pyproject.toml
+$(HOSTENV)/.ready: pyproject.toml locks/build.txt locks/host.txt
 	@echo "making $(HOSTENV): the host side, with TensorFlow (2 GB, some minutes)"
 	@$(PYTHON) -m venv $(HOSTENV)
-	@$(HOSTENV)/bin/python $(PIP) -e '.[train,dev]'
+	@$(call LOCKED,$(HOSTENV),host,[train$(COMMA)dev])
 	@touch $@
 
-$(OPENCV410)/.ready: pyproject.toml
+$(OPENCV410)/.ready: pyproject.toml locks/build.txt locks/opencv410.txt
 	@echo "making $(OPENCV410): the device side with OpenCV 4.10, Debian trixie's"
 	@$(PYTHON) -m venv $(OPENCV410)
-	@$(OPENCV410)/bin/python $(PIP) -e . opencv-python-headless==4.10.0.84 pytest hypothesis
+	@$(call LOCKED,$(OPENCV410),opencv410)
 	@touch $@
 
-$(BENCHENV)/.ready: pyproject.toml
+$(BENCHENV)/.ready: pyproject.toml locks/build.txt locks/bench.txt
 	@echo "making $(BENCHENV): the device side with MediaPipe"
 	@$(PYTHON) -m venv $(BENCHENV)
-	@$(BENCHENV)/bin/python $(PIP) -e '.[bench]'
+	@$(call LOCKED,$(BENCHENV),bench,[bench])
+	@touch $@
+
+$(TOOLS)/.ready: locks/tools.txt
+	@$(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python $(PIP) --require-hashes -r locks/tools.txt
 	@touch $@
 
 # --- for users ---
@@ -97,9 +110,30 @@ deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTAN
 
 wheel: $(DEV)/.dev  ## dist/bittern-VERSION-py3-none-any.whl, models included
 	@rm -rf dist
-	$(DEV)/bin/python -m build --wheel --outdir dist .
+	$(DEV)/bin/python -m build --wheel --no-isolation --outdir dist .
 
 # --- for developers ---
+
+# The first lines of a lock say how it was made. --project: that folder's settings for uv.
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes
+
+lock: $(TOOLS)/.ready  ## renew locks/ after a change of pyproject.toml (ARGS=--upgrade: the newest versions of all)
+	$(COMPILE) $(ARGS) --project locks/pi --group pyproject.toml:build -o locks/build.txt
+	$(COMPILE) $(ARGS) --project locks/pi pyproject.toml --extra dev --no-emit-package numpy -o locks/pi-dev.txt
+	$(COMPILE) $(ARGS) --project locks/pi pyproject.toml --extra mqtt --extra metrics --no-emit-package numpy -c locks/pi-dev.txt -o locks/pi.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra dev -o locks/dev.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra opencv -c locks/dev.txt -o locks/device.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra train --extra dev -o locks/host.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra bench -o locks/bench.txt
+	$(COMPILE) $(ARGS) pyproject.toml --group opencv410 -o locks/opencv410.txt
+	$(COMPILE) $(ARGS) --group tools -o locks/tools.txt
+
+# A lock does not say which package needs which, and cyclonedx-py warns of that.
+sbom: $(TOOLS)/.ready  ## what a device, a Raspberry Pi and a host install, as CycloneDX: build/sbom-SET.json
+	@mkdir -p build
+	for set in device pi host; do \
+	    $(TOOLS)/bin/python -W ignore::UserWarning -m cyclonedx_py requirements locks/$$set.txt --pyproject pyproject.toml \
+	        --output-reproducible --of JSON -o build/sbom-$$set.json || exit; done
 
 lint: $(DEV)/.dev  ## ruff and strict mypy
 	$(DEV)/bin/ruff check .
@@ -159,4 +193,4 @@ test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debi
 	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
 
 clean:  ## remove what make made, but not runs/ and models/
-	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) build dist
+	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) $(TOOLS) build dist
