@@ -7,7 +7,7 @@
 #   --config FILE        its configuration, used when the Pi has none yet (default: the Pi's own camera, stop_sign)
 #   --wheel FILE         what to install (default: the newest dist/bittern-*.whl)
 #   --models DIR         model folders that come along, each with a manifest.json (default: models/)
-#   --wheelhouse DIR     wheels of the dependencies, for a Pi without internet
+#   --wheelhouse DIR     the files that locks/pi.txt names (on 32 bits locks/build.txt too), for a Pi without internet
 #   --install-packages   let apt-get install what Debian packages are missing
 #   --ssh-config FILE    as ssh -F
 #   --prefix DIR         a folder on the Pi that stands for /: /opt, /etc, /var/lib and /usr/bin/python3 lie below it
@@ -19,6 +19,8 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 host='' instance=default config='' wheel='' models=$here/../models wheelhouse='' packages=report ssh_config='' prefix=''
 PICAMERA="^[[:space:]]*source[[:space:]]*=[[:space:]]*[\"']picamera:"  # the same line is in install.sh
 
+# sha256sum is Linux's, shasum macOS's.
+sha256() { { sha256sum "$1" 2> /dev/null || shasum -a 256 "$1"; } | cut -d ' ' -f 1; }
 refuse() { printf 'deploy: %s\n' "$*" >&2; exit 2; }
 usage() { sed -n '/^#   deploy/,/^# Exit/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
@@ -99,14 +101,17 @@ if [ "$user" != 0 ]; then
         fi
     fi
 fi
-camera=other internet=online
+camera=other
 if grep -Eq "$PICAMERA" "${config:-$here/default.toml}"; then camera=picamera; fi
-if [ -n "$wheelhouse" ]; then internet=offline; fi
-remote check "$prefix" "$instance" "$camera" "$internet" "$packages" || exit 2
+remote check "$prefix" "$instance" "$camera" "$packages" || exit 2
 stage=$("$work/ssh" -n -- "$host" mktemp -d /var/tmp/bittern-deploy.XXXXXX) || refuse "$host has no room in /var/tmp"
 [[ $stage =~ ^/var/tmp/bittern-deploy\.[A-Za-z0-9]+$ ]] || { stage=''; refuse "$host does not answer as a device: $stage"; }
 
-put=("$wheel" "$here/default.toml")
+put=("$wheel" "$here/default.toml" "$here/../locks/build.txt" "$work/requirements.txt")
+# What pip installs on the Pi, every file by its hash: the lock, and the wheel.
+{ cat "$here/../locks/pi.txt"
+  printf '%s/%s[mqtt,metrics] --hash=sha256:%s\n' "$stage" "$(basename "$wheel")" "$(sha256 "$wheel")"
+} > "$work/requirements.txt"
 if [ -n "$config" ]; then cp "$config" "$work/config.toml"; put+=("$work/config.toml"); fi
 mkdir "$work/models"
 for folder in "$models"/*/; do
@@ -114,7 +119,7 @@ for folder in "$models"/*/; do
 done
 if [ -n "$wheelhouse" ]; then
     mkdir "$work/wheelhouse"
-    cp "$wheelhouse"/*.whl "$work/wheelhouse/"
+    find "$wheelhouse/" -maxdepth 1 \( -name '*.whl' -o -name '*.tar.gz' \) -exec cp {} "$work/wheelhouse/" \;
     put+=("$work/wheelhouse")
 fi
 rsync -rtz -e "$work/ssh" "${put[@]}" "$work/models" "$host:$stage/" ||
@@ -124,7 +129,7 @@ status=0
 release=$(date -u +%Y%m%dT%H%M%SZ)-$version
 # From here the folder is the other half's, which may outlive this one.
 theirs=$stage stage=''
-remote install "$prefix" "$instance" "$theirs" "$release" "$(basename "$wheel")" || status=$?
+remote install "$prefix" "$instance" "$theirs" "$release" || status=$?
 case $status in
     0 | 1 | 2) exit $status ;;
     *) printf 'deploy: the connection was lost; %s finishes by itself; look with: ssh %s systemctl status bittern@%s\n' \

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The device's half of a deploy: checks what is needed; builds a release, switches to it, or goes back.
 #
-#   install.sh check ROOT INSTANCE picamera|other offline|online install|report
+#   install.sh check ROOT INSTANCE picamera|other install|report
 #       One line on stderr and exit 2 when something is missing.
-#   install.sh install ROOT INSTANCE STAGE ID WHEEL
+#   install.sh install ROOT INSTANCE STAGE ID
 #       Exit 1 when the device is left as it was.
 #
 # Both run as root.
@@ -23,7 +23,7 @@ say() { printf 'deploy: %s\n' "$*" 2>/dev/null || true; }
 lament() { printf 'deploy: %s\n' "$*" >&2 2>/dev/null || true; }
 
 check() {
-    local root=$1 instance=$2 camera=$3 internet=$4 packages=$5
+    local root=$1 instance=$2 camera=$3 packages=$4
     local python=$root/usr/bin/python3 version bits machine module missing=() config
     refuse() { lament "$*"; exit 2; }
 
@@ -57,8 +57,8 @@ check() {
         "$python" -c "import ${module%:*}" 2>/dev/null || missing+=("${module#*:}")
     done
     if [ "$camera" = picamera ]; then "$python" -c 'import picamera2' 2>/dev/null || missing+=(python3-picamera2); fi
-    # msgspec has no wheel for 32 bits on PyPI; where no other index has one either, pip compiles it.
-    if [ "$bits" = 32 ] && [ "$internet" = online ]; then
+    # msgspec has no wheel for 32 bits on PyPI: pip compiles it.
+    if [ "$bits" = 32 ]; then
         [ -n "$(command -v gcc)" ] || missing+=(gcc)
         "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
             missing+=(python3-dev)
@@ -79,25 +79,20 @@ check() {
 
 # In a subshell with set -e: the release whole, under a temporary name, then under its own. It touches nothing that runs.
 build() {
-    local numpy package python=$root/usr/bin/python3 log=$stage/pip.log offline=()
+    local package python=$root/usr/bin/python3 log=$stage/pip.log
+    local pip=("$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
     mkdir "$new"
-    # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another.
+    # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. The lock holds neither, and
+    # what pip cannot find in it, it refuses: so a package that wants another numpy fails here.
     "$python" -m venv --system-site-packages "$new/venv"
-    numpy=$("$python" -c 'import numpy; print(numpy.__version__)')
-    # A second numpy in the venv breaks Debian's picamera2; so a package that wants another one fails here.
-    echo "numpy==$numpy" > "$new/constraints.txt"
-    [ ! -d "$stage/wheelhouse" ] || offline=(--no-index --find-links "$stage/wheelhouse")
-    if ! "$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "${offline[@]}" \
-            --constraint "$new/constraints.txt" "$stage/${wheel}[mqtt,metrics]" > "$log" 2>&1; then
+    [ ! -d "$stage/wheelhouse" ] || pip+=(--no-index --find-links "$stage/wheelhouse")
+    # On 32 bits pip compiles msgspec, with what is locked too; with build isolation it would fetch something else.
+    if ! { { [ "$("$python" -c 'import struct; print(struct.calcsize("P"))')" = 8 ] || "${pip[@]}" -r "$stage/build.txt"; } &&
+            "${pip[@]}" --no-build-isolation -r "$stage/requirements.txt"; } > "$log" 2>&1; then
         tail -n "$JOURNAL" "$log" >&2 || true
-        lament "pip could not install $wheel; see above"
+        lament "pip could not install release $id; see above"
         exit 1
     fi
-    "$new/venv/bin/python" - <<'P'
-import sys, numpy, cv2
-own = [m.__name__ for m in (numpy, cv2) if m.__file__.startswith(sys.prefix)]
-sys.exit(f"deploy: pip brought its own {', '.join(own)} beside Debian's" if own else 0)
-P
     mkdir "$new/models"
     cp -R "$stage/models/." "$new/models/"
     package=$("$new/venv/bin/python" -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
@@ -169,7 +164,7 @@ back() {  # to the release before, or to none
 }
 
 install() {
-    root=$1 instance=$2 stage=$3 id=$4 wheel=$5
+    root=$1 instance=$2 stage=$3 id=$4
     base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
     new=$base/releases/.new-$id mine_config=0 was_enabled=0 previous='' running=()
     trap 'rm -rf "$new" "$stage" "$config.new"' EXIT

@@ -103,17 +103,18 @@ def debian_python(usr: Path) -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The distribution, built from this checkout."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, REPO)
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", folder, REPO)
     (path,) = folder.glob("bittern-*.whl")
     return path
 
 
 @pytest.fixture(scope="session")
-def wheelhouse(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the distribution needs: numpy too, which must not be taken from here."""
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the lock of a Raspberry Pi names, for this machine: no numpy and no OpenCV, which are Debian's."""
     folder = tmp_path_factory.mktemp("wheelhouse")
-    wanted = f"{wheel}[mqtt,metrics]"  # as deploy installs it
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:", "--dest", folder, wanted)
+    pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:")
+    run(*pip, "--require-hashes", "--dest", folder, "-r", REPO / "locks/pi.txt")
     return folder
 
 

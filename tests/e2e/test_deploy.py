@@ -162,6 +162,18 @@ def test_a_release_that_cannot_be_imported_changes_nothing(deployed: Pi, wheel: 
     assert (state(deployed), deployed.pid("default")) == (before, pid)
 
 
+def test_a_wheel_with_another_hash_than_the_locks_changes_nothing(deployed: Pi, wheel: Path, tmp_path: Path) -> None:
+    before, pid = state(deployed), deployed.pid("default")
+    wheelhouse = shutil.copytree(deployed.wheelhouse, tmp_path / "wheelhouse")
+    (click,) = wheelhouse.glob("click-*.whl")
+    altered(deployed.wheelhouse / click.name, wheelhouse, "click/__init__.py", lambda text: text + b"# altered\n")
+    result = deployed.deploy("--wheel", wheel, "--wheelhouse", wheelhouse)
+    assert result.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in result.stderr
+    assert "nothing was changed" in result.stderr
+    assert (state(deployed), deployed.pid("default")) == (before, pid)
+
+
 def test_a_release_that_does_not_start_is_rolled_back(deployed: Pi, wheel: Path, tmp_path: Path) -> None:
     before, pid = state(deployed), deployed.pid("default")
     unit = "bittern/shipped/systemd/bittern@.service"

@@ -21,8 +21,9 @@ REPO = Path(__file__).parents[2]
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dist")
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(REPO)], capture_output=True, check=True
-    )
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(REPO)],
+        capture_output=True, check=True,
+    )  # fmt: skip
     return next(out.glob("*.whl"))
 
 
