@@ -1,7 +1,7 @@
-"""Records a command in a terminal's picture: `python docs/terminal.py docs/watch.svg COMMAND...`.
+"""Records a command as an animated terminal: `python docs/terminal.py docs/watch.svg COMMAND...`.
 
-The lines appear when the command printed them, over and over; where nothing moves (print, a still preview) all of them
-are there. What went to stderr is grey.
+Lines appear at the times at which the command printed them, in a loop; a viewer without animation shows all of them.
+Output on stderr is grey.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ OUT, ERR, PROMPT, GROUND = "#e6e6e6", "#8a949e", "#7ec699", "#16191d"
 
 
 def record(command: list[str]) -> list[tuple[float, str, str]]:
-    """What it printed: seconds since its start, colour, line."""
+    """The lines that a command printed: seconds since its start, colour, text."""
     start = time.monotonic()
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -40,11 +40,11 @@ def record(command: list[str]) -> list[tuple[float, str, str]]:
 
 
 def draw(command: list[str], lines: list[tuple[float, str, str]]) -> str:
-    """The picture as SVG."""
+    """The terminal as SVG."""
     shown = [(0.0, PROMPT, f"$ {shlex.join(command)}"), *lines]
     rows = [
-        (at, colour, part)
-        for at, colour, line in shown
+        (time_s, colour, part)
+        for time_s, colour, line in shown
         for part in textwrap.wrap(line, COLUMNS, break_on_hyphens=False, subsequent_indent="  ") or [""]
     ]
     total = shown[-1][0] + REST_S
@@ -54,12 +54,12 @@ def draw(command: list[str], lines: list[tuple[float, str, str]]) -> str:
         f'<rect width="{width:.0f}" height="{height}" rx="8" fill="{GROUND}"/>',
         '<g font-family="ui-monospace, DejaVu Sans Mono, monospace" font-size="13" xml:space="preserve">',
     ]
-    for i, (at, colour, text) in enumerate(rows):
-        begin = at / total
+    for i, (time_s, colour, text) in enumerate(rows):
+        begin = time_s / total
         appear = (
             f'<animate attributeName="opacity" values="0;1" keyTimes="0;{begin:.4f}" calcMode="discrete" '
             f'dur="{total:.1f}s" repeatCount="indefinite"/>'
-            if at
+            if time_s
             else ""
         )
         parts.append(f'<text x="16" y="{24 + i * LINE}" fill="{colour}">{escape(text)}{appear}</text>')
@@ -67,5 +67,5 @@ def draw(command: list[str], lines: list[tuple[float, str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    file, *words = sys.argv[1:]
-    Path(file).write_text(draw(words, record(words)), encoding="utf-8")
+    file, *command = sys.argv[1:]
+    Path(file).write_text(draw(command, record(command)), encoding="utf-8")
