@@ -224,3 +224,19 @@ def idle_cpu_row(subject: Subject, n: int) -> Row:
         reference_ms=1000.0,
         n=seconds,
     )
+
+
+def stop_row(subject: Subject, n: int) -> Row:
+    """From SIGTERM to the end of the daemon, beside the 2 s that its page promises."""
+    times = processes.stop_ms(subject.folder.absolute(), max(2, n // 20))
+    median = statistics.median(times)
+    return Row(
+        name="stop",
+        what="SIGTERM to the end of watch",
+        against="the promised 2 s",
+        ratio=round(median / 2000, 4),
+        at_most=1.0,
+        median_ms=round(median, 3),
+        reference_ms=2000.0,
+        n=len(times),
+    )

@@ -164,6 +164,34 @@ def idle_share(model: Path, seconds: int) -> tuple[float, int]:
     return used / elapsed, seconds
 
 
+def stop_ms(model: Path, n: int) -> list[float]:
+    """Times from SIGTERM to the end of a `bittern watch` that classifies frames, in ms.
+
+    Raises:
+        BitternError: it failed, or did not end in time.
+    """
+    command = [*bittern(), "watch", "--source", "demo:", "--model", str(model)]
+    times = []
+    for _ in range(n):
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            assert process.stdout is not None
+            for _ in range(2):
+                process.stdout.readline()  # it has started, and the camera gives frames
+            start = time.monotonic()
+            process.terminate()
+            _, error = process.communicate(timeout=TIMEOUT_S)
+            times.append((time.monotonic() - start) * 1e3)
+        except subprocess.TimeoutExpired:
+            raise BitternError(f"bittern watch did not end within {TIMEOUT_S:g} s of SIGTERM") from None
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode != 0:
+            raise _failed("bittern watch", process.returncode, error)
+    return times
+
+
 def _processor_s(pid: int) -> float:
     """Seconds of processor time that a process and its children have used: utime and stime of proc(5)."""
     ticks = 0

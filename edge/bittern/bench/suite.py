@@ -27,6 +27,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
     "evaluate": rows.evaluate_row,
     "model_file": rows.model_file_row,
     "idle_cpu": daemon.idle_cpu_row,
+    "stop": daemon.stop_row,
     "memory": rows.memory_row,
     "memory_both": rows.memory_both_row,
 }

@@ -27,7 +27,7 @@ from bittern.system import machine
 
 PEERS = {"mediapipe": "mediapipe", "tutorial": "PIL"}
 # Rows that start processes: their own tests below.
-STARTING = ("invoke", "classify_cold", "help_cold", "memory", "memory_both", "idle_cpu")
+STARTING = ("invoke", "classify_cold", "help_cold", "memory", "memory_both", "idle_cpu", "stop")
 FIELDS = {"name", "what", "against", "ratio", "at_most", "median_ms", "reference_ms", "n"}
 
 
@@ -193,6 +193,15 @@ def test_the_processor_time_of_an_idle_daemon(subject: rows.Subject) -> None:
     row = suite.ROWS["idle_cpu"](subject, 20)
     assert 0 < row.ratio < 0.5
     assert row.n == 5
+
+
+def test_the_time_in_which_the_daemon_ends(subject: rows.Subject) -> None:
+    row = suite.ROWS["stop"](subject, 20)
+    assert row.n == 2
+    assert row.median_ms is not None
+    assert row.ratio == pytest.approx(row.median_ms / 2000, abs=1e-3)
+    with pytest.raises(BitternError, match="bittern watch ended with exit code 2: bittern: "):
+        processes.stop_ms(Path("absent/model"), 1)
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
