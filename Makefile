@@ -86,7 +86,7 @@ train: $(HOSTENV)/.ready  ## fine-tune on the pictures below DATA=folder (all sh
 	$(NEED_DATA)
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force))
 
-convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the gate
+convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the parity check
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))
 
 evaluate: $(DEV)/.ready  ## figures of the models on the test pictures below DATA=folder

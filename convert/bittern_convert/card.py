@@ -1,4 +1,4 @@
-"""The model card: written from the manifest and the run, so that no figure is typed by hand."""
+"""The model card: written from the manifest and the task, so that no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -7,37 +7,59 @@ from typing import Any
 
 from bittern.evaluation import metrics
 from bittern.model.manifest import Manifest
-from bittern_convert.run import Run
-from bittern_convert.task import FieldOfView
+from bittern_convert.task import FieldOfView, Task
 
-# Splits with fewer pictures are left out of the table of harm.
-HARMED_LEAST = 20
+# Splits with fewer pictures are left out of the table of corruptions.
+LEAST_CORRUPTED = 20
 
 
-def render(said: Manifest, made: Run) -> str:
+def render(manifest: Manifest, task: Task) -> str:
     """`MODEL_CARD.md` of a model."""
-    task = made.task
-    found = said.provenance
-    gate = found["gate"]
-    head = said.heads[0]
-    parts = [
-        f"# {said.name} {said.version}",
+    provenance, head = manifest.provenance, manifest.heads[0]
+    lines = [
+        f"# {manifest.name} {manifest.version}",
         "",
         f"{task.question} Labels: {_list(head.labels)}; alarm: {_list(head.alarm)}; "
         f"nothing of interest: {_list(head.nothing)}. MobileNetV2 1.0 at "
-        f"{said.input.shape[1]} x {said.input.shape[2]}, full "
-        f"int8, {said.size / 1e6:.2f} MB. {_seen(task.field_of_view)}",
+        f"{manifest.input.shape[1]} x {manifest.input.shape[2]}, full "
+        f"int8, {manifest.size / 1e6:.2f} MB. {_field_of_view(task.field_of_view)}",
         "",
         "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
         "",
-        "## Figures of the int8 model on test pictures",
-        "Neither training nor the k-fold has seen them. A picture is right if the label with the highest score is "
-        "its own.",
+        *_test_figures(provenance["reports"]),
         "",
-        "| pictures | n | right | accuracy (95 %) | AUC (95 %) | false alarms | missed alarms |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        *_figures_by_label(provenance["reports"]),
+        "",
+        *_corrupted(provenance["reports"]),
+        "",
+        *_choices(manifest),
+        "",
+        *_parity_check(provenance["gate"]),
+        "",
+        *_data(provenance, task),
+        "",
+        "## Known failures and limits",
+        *(f"- {line}" for line in task.limits),
+        "",
+        *_provenance(manifest),
     ]
-    for split, figures in found["reports"].items():
+    return "\n".join(lines) + "\n"
+
+
+def _field_of_view(field: FieldOfView) -> str:
+    if not field.keys():
+        return "The network sees the centred square of a frame and nothing beside it."
+    options = " ".join(f"--{key} {','.join(map(str, values))}" for key, values in field.keys().items())
+    keys = " and ".join(f"`{key} = {json.dumps(values)}`" for key, values in field.keys().items())
+    return (
+        f"Thresholds and figures are of {field.text()}: give the daemon {keys}, and `bittern evaluate` `{options}`. "
+        "The comparison of float and int8 is of the centred square."
+    )
+
+
+def _test_figures(reports: dict[str, Any]) -> list[str]:
+    rows = []
+    for split, figures in reports.items():
         n, others = figures["alarm_n"], figures["n"] - figures["alarm_n"]
         cells = [
             split,
@@ -48,77 +70,138 @@ def render(said: Manifest, made: Run) -> str:
             f"{figures['false_alarms']} of {others}" if others else "",
             f"{figures['missed_alarms']} of {n}" if n else "",
         ]
-        parts.append(f"| {' | '.join(str(cell) for cell in cells)} |")
-    left_out = {split: of["skipped"] for split, of in found["reports"].items() if of["skipped"]}
-    if left_out:
-        counts = ", ".join(f"{split} {n}" for split, n in left_out.items())
-        parts += ["", f"Not looked at, because unreadable or of another size than the region: {counts}."]
-    parts += ["", *_figures_by_label(found["reports"])]
-    parts += [
+        rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
+    skipped = ", ".join(f"{split} {figures['skipped']}" for split, figures in reports.items() if figures["skipped"])
+    return [
+        "## Figures of the int8 model on test pictures",
+        "Neither training nor the k-fold used them. An answer is correct if the label with the highest score is the "
+        "picture's own.",
         "",
-        *_harmed(found["reports"]),
-        "",
-        "## Choices",
-        f"By {found['cross_validation']['method']}, before the final fit on both:",
-        "",
+        "| pictures | n | correct | accuracy (95 %) | AUC (95 %) | false alarms | missed alarms |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        *rows,
+        *(["", f"Left out, because unreadable or the region does not fit: {skipped}."] if skipped else []),
     ]
-    parts += ["| pictures | n | right | accuracy (95 %) |", "| --- | --- | --- | --- |"]
-    for name, figures in found["cross_validation"]["sets"].items():
+
+
+def _figures_by_label(reports: dict[str, Any]) -> list[str]:
+    rows = [
+        f"| {split} | `{label}` | {of_label['n']} | {_share(of_label['correct'], of_label['n'])} | "
+        f"{of_label['answered']} | {_share(of_label['correct'], of_label['answered'])} |"
+        for split, figures in reports.items()
+        for label, of_label in figures["per_label"].items()
+        if of_label["n"]
+    ]
+    calibration = "; ".join(
+        f"{split}: NLL {figures['nll']:.3f}, Brier {figures['brier']:.3f}, calibration error "
+        f"{figures['calibration_error']:.3f}"
+        for split, figures in reports.items()
+        if figures["n"]
+    )
+    return [
+        "| pictures | label | n | recall (95 %) | predicted | precision (95 %) |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Calibration of the scores (`bittern evaluate --help` explains the figures): {calibration}.",
+    ]
+
+
+def _corrupted(reports: dict[str, Any]) -> list[str]:
+    # A handful of pictures says nothing about 28 corruptions.
+    large = {split: of["harmed"] for split, of in reports.items() if of["harmed"]["n"] >= LEAST_CORRUPTED}
+    if not large:
+        return []
+    columns = " | ".join(f"{split} mild | strong | alarms mild | strong" for split in large)
+    rows: dict[str, list[int]] = {}
+    for robustness in large.values():
+        for kind in dict.fromkeys(count["kind"] for count in robustness["counts"]):
+            strengths = [count for count in robustness["counts"] if count["kind"] == kind]
+            rows.setdefault(kind, []).extend(
+                [*(count["correct"] for count in strengths), *(count["alarms"] for count in strengths)]
+            )
+    means = "; ".join(
+        f"{split} (n = {of['n']}): {of['mean_accuracy']:.1%} correct, {of['mean_alarm_rate']:.1%} alarms"
+        for split, of in large.items()
+    )
+    return [
+        "## Corrupted pictures",
+        "The same pictures at 224 x 224, each with one kind of corruption that a camera can cause "
+        "(`bittern_convert.corruption`): the number of correct answers and the number of alarms. The accuracy on "
+        "corrupted pictures of train + val was a criterion of the choice below.",
+        "",
+        f"Mean over all kinds and strengths, {means}.",
+        "",
+        f"| corruption | {columns} |",
+        f"| --- |{' --- |' * 4 * len(large)}",
+        *(f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows.items()),
+    ]
+
+
+def _choices(manifest: Manifest) -> list[str]:
+    validation = manifest.provenance["cross_validation"]
+    rows = []
+    for name, figures in validation["sets"].items():
         low, high = figures["accuracy_ci95"]
-        parts.append(
+        rows.append(
             f"| {name} | {figures['n']} | {figures['correct']} | {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}) |"
         )
-    harmed = found["cross_validation"]["harmed"]
-    parts += [
+    corrupted = validation["harmed"]
+    thresholds = manifest.heads[0].thresholds
+    return [
+        "## Choices",
+        f"By {validation['method']}, before the final fit on both:",
         "",
-        f"Harmed versions of the same pictures, out of fold: {harmed['correct']} of {harmed['n']} right "
-        f"({harmed['accuracy']:.1%}).",
+        "| pictures | n | correct | accuracy (95 %) |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+        f"Corrupted versions of the same pictures, out of fold: {corrupted['correct']} of {corrupted['n']} correct "
+        f"({corrupted['accuracy']:.1%}).",
+        "",
+        "| threshold | on from | off below | chosen for |",
+        "| --- | --- | --- | --- |",
+        *(f"| {name} | {t.on:.3f} | {t.off:.3f} | {t.chosen_for} |" for name, t in thresholds.items()),
     ]
-    parts += ["", "| threshold | on from | off below | chosen for |", "| --- | --- | --- | --- |"]
-    parts += [f"| {name} | {t.on:.3f} | {t.off:.3f} | {t.chosen_for} |" for name, t in head.thresholds.items()]
-    low, high = gate["agreement_ci95"]
-    loss_low, loss_high = gate["loss_ci95"]
-    kinds = ", ".join(f"{n} {kind}" for kind, n in gate["kinds"].items())
-    parts += [
-        "",
-        "## Float against int8",
-        f"The same answer on {gate['same']} of {gate['n']} pictures ({gate['agreement']:.2%}, 95 % {low:.2%} to "
-        f"{high:.2%}) that calibration has not seen: {kinds}. Paired accuracy loss {100 * gate['loss']:+.2f} points "
-        f"(95 % {100 * loss_low:+.2f} to {100 * loss_high:+.2f}). These pictures were trained on: the comparison says "
-        "how close the two networks are, not how good they are.",
-        "",
+
+
+def _parity_check(figures: dict[str, Any]) -> list[str]:
+    low, high = figures["agreement_ci95"]
+    loss_low, loss_high = figures["loss_ci95"]
+    kinds = ", ".join(f"{n} {kind}" for kind, n in figures["kinds"].items())
+    return [
+        "## Parity check: float against int8",
+        f"The same answer on {figures['same']} of {figures['n']} pictures ({figures['agreement']:.2%}, 95 % {low:.2%} "
+        f"to {high:.2%}) that calibration has not used: {kinds}. Paired accuracy loss {100 * figures['loss']:+.2f} "
+        f"points (95 % {100 * loss_low:+.2f} to {100 * loss_high:+.2f}). These pictures were trained on: the "
+        "comparison says how close the two networks are, not how good they are.",
+    ]
+
+
+def _data(provenance: dict[str, Any], task: Task) -> list[str]:
+    pictures, calibration = provenance["pictures"], provenance["calibration"]
+    return [
         "## Data",
-        f"Trained on, by kind: {_kinds(found['pictures']['trained_on'])}; {found['pictures']['copies']} copies of "
-        f"each, of photographs the first one unaltered. {found['pictures']['unreadable']} files could not be read. "
-        f"Calibrated with {found['calibration']['pictures']} pictures and {found['calibration']['plus']}; the head's "
-        f"biases take back what int8 shifts ({_biases(found['calibration']['head_bias'])}, from "
-        f"{found['calibration']['head_bias_pictures']} pictures that the gate does not see)."
+        f"Trained on, by kind: {_kinds(pictures['trained_on'])}; {pictures['copies']} copies of "
+        f"each, of photographs the first one unaltered. {pictures['unreadable']} files could not be read. "
+        f"Calibrated with {calibration['pictures']} pictures and {calibration['plus']}; the biases of the head correct "
+        f"the shift of the int8 scores ({_biases(calibration['head_bias'])}, from {calibration['head_bias_pictures']} "
+        "pictures that the parity check does not use)."
         + (" Streets and pasted signs are drawn by Bittern's own code." if task.drawn else ""),
         "",
+        *(f"- {line}" for line in task.sources),
     ]
-    parts += [f"- {line}" for line in task.sources]
-    parts += ["", "## Known failures and limits"]
-    parts += [f"- {line}" for line in task.limits]
-    parts += [
-        "",
+
+
+def _provenance(manifest: Manifest) -> list[str]:
+    provenance = manifest.provenance
+    versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items())
+    return [
         "## Provenance",
-        f"Seed {found['seed']}; data sha256 `{found['data_sha256'][:16]}`; weights sha256 "
-        f"`{found['weights_sha256'][:16]}`; model sha256 `{said.sha256[:16]}`; code {found['revision'] or 'unknown'}; "
-        + ", ".join(f"{k} {v}" for k, v in found["versions"].items())
-        + ".",
+        f"Seed {provenance['seed']}; data sha256 `{provenance['data_sha256'][:16]}`; weights sha256 "
+        f"`{provenance['weights_sha256'][:16]}`; model sha256 `{manifest.sha256[:16]}`; code "
+        f"{provenance['revision'] or 'unknown'}; {versions}.",
     ]
-    return "\n".join(parts) + "\n"
-
-
-def _seen(field: FieldOfView) -> str:
-    if not field.keys():
-        return "The network sees the centred square of a frame and nothing beside it."
-    options = " ".join(f"--{key} {','.join(map(str, values))}" for key, values in field.keys().items())
-    keys = " and ".join(f"`{key} = {json.dumps(values)}`" for key, values in field.keys().items())
-    return (
-        f"Thresholds and figures are of {field.text()}: give the daemon {keys}, and `bittern evaluate` `{options}`. "
-        "The comparison of float and int8 is of the centred square."
-    )
 
 
 def _share(k: int, n: int) -> str:
@@ -135,63 +218,17 @@ def _area(figures: dict[str, Any]) -> str:
     return f"{area:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def _figures_by_label(reports: dict[str, Any]) -> list[str]:
-    rows = [
-        f"| {split} | `{label}` | {of['n']} | {_share(of['correct'], of['n'])} | {of['answered']} | "
-        f"{_share(of['correct'], of['answered'])} |"
-        for split, figures in reports.items()
-        for label, of in figures["per_label"].items()
-        if of["n"]
-    ]
-    sure = "; ".join(
-        f"{split}: NLL {figures['nll']:.3f}, Brier {figures['brier']:.3f}, calibration error "
-        f"{figures['calibration_error']:.3f}"
-        for split, figures in reports.items()
-        if figures["n"]
-    )
-    head = ["| pictures | label | n | found | answered | of these right |", "| --- | --- | --- | --- | --- | --- |"]
-    return [*head, *rows, "", f"How sure it is (`bittern evaluate --help` says what these are): {sure}."]
-
-
-def _harmed(reports: dict[str, Any]) -> list[str]:
-    # Of a handful of pictures nothing can be said twenty-eight times.
-    shown = {split: of["harmed"] for split, of in reports.items() if of["harmed"]["n"] >= HARMED_LEAST}
-    if not shown:
-        return []
-    columns = " | ".join(f"{split} mild | strong | alarms mild | strong" for split in shown)
-    rows: dict[str, list[int]] = {}
-    for harmed in shown.values():
-        for kind in dict.fromkeys(c["kind"] for c in harmed["counts"]):
-            both = [c for c in harmed["counts"] if c["kind"] == kind]
-            rows.setdefault(kind, []).extend([*(c["correct"] for c in both), *(c["alarms"] for c in both)])
-    means = "; ".join(
-        f"{split} (n = {of['n']}): right {of['mean_accuracy']:.1%}, alarms {of['mean_alarm_rate']:.1%}"
-        for split, of in shown.items()
-    )
-    return [
-        "## Under harm that a camera does",
-        "The same pictures at 224 x 224 with one kind of harm each (`bittern_convert.corruption`): how many are right, "
-        "and how many raise an alarm. The mean was a criterion of the choice below (on train + val).",
-        "",
-        f"Mean over all kinds and strengths, {means}.",
-        "",
-        f"| harm | {columns} |",
-        f"| --- |{' --- |' * 4 * len(shown)}",
-        *(f"| {kind} | {' | '.join(str(n) for n in counts)} |" for kind, counts in rows.items()),
-    ]
-
-
 def _list(names: tuple[str, ...]) -> str:
-    return ", ".join(f"`{n}`" for n in names) or "none"
+    return ", ".join(f"`{name}`" for name in names) or "none"
 
 
-def _kinds(trained: dict[str, dict[str, int]]) -> str:
+def _kinds(trained_on: dict[str, dict[str, int]]) -> str:
     names = {"photo": "photographs", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
     return "; ".join(
-        f"{sum(of.values())} {names[kind]} ({', '.join(f'{n} {label}' for label, n in of.items())})"
-        for kind, of in trained.items()
+        f"{sum(counts.values())} {names[kind]} ({', '.join(f'{n} {label}' for label, n in counts.items())})"
+        for kind, counts in trained_on.items()
     )
 
 
-def _biases(bias: dict[str, float]) -> str:
-    return ", ".join(f"{label} {b:+.2f}" for label, b in bias.items())
+def _biases(biases: dict[str, float]) -> str:
+    return ", ".join(f"{label} {bias:+.2f}" for label, bias in biases.items())

@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Model folder to make.  [default: models/TASK]")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it moved since training.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it was moved since training.")
 @click.option("--name", help="Name of the model.  [default: that of its folder]")
 @click.option("--version", default="1", show_default=True, help="Version of the model.")
-@click.option("--force", is_flag=True, help="Replace a model folder that is there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the gate's outcome as JSON.")
+@click.option("--force", is_flag=True, help="Replace an existing model folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome of the parity check as JSON.")
 def convert(
     run: Path, out: Path | None, data: Path | None, name: str | None, version: str, force: bool, as_json: bool
 ) -> None:
     """Turn a finished run into an int8 model folder.
 
-    Float and int8 are compared on a thousand pictures or more; a model that lost too much is not packaged (exit 1).
+    The parity check compares float and int8 on at least a thousand pictures; a model that loses too much is not
+    packaged (exit code 1).
     """
     from bittern_convert.quiet import quiet
     from bittern_convert.run import load
@@ -40,7 +41,7 @@ def convert(
         from bittern_convert import package
 
         target = out or Path("models") / task
-        said, outcome = package.convert(
+        manifest, outcome = package.convert(
             run, target, data=data, name=name or target.name, version=version, replace=force, progress=progress
         )
     if as_json:
@@ -48,9 +49,9 @@ def convert(
         return
     kinds = ", ".join(f"{n} {kind}" for kind, n in outcome.kinds.items())
     low, high = outcome.agreement_ci95
-    click.echo(f"{target}: {said.size / 1e6:.2f} MB, sha256 {said.sha256[:12]}")
+    click.echo(f"{target}: {manifest.size / 1e6:.2f} MB, sha256 {manifest.sha256[:12]}")
     click.echo(
-        f"gate passed: same answer on {outcome.same} of {outcome.n} ({outcome.agreement:.2%}, "
+        f"parity check passed: same answer on {outcome.same} of {outcome.n} ({outcome.agreement:.2%}, "
         f"95 % {low:.2%} to {high:.2%}): {kinds}"
     )
     click.echo(
@@ -58,10 +59,10 @@ def convert(
         f"(95 % {100 * outcome.loss_ci95[0]:+.2f} to {100 * outcome.loss_ci95[1]:+.2f}); "
         f"float {outcome.float_accuracy:.2%}, int8 {outcome.int8_accuracy:.2%}"
     )
-    for split, figures in said.provenance["reports"].items():
+    for split, figures in manifest.provenance["reports"].items():
         low, high = figures["accuracy_ci95"]
         click.echo(
-            f"  {split}: {figures['correct']} of {figures['n']} right (95 % {low:.1%} to {high:.1%}), "
+            f"  {split}: {figures['correct']} of {figures['n']} correct (95 % {low:.1%} to {high:.1%}), "
             f"{figures['alarms']} alarms"
         )
 
@@ -69,36 +70,35 @@ def convert(
 @click.command(epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign")
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def compare(ctx: click.Context, before: Path, after: Path, as_json: bool) -> None:
-    """Say how far the figures of two model folders are apart, by what their manifests state.
+    """Compare the figures that the manifests of two model folders state.
 
-    Exit code 1 if seed, data, start weights, recipe and versions (the processor among them) are the same but a figure
-    is not.
+    Exit code 1 if seed, data, start weights, recipe and versions (including the processor) are the same but a figure is
+    not.
     """
     from bittern_convert import compare as comparing
 
-    found = comparing.compare(before, after)
+    comparison = comparing.compare(before, after)
     if as_json:
-        print_json({f: getattr(found, f) for f in found.__struct_fields__} | {"holds": found.holds})
+        print_json({f: getattr(comparison, f) for f in comparison.__struct_fields__} | {"holds": comparison.holds})
     else:
-        _show_comparison(found)
-    if not found.holds:
+        _show_comparison(comparison)
+    if not comparison.holds:
         ctx.exit(1)
 
 
-def _show_comparison(found: Comparison) -> None:
-    conditions = (
-        f"differ in {', '.join(found.differing)}" if found.differing else "same seed, data, weights, recipe, versions"
-    )
-    file = "the same bytes" if found.same_file else "other bytes"
-    click.echo(f"{found.before} and {found.after}: {conditions}; model files: {file}")
-    width = max((len(f.name) for f in found.figures), default=0)
-    for f in found.figures:
+def _show_comparison(comparison: Comparison) -> None:
+    differing = ", ".join(comparison.differing)
+    conditions = f"differ in {differing}" if differing else "same seed, data, weights, recipe, versions"
+    file = "the same bytes" if comparison.same_file else "other bytes"
+    click.echo(f"{comparison.before} and {comparison.after}: {conditions}; model files: {file}")
+    width = max((len(f.name) for f in comparison.figures), default=0)
+    for f in comparison.figures:
         before, after = ("-" if x is None else f"{x:.4g}" for x in (f.before, f.after))
-        moved = "" if f.before is None or f.after is None else f"{f.after - f.before:+.4g}"
-        click.echo(f"  {f.name:<{width}}  {before:>8}  {after:>8}  {moved if moved not in ('+0', '-0') else '='}")
+        change = "" if f.before is None or f.after is None else f"{f.after - f.before:+.4g}"
+        click.echo(f"  {f.name:<{width}}  {before:>8}  {after:>8}  {change if change not in ('+0', '-0') else '='}")
 
 
 @click.command(epilog="Example: bittern report models/* --results docs/results --out docs/results.md")
@@ -106,7 +106,7 @@ def _show_comparison(found: Comparison) -> None:
 @click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder of result files.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Page to write (Markdown).")
 def report(models: tuple[Path, ...], results: Path, out: Path) -> None:
-    """Write every figure of model folders, and of result files, on one page."""
+    """Write the figures of model folders and of result files as one Markdown page."""
     from bittern.system import fileio
     from bittern_convert import results as page
 

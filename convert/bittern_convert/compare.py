@@ -1,4 +1,4 @@
-"""Two model folders side by side: is it the same recipe on the same data, and how far did the figures move?"""
+"""Two model folders compared: were they made under the same conditions, and how far do their figures differ?"""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import msgspec
 
 from bittern.model import manifest
 
-# What must be the same for the figures to be the same. Another processor has other vector instructions, and another
-# number of threads adds up in another order: `versions` names both.
+# What must be the same for the figures to be the same. Other vector instructions, and another number of threads, add
+# up in another order: `versions` names the processor and the threads.
 CONDITIONS = ("seed", "data_sha256", "weights_sha256", "recipe", "versions")
 
 
-class Moved(msgspec.Struct, frozen=True):
-    """One figure of both models; None where one has no such figure."""
+class Figure(msgspec.Struct, frozen=True):
+    """One figure of both models; None for a model that does not state it."""
 
     name: str
     before: float | None
@@ -23,23 +23,25 @@ class Moved(msgspec.Struct, frozen=True):
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """What `compare` finds.
+    """Two model folders by what their manifests state.
 
     Attributes:
-        differing: of CONDITIONS, those that are not the same; with all the same, the figures must be too.
+        before: the first folder.
+        after: the second folder.
+        differing: the CONDITIONS that differ; without any, the figures must be the same.
         same_file: whether the model files are equal to the byte.
-        figures: every figure that both models' provenance states.
+        figures: every figure that the provenance of either model states.
     """
 
     before: str
     after: str
     differing: list[str]
     same_file: bool
-    figures: list[Moved]
+    figures: list[Figure]
 
     @property
     def holds(self) -> bool:
-        """Whether reproducibility holds: same conditions give the same figures, other conditions promise nothing."""
+        """Whether the same conditions gave the same figures; other conditions promise nothing."""
         return bool(self.differing) or all(f.before == f.after for f in self.figures)
 
 
@@ -57,22 +59,22 @@ def compare(before: Path, after: Path) -> Comparison:
         after=str(after),
         differing=[key for key in CONDITIONS if a.provenance.get(key) != b.provenance.get(key)],
         same_file=a.sha256 == b.sha256,
-        figures=[Moved(name, figures[0].get(name), figures[1].get(name)) for name in names],
+        figures=[Figure(name, figures[0].get(name), figures[1].get(name)) for name in names],
     )
 
 
 def _figures(provenance: dict[str, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    named: dict[str, float] = {}
     for split, figures in provenance.get("reports", {}).items():
         for key in ("correct", "auc", "alarms"):
             if figures.get(key) is not None:
-                found[f"{split}: {key} (n = {figures['n']})"] = figures[key]
-        harmed = figures.get("harmed", {}).get("mean_accuracy")
-        if harmed is not None:
-            found[f"{split}: mean accuracy under harm"] = harmed
+                named[f"{split}: {key} (n = {figures['n']})"] = figures[key]
+        corrupted = figures.get("harmed", {}).get("mean_accuracy")
+        if corrupted is not None:
+            named[f"{split}: mean accuracy on corrupted pictures"] = corrupted
     for name, figures in provenance.get("cross_validation", {}).get("sets", {}).items():
-        found[f"out of fold, {name}: correct (n = {figures['n']})"] = figures["correct"]
-    gate = provenance.get("gate", {})
-    if "same" in gate:
-        found[f"gate: same answer (n = {gate['n']})"] = gate["same"]
-    return found
+        named[f"out of fold, {name}: correct (n = {figures['n']})"] = figures["correct"]
+    parity = provenance.get("gate", {})
+    if "same" in parity:
+        named[f"parity check: same answer (n = {parity['n']})"] = parity["same"]
+    return named

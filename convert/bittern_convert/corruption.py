@@ -1,4 +1,4 @@
-"""Harm that a camera does to a picture: fourteen kinds, each at two strengths, drawn by albumentations."""
+"""Corruptions that a camera can cause: fourteen kinds, each at two strengths, drawn by albumentations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 STRENGTHS = ("mild", "strong")
 
 _SMOOTH = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
-# Kind: how albumentations (`a`) makes it at strength `s`, and `s` for mild and strong. Noise, hot pixels, blur and JPEG
+# Kind: how albumentations (`a`) draws it at strength `s`, and `s` for mild and strong. Noise, hot pixels, blur and JPEG
 # are severities 1 and 3 of ImageNet-C (Hendrycks and Dietterich 2019, made for 224 pixels too); rotation (degrees) and
-# size are as asked for; the others were chosen by eye, so that a person still reads the strong one.
+# size are literal; the others were chosen by eye, so that a person still recognizes the strong one.
 _KINDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[Any, Any]]] = {
     "noise": (lambda a, s: a.GaussNoise(std_range=(s, s), p=1), (0.08, 0.18)),
     "shot noise": (lambda a, s: a.ShotNoise(scale_range=(s, s), p=1), (0.1, 0.25)),
@@ -40,7 +40,7 @@ _KINDS: dict[str, tuple[Callable[[Any, Any], Any], tuple[Any, Any]]] = {
 
 
 class Corruption(NamedTuple):
-    """One kind of harm at one strength, "mild" or "strong"."""
+    """One kind of corruption at one strength, "mild" or "strong"."""
 
     kind: str
     strength: str
@@ -50,10 +50,10 @@ CORRUPTIONS = tuple(Corruption(kind, strength) for kind in _KINDS for strength i
 
 
 def corrupt(picture: Pixels, how: Corruption, seed: int) -> Pixels:
-    """A picture with one kind of harm.
+    """Corrupt a picture.
 
     Args:
-        picture: (224, 224, 3) uint8 RGB, as the network would have seen it: the strengths are for this size.
+        picture: (224, 224, 3) uint8 RGB, the input of the network: the strengths are for this size.
         how: one of CORRUPTIONS.
         seed: of what is random in it; the same seed gives the same picture.
 
@@ -66,7 +66,7 @@ def corrupt(picture: Pixels, how: Corruption, seed: int) -> Pixels:
 
 
 class _Transforms(threading.local):
-    # A transform holds its random state, so every thread has its own.
+    # A transform holds its random state, so every thread needs its own.
     def __init__(self) -> None:
         self.made: dict[Corruption, Any] = {}
 
@@ -82,13 +82,13 @@ def _transform(how: Corruption) -> Any:
 
 
 def _jitter(library: Any, **only: float) -> Any:
-    # Every factor that is not named stays as it is.
-    still = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-    return library.ColorJitter(**still | {key: (value, value) for key, value in only.items()}, p=1)
+    # Every factor that is not named stays unchanged.
+    unchanged = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+    return library.ColorJitter(**unchanged | {key: (value, value) for key, value in only.items()}, p=1)
 
 
 def _cast(library: Any, shift: int) -> Any:
-    # Of 255, red up and blue down.
+    # Red up and blue down, in steps of 255.
     return library.RGBShift((shift, shift), (0, 0), (-shift, -shift), p=1)
 
 

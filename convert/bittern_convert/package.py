@@ -1,4 +1,4 @@
-"""From a run to a model folder: calibrate, quantize, record golden vectors, pass the gate, report, write it whole."""
+"""From a run to a model folder: calibrate, quantize, record golden vectors, check parity, report, write it whole."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from bittern.model.classifier import Classifier
 from bittern.model.manifest import GoldenPath, Head, Input, Manifest
 from bittern.scene import street
 from bittern.system import fileio
-from bittern_convert import calibration, card, correction, gate, robustness, run, tflite
-from bittern_convert.gate import Outcome, Pair
+from bittern_convert import calibration, card, correction, parity, robustness, run, tflite
+from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
 from bittern_convert.task import FieldOfView
 
@@ -44,12 +44,12 @@ ALLOWED_STEPS: dict[runtime.ExecutionPath, tuple[int, int]] = {"xnnpack": (0, 8)
 Progress = Callable[[str, int, int], None]
 
 
-class GateFailed(BitternError):
+class ParityFailed(BitternError):
     """The int8 model is not close enough to its float parent; nothing was packaged."""
 
 
 class Shown(NamedTuple):
-    """The pictures of the gate: tensors (n, S, S, 3) uint8 RGB, targets (n,), a kind and a name for each."""
+    """The pictures of the parity check: tensors (n, S, S, 3) uint8 RGB, targets (n,), a kind and a name for each."""
 
     tensors: npt.NDArray[np.uint8]
     targets: npt.NDArray[np.int64]
@@ -72,11 +72,11 @@ def convert(
         progress: called with what is being done, and how far.
 
     Returns:
-        The manifest and the gate's outcome.
+        The manifest and the outcome of the parity check.
 
     Raises:
         ConfigurationError: no finished run, no pictures, `out` is there.
-        GateFailed: the gate; the pictures that flipped are in `flipped.png` of the run.
+        ParityFailed: the parity check failed; the pictures that flipped are in `flipped.png` of the run.
         BitternError: the quantization or the size came out wrong.
     """
     _check_target(out, name, version, replace)
@@ -98,7 +98,7 @@ def convert(
     output = f"{task.name}_scores"
     copies = _read_copies(folder)
     calibrated = np.isin(copies["groups"], [i.group for i in calibrating])
-    # Shifts are looked for on the pictures of the calibration and their copies, which the gate does not see.
+    # Shifts are looked for on the pictures of the calibration and their copies, which the parity check does not use.
     known = np.concatenate([*tensors, copies["tensors"][calibrated]])
     bias = correction.head_bias(_float_scores(model, known), _int8_scores(tflite.quantize(model, tensors), known))
     with correction.applied(model, bias):
@@ -115,13 +115,13 @@ def convert(
     with fileio.atomic_folder(out, replace=replace) as new:
         said = _write_model(new, packed, made, name, version, output)
         device = Classifier(new)
-        shown = _gate_pictures(rest, labels, field, {key: column[~calibrated] for key, column in copies.items()})
-        outcome = _pass_gate(model, device, shown, progress)
+        shown = _parity_pictures(rest, labels, field, {key: column[~calibrated] for key, column in copies.items()})
+        outcome = _check_parity(model, device, shown, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, shown, outcome, labels)
             which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
-            raise GateFailed(f"the gate failed: {outcome.reason}{which}")
+            raise ParityFailed(f"the parity check failed: {outcome.reason}{which}")
         reports = _reports(device, items, field, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
         provenance["calibration"] = {
@@ -132,7 +132,7 @@ def convert(
         }
         said = msgspec.structs.replace(said, provenance=provenance)
         (new / "manifest.json").write_bytes(manifest.dump(said))
-        (new / "MODEL_CARD.md").write_text(card.render(said, made), encoding="utf-8")
+        (new / "MODEL_CARD.md").write_text(card.render(said, task), encoding="utf-8")
         Classifier(new)  # what will be shipped is opened once as a user would
     return said, outcome
 
@@ -254,7 +254,7 @@ def _read_copies(folder: Path) -> dict[str, npt.NDArray[Any]]:
         raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
 
 
-def _gate_pictures(
+def _parity_pictures(
     rest: Sequence[Item], labels: Sequence[str], field: FieldOfView, copies: dict[str, npt.NDArray[Any]]
 ) -> Shown:
     tensors, targets, kinds, names = [], [], [], []
@@ -303,11 +303,11 @@ def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np
     return np.array(scores, np.float32)
 
 
-def _pass_gate(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
+def _check_parity(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
     n = len(shown.targets)
-    parent = _float_scores(model, shown.tensors, lambda done: progress("gate", done, n))
+    parent = _float_scores(model, shown.tensors, lambda done: progress("parity check", done, n))
     int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in shown.tensors]
-    return gate.judge(Pair(parent, np.array(int8, np.float32), shown.targets), shown.kinds)
+    return parity.judge(Pair(parent, np.array(int8, np.float32), shown.targets), shown.kinds)
 
 
 def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[str]) -> None:

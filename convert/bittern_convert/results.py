@@ -11,16 +11,17 @@ import msgspec
 from bittern.bench import result
 from bittern.bench.result import BenchResult
 from bittern.errors import ConfigurationError, ModelRefused
-from bittern.evaluation import evaluate
+from bittern.evaluation import metrics
 from bittern.model import manifest
 from bittern.model.manifest import Manifest
+from bittern_convert.card import LEAST_CORRUPTED
 
 _HEAD = """# Results
 
 Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; only what
-another project says of itself was typed (`seeds.json`). Figures are of the int8 models, on pictures that training has
-not seen and by which no candidate was chosen, unless a line says otherwise; how often earlier models were measured on
-them is in the models' cards. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.
+another project says of itself was typed (`seeds.json`). Figures are of the int8 models, on pictures that neither
+training nor the choice of a candidate used, unless a line says otherwise; the models' cards say how often earlier
+models were measured on them. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.
 """
 
 
@@ -35,27 +36,34 @@ def render(models: Sequence[Path], results: Path) -> str:
         ConfigurationError: a result file that cannot be read.
         ModelRefused: a folder without a manifest that can be read, or without figures in it.
     """
-    said = [_read(folder) for folder in models]
-    found = {file.stem: _load(file) for file in sorted(results.glob("*.json"))}
+    manifests = [_read(folder) for folder in models]
+    contents = {file.stem: _load(file) for file in sorted(results.glob("*.json"))}
     benches = {file.parent.name: result.read(file) for file in sorted(results.glob(f"*/{result.FILE}"))}
-    seeds = found.get("seeds", {"models": {}})["models"]
-    parts = [_HEAD]
-    parts += [_accuracy(said), _seeds(said, seeds)]
-    parts += [_harm(said), _gate(said)]
-    parts += [_none([f for f in found.values() if f.get("study") == "none"])]
-    parts += [_twins(f) for f in found.values() if f.get("study") == "twins"]
-    parts += [_soups([f for f in found.values() if f.get("study") == "soup"])]
-    parts += [_looked([f for f in found.values() if "groups" in f])]
-    parts += [_moved([f for f in found.values() if "same_file" in f])]
-    parts += [_bench(name, of) for name, of in benches.items()]
+
+    def studies(kind: str) -> list[dict[str, Any]]:
+        return [content for content in contents.values() if content.get("study") == kind]
+
+    parts = [
+        _HEAD,
+        _accuracy(manifests),
+        _seeds(manifests, contents.get("seeds", {"models": {}})["models"]),
+        _corrupted(manifests),
+        _parity_checks(manifests),
+        _none(studies("none")),
+        *(_near_duplicates(study) for study in studies("twins")),
+        _soups(studies("soup")),
+        _surveys([content for content in contents.values() if "groups" in content]),
+        _comparisons([content for content in contents.values() if "same_file" in content]),
+        *(_bench(name, measured) for name, measured in benches.items()),
+    ]
     return "\n".join(part for part in parts if part)
 
 
 def _read(folder: Path) -> Manifest:
-    said = manifest.read(folder)
-    if not {"reports", "gate"} <= said.provenance.keys():
+    content = manifest.read(folder)
+    if not {"reports", "gate"} <= content.provenance.keys():
         raise ModelRefused(f"{folder}: the manifest's provenance has no figures: it is not from `bittern convert`")
-    return said
+    return content
 
 
 def _load(file: Path) -> dict[str, Any]:
@@ -73,7 +81,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _share(correct: int, n: int) -> str:
-    low, high = evaluate.wilson(correct, n)
+    low, high = metrics.wilson(correct, n)
     return f"{correct / n:.1%} ({low:.1%} to {high:.1%})"
 
 
@@ -84,20 +92,28 @@ def _interval(figures: dict[str, Any], key: str) -> str:
     return f"{value:.3f}" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def _accuracy(said: Sequence[Manifest]) -> str:
+def _accuracy(manifests: Sequence[Manifest]) -> str:
     rows = [
-        [model.name, split, of["n"], of["correct"], _share(of["correct"], of["n"]), _interval(of, "auc"), of["alarms"]]
-        for model in said
-        for split, of in model.provenance["reports"].items()
+        [
+            model.name,
+            split,
+            figures["n"],
+            figures["correct"],
+            _share(figures["correct"], figures["n"]),
+            _interval(figures, "auc"),
+            figures["alarms"],
+        ]
+        for model in manifests
+        for split, figures in model.provenance["reports"].items()
     ]
-    header = ["model", "pictures", "n", "right", "accuracy", "AUC of the alarm", "alarms"]
-    sizes = ", ".join(f"{model.name} {model.size / 1e6:.2f} MB" for model in said)
+    header = ["model", "pictures", "n", "correct", "accuracy", "AUC of the alarm", "alarms"]
+    sizes = ", ".join(f"{model.name} {model.size / 1e6:.2f} MB" for model in manifests)
     return f"## The shipped models\n\n{_table(header, rows)}\nModel files: {sizes}.\n"
 
 
-def _seeds(said: Sequence[Manifest], seeds: dict[str, Any]) -> str:
+def _seeds(manifests: Sequence[Manifest], seeds: dict[str, Any]) -> str:
     rows = []
-    for model in said:
+    for model in manifests:
         seed = seeds.get(model.name)
         own = model.provenance["reports"].get(f"{model.name}/test")
         if seed and own:
@@ -107,40 +123,44 @@ def _seeds(said: Sequence[Manifest], seeds: dict[str, Any]) -> str:
             rows.append(["", seed["what"], seed["n"], _share(seed["correct"], seed["n"]), f"{seed['auc']:.3f}"])
     if not rows:
         return ""
-    return f"### Beside the project it grew out of\n\n{_table(['model', 'which', 'n', 'accuracy', 'AUC'], rows)}"
+    table = _table(["model", "network", "n", "accuracy", "AUC"], rows)
+    return f"### Compared with the project it grew out of\n\n{table}"
 
 
-def _harm(said: Sequence[Manifest]) -> str:
+def _corrupted(manifests: Sequence[Manifest]) -> str:
     rows = []
-    for model in said:
-        for split, of in model.provenance["reports"].items():
-            harmed = of.get("harmed")
-            if harmed and harmed["n"] >= 20:
-                worst = min(harmed["counts"], key=lambda c: c["correct"])
+    for model in manifests:
+        for split, figures in model.provenance["reports"].items():
+            corrupted = figures.get("harmed")
+            if corrupted and corrupted["n"] >= LEAST_CORRUPTED:
+                worst = min(corrupted["counts"], key=lambda count: count["correct"])
                 rows.append([
-                    model.name, split, harmed["n"], f"{of['correct'] / of['n']:.1%}", f"{harmed['mean_accuracy']:.1%}",
-                    f"{worst['kind']}, {worst['strength']}: {worst['correct']} of {harmed['n']}",
-                    f"{of['alarms'] / of['n']:.1%}", f"{harmed['mean_alarm_rate']:.1%}",
+                    model.name, split, corrupted["n"],
+                    f"{figures['correct'] / figures['n']:.1%}", f"{corrupted['mean_accuracy']:.1%}",
+                    f"{worst['kind']}, {worst['strength']}: {worst['correct']} of {corrupted['n']}",
+                    f"{figures['alarms'] / figures['n']:.1%}", f"{corrupted['mean_alarm_rate']:.1%}",
                 ])  # fmt: skip
     if not rows:
         return ""
-    header = ["model", "pictures", "n", "as they are", "harmed", "worst", "alarms as they are", "alarms harmed"]
+    header = ["model", "pictures", "n", "accuracy", "accuracy, corrupted", "worst corruption", "alarm rate",
+              "alarm rate, corrupted"]  # fmt: skip
     return (
-        "## Under harm that a camera does\n\nMean over 14 kinds at two strengths; each kind is in the model's card.\n\n"
-        f"{_table(header, rows)}"
+        "## Corrupted pictures\n\nCorruptions that a camera can cause: mean over 14 kinds at two strengths; the "
+        f"model's card has each kind.\n\n{_table(header, rows)}"
     )
 
 
-def _gate(said: Sequence[Manifest]) -> str:
+def _parity_checks(manifests: Sequence[Manifest]) -> str:
     rows = []
-    for model in said:
-        gate = model.provenance["gate"]
-        low, high = gate["loss_ci95"]
+    for model in manifests:
+        parity = model.provenance["gate"]
+        low, high = parity["loss_ci95"]
         rows.append([
-            model.name, gate["n"], _share(gate["same"], gate["n"]),
-            f"{100 * gate['loss']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
+            model.name, parity["n"], _share(parity["same"], parity["n"]),
+            f"{100 * parity['loss']:+.2f} ({100 * low:+.2f} to {100 * high:+.2f})",
         ])  # fmt: skip
-    return f"## Float against int8\n\n{_table(['model', 'n', 'same answer', 'accuracy lost, points (paired)'], rows)}"
+    table = _table(["model", "n", "same answer", "accuracy lost, points (paired)"], rows)
+    return f"## Parity check: float against int8\n\n{table}"
 
 
 def _none(studies: Sequence[dict[str, Any]]) -> str:
@@ -152,35 +172,37 @@ def _none(studies: Sequence[dict[str, Any]]) -> str:
     }
     for study in studies:
         for kind, name in names.items():
-            of = study[kind]
-            against = of.get("against_label")
+            figures = study[kind]
+            against = figures.get("against_label")
             rows.append([
-                study["task"], name, f"{of['targets']['correct']} of {of['targets']['n']}",
-                f"{of['none']['correct']} of {of['none']['n']}", of["none_answered_with_an_alarm"],
-                f"{of['balanced_accuracy']:.1%}", f"{of['auc_none_against_targets']:.3f}",
+                study["task"], name, f"{figures['targets']['correct']} of {figures['targets']['n']}",
+                f"{figures['none']['correct']} of {figures['none']['n']}", figures["none_answered_with_an_alarm"],
+                f"{figures['balanced_accuracy']:.1%}", f"{figures['auc_none_against_targets']:.3f}",
                 f"{against['only_this_right']} : {against['only_label_right']}" if against else "",
             ])  # fmt: skip
     if not rows:
         return ""
-    header = ["task", '"none" is', "targets right", "none right", "none with an alarm", "labels alike",
-              "AUC none against targets", "only this right : only the label"]  # fmt: skip
+    header = ["task", '"none" is', "targets correct", "none correct", "none with an alarm", "balanced accuracy",
+              "AUC none against targets", "correct only here : only with the label"]  # fmt: skip
     return (
-        '## "None of these": a label, or a low score?\n\nOut of fold on train + val, float, fine-tuned alike for '
-        "half of the recipe's epochs; "
-        f"the threshold of a score is chosen on the other folds.\n\n{_table(header, rows)}"
+        '## "None of these": a label, or a low score?\n\nOut of fold on train + val, float, each fine-tuned for half '
+        f"of the recipe's epochs; the threshold of a score is chosen on the other folds.\n\n{_table(header, rows)}"
     )
 
 
-def _twins(study: dict[str, Any]) -> str:
+def _near_duplicates(study: dict[str, Any]) -> str:
     rows = [
-        [name, study["n"], study[key]["correct"], _share(study[key]["correct"], study["n"]), f"{study[key]['auc']:.3f}"]
-        for key, name in (("without", "without"), ("with", "with"))
-    ]
+        [name, study["n"], study[name]["correct"], _share(study[name]["correct"], study["n"]),
+         f"{study[name]['auc']:.3f}"]
+        for name in ("without", "with")
+    ]  # fmt: skip
+    fits = study.get("fits", 1)
+    averaged = f"weights averaged over {fits} fits" if fits > 1 else "one fit"
     return (
-        f"## {study['task']}: with and without the {study['twins']} near-copies of test pictures in training\n\n"
-        f"Float, on the test split; weights averaged over {study.get('fits', 1)} (1: not averaged) fits of each.\n\n"
-        f"{_table(['trained', 'n', 'right', 'accuracy', 'AUC'], rows)}\n"
-        f"Only right with them: {study['only_with_right']}; only right without: {study['only_without_right']}.\n"
+        f"## {study['task']}: with and without the {study['twins']} near-duplicates of test pictures in training\n\n"
+        f"Float, on the test split; {averaged} of each.\n\n"
+        f"{_table(['trained', 'n', 'correct', 'accuracy', 'AUC'], rows)}\n"
+        f"Correct only with them: {study['only_with_right']}; only without them: {study['only_without_right']}.\n"
     )
 
 
@@ -188,34 +210,34 @@ def _soups(studies: Sequence[dict[str, Any]]) -> str:
     rows = []
     for study in studies:
         fits = [(f"fit {i + 1}", fit) for i, fit in enumerate(study["fits"])]
-        for name, of in [*fits, ("their average", study["average"])]:
+        for name, figures in [*fits, ("their average", study["average"])]:
             rows.append([
                 study["task"], name,
-                f"{of['correct']} of {study['n']}", f"{of['harmed_correct']} of {study['harmed_n']}",
-                f"{of['accuracy']:.2%}", f"{of['harmed_accuracy']:.2%}",
-                f"{of['loss']:.4f}", f"{of['none_answered_with_an_alarm']} of {study['none_n']}",
+                f"{figures['correct']} of {study['n']}", f"{figures['harmed_correct']} of {study['harmed_n']}",
+                f"{figures['accuracy']:.2%}", f"{figures['harmed_accuracy']:.2%}",
+                f"{figures['loss']:.4f}", f"{figures['none_answered_with_an_alarm']} of {study['none_n']}",
             ])  # fmt: skip
     if not rows:
         return ""
-    header = ["task", "which", "right", "harmed right", "labels alike", "harmed, labels alike", "loss",
-              "none with an alarm"]  # fmt: skip
+    header = ["task", "weights", "correct", "corrupted, correct", "balanced accuracy", "corrupted, balanced accuracy",
+              "loss", "none with an alarm"]  # fmt: skip
     return (
         "## The average of several fits, or one?\n\nOut of fold on train + val, float; weights averaged, as `soup` in "
         f"a recipe does.\n\n{_table(header, rows)}"
     )
 
 
-def _looked(explained: Sequence[dict[str, Any]]) -> str:
-    if not explained:
+def _surveys(surveys: Sequence[dict[str, Any]]) -> str:
+    if not surveys:
         return ""
     zones = ("centre", "edge", "bottom strip")
     rows = []
-    for found in explained:
-        for of in found["groups"]:
-            shares = [_zone(of, zone) for zone in zones]
-            right = "right" if of["right"] else "wrong"
-            rows.append([found["model"], found["split"], of["label"], right, of["n"], of["faint"], *shares])
-    even = ", ".join(f"{zone} {explained[0]['area'][zone]:.0%}" for zone in zones)
+    for survey in surveys:
+        for group in survey["groups"]:
+            shares = [_zone(group, zone) for zone in zones]
+            answer = "correct" if group["right"] else "mistake"
+            rows.append([survey["model"], survey["split"], group["label"], answer, group["n"], group["faint"], *shares])
+    even = ", ".join(f"{zone} {surveys[0]['area'][zone]:.0%}" for zone in zones)
     return (
         "## What the networks look at\n\n`bittern explain --data`: where a patch that covers a part of the picture "
         "lowers the log-odds of the answer. The shares of that heat are means over the pictures in which some patch "
@@ -225,28 +247,29 @@ def _looked(explained: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _zone(of: dict[str, Any], zone: str) -> str:
-    if of["zones"] is None:
+def _zone(group: dict[str, Any], zone: str) -> str:
+    if group["zones"] is None:
         return ""
-    interval = (of["zones_ci95"] or {}).get(zone)
-    return f"{of['zones'][zone]:.0%}" + (f" ({interval[0]:.0%} to {interval[1]:.0%})" if interval else "")
+    interval = (group["zones_ci95"] or {}).get(zone)
+    return f"{group['zones'][zone]:.0%}" + (f" ({interval[0]:.0%} to {interval[1]:.0%})" if interval else "")
 
 
-def _moved(comparisons: Sequence[dict[str, Any]]) -> str:
+def _comparisons(comparisons: Sequence[dict[str, Any]]) -> str:
     if not comparisons:
         return ""
     rows = []
-    for found in comparisons:
-        for f in found["figures"]:
-            moved = "=" if f["before"] == f["after"] else f"{f['before']} -> {f['after']}"
-            rows.append([Path(found["before"]).name, f["name"], moved])
-    said = "; ".join(
-        f"{Path(f['before']).name}: "
-        + ("the same conditions" if not f["differing"] else f"other {', '.join(f['differing'])}")
-        + (", the same bytes" if f["same_file"] else ", other bytes")
-        for f in comparisons
+    for comparison in comparisons:
+        for figure in comparison["figures"]:
+            same = figure["before"] == figure["after"]
+            change = "=" if same else f"{figure['before']} -> {figure['after']}"
+            rows.append([Path(comparison["before"]).name, figure["name"], change])
+    conditions = "; ".join(
+        f"{Path(c['before']).name}: "
+        + ("the same conditions" if not c["differing"] else f"other {', '.join(c['differing'])}")
+        + (", the same bytes" if c["same_file"] else ", other bytes")
+        for c in comparisons
     )
-    return f"## Trained again\n\n`make reproduce`. {said}.\n\n{_table(['model', 'figure', 'moved'], rows)}"
+    return f"## Trained again\n\n`make reproduce`. {conditions}.\n\n{_table(['model', 'figure', 'change'], rows)}"
 
 
 def _bench(name: str, measured: BenchResult) -> str:

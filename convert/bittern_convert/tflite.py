@@ -17,7 +17,7 @@ from bittern.errors import BitternError
 from bittern.frames import Pixels
 
 LABELS = "labels.txt"
-# Real value of a pixel: (q - 127) / 127.5 or (q - 128) / 127.5, the scaling that the weights expect.
+# The value of a pixel q is (q - 127) / 127.5 or (q - 128) / 127.5, the scaling that the weights expect.
 INPUT_SCALE = 1 / 127.5
 
 
@@ -29,12 +29,12 @@ def quantize(model: Any, calibration: Sequence[Pixels]) -> bytes:
         calibration: the representative data set, (1, S, S, 3) uint8 RGB tensors of the contract.
 
     Raises:
-        BitternError: the converter gave another input quantization than 1/127.5 with zero point 127 or 128.
+        BitternError: the input quantization came out other than 1/127.5 with zero point 127 or 128.
     """
     import tensorflow as tf
 
     size = model.input_shape[1]
-    # Without these two the input range shrinks to what the pictures span, and every picture is misread.
+    # Without these two frames the input range shrinks to the range of the pictures, and every pixel is misread.
     ends = [np.full((1, size, size, 3), v, np.uint8) for v in (0, 255)]
 
     def representative() -> Any:
@@ -69,8 +69,8 @@ def pack(
     """Give the tensors plain names ("image" and `output`), and pack TFLite metadata and the labels in.
 
     The metadata follows TensorFlow's metadata_schema.fbs (identifier M001): MediaPipe and other tools read the
-    input's normalization and the labels from it. The labels are a zip archive behind the flatbuffer. Without a
-    `licence` it says nothing of one.
+    input's normalization and the labels from it. The labels are in a zip archive behind the flatbuffer. An empty
+    `licence` leaves that field out.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     graph = model.subgraphs[0]
@@ -97,7 +97,7 @@ def pack(
 
 
 class _Tables:
-    """Writes flatbuffer tables of a schema that has no generated code here: slots by number, in the schema's order."""
+    """Writes flatbuffer tables without generated code of their schema: slots by number, in the schema's order."""
 
     def __init__(self) -> None:
         self.builder = flatbuffers.Builder(1024)

@@ -171,10 +171,10 @@ def flipping(world: World, tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_failed_gate_packages_nothing_and_shows_what_flipped(flipping: Path, tmp_path: Path) -> None:
+def test_a_failed_parity_check_packages_nothing_and_shows_what_flipped(flipping: Path, tmp_path: Path) -> None:
     out = tmp_path / "models" / "discs"
     line = one_line(call("convert", flipping, "--out", out), 1)
-    assert "the gate failed: the answer is the same on" in line
+    assert "the parity check failed: the answer is the same on" in line
     assert not out.exists()
     assert not list(out.parent.glob(".*"))
     assert np.asarray(cv2.imread(str(flipping / "flipped.png"))).shape[1] > 224

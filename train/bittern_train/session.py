@@ -20,7 +20,7 @@ from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
 from bittern.model.preprocess import CENTER
 from bittern.system import fileio
-from bittern_convert import calibration, gate, run
+from bittern_convert import calibration, parity, run
 from bittern_convert.run import Run
 from bittern_convert.task import Task
 from bittern_train import pool as pools
@@ -216,7 +216,7 @@ def _line(task: Task, choice: Choice, chosen: list[Sample]) -> str:
 
 def _write_copies(file: Path, task: Task, ready: Prepared, seed: int) -> None:
     pool, photos = ready.pool, ready.photos
-    wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, gate.PICTURES))
+    wanted = max(GATE_COPIES, calibration.copies(ready.everything, task.labels, seed, parity.PICTURES))
     # Numbers of their own: copies that no epoch has seen.
     rounds = range(task.augment.copies, task.augment.copies + -(-wanted // len(pool)))
     chosen = np.random.default_rng(seed).permutation(len(pool))[: -(-wanted // len(rounds))]

@@ -1,16 +1,16 @@
-"""The gate's arithmetic, on scores that are made up."""
+"""The arithmetic of the parity check, on made-up scores."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bittern_convert import gate
-from bittern_convert.gate import Pair, judge
+from bittern_convert import parity
+from bittern_convert.parity import Pair, judge
 
 
 def pair(n: int, flips: int, parent_wrong: int = 0) -> Pair:
-    """Scores of n pictures of label 0; int8 answers `flips` of those that the parent has right with label 1."""
+    """Scores of n pictures of label 0; int8 answers `flips` of those that the parent answers correctly with label 1."""
     targets = np.zeros(n, np.int64)
     parent = np.tile(np.array([0.9, 0.1], np.float32), (n, 1))
     parent[n - parent_wrong :] = (0.1, 0.9)
@@ -30,7 +30,7 @@ def test_equal_networks_pass() -> None:
 
 
 def test_too_few_pictures_fail() -> None:
-    outcome = judge(pair(gate.PICTURES - 1, 0), ["a"] * (gate.PICTURES - 1))
+    outcome = judge(pair(parity.PICTURES - 1, 0), ["a"] * (parity.PICTURES - 1))
     assert not outcome.passed
     assert "too few" in outcome.reason
 
