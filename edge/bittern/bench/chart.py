@@ -106,13 +106,13 @@ def panels(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> s
         title: heading of the chart.
     """
     left, right, top, tall, step = 64, 24, 48, 74, 118
-    last = max((at for points in series.values() for at, _ in points), default=0.0) or 1.0
+    last = max((time_s for points in series.values() for time_s, _ in points), default=0.0) or 1.0
     wide = _WIDTH - left - right
     parts = [_text(16, 24, title, weight="bold")]
     for i, (name, points) in enumerate(series.items()):
         above, most = top + step * i, max((value for _, value in points), default=0.0) * 1.1 or 1.0
         bottom = above + 16 + tall
-        spots = [(left + wide * at / last, bottom - tall * value / most) for at, value in points]
+        spots = [(left + wide * time_s / last, bottom - tall * value / most) for time_s, value in points]
         parts.append(_text(left, above + 8, name))
         for value in (0.0, most):
             y = bottom - tall * value / most

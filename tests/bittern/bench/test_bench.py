@@ -360,17 +360,17 @@ def test_the_curves_show_heat_where_it_is_known() -> None:
     spread = sustained.Spread(3.0, 4.0, 5.0)
     points = [
         sustained.Point(
-            at_s=at,
+            at_s=at_s,
             threads=1,
             n=5,
             invoke=spread,
             event=spread,
-            temperature_c=50 + at,
+            temperature_c=50 + at_s,
             frequency_mhz=1500,
             throttled=("throttled",),
             governor="ondemand",
         )
-        for at in (5.0, 10.0)
+        for at_s in (5.0, 10.0)
     ]
     assert "65 °C" in curves(points, "a & b")
     assert "°C" not in curves([msgspec.structs.replace(p, temperature_c=None) for p in points], "a")
