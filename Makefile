@@ -140,11 +140,12 @@ lint: $(DEV)/.dev  ## ruff and strict mypy
 	$(DEV)/bin/ruff format --check .
 	$(DEV)/bin/mypy
 
-# Tests that wait for cameras, peers and processes run side by side, more of them than there are cores. The host side
-# computes: one worker a core, each with a module of its own.
+# Files of tests run side by side, in the order of tests/conftest.py. On the device side most of them wait (for cameras,
+# peers, processes), so that there are more workers than cores; the host side computes.
+WORKERS := --dist loadfile --no-loadscope-reorder -n
 CORES := $(shell nproc)
-DEVICE_TESTS = $(DEV)/bin/python -m pytest -n $$((3 * $(CORES))) --dist loadgroup
-HOST_TESTS = $(HOSTENV)/bin/python -m pytest -n $(CORES) --dist loadfile
+DEVICE_TESTS = $(DEV)/bin/python -m pytest $(WORKERS) $$((2 * $(CORES)))
+HOST_TESTS = $(HOSTENV)/bin/python -m pytest $(WORKERS) $(CORES)
 DEVICE := --ignore tests/bittern_train --ignore tests/bittern_convert
 HOST := tests/bittern_train tests/bittern_convert
 QUICK_DEVICE := tests/test_arrows.py tests/test_docs.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py

@@ -18,6 +18,14 @@ settings.register_profile("bittern", deadline=None, max_examples=examples(100))
 settings.load_profile("bittern")
 
 
+# The files that take longest begin first, so that no worker is left with one of them at the end.
+FIRST = ("test_journey.py", "tests/e2e/", "tests/faults/", "test_bench.py", "cli/test_replay.py", "cli/test_watch.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: next((i for i, name in enumerate(FIRST) if name in item.nodeid), len(FIRST)))
+
+
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     """The shipped model folder; never written to."""
