@@ -76,7 +76,7 @@ def test_a_host_command_says_what_to_install(installed: Path, tmp_path: Path) ->
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == "bittern: train needs TensorFlow: pip install 'bittern[train]'\n"
+    assert done.stderr.splitlines()[0].endswith("pip install 'bittern[train]'")
 
 
 def test_without_opencv_it_says_what_to_install(installed: Path, tmp_path: Path) -> None:

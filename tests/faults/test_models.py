@@ -103,7 +103,7 @@ def test_18_older_than_what_runs(version: str, model_copy: Path, record: Record)
     assert old.version == "1"
     altered(model_copy, lambda said: said.update(version=version))
     reason = outcome(model_copy, old)
-    assert f"version {version} is older than the running 1" in reason
+    assert f"version {version} is older" in reason
     record(18, f"version {version} over 1", 1, "refused", "refused in one line; the old one runs")
 
 
@@ -154,7 +154,7 @@ def test_19_hangs(tmp_path: Path, record: Record) -> None:
         began = time.monotonic()
         reason = outcome(new, old, stop_the_check, timeout_s=1.0)
         longest = max(longest, time.monotonic() - began)
-        assert "the check took longer than 1 s (reload.timeout_s)" in reason
+        assert "longer than 1 s" in reason
         assert children() == set()
     assert longest < 1.0 + 2.0
     record(19, "hangs (SIGSTOP)", runs, f"refused after {longest:.1f} s", "within its 1 s + 2 s; old one runs on")

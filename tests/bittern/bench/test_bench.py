@@ -106,7 +106,7 @@ def test_a_model_without_alarms_cannot_be_timed(tmp_path: Path) -> None:
     folder = model_folder_of_means(tmp_path / "m")
     file = folder / "manifest.json"
     file.write_text(file.read_text().replace('"alarm": ["red"]', '"alarm": []'))
-    with pytest.raises(ConfigurationError, match="no label that raises an alarm"):
+    with pytest.raises(ConfigurationError, match="alarm"):
         rows.FrameToEvent(Classifier(folder), folder, (30, 20))
 
 
@@ -270,7 +270,7 @@ def test_wrong_options_are_refused(model_folder: Path, tmp_path: Path) -> None:
     assert run("--sustained", "nan").exit_code == 2
     bare = tmp_path / "bare.tflite"
     bare.write_bytes((model_folder / "model.tflite").read_bytes())
-    with pytest.raises(ConfigurationError, match="needs a model folder with a manifest"):
+    with pytest.raises(ConfigurationError, match="manifest"):
         run("--model", bare)
 
 

@@ -235,7 +235,7 @@ def test_help_has_an_example_and_says_what_it_does_not_show() -> None:
 def test_a_picture_as_json_and_as_a_sheet(model: Path, red: Path, tmp_path: Path) -> None:
     done = run(red, "--model", model, "--out", tmp_path / "heat.png", "--json")
     assert done.exit_code == 0
-    assert done.stderr == "bittern: means: no manifest: not verified\n"
+    assert "not verified" in done.stderr
     answer = json.loads(done.stdout)
     assert (answer["path"], answer["model"], answer["label"], answer["patches"]) == (str(red), "means", "red", 225)
     assert max(GRID, key=answer["zones"].__getitem__) == "top left"

@@ -95,7 +95,7 @@ def test_several_threads_give_the_same_bytes(shipped: Classifier, model_folder: 
 
 def test_a_wrong_frame_is_refused_in_one_line(shipped: Classifier) -> None:
     for frame in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3), np.float32)):
-        with pytest.raises(ConfigurationError, match=r"expected a frame of shape \(H, W, 3\) uint8, got"):
+        with pytest.raises(ConfigurationError, match=r"\(H, W, 3\) uint8"):
             shipped.classify(frame)  # type: ignore[arg-type]
 
 
@@ -130,7 +130,7 @@ def test_a_truncated_longer_empty_or_missing_file_is_refused(model_copy: Path) -
         file.write_bytes(data)
         refused(model_copy, f"has {len(data)} bytes", f"the manifest says {len(whole)}")
     file.write_bytes(b"")
-    refused(model_copy, "not a TFLite model")
+    refused(model_copy, "TFLite")
     file.unlink()
     refused(model_copy, "No such file")
     file.mkdir()
@@ -139,18 +139,18 @@ def test_a_truncated_longer_empty_or_missing_file_is_refused(model_copy: Path) -
 
 def test_a_text_in_place_of_the_model_is_refused(model_copy: Path) -> None:
     (model_copy / "model.tflite").write_text("version https://git-lfs.github.com/spec/v1\n")
-    refused(model_copy, "not a TFLite model", "expected the identifier TFL3, got b'ion '")
+    refused(model_copy, "TFLite", "b'ion '")
 
 
 def test_a_model_over_the_limit_is_refused(model_copy: Path) -> None:
     with (model_copy / "model.tflite").open("r+b") as file:
         file.truncate(10 * 2**30)
-    refused(model_copy, "larger than the limit of 64 MiB")
+    refused(model_copy, "64 MiB")
 
 
 def test_a_folder_without_a_manifest_is_refused(model_copy: Path) -> None:
     (model_copy / "manifest.json").unlink()
-    refused(model_copy, "expected a model folder with a manifest")
+    refused(model_copy, "manifest")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def set_in(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_in("golden", "cuda", value={}), ("cuda", "$.golden")),
         (set_in("extra", value=1), ("unknown field `extra`",)),
     ],
-    ids=str,
+    ids=lambda v: str(v) if isinstance(v, tuple) else None,
 )
 def test_a_manifest_that_disagrees_is_refused(
     model_copy: Path, change: Callable[[dict[str, Any]], None], says: tuple[str, ...]
@@ -226,7 +226,7 @@ def test_an_extra_head_is_refused(model_copy: Path) -> None:
 
 
 def test_labels_beside_a_manifest_are_refused(model_folder: Path) -> None:
-    refused(model_folder, "leave out the labels file", labels=model_folder / "labels.txt")
+    refused(model_folder, "labels file", labels=model_folder / "labels.txt")
 
 
 # --- several heads ---------------------------------------------------------------------------------------------------

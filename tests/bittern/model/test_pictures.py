@@ -143,5 +143,5 @@ def test_of_a_file_over_the_limit_no_more_is_read(tmp_path: Path) -> None:
     large = tmp_path / "large.png"
     with large.open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(PictureError, match="larger than the limit of 64 MiB"):
+    with pytest.raises(PictureError, match="64 MiB"):
         pictures.decode(large)
