@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     multiple=True,
     default=("stop_sign",),
     show_default=True,
-    help="Name, folder or .tflite; may be given again.",
+    help="Name, folder or .tflite; may be given more than once.",
 )
 @region_option
 @views_option
 @model_options
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a picture and model.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per picture and head of a model.")
 @click.pass_context
 def classify(
     ctx: click.Context,
@@ -47,39 +47,39 @@ def classify(
     threads: int,
     as_json: bool,
 ) -> None:
-    """Say what is on pictures: label, score, alarm yes or no, time.
+    """Classify pictures: label, score, alarm or not, time.
 
-    IMAGE is a file, a folder (every picture below it) or - for a picture on stdin. The time is from the decoded
-    picture to the answer, in milliseconds; with several models crop and resize are done once, and count for each.
+    IMAGE is a file, a folder (every picture below it) or - for a picture on stdin. The time is from the decoded picture
+    to the answer, in milliseconds; with several models, crop and resize are done once and count for each of them.
 
-    --region and --views are the daemon's keys of these names: --views looks at the squares at the ends of a picture, or
-    of the region, that is wider than high. The answer is that of the view with the highest score of a label that raises
-    an alarm, and says which view that is unless it is the centre.
+    --region and --views have the meaning of the configuration keys: --views also looks at the squares at the ends of a
+    picture, or of the region, that is wider than high. The answer is that of the view with the highest score of a label
+    that raises an alarm; the view is named unless it is the centre.
 
-    Exit code 1 if a picture could not be read, or the region does not fit into it.
+    Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
     one_blas_thread()
-    found = _Found(images, region)
+    pictures = _PictureReader(images, region)
     try:
         from bittern.model.classifier import Classifier
         from bittern.model.views import predict
 
         classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
     finally:
-        found.wait()
+        pictures.wait()
     for classifier in classifiers:
         if classifier.manifest is None:
             warn(f"{classifier.name}: no manifest: not verified")
     failed = False
-    for name, picture in found:
+    for name, picture in pictures:
         if isinstance(picture, PictureError):
             warn(str(picture))
             failed = True
             continue
-        looks, shared_ns = predict(classifiers, picture, views=views)
-        for classifier, seen in zip(classifiers, looks, strict=True):
-            time_ms = (shared_ns + seen.invoke_ns + seen.answer_ns) / 1e6
-            for result in seen.results:
+        predictions, shared_ns = predict(classifiers, picture, views=views)
+        for classifier, prediction in zip(classifiers, predictions, strict=True):
+            time_ms = (shared_ns + prediction.invoke_ns + prediction.answer_ns) / 1e6
+            for result in prediction.results:
                 if as_json:
                     print_json(
                         {
@@ -89,25 +89,25 @@ def classify(
                             "label": result.label,
                             "score": round(result.score, 6),
                             "alarm": result.alarm,
-                            "scores": {k: round(v, 6) for k, v in result.scores.items()},
+                            "scores": {label: round(score, 6) for label, score in result.scores.items()},
                             "time_ms": round(time_ms, 3),
                         }
                         | ({"view": result.view} if result.view != "center" else {})
                     )
                 else:
-                    which = f"  {classifier.name}" if len(classifiers) > 1 else ""
+                    model = f"  {classifier.name}" if len(classifiers) > 1 else ""
                     alarm = "ALARM" if result.alarm else "-"
                     view = f"  {result.view}" if result.view != "center" else ""
                     answer = f"{result.label}  {result.score:.3f}  {alarm}{view}  {time_ms:.1f} ms"
-                    click.echo(f"{printable(name)}{which}  {answer}")
+                    click.echo(f"{printable(name)}{model}  {answer}")
     if failed:
         ctx.exit(1)
 
 
-class _Found:
-    """The pictures; the first one is decoded in a thread while the models are opened, which takes longer.
+class _PictureReader:
+    """Decodes the pictures, the first one in a thread while the models are opened, which takes longer.
 
-    The thread must have ended before anything is printed: decoding keeps stderr silent.
+    The thread must have ended before anything is printed: decoding silences stderr.
     """
 
     def __init__(self, images: tuple[str, ...], region: Region | None) -> None:
@@ -119,7 +119,7 @@ class _Found:
         self._first: list[tuple[str, Pixels | PictureError]] = []
         self._error: BaseException | None = None
         self._thread = Thread(target=self._take_first)
-        # A thread that waits for stdin or a pipe could not be ended.
+        # A thread that waits for stdin or a pipe cannot be ended.
         self._started = os.path.isfile(images[0]) or os.path.isdir(images[0])  # noqa: PTH112, PTH113 - Path's raise
         if self._started:
             self._thread.start()
@@ -127,11 +127,11 @@ class _Found:
     def _take_first(self) -> None:
         try:
             self._first.extend(islice(self._pictures, 1))
-        except BaseException as error:  # raised again where the pictures are asked for
+        except BaseException as error:  # raised again when the pictures are read
             self._error = error
 
     def wait(self) -> None:
-        """Until the first picture is there."""
+        """Wait until the first picture is decoded."""
         if self._started:
             self._thread.join()
 
@@ -154,9 +154,9 @@ def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[
             try:
                 if name == "-":
                     data = sys.stdin.buffer.read(pictures.MAX_BYTES + 1) if sys.stdin else b""
-                    frame, named = pictures.decode_bytes(data, "stdin"), "stdin"
+                    frame, origin = pictures.decode_bytes(data, "stdin"), "stdin"
                 else:
-                    frame, named = pictures.decode(name), name
-                yield name, pictures.cut(frame, named, region)
+                    frame, origin = pictures.decode(name), name
+                yield name, pictures.cut(frame, origin, region)
             except PictureError as error:
                 yield name, error
