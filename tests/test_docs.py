@@ -1,4 +1,4 @@
-"""The pages: their links lead somewhere, and the code that they name is there."""
+"""The pages: code, files, targets of make and links that they name are there."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import pytest
 REPO = Path(__file__).parents[1]
 ROOTS = {"bittern": REPO / "edge", "bittern_convert": REPO / "convert", "bittern_train": REPO / "train"}
 PAGES = sorted([*REPO.glob("*.md"), *(REPO / "docs").glob("*.md")])
+FOLDERS = r"edge|convert|train|tests|docs|models|deploy|locks|\.ci"
+PATH = re.compile(rf"`((?:{FOLDERS})/[\w./-]*)`")
+TARGETS = re.findall(r"^([\w-]+):", (REPO / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 NAME = re.compile(r"`((?:bittern|bittern_convert|bittern_train)(?:\.\w+)+)`")
 GLOSSARY = re.findall(r"^\| (.+?) \| .+ \| `([\w.]+)` \|$", (REPO / "docs/glossary.md").read_text(), re.MULTILINE)
 
@@ -64,9 +67,11 @@ def test_every_word_of_the_glossary_has_one_row_and_its_code() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_and_links_of_a_page_are_there(page: Path) -> None:
+def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     if page.name != "CHANGELOG.md":  # which speaks of the past too
         assert [name for name in NAME.findall(text) if not is_there(name)] == []
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert [path for path in PATH.findall(text) if "NAME" not in path and not (REPO / path).exists()] == []
+        assert set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.MULTILINE)) <= set(TARGETS)
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
