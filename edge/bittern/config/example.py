@@ -1,4 +1,4 @@
-"""The commented example of a configuration: from the structs, their docstrings, and why one would change each key."""
+"""Generates the commented example configuration: from the structs, their docstrings and the reasons to change a key."""
 
 from __future__ import annotations
 
@@ -15,81 +15,89 @@ from bittern.config.schema import WatchConfig
 
 _WIDTH = 100
 _HEAD = (
-    "The configuration of one camera: bittern watch --config FILE. Every key is here with its default; a key that is "
-    'left out has that default too. "Why" says for what one would change it. Lines that begin with # and a letter are '
-    "settings that are off: take the # away. Several cameras are several files, and several daemons. Check files with: "
-    "bittern config --check FILE..."
+    "The configuration of one camera: bittern watch --config FILE. Every key is listed with its default, which also "
+    'applies if the key is left out. "Why" gives a reason to change it. Lines that begin with # and a letter are '
+    "settings that are off: remove the # to use them. Each camera has its own file and its own daemon. Check files "
+    "with: bittern config --check FILE..."
 )
 
-# Why one would change it, by the path of the key; and a value to show where the default is none. A test looks that
-# every key stands here, and nothing else.
+# The reason to change a key, by its path. A test checks that exactly the existing keys are listed.
 WHY: dict[str, str] = {
     "source": "another camera, or a recording to try things on",
     "camera": "the picture is upside down, too dark, or out of focus",
-    "name": "several cameras: this is how their events are told apart",
-    "models": "another question, or several at once",
-    "fps": "more to catch what passes quickly, less to save power",
+    "name": "several cameras: their events are told apart by it",
+    "models": "another task, or several at once",
+    "fps": "more to catch things that pass quickly, less to save power",
     "threads": "2 to 4 make one inference faster on a Pi with nothing else to do",
-    "timeout_s": "more for a network camera on a weak line",
-    "region": "only part of the picture matters: what is left out raises no alarm",
+    "timeout_s": "more for a network camera on a weak connection",
+    "region": "only part of the picture matters: nothing outside of it raises an alarm",
     "views": "a wide scene, in which things pass at the edge; each view costs one more inference",
-    "decision.threshold": "another threshold of the model's card; higher for fewer false alarms, lower to miss less",
-    "decision.off": "an alarm flutters: a lower one keeps it on",
-    "decision.votes": "more for fewer false alarms, 1 for the quickest alarm",
-    "decision.of": "more lets an alarm come together from frames that lie further apart",
-    "decision.cooldown_s": "more when one event a visit is enough",
-    "decision.min_off_s": "more when one thing that is seen on and off should stay one alarm",
+    "decision.threshold": "another threshold from the model's card; higher for fewer false alarms, lower to miss less",
+    "decision.off": "an alarm flickers: a lower value keeps it on",
+    "decision.votes": "more for fewer false alarms, 1 for the fastest alarm",
+    "decision.of": "more to count frames that are further apart towards the same alarm",
+    "decision.cooldown_s": "more if one event per visit is enough",
+    "decision.min_off_s": "more if a thing that is detected on and off should stay one alarm",
     "alarm.model": "the rule is for one model only",
     "alarm.label": "the rule is for one label only",
-    "alarm.threshold": "this one is too nervous, or misses too much",
-    "alarm.off": "this one flutters",
-    "alarm.votes": "this one needs surer, or quicker, alarms",
-    "alarm.of": "this one needs a longer, or shorter, look",
-    "alarm.cooldown_s": "this one repeats too often",
-    "alarm.min_off_s": "this one falls apart into several",
-    "gate.enabled": "what you look for stands still for hours and appears without any motion",
-    "gate.threshold": "lower if slow or small things are missed, higher if rain and leaves keep it busy",
-    "gate.heartbeat_s": "less to see sooner what came without motion, more to save power",
+    "alarm.threshold": "this alarm is too sensitive, or misses too much",
+    "alarm.off": "this alarm flickers",
+    "alarm.votes": "this alarm should be more certain, or faster",
+    "alarm.of": "this alarm needs a longer, or shorter, memory",
+    "alarm.cooldown_s": "this alarm repeats too often",
+    "alarm.min_off_s": "this alarm breaks up into several",
+    "gate.enabled": "the thing to detect stands still for hours and appears without any motion",
+    "gate.threshold": "lower if slow or small things are missed, higher if rain and leaves count as motion",
+    "gate.heartbeat_s": "less to detect things that appear without motion sooner, more to save power",
     "gate.linger_s": "more if a thing that has just stopped is missed",
     "recovery.warm_up_frames": "more for a camera that settles slowly",
     "recovery.blind_after_s": "more where a lorry may cover the lens for a while",
-    "recovery.reboot_command": "nobody comes by to pull the plug",
-    "reload.max_slowdown": "a larger model is meant to take longer",
+    "recovery.reboot_command": "nobody is nearby to pull the plug",
+    "reload.max_slowdown": "a larger model is expected to take longer",
     "reload.timeout_s": "a large model on a small Pi",
     "outbox.folder": "another disk",
-    "outbox.max_events": "less for a small card, more for a long time without network",
-    "snapshots.folder": "to keep them over a restart, on a disk",
-    "snapshots.budget_mb": "more to look back further",
+    "outbox.max_events": "less for a small card, more for long network outages",
+    "snapshots.folder": "a folder on a disk keeps them across a restart",
+    "snapshots.budget_mb": "more to keep a longer history",
     "snapshots.quality": "less for more pictures in the same space",
     "mqtt.host": "your broker",
-    "mqtt.port": "a broker that listens elsewhere",
-    "mqtt.user": "a broker that asks for one",
-    "mqtt.password_file": "a broker that asks for one",
-    "mqtt.tls": "the way to the broker is not your own",
+    "mqtt.port": "a broker that listens on another port",
+    "mqtt.user": "a broker that requires one",
+    "mqtt.password_file": "a broker that requires one",
+    "mqtt.tls": "the broker is reached over a network that you do not control",
     "mqtt.ca_file": "the broker's certificate is your own",
     "mqtt.topic": "the broker is shared with others",
     "mqtt.discovery": "there is no Home Assistant",
     "mqtt.discovery_prefix": "it was changed in Home Assistant",
-    "mqtt.image": "no picture shall leave the machine",
-    "mqtt.interval_s": "less to see trouble sooner, more on a metered line",
+    "mqtt.image": "pictures must not leave the machine",
+    "mqtt.interval_s": "less to see trouble sooner, more on a metered connection",
     "webhook.url": "your server",
-    "webhook.secret_file": "the server shall know who sent it",
+    "webhook.secret_file": "the server should verify who sent it",
     "webhook.timeout_s": "a slow server",
     "command.run": "your program",
     "command.timeout_s": "a slow program",
     "gpio.pin": "the pin that is wired",
     "gpio.label": "each label has a lamp of its own",
     "gpio.active_high": "the relay is on when it should be off",
-    "health.port": "Prometheus shall see this camera; one port a camera",
-    "health.host": "0.0.0.0 for a Prometheus on another machine: anyone in the network can read the figures then",
+    "health.port": "Prometheus should monitor this camera; each camera needs its own port",
+    "health.host": "0.0.0.0 for a Prometheus on another machine: anyone on the network can then read the metrics",
 }
-# What a number counts where neither the end of its key nor its type says it.
+# The unit of a number, by its key's path, its name, or the end of its name.
 UNITS: dict[str, str] = {
-    **{"_s": "seconds", "_mb": "megabytes", "_frames": "frames", "_events": "events"},
-    **{"fps": "frames a second", "votes": "frames", "of": "frames", "off": "a score", "region": "pixels"},
-    **{"gate.threshold": "grey levels", "max_slowdown": "times"},
+    "_s": "seconds",
+    "_mb": "megabytes",
+    "_frames": "frames",
+    "_events": "events",
+    "fps": "frames per second",
+    "votes": "frames",
+    "of": "frames",
+    "off": "a score",
+    "region": "pixels",
+    "gate.threshold": "grey levels",
+    "max_slowdown": "times",
 }
-SHOWN: dict[str, Any] = {
+# A value to show where the default is none.
+EXAMPLES: dict[str, Any] = {
     "camera": {"size": "640x480"},
     "name": "gate",
     "region": [0, 0, 640, 480],
@@ -113,22 +121,22 @@ SHOWN: dict[str, Any] = {
 
 
 def example() -> str:
-    """A whole file: as it is it says the defaults; with every setting switched on it is a valid one too."""
+    """A complete file: as generated it equals the defaults; with every setting uncommented it is valid too."""
     return "\n".join((*_prose(_HEAD), *_table(WatchConfig, "", on=True))) + "\n"
 
 
 def key_paths(struct: type[msgspec.Struct] = WatchConfig, table: str = "") -> list[str]:
     """The path of every key of a struct and of its tables, such as "mqtt.host"."""
-    found = []
+    paths = []
     for field in msgspec.structs.fields(struct):
         path = f"{table}.{field.name}".removeprefix(".")
         inner, _ = toml_file.struct_of(field.type)
-        found += [path] if inner is None else key_paths(inner, path)
-    return found
+        paths += [path] if inner is None else key_paths(inner, path)
+    return paths
 
 
 def attributes(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """What the docstring of a struct says about each attribute, each as one line."""
+    """The description of each attribute in a struct's docstring, each as one line."""
     _, _, section = inspect.cleandoc(struct.__doc__ or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for name, text in entries}
@@ -141,30 +149,32 @@ def _table(struct: type[msgspec.Struct], table: str, *, on: bool) -> Iterator[st
     for field in plain:
         path = f"{table}.{field.name}".removeprefix(".")
         none = field.required or field.default is None
-        value = SHOWN[path] if none else field.default
-        default = "no default: required" if field.required else f"default {'none' if none else toml_file.shown(value)}"
+        value = EXAMPLES[path] if none else field.default
+        default = (
+            "no default: required" if field.required else f"default {'none' if none else toml_file.format_value(value)}"
+        )
         yield ""
         yield from _prose(_sentence(texts[field.name]))
         yield from _prose(f"Why: {WHY[path]}.")
         yield from _prose("; ".join((*_unit(path), toml_file.describe(field.type), default)))
-        yield f"{'' if on and not none else '#'}{field.name} = {toml_file.shown(value)}"
-    if struct is WatchConfig:  # options of the source: which there are is known to it alone
+        yield f"{'' if on and not none else '#'}{field.name} = {toml_file.format_value(value)}"
+    if struct is WatchConfig:  # the options depend on the source
         yield ""
         yield from _prose(_sentence(texts["camera"]))
         yield from _prose(f"Why: {WHY['camera']}.")
         yield "#[camera]"
-        yield from (f"#{name} = {toml_file.shown(value)}" for name, value in SHOWN["camera"].items())
+        yield from (f"#{name} = {toml_file.format_value(value)}" for name, value in EXAMPLES["camera"].items())
     for field in fields:
         inner, many = toml_file.struct_of(field.type)
         if inner is None:
             continue
         path = f"{table}.{field.name}".removeprefix(".")
-        there = isinstance(field.default, msgspec.Struct)
+        enabled = isinstance(field.default, msgspec.Struct)
         paragraphs = inspect.cleandoc(inner.__doc__ or "").partition("Attributes:")[0].split()
         yield ""
         yield from _prose(_sentence(" ".join(paragraphs).partition(": ")[2]))
-        yield ("" if there else "#") + (f"[[{path}]]" if many else f"[{path}]")
-        yield from _table(inner, path, on=there)
+        yield ("" if enabled else "#") + (f"[[{path}]]" if many else f"[{path}]")
+        yield from _table(inner, path, on=enabled)
 
 
 def _unit(path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The configuration of `bittern watch`: one TOML file a camera, plain data, unknown keys refused."""
+"""The configuration of `bittern watch`: one TOML file per camera, plain data, unknown keys refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 Offset = Annotated[int, Meta(ge=0)]
 Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
-# No file system has a NUL in a name.
+# File names cannot contain NUL.
 Folder = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
 # Left, top, width, height in pixels.
 Rectangle = tuple[Offset, Offset, Length, Length]
@@ -23,19 +23,19 @@ Views = Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_lengt
 
 
 def check_views(views: Views) -> None:
-    """Raises ValueError when a view is named twice."""
+    """Raises ValueError if a view is named twice."""
     if len(set(views)) < len(views):
-        raise ValueError(f"views {list(views)} are not distinct: each is an inference")
+        raise ValueError(f"views {list(views)} must be distinct: each one costs an inference")
 
 
 class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[decision]`: when scores become an alarm, and when it ends.
+    """`[decision]`: when scores raise an alarm, and when it ends.
 
     Attributes:
-        threshold: a name among the model's thresholds, or a score that switches on.
+        threshold: the name of one of the model's thresholds, or a score that switches an alarm on.
         off: the score below which an alarm may end; left out: the named threshold's own, or half of the score.
-        votes: frames that must reach the threshold, among the last `of`.
-        of: how many of the last frames are looked at for `votes`.
+        votes: how many of the last `of` frames must reach the threshold.
+        of: how many of the last frames are considered for `votes`.
         cooldown_s: seconds from the end of an alarm to the next.
         min_off_s: seconds below `off` before an alarm ends.
     """
@@ -49,20 +49,21 @@ class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     def __post_init__(self) -> None:
         if self.votes > self.of:
-            raise ValueError(f"votes {self.votes} is more than of {self.of}")
+            raise ValueError(f"votes ({self.votes}) must not exceed of ({self.of})")
         if isinstance(self.threshold, float | int) and self.off is not None and self.off > self.threshold:
-            raise ValueError(f"off {self.off} is above threshold {self.threshold}")
+            raise ValueError(f"off ({self.off}) must not exceed threshold ({self.threshold})")
 
 
 class AlarmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[[alarm]]`: what is different from `[decision]` for one model, one label, or one label of one model.
+    """`[[alarm]]`: overrides `[decision]` for one model, one label, or one label of one model.
 
-    Of several that fit, the one that names both wins over one that names one; of two alike, the later one.
+    If several tables match, one that names both model and label wins over one that names only one of them; otherwise
+    the last one wins.
 
     Attributes:
         model: name of a model; left out: every model.
-        label: an alarm label; left out: every one.
-        threshold: as in `[decision]`; left out, as for the next five: what stands there.
+        label: an alarm label; left out: every label.
+        threshold: as in `[decision]`; if it or one of the next five is left out, the value of `[decision]` applies.
         off: as in `[decision]`.
         votes: as in `[decision]`.
         of: as in `[decision]`.
@@ -84,10 +85,10 @@ class GateConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[gate]`: a still scene is not classified again.
 
     Attributes:
-        enabled: classify what moves only; false classifies every frame.
+        enabled: classify only while something moves; false classifies every frame.
         threshold: how much a thumbnail must change, in grey levels of 255, for a frame to count as motion.
-        heartbeat_s: a still scene is classified this often all the same.
-        linger_s: every frame is classified for so long after the last motion.
+        heartbeat_s: the interval at which even a still scene is classified.
+        linger_s: how long every frame is classified after the last motion.
     """
 
     enabled: bool = True
@@ -97,12 +98,12 @@ class GateConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class RecoveryConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[recovery]`: a camera that fails.
+    """`[recovery]`: how to handle a camera that fails.
 
     Attributes:
-        warm_up_frames: the first frames of a camera, which are dark or green until it has settled: not classified.
-        blind_after_s: seconds of a black, white or flat picture until the camera counts as blind.
-        reboot_command: run once when a camera's process does not even end with SIGKILL; empty runs nothing.
+        warm_up_frames: the first frames of a camera, dark or green until it has settled, are not classified.
+        blind_after_s: seconds of a black, white or flat picture after which the camera counts as blind.
+        reboot_command: run once if a camera's process does not end even with SIGKILL; empty runs nothing.
     """
 
     warm_up_frames: Annotated[int, Meta(ge=0, le=1000)] = 5
@@ -114,9 +115,10 @@ class SnapshotConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[snapshots]`: a JPEG of every alarm, in a ring of files.
 
     Attributes:
-        folder: where; "" takes $RUNTIME_DIRECTORY (systemd) or $XDG_RUNTIME_DIR, which is memory and not the SD card.
-        budget_mb: the oldest are deleted beyond so many megabytes.
-        quality: of the JPEG, as OpenCV counts it.
+        folder: where they are stored; "" takes $RUNTIME_DIRECTORY (systemd) or $XDG_RUNTIME_DIR, which are in memory,
+            not on the SD card.
+        budget_mb: the oldest are deleted when all together exceed this size.
+        quality: JPEG quality on OpenCV's scale.
     """
 
     folder: Folder = ""
@@ -128,8 +130,8 @@ class OutboxConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[outbox]`: events on their way to network sinks.
 
     Attributes:
-        folder: of outbox.sqlite; "" takes $STATE_DIRECTORY (systemd), or ~/.local/state/bittern/NAME.
-        max_events: the oldest are dropped, and counted, beyond so many.
+        folder: folder of outbox.sqlite; "" takes $STATE_DIRECTORY (systemd), or ~/.local/state/bittern/NAME.
+        max_events: when more events wait, the oldest are dropped and counted.
     """
 
     folder: Folder = ""
@@ -141,17 +143,17 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         host: name or address of the broker.
-        port: of the broker; left out: 1883, or 8883 with TLS.
-        user: to log in as; "" logs in without one.
-        password_file: a file whose first line is the password; "" none. Not the password itself, because this file
-            is meant to be shown.
-        tls: encrypt, and check the broker's certificate.
+        port: port of the broker; left out: 1883, or 8883 with TLS.
+        user: user name to log in with; "" logs in without one.
+        password_file: a file whose first line is the password; "" uses none. The password itself must not be in this
+            file, so that it can be shown to others.
+        tls: encrypt, and verify the broker's certificate.
         ca_file: certificates to trust instead of the system's; "" trusts the system's.
         topic: events go to TOPIC/event, states to TOPIC/...; "" takes bittern/NAME.
         discovery: announce entities to Home Assistant.
-        discovery_prefix: the topic that Home Assistant looks below.
+        discovery_prefix: Home Assistant's discovery topic.
         image: publish the snapshot of an alarm (needs `[snapshots]`).
-        interval_s: between two sets of diagnostics (frames a second, latency, temperature).
+        interval_s: time between two sets of diagnostics (frames per second, latency, temperature).
     """
 
     host: Annotated[str, Meta(min_length=1)]
@@ -172,8 +174,9 @@ class WebhookConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         url: http:// or https://.
-        secret_file: a file whose first line signs the body (HMAC-SHA256, header X-Bittern-Signature); "" none.
-        timeout_s: for one request, its answer included.
+        secret_file: a file whose first line is the key that signs the body (HMAC-SHA256, header X-Bittern-Signature);
+            "" does not sign.
+        timeout_s: time limit of one request, including its response.
     """
 
     url: Annotated[str, Meta(pattern="^https?://")]
@@ -186,7 +189,7 @@ class CommandConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         run: program and arguments.
-        timeout_s: after which the program is killed.
+        timeout_s: time after which the program is killed.
     """
 
     run: Annotated[tuple[str, ...], Meta(min_length=1)]
@@ -197,9 +200,9 @@ class GpioConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[gpio]`: a pin that is on while an alarm is on.
 
     Attributes:
-        pin: by Broadcom's number, as gpiozero counts.
-        label: of the alarm; left out: any alarm.
-        active_high: whether a high level is on; false for a relay that switches on at a low one.
+        pin: Broadcom (BCM) number of the pin, as in gpiozero.
+        label: label of the alarm; left out: any alarm.
+        active_high: whether a high level means on; false for a relay that switches on at a low level.
     """
 
     pin: Annotated[int, Meta(ge=0, le=53)]
@@ -208,11 +211,11 @@ class GpioConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class HealthConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[health]`: figures for Prometheus.
+    """`[health]`: metrics for Prometheus.
 
     Attributes:
-        port: of the page http://HOST:PORT/metrics; 0 takes a free one, which the log names.
-        host: address to listen on; 127.0.0.1 is seen from this machine only.
+        port: port of the page http://HOST:PORT/metrics; 0 takes a free one and logs it.
+        host: address to listen on; 127.0.0.1 is reachable from this machine only.
     """
 
     port: Annotated[int, Meta(ge=0, le=65535)]
@@ -220,12 +223,12 @@ class HealthConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class ReloadConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[reload]`: when SIGHUP may exchange a model.
+    """`[reload]`: when SIGHUP may replace a model.
 
     Attributes:
-        max_slowdown: a candidate whose inference takes more than so many times that of the running model of its name
-            is refused; one of another name is another choice, and is not compared.
-        timeout_s: seconds for the check of one candidate in a process of its own, its start included.
+        max_slowdown: a candidate is refused if its inference takes more than this many times as long as that of the
+            running model of the same name; models of different names are not compared.
+        timeout_s: time limit for checking one candidate in a process of its own, including the start of the process.
     """
 
     max_slowdown: Annotated[float, Meta(ge=1.0, le=100.0)] = 1.5
@@ -237,17 +240,17 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         source: URI of the camera, see `bittern.sources`.
-        camera: options of the source, the same that may follow the question mark of its URI.
-        name: what events call the source; left out: the source's own name.
-        models: names or folders.
-        fps: frames a second that are classified at most; recorded sources are read as fast as they can be. Not below
-            0.1, because frames feed the watchdog, whose time is 30 s.
-        threads: of the processor, for one inference.
-        timeout_s: seconds without a frame after which the camera is started again.
-        region: left, top, width, height in pixels of the frame: what to look at instead of the whole frame.
-        views: which squares of it: "center", and for wide scenes "left" and "right" beside it. Each is an inference;
-            the highest score of a label counts.
-        decision: for every alarm; and so on, a table each. Sinks that have no table are off.
+        camera: options of the source, the same ones that its URI takes after a question mark.
+        name: name of the source in events; left out: the source's own name.
+        models: names or folders of the models.
+        fps: how many frames per second are classified at most; recordings are read as fast as possible. At least 0.1,
+            because frames feed the watchdog, which waits 30 s.
+        threads: number of threads for one inference.
+        timeout_s: seconds without a frame after which the camera is restarted.
+        region: left, top, width, height in pixels of the part of the frame to classify instead of the whole frame.
+        views: squares of the frame to classify: "center", and for wide scenes also "left" and "right". Each one costs
+            an inference; the highest score of a label counts.
+        decision: for every alarm; this and the following are tables. Sinks without a table are off.
     """
 
     source: str = "picamera:"
@@ -280,8 +283,8 @@ def load(file: Path) -> WatchConfig:
     """Read a configuration file.
 
     Raises:
-        ConfigurationError: no such file, or the first of its errors: FILE:LINE: KEY: what was expected, and what came.
-            `bittern.config.toml_file.read` gives all of them.
+        ConfigurationError: no such file, or the first of its errors: FILE:LINE: KEY: what was expected and what came.
+            `bittern.config.toml_file.read` returns all of them.
     """
     parsed = read(file, WatchConfig)
     if parsed.value is not None:

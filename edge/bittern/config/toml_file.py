@@ -1,4 +1,4 @@
-"""Reads a TOML file into a struct: every error with its line, what was expected, what came, and what was meant."""
+"""Reads a TOML file into a struct: every error has its line, what was expected, what came, and perhaps a suggestion."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from msgspec import inspect
 from bittern.errors import did_you_mean
 
 T = TypeVar("T", bound=msgspec.Struct)
-# Where a value stands: keys of tables, and numbers of the elements of arrays, which count from 0.
+# The path of a value: keys of tables and indices of array elements, from 0.
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 64 * 1024
-# To find the end of a statement each of its lines costs one more look at all of it.
+# Finding the end of a statement parses all of it once per line.
 _MAX_STATEMENT_LINES = 64
-_MAX_SHOWN = 60
+_MAX_VALUE_LENGTH = 60
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Something that is wrong, or suspicious, in a file.
+    """An error, or something suspicious, in a file.
 
     Attributes:
-        line: counts from 1; None where it is not known, or for the file as a whole.
+        line: line number from 1; None if unknown, or for the file as a whole.
         key: such as "decision.votes" or "alarm[0].label"; "" for the file as a whole.
-        message: one line: what was expected, and what came.
-        warning: it would run all the same.
+        message: one line: what was expected and what came.
+        warning: the file is valid nevertheless.
     """
 
     line: int | None
@@ -43,20 +43,20 @@ class Problem(msgspec.Struct, frozen=True):
     warning: bool = False
 
     def text(self, file: Path) -> str:
-        """One line: FILE:LINE: KEY: what."""
-        where = f"{file}" if self.line is None else f"{file}:{self.line}"
-        return ": ".join(part for part in (where, self.key, self.message) if part)
+        """One line: FILE:LINE: KEY: MESSAGE."""
+        location = f"{file}" if self.line is None else f"{file}:{self.line}"
+        return ": ".join(part for part in (location, self.key, self.message) if part)
 
 
 class Parsed(NamedTuple, Generic[T]):
-    """What a file came to.
+    """The result of parsing a file.
 
     Attributes:
-        value: None if there are problems.
+        value: the struct; None if there are problems.
         problems: in the order of the file.
-        lines: on which line each key, table and element of an array begins.
-        wrong: where the problems are.
-        rest: the file without what is wrong, to be looked at further; None if nothing whole is left.
+        lines: the line on which each key, table and array element begins.
+        wrong: the paths of the problems.
+        rest: the struct without the wrong values, for further checks; None if the rest is not valid either.
     """
 
     value: T | None
@@ -66,20 +66,20 @@ class Parsed(NamedTuple, Generic[T]):
     rest: T | None = None
 
     def problem(self, path: KeyPath, message: str, *, warning: bool = False) -> Problem:
-        """A problem with the value at `path`, with the line of the nearest thing around it that is in the file."""
+        """A problem with the value at `path`, with the line of the innermost part of it that is in the file."""
         return _problem(self.lines, path, message, warning)
 
 
 def read(file: Path, kind: type[T]) -> Parsed[T]:
-    """Read a file. Whatever is in it, this never raises: what is wrong is among the problems.
+    """Read a file. Never raises, whatever the file contains: errors are among the problems.
 
     Args:
         file: at most `MAX_BYTES`.
         kind: the struct of the whole file, with unknown fields forbidden. Tables are structs among its fields.
     """
     try:
-        with file.open("rb") as opened:
-            data = opened.read(MAX_BYTES + 1)
+        with file.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         return _broken(None, getattr(error, "strerror", None) or str(error))
     return parse(data, kind)
@@ -88,7 +88,7 @@ def read(file: Path, kind: type[T]) -> Parsed[T]:
 def parse(data: bytes, kind: type[T]) -> Parsed[T]:
     """`read`, for the bytes of a file."""
     if len(data) > MAX_BYTES:
-        return _broken(None, f"larger than {MAX_BYTES >> 10} KiB: expected a configuration")
+        return _broken(None, f"larger than {MAX_BYTES >> 10} KiB: not a configuration")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,29 +97,30 @@ def parse(data: bytes, kind: type[T]) -> Parsed[T]:
         table = tomllib.loads(text)
     except RecursionError:
         return _broken(None, "nested too deeply")
-    except ValueError as error:  # TOMLDecodeError, and a number of more digits than Python reads
-        return _broken(*_syntax_error(text, str(error)))
-    found = sorted(_check(kind, table, ()), key=lambda item: _order(table, item[0]))
-    if not found:
+    except ValueError as error:  # TOMLDecodeError, or a number with more digits than Python reads
+        line, message = _syntax_error(text, str(error))
+        return _broken(line, message)
+    errors = sorted(_check(kind, table, ()), key=lambda item: _order(table, item[0]))
+    if not errors:
         return Parsed(msgspec.convert(table, kind), [], _key_lines(text))
     lines = _key_lines(text)
-    elsewhere = dict(_places(kind))
-    problems = [_problem(lines, path, _hinted(message, path, elsewhere)) for path, message in found]
-    wrong = tuple(path for path, _ in found)
+    keys = dict(_keys_of_tables(kind))
+    problems = [_problem(lines, path, _with_hint(message, path, keys)) for path, message in errors]
+    wrong = tuple(path for path, _ in errors)
     return Parsed(None, problems, lines, wrong, _rest(kind, table, wrong))
 
 
 def describe(kind: Any) -> str:
-    """A type in words, such as "a whole number from 1 to 64"."""
+    """Describe a type in words, such as "a whole number from 1 to 64"."""
     return _describe(inspect.type_info(kind))
 
 
-def shown(value: Any) -> str:
-    """A value as TOML writes it, shortened."""
+def format_value(value: Any) -> str:
+    """Format a value as in TOML, shortened."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list | tuple):
-        text = f"[{', '.join(shown(item) for item in value[:5])}{', ...' if len(value) > 5 else ''}]"
+        text = f"[{', '.join(format_value(item) for item in value[:5])}{', ...' if len(value) > 5 else ''}]"
     elif isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, date | time):
@@ -127,13 +128,13 @@ def shown(value: Any) -> str:
     elif isinstance(value, str):
         text = json.dumps(value, ensure_ascii=not value.isprintable())
     else:
-        # Python refuses to write out a number of thousands of digits.
-        text = "a huge number" if isinstance(value, int) and abs(value) >= 10**_MAX_SHOWN else repr(value)
-    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
+        # Python refuses to format a number of thousands of digits.
+        text = "a huge number" if isinstance(value, int) and abs(value) >= 10**_MAX_VALUE_LENGTH else repr(value)
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 3]}..."
 
 
 def struct_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
-    """The struct in a field's type `S`, `S | None` or `tuple[S, ...]`, and whether it is the last of these."""
+    """The struct in a field's type `S`, `S | None` or `tuple[S, ...]`, and whether it is a tuple."""
     origin = get_origin(kind)
     if origin is Annotated:
         return struct_of(get_args(kind)[0])
@@ -145,13 +146,14 @@ def struct_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
 
 
 def key(path: KeyPath) -> str:
-    """A path as a person writes it: "alarm[0].label"."""
-    words = [f"[{part}]" if isinstance(part, int) else f".{_bare(part)}" for part in path]
-    return "".join(words).removeprefix(".")
+    """Format a path: "alarm[0].label"."""
+    parts = [f"[{part}]" if isinstance(part, int) else f".{_quoted(part)}" for part in path]
+    return "".join(parts).removeprefix(".")
 
 
-def _bare(word: str) -> str:
-    return word if re.fullmatch(r"[A-Za-z0-9_-]+", word) else shown(word)
+def _quoted(name: str) -> str:
+    """A key in quotes, if TOML needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else format_value(name)
 
 
 def _broken(line: int | None, message: str) -> Parsed[Any]:
@@ -159,25 +161,27 @@ def _broken(line: int | None, message: str) -> Parsed[Any]:
 
 
 def _syntax_error(text: str, message: str) -> tuple[int | None, str]:
-    """Line and message of what tomllib says: "Invalid value (at line 3, column 7)"."""
+    """Line and message of tomllib's error: "Invalid value (at line 3, column 7)"."""
     message = " ".join(message.split())
-    if place := re.search(r" \(at line ([0-9]+), column [0-9]+\)$", message):
-        return int(place[1]), message[: place.start()]
+    if match := re.search(r" \(at line ([0-9]+), column [0-9]+\)$", message):
+        return int(match[1]), message[: match.start()]
     if message.endswith(" (at end of document)"):
-        return text.rstrip("\n").count("\n") + 1, message.removesuffix(" (at end of document)") + ", the file ends"
+        return text.rstrip("\n").count("\n") + 1, message.removesuffix(
+            " (at end of document)"
+        ) + " before the file ends"
     return None, message
 
 
 def _problem(lines: dict[KeyPath, int], path: KeyPath, message: str, warning: bool = False) -> Problem:
-    near = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in lines), ())
-    return Problem(lines.get(near), key(path), message, warning)
+    nearest = next((path[:n] for n in range(len(path), 0, -1) if path[:n] in lines), ())
+    return Problem(lines.get(nearest), key(path), message, warning)
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
 
 
 def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Everything that is wrong with a value, each with its path."""
+    """All errors in a value, each with its path."""
     struct, many = struct_of(kind)
     if struct is not None and many and isinstance(value, list) and all(isinstance(item, dict) for item in value):
         for i, item in enumerate(value):
@@ -185,8 +189,8 @@ def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]
     elif struct is not None and not many and isinstance(value, dict):
         yield from _check_table(struct, value, path)
     elif struct is not None:
-        wanted = f"tables, each begun with [[{key(path)}]]" if many else f"a table [{key(path)}]"
-        yield path, f"expected {wanted}, got {shown(value)}"
+        expected = f"tables that each begin with [[{key(path)}]]" if many else f"a table [{key(path)}]"
+        yield path, f"expected {expected}, got {format_value(value)}"
     elif get_origin(kind) is dict and isinstance(value, dict):
         for name, item in value.items():
             yield from _check(get_args(kind)[1], item, (*path, name))
@@ -194,7 +198,7 @@ def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]
         try:
             msgspec.convert(value, kind)
         except (msgspec.ValidationError, ValueError, OverflowError, RecursionError):
-            yield path, f"expected {describe(kind)}, got {shown(value)}"
+            yield path, f"expected {describe(kind)}, got {format_value(value)}"
 
 
 def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -203,27 +207,27 @@ def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyP
     for name, value in table.items():
         if name not in fields:
             hint = did_you_mean(name, fields) or f": expected one of {', '.join(fields)}"
-            found = [((*path, name), f"{_UNKNOWN}{hint}")]
+            errors = [((*path, name), f"{_UNKNOWN}{hint}")]
         else:
-            found = list(_check(fields[name].type, value, (*path, name)))
-        if found:
+            errors = list(_check(fields[name].type, value, (*path, name)))
+        if errors:
             wrong.add(name)
-        yield from found
+        yield from errors
     for name, field in fields.items():
         if field.required and name not in table:
             wrong.add(name)
             yield path, f"needs the key {name!r}: {describe(field.type)}"
     if not any(fields[name].required for name in wrong if name in fields):
-        yield from _together(struct, {k: v for k, v in table.items() if k not in wrong}, path, wrong)
+        yield from _check_combination(struct, {k: v for k, v in table.items() if k not in wrong}, path, wrong)
 
 
-def _together(
+def _check_combination(
     struct: type[msgspec.Struct], table: dict[str, Any], path: KeyPath, wrong: set[str]
 ) -> Iterator[tuple[KeyPath, str]]:
-    """What the struct's own `__post_init__` says of values that are right each by itself.
+    """Errors of the struct's own `__post_init__`, for values that are valid one by one.
 
-    It stops at the first mistake, whose text begins with the key. What comes after it is found without that key. What
-    says something of a key that is `wrong` is left out: it speaks of its default.
+    It raises the first error, with a message that begins with the key; leaving out that key finds the next one. Errors
+    that mention a key in `wrong` are skipped: they are about its default.
     """
     first = True
     while True:
@@ -243,17 +247,17 @@ def _together(
 
 
 def _rest(kind: type[T], table: dict[str, Any], wrong: tuple[KeyPath, ...]) -> T | None:
-    """The file without what is wrong in it. The table is changed."""
-    for paths in (wrong, [path[:1] for path in wrong]):  # where the rest of a table does not fit together, it goes
+    """The struct without the wrong values. Changes the table."""
+    for paths in (wrong, [path[:1] for path in wrong]):  # if the rest is not valid, leave out the whole tables
         for path in paths:
-            _take_out(table, path)
+            _remove(table, path)
         with contextlib.suppress(msgspec.ValidationError, ValueError):
             return msgspec.convert(table, kind)
     return None
 
 
-def _take_out(table: dict[str, Any], path: KeyPath) -> None:
-    """Remove a value; an element of an array stays, empty, so that the others keep their numbers."""
+def _remove(table: dict[str, Any], path: KeyPath) -> None:
+    """Remove a value; an array element is emptied instead, so that the others keep their indices."""
     inner: Any = table
     for part in path[:-1]:
         inner = inner.get(part) if isinstance(inner, dict) else inner[int(part)] if isinstance(inner, list) else None
@@ -266,23 +270,23 @@ def _take_out(table: dict[str, Any], path: KeyPath) -> None:
 _UNKNOWN = "unknown key"
 
 
-def _places(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
+def _keys_of_tables(struct: type[msgspec.Struct], path: str = "") -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every table with its keys; "" is the top of the file."""
     yield path, struct.__struct_fields__
     for field in msgspec.structs.fields(struct):
         inner, many = struct_of(field.type)
         if inner is not None and not many:
-            yield from _places(inner, f"{path}.{field.name}".removeprefix("."))
+            yield from _keys_of_tables(inner, f"{path}.{field.name}".removeprefix("."))
 
 
-def _hinted(message: str, path: KeyPath, places: dict[str, tuple[str, ...]]) -> str:
-    """For an unknown key that another table knows: where it belongs."""
+def _with_hint(message: str, path: KeyPath, tables: dict[str, tuple[str, ...]]) -> str:
+    """For an unknown key that another table has: where it belongs."""
     if not message.startswith(_UNKNOWN):
         return message
     name = path[-1]
-    if name in places:
-        return f"{_UNKNOWN} here: it is a table at the top, [{name}]"
-    known = [f"under [{place}]" if place else "above every [table]" for place, keys in places.items() if name in keys]
+    if name in tables:
+        return f"{_UNKNOWN} here: it is a table of its own, [{name}]"
+    known = [f"under [{table}]" if table else "above every [table]" for table, keys in tables.items() if name in keys]
     return f"{_UNKNOWN} here: it belongs {' or '.join(known)}" if known else message
 
 
@@ -299,13 +303,13 @@ def _describe(info: inspect.Type) -> str:
         case inspect.StrType(pattern=str() as pattern):
             return f"text that matches {pattern}"
         case inspect.StrType(min_length=1):
-            return "text that is not empty"
+            return "non-empty text"
         case inspect.StrType():
             return "text"
         case inspect.LiteralType(values=values):
-            return f"one of {', '.join(shown(value) for value in values)}"
-        case inspect.VarTupleType(item_type=item, min_length=least, max_length=most):
-            length = f" of {least or 0} to {most}" if most else f" of {least} or more" if least else ""
+            return f"one of {', '.join(format_value(value) for value in values)}"
+        case inspect.VarTupleType(item_type=item, min_length=minimum, max_length=maximum):
+            length = f" of {minimum or 0} to {maximum}" if maximum else f" of {minimum} or more" if minimum else ""
             return f"a list{length}, each {_describe(item)}"
         case inspect.TupleType(item_types=items):
             return f"a list of {len(items)}: {', '.join(_describe(item) for item in items)}"
@@ -313,7 +317,7 @@ def _describe(info: inspect.Type) -> str:
             return f"a table, each value {_describe(value)}"
         case inspect.StructType():
             return "a table"
-    raise TypeError(f"no words for the type {info}")
+    raise TypeError(f"no description for the type {info}")
 
 
 def _range(info: inspect.IntType | inspect.FloatType) -> str:
@@ -335,37 +339,37 @@ def _number(value: float) -> str:
 
 
 def _key_lines(text: str) -> dict[KeyPath, int]:
-    """On which line every key, table and element of an array of a file begins that tomllib has read.
+    """The line on which every key, table and array element begins, for a file that tomllib can read.
 
-    tomllib does not tell. So the file is cut into its statements: the fewest lines that are TOML by themselves.
+    tomllib does not report lines, so the file is split into statements: the fewest lines that are valid TOML together.
     """
     lines: dict[KeyPath, int] = {}
     table: KeyPath = ()
-    counts: dict[KeyPath, int] = {}  # of the arrays of tables so far
+    counts: dict[KeyPath, int] = {}  # lengths of the arrays of tables so far
     statement, begin = "", 1
     for number, line in enumerate(text.split("\n"), 1):
         statement += f"{line}\n"
         try:
-            found = tomllib.loads(statement)
+            parsed = tomllib.loads(statement)
         except (ValueError, RecursionError):
             if number - begin >= _MAX_STATEMENT_LINES:
                 return lines
             continue
         if statement.lstrip().startswith("["):
-            table = _header(found, counts)
+            table = _header(parsed, counts)
             for length in range(1, len(table) + 1):
                 lines.setdefault(table[:length], begin)
         else:
-            for path in _paths(found, table):
+            for path in _paths(parsed, table):
                 lines.setdefault(path, begin)
         statement, begin = "", number + 1
     return lines
 
 
-def _header(found: dict[str, Any], counts: dict[KeyPath, int]) -> KeyPath:
-    """The path of `[a.b]` or `[[a.b]]`, read by itself."""
+def _header(parsed: dict[str, Any], counts: dict[KeyPath, int]) -> KeyPath:
+    """The path of `[a.b]` or `[[a.b]]`, parsed by itself."""
     path: KeyPath = ()
-    inner: Any = found
+    inner: Any = parsed
     while inner:
         if isinstance(inner, list):
             counts[path] = counts.get(path, 0) + 1
@@ -386,7 +390,7 @@ def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
 
 
 def _order(table: Any, path: KeyPath) -> list[int]:
-    """Sorts paths as they stand in the file, which is the order of Python's dicts."""
+    """A sort key that puts paths in the order of the file, which is that of Python's dicts."""
     order = []
     for part in path:
         if isinstance(table, dict):

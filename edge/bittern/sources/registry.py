@@ -131,7 +131,7 @@ def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, V
     from bittern.config import toml_file
 
     key = wrong[0]
-    expected, got = toml_file.describe(kinds[key]), toml_file.shown(given[key])
+    expected, got = toml_file.describe(kinds[key]), toml_file.format_value(given[key])
     raise ConfigurationError(f"source {redacted(uri)!r}: {key}: expected {expected}, got {got}")
 
 

@@ -147,7 +147,7 @@ def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -
         ('[decision]\nthreshold = "quite"', "has no threshold 'quite'"),
         ("[decision]\noff = 0.9", "decision.off 0.9 is above the threshold 0.5"),
         ("[decision]\nvots = 3", "did you mean 'votes'"),
-        ("[decision]\nvotes = 9", "votes 9 is more than of 3"),
+        ("[decision]\nvotes = 9", "votes (9) must not exceed of (3)"),
         ("fps = 'fast'", "fps"),
         ("fps 3", "watch.toml:1"),
         ("x = " + "[" * 20_000, ""),
