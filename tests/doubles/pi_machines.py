@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from bittern.doctor.examine import Examination, examine
 from bittern.doctor.findings import Finding
-from bittern.system.commands import Output
+from bittern.system.commands import CommandResult
 
 PYTHON = "/opt/bittern/current/venv/bin/python"
 SERIAL = "10000000ab12cd34"  # of cpuinfo; made up
@@ -86,7 +86,7 @@ def step(name: str, said: dict[str, Any] | None = None, error: str | None = None
     """The lines of a probe for one step; begun only, if there is neither."""
     lines = [{"step": name}]
     if said is not None:
-        lines.append({"step": name, "said": said})  # type: ignore[dict-item]
+        lines.append({"step": name, "result": said})  # type: ignore[dict-item]
     elif error is not None:
         lines.append({"step": name, "error": error})
     return [json.dumps(line) for line in lines]
@@ -165,14 +165,14 @@ class Pi:
             "frame": step("frame", {"width": 640, "height": 480, "order": "BGR"}),
         }
         self.ends: dict[str, tuple[int | None, str]] = {}  # exit code and stderr of a probe
-        self.answers: dict[str, Output] = {
-            "uname -r -m": Output(0, f"{system.kernel}-{board.kernel} aarch64\n"),
-            "dpkg --print-architecture": Output(0, "arm64\n"),
-            "dpkg-query -W -f ${Version} python3-opencv": Output(0, f"{system.opencv}+dfsg-5"),
-            f"dpkg -S {PACKAGES}/numpy/__init__.py": Output(0, f"python3-numpy: {PACKAGES}/numpy/__init__.py\n"),
-            f"dpkg -S {PACKAGES}/cv2.abi3.so": Output(0, f"python3-opencv:arm64: {PACKAGES}/cv2.abi3.so\n"),
-            "vcgencmd get_throttled": Output(0, "throttled=0x0\n"),
-            "timedatectl show -p NTPSynchronized --value": Output(0, "yes\n"),
+        self.answers: dict[str, CommandResult] = {
+            "uname -r -m": CommandResult(0, f"{system.kernel}-{board.kernel} aarch64\n"),
+            "dpkg --print-architecture": CommandResult(0, "arm64\n"),
+            "dpkg-query -W -f ${Version} python3-opencv": CommandResult(0, f"{system.opencv}+dfsg-5"),
+            f"dpkg -S {PACKAGES}/numpy/__init__.py": CommandResult(0, f"python3-numpy: {PACKAGES}/numpy/__init__.py\n"),
+            f"dpkg -S {PACKAGES}/cv2.abi3.so": CommandResult(0, f"python3-opencv:arm64: {PACKAGES}/cv2.abi3.so\n"),
+            "vcgencmd get_throttled": CommandResult(0, "throttled=0x0\n"),
+            "timedatectl show -p NTPSynchronized --value": CommandResult(0, "yes\n"),
         }
         self.free(21034)
 
@@ -191,18 +191,18 @@ class Pi:
 
     def free(self, mb: int) -> None:
         line = f"/dev/mmcblk0p2        29500   6800     {mb}  25% /\n"
-        self.answers["df -P -m / /var/lib/bittern"] = Output(
+        self.answers["df -P -m / /var/lib/bittern"] = CommandResult(
             0, "Filesystem     1048576-blocks  Used Available Capacity Mounted on\n" + line + line
         )
 
-    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> Output:
+    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
         """Answer as a shell on that machine would; what nobody prepared is not there."""
         if tuple(command[:3]) == (PYTHON, "-P", "-m"):
             name = command[3].removeprefix("bittern.doctor.")
             steps = {"probe_software": self.software, "probe_camera": self.camera}[name]
             code, err = self.ends.get(name, (0, ""))
-            return Output(code, "\n".join(line for lines in steps.values() for line in lines) + "\n", err)
-        return self.answers.get(" ".join(command), Output(None, err=f"{command[0]}: No such file or directory"))
+            return CommandResult(code, "\n".join(line for lines in steps.values() for line in lines) + "\n", err)
+        return self.answers.get(" ".join(command), CommandResult(None, err=f"{command[0]}: No such file or directory"))
 
 
 def pi(root: Path, board: str, system: str) -> Pi:

@@ -1,4 +1,4 @@
-"""The outbox: events on their way to sinks, in memory first, then on the disk, until every sink has them."""
+"""The outbox: holds events, first in memory, then on disk, until every sink has received them."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from bittern.delivery.outbox_file import FAILURES, Cursor, Damaged, InUse, Outbo
 from bittern.errors import ConfigurationError, one_line
 from bittern.events import Event, rfc3339, to_line, uuid7
 
-# So many events wait in memory while the disk takes none: some megabytes.
+# At most this many events wait in memory while the disk accepts none: a few megabytes.
 MEMORY_EVENTS = 10_000
-# Events in one transaction at most.
+# At most this many events in one transaction.
 BATCH = 500
 _LOG = logging.getLogger(__name__)
 
 
 class OutboxError(Exception):
-    """The disk does not take events now; they stay in memory, and the next `flush` tries again."""
+    """The disk does not accept events now; they stay in memory, and the next `flush` tries again."""
 
 
 class _Queue(Cursor):
-    """What is known of a sink beside its cursor.
+    """The state of a sink: its cursor and counts.
 
     Attributes:
-        waiting: events that it has not got.
-        dropped_total: events that it will never get, since the start.
-        notice_saved: its notice is on the disk.
-        notice_frozen: the sink may have got it, so that it must stay as it is.
-        offered: number of the event that `read` gave out last, 0 for a notice, None if there is none.
-        offered_dropped: that event was dropped, and counted, meanwhile.
+        waiting: number of events that it has not received.
+        dropped_total: number of events that it will never receive, since the start.
+        notice_saved: its notice is on disk.
+        notice_frozen: the sink may have received the notice, so it must not change any more.
+        offered: number of the event that `read` returned last, 0 for a notice, None if there is none.
+        offered_dropped: that event has been dropped and counted meanwhile.
     """
 
     waiting: int = 0
@@ -57,50 +57,50 @@ class _Queue(Cursor):
 
 
 def folder(config: OutboxConfig, source: str) -> Path:
-    """Where the outbox of a source is: as configured, else $STATE_DIRECTORY, else ~/.local/state/bittern/SOURCE.
+    """The folder of a source's outbox: as configured, else $STATE_DIRECTORY, else ~/.local/state/bittern/SOURCE.
 
     Raises:
         ConfigurationError: there is no home folder either.
     """
     if config.folder:
         return Path(config.folder)
-    if given := os.environ.get("STATE_DIRECTORY", ""):
-        return Path(given.split(":")[0])  # systemd joins several with a colon
+    if directories := os.environ.get("STATE_DIRECTORY", ""):
+        return Path(directories.split(":")[0])  # systemd joins several with a colon
     try:
         state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     except RuntimeError:
-        raise ConfigurationError("outbox.folder: no home folder and no $STATE_DIRECTORY: give a folder") from None
+        raise ConfigurationError("outbox.folder: no home folder and no $STATE_DIRECTORY: set a folder") from None
     return state / "bittern" / (re.sub(r"[^A-Za-z0-9_-]", "_", source) or "_")
 
 
 class Outbox:
     """A queue that survives a power cut.
 
-    An event gets a number when it is put, is written with others in one transaction, and is deleted when every sink
-    has it. `put`, `done` and `status` touch memory only. While the disk takes no events, sinks are served from memory.
-    A sink that was added later gets what comes after that; what waited for one that was removed is forgotten. The
-    file shrinks after an outage (incremental vacuum).
+    An event gets a number when it is put, is written to disk in one transaction with others, and is deleted once every
+    sink has received it. `put`, `done` and `status` touch memory only. While the disk accepts no events, sinks are
+    served from memory. A sink that is added receives only later events; events waiting for a removed sink are
+    forgotten. The file shrinks after an outage (incremental vacuum).
 
-    One thread may call `flush`, and one a sink `read` and `done`; `put` may come from anywhere.
+    One thread may call `flush`, and one thread per sink `read` and `done`; any thread may call `put`.
 
     Attributes:
-        error: why the disk does not take events now; None if it does.
+        error: why the disk does not accept events now; None if it does.
     """
 
     def __init__(self, folder: Path, sinks: Sequence[str], source: str, max_events: int) -> None:
-        """Nothing is opened yet: the first `flush` does.
+        """Does not open the file: the first `flush` does.
 
         Args:
-            folder: where the file is; it is made if it is not there, and used by one process at a time.
+            folder: the folder of the file, created if missing; only one process may use it at a time.
             sinks: names of the sinks, at least one.
-            source: what the events of the outbox itself call their source.
-            max_events: how many the disk holds at most. Beyond it the oldest are dropped, and every sink that did not
-                get them gets one `dropped` event with their number.
+            source: source name in the outbox's own events.
+            max_events: the maximum on disk. Beyond it the oldest events are dropped, and every sink that did not
+                receive them gets one `dropped` event with their number.
         """
         self.error: str | None = None
         self._source = source
         self._max = max_events
-        # `_disk` is held during input and output, and taken first; `_memory` only for moments.
+        # `_disk` is held during I/O and acquired first; `_memory` is held only briefly.
         self._disk = threading.Lock()
         self._memory = threading.Lock()
         self._file = OutboxFile(folder)
@@ -112,12 +112,12 @@ class Outbox:
         self._dirty = True  # so that the first `flush` opens the file
 
     def claim(self) -> None:
-        """Take the folder for this process alone, before anything is begun that a second daemon must not do.
+        """Lock the folder for this process, before anything starts that a second daemon must not do.
 
-        A disk that does not let it is no reason not to begin: `flush` tries again.
+        If the disk fails, the daemon starts nevertheless: `flush` tries again.
 
         Raises:
-            ConfigurationError: another process has it.
+            ConfigurationError: another process has locked it.
         """
         with self._disk, contextlib.suppress(OSError):
             try:
@@ -126,7 +126,7 @@ class Outbox:
                 raise ConfigurationError(str(error)) from None
 
     def put(self, body: bytes) -> None:
-        """Add an event (its JSON). It is in memory when this returns, on the disk after the next `flush`."""
+        """Add an event (its JSON). It is in memory when this returns, on disk after the next `flush`."""
         with self._memory:
             self._append(body)
 
@@ -140,32 +140,32 @@ class Outbox:
 
     @property
     def pending(self) -> bool:
-        """Whether there are events in memory that should be on the disk."""
+        """Whether there are events in memory that are not on disk yet."""
         return bool(self._tail)
 
     @property
     def unsaved(self) -> int:
-        """How many events are in memory only and still wait for a sink: they would go with the process."""
+        """Number of events that still wait for a sink and are in memory only: they would be lost with the process."""
         with self._memory:
-            reached = min((queue.seq for queue in self._queues.values()), default=0)
-            return sum(seq > reached for seq, _ in self._tail)
+            delivered = min((queue.seq for queue in self._queues.values()), default=0)
+            return sum(seq > delivered for seq, _ in self._tail)
 
     @property
     def dirty(self) -> bool:
-        """Whether there is anything that should be on the disk: events, or how far the sinks are."""
+        """Whether anything is not on disk yet: events or cursors."""
         return self._dirty or bool(self._tail)
 
     def status(self) -> dict[str, tuple[int, int]]:
-        """Of every sink, how many events wait for it, and how many were dropped since the start."""
+        """For every sink, how many events are waiting and how many were dropped since the start."""
         with self._memory:
             return {name: (queue.waiting, queue.dropped_total) for name, queue in self._queues.items()}
 
     def read(self, sink: str) -> bytes | None:
-        """The next event for a sink, the same one until `done`; None if there is none that is safe on the disk.
+        """The next event for a sink, the same one until `done`; None if no event is safely on disk.
 
-        While the disk takes no events they come from memory. What waits on a disk that cannot even be read waits with
-        it, and later events behind it, because the order is kept. Only if the file could not be opened since the
-        start, nobody knows what waits in it: then later events come first, and once more after it.
+        While the disk accepts no events, they come from memory. Events on a disk that cannot even be read have to wait,
+        and so do later ones, because the order is kept. The exception is a file that could not be opened since the
+        start, so that its contents are unknown: then later events come first, and once more after the file's.
         """
         queue = self._queues[sink]
         with self._disk:
@@ -181,43 +181,43 @@ class Outbox:
                     queue.offered = 0
                     return queue.notice
                 on_disk = queue.seq < self._stored
-            found = None
+            entry = None
             if on_disk:
                 try:
-                    found = self._file.next(queue.seq)
+                    entry = self._file.next(queue.seq)
                 except FAILURES as error:
                     self._fail(error)
                     return None
             with self._memory:
-                if found is None and self.error is not None:
-                    found = next((item for item in self._tail if item[0] > queue.seq), None)
-                if found is None:
+                if entry is None and self.error is not None:
+                    entry = next((item for item in self._tail if item[0] > queue.seq), None)
+                if entry is None:
                     return None
-                queue.offered = found[0]
-                return found[1]
+                queue.offered, body = entry
+                return body
 
     def done(self, sink: str) -> None:
-        """The sink has got, or refused for good, what `read` gave out last."""
+        """The sink has received, or finally refused, the event that `read` returned last."""
         queue = self._queues[sink]
         with self._memory:
             offered, queue.offered = queue.offered, None
-            if offered is None:  # the file was opened only now, and numbers changed
+            if offered is None:  # the file was opened meanwhile, which changed the numbers
                 return
             self._dirty = True
             if offered == 0:
                 queue.notice = None
                 return
             queue.seq = max(queue.seq, offered)
-            if queue.offered_dropped:  # counted as dropped while it was on its way, but it arrived
+            if queue.offered_dropped:  # counted as dropped while it was being sent, but it arrived
                 queue.dropped -= 1
                 queue.dropped_total -= 1
             else:
                 queue.waiting -= 1
 
     def failed(self, sink: str, *, unsent: bool) -> None:
-        """The sink has not got what `read` gave out last, or only may have.
+        """The sink did not, or may not, have received the event that `read` returned last.
 
-        While no attempt is in doubt, the number in a notice may still grow: it gets another id then.
+        As long as no attempt is in doubt, the count in a notice may still grow: the notice then gets a new id.
         """
         queue = self._queues[sink]
         with self._memory:
@@ -230,15 +230,15 @@ class Outbox:
                 self._dirty = True
 
     def flush(self) -> None:
-        """Write everything to the disk: when this returns, what was put before is safe.
+        """Write everything to disk: when this returns, all events put before are safe.
 
-        A file that is damaged is set aside, under a name with the date, and a new one begun.
+        A damaged file is renamed, with the date in its name, and a new one is started.
 
         Raises:
-            OutboxError: the disk does not take it.
+            OutboxError: the disk does not accept it.
         """
         with self._disk:
-            for _ in range(3):  # damaged files are rare, and their successors are new
+            for _ in range(3):  # a damaged file is replaced by a new one, which is unlikely to be damaged too
                 try:
                     if not self._file.is_open:
                         self._open()
@@ -254,7 +254,7 @@ class Outbox:
             raise OutboxError(self.error)
 
     def close(self) -> None:
-        """Let go of the file, without writing what is still in memory."""
+        """Close the file, without writing the events that are still in memory."""
         with self._disk:
             self._file.close()
 
@@ -279,7 +279,7 @@ class Outbox:
             monotonic_ns=time.monotonic_ns(),
             source=self._source,
             count=count,
-            detail="too many were waiting: the oldest were dropped",
+            detail="too many events were waiting: the oldest were dropped",
         )
         return to_line(event)[:-1]
 
@@ -287,7 +287,7 @@ class Outbox:
 
     def _open(self) -> None:
         self._file.open()
-        with self._memory:  # rare enough to read the disk meanwhile
+        with self._memory:  # held while reading the disk, which is rare enough here
             if self._known:
                 self._reconcile()
             else:
@@ -295,21 +295,21 @@ class Outbox:
             self._known = self._dirty = True
 
     def _adopt(self) -> None:
-        """The file is read for the first time: what came before that comes after what is in it."""
+        """After the first read of the file: number the events in memory after those in the file."""
         last, saved = self._file.last(), self._file.cursors()
         for name in saved.keys() - self._queues.keys():
-            forgotten = self._file.count(saved[name].seq)
-            _LOG.warning("outbox: %d events for %s are forgotten: it is not configured any more", forgotten, name)
+            waiting = self._file.count(saved[name].seq)
+            _LOG.warning("outbox: %d events for %s are discarded: it is no longer configured", waiting, name)
             self._file.forget(name)
         self._tail = deque((seq + last, body) for seq, body in self._tail)
         self._last += last
         self._stored = last
         for name, queue in self._queues.items():
             queue.offered = None
-            # A new sink gets what comes from now on.
+            # A new sink receives only events from now on.
             cursor = saved.get(name, Cursor(last))
             backlog = self._file.count(cursor.seq)
-            if backlog:  # what it got from memory before that comes again, after it
+            if backlog:  # events that it already received from memory come again, after the backlog
                 queue.seq = cursor.seq
                 queue.waiting = backlog + len(self._tail)
             else:
@@ -321,13 +321,13 @@ class Outbox:
                 queue.notice, queue.notice_saved, queue.notice_frozen = cursor.notice, True, True
 
     def _reconcile(self) -> None:
-        """The file was opened again, or it is another one: what it does not have any more is lost."""
-        self._file.cut(self._stored)  # of a commit that failed in between: still in memory
+        """After reopening the file, or opening a new one: events that are no longer in it are lost."""
+        self._file.delete_after(self._stored)  # from a commit that failed halfway; they are still in memory
         for queue in self._queues.values():
-            there = self._file.count(queue.seq) + sum(seq > queue.seq for seq, _ in self._tail)
-            if there < queue.waiting:
+            remaining = self._file.count(queue.seq) + sum(seq > queue.seq for seq, _ in self._tail)
+            if remaining < queue.waiting:
                 queue.offered_dropped |= queue.seq < (queue.offered or 0) <= self._stored
-                queue.drop(queue.waiting - there)
+                queue.drop(queue.waiting - remaining)
 
     def _write(self) -> None:
         with self._memory:
@@ -350,22 +350,22 @@ class Outbox:
             for name, queue in self._queues.items():
                 queue.notice_saved = queue.notice is not None and queue.notice == cursors[name].notice
                 if name in lost:
-                    # One may have arrived while this was written, and one may be on its way now.
+                    # One event may have arrived while this was written, and one may be being sent now.
                     arrived = begin[name] < queue.seq <= end
                     queue.drop(lost[name] - arrived)
                     queue.offered_dropped |= begin[name] < (queue.offered or 0) <= end
                     queue.seq = max(queue.seq, end)
 
     def _fail(self, error: BaseException) -> bool:
-        """Take note of an error; whether the file was set aside, so that it is worth trying again at once."""
+        """Record an error. Returns whether the file was set aside, so that it is worth trying again at once."""
         if is_damage(error):
             try:
-                aside = self._file.set_aside(str(error))
-            except OSError as failed:
-                error = failed
+                new_name = self._file.set_aside(str(error))
+            except OSError as rename_error:
+                error = rename_error
             else:
                 with self._memory:
-                    self._append(self._damage(aside))
+                    self._append(self._damage_event(new_name))
                 return True
         self.error = one_line(error)
         try:  # a disk that is full or read-only can still be read
@@ -374,7 +374,7 @@ class Outbox:
             self._file.disconnect()
         return False
 
-    def _damage(self, aside: str) -> bytes:
+    def _damage_event(self, new_name: str) -> bytes:
         event = Event(
             id=uuid7(),
             type="state",
@@ -382,7 +382,7 @@ class Outbox:
             monotonic_ns=time.monotonic_ns(),
             source=self._source,
             state="outbox_damaged",
-            detail=f"what waited in it was not delivered; set aside as {aside}",
+            detail=f"events waiting in it were not delivered; set aside as {new_name}",
         )
         return to_line(event)[:-1]
 

@@ -17,14 +17,14 @@ import msgspec
 from bittern.system.fileio import sync_folder
 
 NAME = "outbox.sqlite"
-# Full, read-only, no file descriptors, no memory, a broken file: what a disk can do to a daemon.
+# Raised for a full or read-only disk, a broken file, or no file descriptors or memory left.
 FAILURES = (sqlite3.Error, OSError, MemoryError)
-# Free pages (of 4 kB) are given back to the file system when they are more than this, and more than half of the file.
+# Free pages (of 4 kB) are returned to the file system if there are more than this and they are over half of the file.
 SPARE_PAGES = 256
-# Damaged files that are kept, for whoever wants to look into them.
+# Number of damaged files to keep for inspection.
 KEPT = 3
 _SCHEMA = 1
-# The last three: a table is missing or is another one.
+# The last three: a table is missing or has other columns.
 _DAMAGED = {
     sqlite3.SQLITE_CORRUPT,
     sqlite3.SQLITE_NOTADB,
@@ -32,26 +32,26 @@ _DAMAGED = {
     sqlite3.SQLITE_CONSTRAINT,
     sqlite3.SQLITE_MISMATCH,
 }
-# Event numbers stay below; one that is higher was not given by us.
+# Event numbers stay below this; a higher one means damage.
 _LIMIT = 2**62
 _LOG = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """The file is no outbox, or a broken one."""
+    """The file is not an outbox, or is broken."""
 
 
 class InUse(OSError):
-    """Another process has the outbox."""
+    """Another process uses the outbox."""
 
 
 class Cursor(msgspec.Struct):
-    """How far one sink is.
+    """How far one sink has got.
 
     Attributes:
-        seq: it has every event up to this number.
-        dropped: events that it will never get, not yet in a notice.
-        notice: the JSON of a `dropped` event on its way to it.
+        seq: it has received every event up to this number.
+        dropped: number of events that it will never receive, not yet in a notice.
+        notice: the JSON of a `dropped` event that is still to be delivered to it.
     """
 
     seq: Annotated[int, msgspec.Meta(ge=0, le=_LIMIT)] = 0
@@ -60,9 +60,9 @@ class Cursor(msgspec.Struct):
 
 
 class OutboxFile:
-    """A table of events and one of cursors. Used by one thread at a time, and by one process at a time.
+    """A table of events and one of cursors. For one thread and one process at a time.
 
-    Every method may raise one of `FAILURES`; `is_damage` tells those that say that the file itself is broken.
+    Every method may raise one of `FAILURES`; `is_damage` recognizes those that mean that the file itself is broken.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -73,15 +73,15 @@ class OutboxFile:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection."""
+        """Whether the file is open."""
         return self._db is not None
 
     def open(self) -> None:
-        """Open the file, or make it and its folder.
+        """Open the file; create it and its folder if missing.
 
         Raises:
-            Damaged: it is not an outbox, or a broken one.
-            InUse: another process has it.
+            Damaged: it is not an outbox, or is broken.
+            InUse: another process uses it.
         """
         self.lock()
         db = self._db = sqlite3.connect(self.path, timeout=2, isolation_level=None, check_same_thread=False)
@@ -89,7 +89,7 @@ class OutboxFile:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
             (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
-                raise OSError(f"{self.path}: no write-ahead log here, but {mode}")
+                raise OSError(f"{self.path}: expected a write-ahead log, got journal mode {mode}")
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA temp_store = MEMORY")
             db.execute("PRAGMA wal_autocheckpoint = 256")
@@ -97,9 +97,9 @@ class OutboxFile:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version not in (0, _SCHEMA):
                 raise Damaged(f"its version is {version}, not {_SCHEMA}")
-            (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise Damaged(str(found))
+            (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
+            if check != "ok":
+                raise Damaged(str(check))
             if version == 0:
                 self._make_tables()
             self.rows = self.count(0)
@@ -111,15 +111,15 @@ class OutboxFile:
             raise
 
     def last(self) -> int:
-        """The highest number that was ever given to an event that matters."""
+        """The highest event number in use, by an event or a cursor."""
         highest = "SELECT max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM cursors))"
         return int(self._connection().execute(highest).fetchone()[0])
 
     def cursors(self) -> dict[str, Cursor]:
-        """How far every sink is that was ever used and not forgotten.
+        """The cursor of every known sink.
 
         Raises:
-            Damaged: they are no cursors.
+            Damaged: the table has invalid values.
         """
         rows = self._connection().execute("SELECT sink, seq, dropped, notice FROM cursors")
         try:
@@ -136,8 +136,8 @@ class OutboxFile:
 
     def count(self, begin: int, end: int = _LIMIT) -> int:
         """How many events have a number above `begin` and up to `end`."""
-        found = self._connection().execute("SELECT count(*) FROM events WHERE seq > ? AND seq <= ?", (begin, end))
-        return int(found.fetchone()[0])
+        result = self._connection().execute("SELECT count(*) FROM events WHERE seq > ? AND seq <= ?", (begin, end))
+        return int(result.fetchone()[0])
 
     def next(self, after: int) -> tuple[int, bytes] | None:
         """Number and JSON of the first event after a number."""
@@ -145,7 +145,7 @@ class OutboxFile:
         row = self._connection().execute(first, (after,)).fetchone()
         return None if row is None else (row[0], row[1])
 
-    def cut(self, after: int) -> None:
+    def delete_after(self, after: int) -> None:
         """Delete the events after a number."""
         self._connection().execute("DELETE FROM events WHERE seq > ?", (after,))
         self.rows = self.count(0)
@@ -153,17 +153,17 @@ class OutboxFile:
     def write(
         self, events: Sequence[tuple[int, bytes]], cursors: Mapping[str, Cursor], max_events: int
     ) -> tuple[int, dict[str, int]]:
-        """In one transaction: add events, set the cursors, delete what every sink has and what is too much.
+        """In one transaction: add events, set the cursors, delete events that every sink has and events in excess.
 
-        It is on the disk when this returns.
+        It is on disk when this returns.
 
         Args:
-            events: number and JSON, numbers rising.
-            cursors: of every sink. Those of sinks that lose events are moved, and the events counted in `dropped`.
-            max_events: how many rows may stay; beyond it the oldest are deleted.
+            events: number and JSON, in increasing order.
+            cursors: of every sink. Cursors of sinks that lose events are advanced, and the events counted in `dropped`.
+            max_events: the maximum number of rows; beyond it the oldest are deleted.
 
         Returns:
-            The highest number that was deleted for want of room, 0 if none; how many every sink lost by it.
+            The highest number that was deleted to make room, 0 if none; how many events each sink lost by it.
         """
         db = self._connection()
         lost: dict[str, int] = {}
@@ -187,34 +187,34 @@ class OutboxFile:
                 [(name, cursor.seq, cursor.dropped, cursor.notice) for name, cursor in cursors.items()],
             )
         self.rows = rows
-        with contextlib.suppress(*FAILURES):  # what had to be written is
+        with contextlib.suppress(*FAILURES):  # the events are already written
             self._shrink()
         return end, lost
 
-    def set_aside(self, why: str) -> str:
-        """Rename a damaged file, so that a new one can be made; its new name."""
+    def set_aside(self, reason: str) -> str:
+        """Rename a damaged file, so that a new one can be started. Returns its new name."""
         self.disconnect()
-        aside = self.path.with_name(f"{NAME}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        for end in ("", "-wal"):
+        renamed = self.path.with_name(f"{NAME}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        for suffix in ("", "-wal"):
             with contextlib.suppress(FileNotFoundError):
-                Path(f"{self.path}{end}").rename(f"{aside}{end}")
+                Path(f"{self.path}{suffix}").rename(f"{renamed}{suffix}")
         Path(f"{self.path}-shm").unlink(missing_ok=True)
         sync_folder(self.path.parent)
-        _LOG.error("outbox: %s is damaged (%s): set aside as %s, a new one is begun", self.path, why, aside.name)
+        _LOG.error("outbox: %s is damaged (%s): set aside as %s, starting a new one", self.path, reason, renamed.name)
         for old in sorted(self.path.parent.glob(f"{NAME}.damaged-*Z"))[:-KEPT]:
             old.unlink()
             Path(f"{old}-wal").unlink(missing_ok=True)
-        return aside.name
+        return renamed.name
 
     def disconnect(self) -> None:
-        """Close the connection; the folder stays ours."""
+        """Close the connection; the folder stays locked."""
         if self._db is not None:
             with contextlib.suppress(*FAILURES):
                 self._db.close()
             self._db = None
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the connection and unlock the folder."""
         self.disconnect()
         if self._folder_fd is not None:
             os.close(self._folder_fd)
@@ -226,10 +226,10 @@ class OutboxFile:
         return self._db
 
     def lock(self) -> None:
-        """Take the folder, which is made if it is not there, for this process alone, until `close` or its end.
+        """Lock the folder, created if missing, for this process until `close`.
 
         Raises:
-            InUse: another process has it.
+            InUse: another process has locked it.
         """
         folder = self.path.parent
         if not folder.is_dir():
@@ -238,7 +238,7 @@ class OutboxFile:
         if self._folder_fd is None:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                # Not a lock on the file itself: closing any other handle of that would end SQLite's own locks.
+                # Not a lock on the file itself: closing another handle of it would release SQLite's own locks.
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 holder = _holder(handle)
@@ -246,8 +246,8 @@ class OutboxFile:
                 if not isinstance(error, BlockingIOError):
                     raise
                 raise InUse(
-                    f"the outbox in {folder} is used by {holder}: expected one daemon for each outbox; "
-                    "end that one, or give another outbox.folder"
+                    f"the outbox in {folder} is used by {holder}: expected one daemon per outbox; "
+                    "stop that one, or set another outbox.folder"
                 ) from None
             self._folder_fd = handle
 
@@ -282,24 +282,25 @@ class OutboxFile:
 
     def _shrink(self) -> None:
         db = self._connection()
-        (free,), (pages,) = (db.execute(f"PRAGMA {what}").fetchone() for what in ("freelist_count", "page_count"))
+        (free,) = db.execute("PRAGMA freelist_count").fetchone()
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
         if free > SPARE_PAGES and 2 * free > pages:
-            # Not `execute`, which takes a single step, and this gives one page back with each.
+            # Not `execute`: it makes a single step, and every step returns only one page.
             db.executescript(f"PRAGMA incremental_vacuum({free})")
             db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _holder(handle: int) -> str:
-    """Which process has the lock on an open file, as Linux shows it to every user (proc_locks(5))."""
-    # By the number of the file alone: that of its device is not the one of `stat` on every file system. Where two
-    # files have that number, none is named rather than a wrong one.
-    wanted = f"{os.fstat(handle).st_ino}"
+    """The process that has locked an open file, according to /proc/locks, which every user can read (proc_locks(5))."""
+    # By inode only: on some file systems the device number differs from that of `stat`. If locks on several files
+    # have this inode number, no process is named.
+    inode = f"{os.fstat(handle).st_ino}"
     pids = set()
     with contextlib.suppress(OSError):
         for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if words[1] == "FLOCK" and words[5].rpartition(":")[2] == wanted and int(words[4]) > 0:
-                pids.add(words[4])
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == inode and int(fields[4]) > 0:
+                pids.add(fields[4])
     if len(pids) != 1:
         return "another process"
     pid = pids.pop()
@@ -310,8 +311,8 @@ def _holder(handle: int) -> str:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error says that the file is broken, and not that the disk is full, read-only or busy."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits say more exactly what happened
+    """Whether an error means that the file is broken, and not that the disk is full, read-only or busy."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
     return isinstance(error, Damaged) or code in _DAMAGED
 
 
@@ -321,8 +322,8 @@ def count_waiting(path: Path) -> dict[str, int]:
     Raises:
         OSError: it cannot be read.
     """
-    # Without a write-ahead log nobody is writing, and SQLite must not be asked for shared memory, whose file it could
-    # not make in a folder of another user.
+    # Without a write-ahead log nobody is writing, so SQLite needs no shared memory; it could not create the file for it
+    # in another user's folder.
     mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=2)) as db:

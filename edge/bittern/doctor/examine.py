@@ -1,4 +1,4 @@
-"""The doctor: looks at everything that Bittern needs on this machine, and names the command that mends it."""
+"""The doctor: checks everything that Bittern needs on this machine and names the command that fixes a problem."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["Examination", "examine"]
 
 
 class Examination(msgspec.Struct, frozen=True):
-    """What was found.
+    """The result of an examination.
 
     Attributes:
-        machine: its signature.
-        checks: one finding each.
+        machine: the machine's signature.
+        checks: one finding per check.
     """
 
     machine: Machine
@@ -44,30 +44,30 @@ def examine(
     runner: Runner = run,
     python: str = sys.executable,
 ) -> Examination:
-    """Look at everything. A broken installation is a finding, never an exception.
+    """Run all checks. A broken installation is a finding, never an exception.
 
     Args:
         source: URI of the camera; None is `picamera:` on a Raspberry Pi and no camera elsewhere.
-        red: whether something red is held before the camera.
-        notice: is told when that should be.
-        root: the folder that holds `proc`, `sys`, `etc` and `boot`.
+        red: whether something red is held in front of the camera.
+        notice: called with a message when it is time for that.
+        root: the folder that contains `proc`, `sys`, `etc` and `boot`.
         runner: runs the commands and the probes.
-        python: the interpreter that the probes run in.
+        python: the interpreter for the probes.
 
     Raises:
         ConfigurationError: `red` without a camera.
     """
-    found = machine.read(root, runner)
-    is_pi = hardware.is_pi(found)
+    signature = machine.read(root, runner)
+    is_pi = hardware.is_pi(signature)
     uri = source or ("picamera:" if is_pi else None)
     if uri is None and red:
-        raise ConfigurationError("--red: this is no Raspberry Pi; name a camera with --source")
-    steps, there = software.look(root, runner, python, found)
-    checks = [*hardware.check(root, runner, found), *software.check(steps, there, found)]
+        raise ConfigurationError("--red: not a Raspberry Pi; name a camera with --source")
+    steps, installation = software.run_probe(root, runner, python, signature)
+    checks = [*hardware.check(root, runner, signature), *software.check(steps, installation, signature)]
     if uri is None:
-        checks += [skipped("camera", "no Raspberry Pi; name one with --source"), skipped("colours", "no camera")]
+        checks += [skipped("camera", "not a Raspberry Pi; name one with --source"), skipped("colours", "no camera")]
     else:
         if red:
-            notice("now hold something evenly red before the camera, so that it fills the middle of the picture")
-        checks += camera.check(camera.look(runner, python, uri, red), uri, root, there, is_pi)
-    return Examination(found, checks)
+            notice("now hold something evenly red in front of the camera, so that it fills the middle of the picture")
+        checks += camera.check(camera.run_probe(runner, python, uri, red), uri, root, installation, is_pi)
+    return Examination(signature, checks)

@@ -1,4 +1,4 @@
-"""What a check found: plain data, and the four ways to make it."""
+"""The result of a check: plain data, and the four functions that make it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Finding(msgspec.Struct, frozen=True):
     """The result of one check.
 
     Attributes:
-        check: what was looked at.
-        status: "warning" works but will cost something; "failure" does not work; "skipped" was not looked at.
+        check: name of the check.
+        status: "warning": it works, with drawbacks; "failure": it does not work; "skipped": it was not checked.
         finding: one line.
-        fix: for a warning or a failure the command that mends it, or what to do where no command can.
+        fix: for a warning or a failure, the command that fixes it, or what else to do.
     """
 
     check: str
@@ -31,7 +31,7 @@ def ok(check: str, finding: str) -> Finding:
 
 
 def warning(check: str, finding: str, fix: str) -> Finding:
-    """It works, at a price."""
+    """It works, with drawbacks."""
     return Finding(check, "warning", finding, fix)
 
 
@@ -40,6 +40,6 @@ def failure(check: str, finding: str, fix: str) -> Finding:
     return Finding(check, "failure", finding, fix)
 
 
-def skipped(check: str, why: str) -> Finding:
-    """It was not looked at."""
-    return Finding(check, "skipped", why)
+def skipped(check: str, reason: str) -> Finding:
+    """It was not checked."""
+    return Finding(check, "skipped", reason)

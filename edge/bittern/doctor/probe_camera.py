@@ -1,4 +1,4 @@
-"""The probe that opens the camera and looks at a frame; a process of its own, because drivers hang.
+"""The probe that opens the camera and checks a frame; a process of its own, because drivers may hang.
 
 python -m bittern.doctor.probe_camera URI [red]
 """
@@ -15,36 +15,37 @@ from bittern.doctor.steps import take
 if TYPE_CHECKING:
     from bittern.frames import Order, Pixels, Source
 
-# Until the stop sign of the demonstration is this high, px; and what was held before a camera is seen.
+# The stop sign of the demonstration counts from this height, in pixels.
 _SIGN_PX = 24
+# How long to wait for that sign, and for something red in front of a camera.
 DEMO_S = 10.0
 HOLD_S = 15.0
-# A colour is one from this saturation and brightness on, and fills at least this part of the middle.
+# A colour has at least this saturation and brightness, and fills at least this part of the middle.
 _SATURATION, _VALUE, _PART = 0.45, 0.25, 0.5
 
 Colour = Literal["red", "blue"]
 
 
 def main(uri: str, *, look_for_red: bool) -> None:
-    """Print every step."""
-    kept: list[Source] = []
-    said = take("open", functools.partial(_open, uri, kept))
-    if said is None:
+    """Run and print every step."""
+    sources: list[Source] = []
+    opened = take("open", functools.partial(_open, uri, sources))
+    if opened is None:
         return
-    with kept[0] as source:
+    with sources[0] as source:
         frame = take("frame", functools.partial(_frame, source))
-        if frame is not None and said["scheme"] == "demo":
+        if frame is not None and opened["scheme"] == "demo":
             take("sign", functools.partial(_sign, source, uri))
         elif frame is not None and look_for_red:
             take("red", functools.partial(_red, source))
 
 
-def _open(uri: str, kept: list[Source]) -> dict[str, Any]:
+def _open(uri: str, sources: list[Source]) -> dict[str, Any]:
     from bittern.sources.registry import open_source
 
     source = open_source(uri)
-    kept.append(source)
-    # The format that libcamera granted, where the source has one.
+    sources.append(source)
+    # "format": the pixel format that libcamera chose, where the source has one.
     return {
         "name": source.name,
         "scheme": source.name.partition(":")[0],
@@ -62,7 +63,7 @@ def _frame(source: Source) -> dict[str, Any]:
 
 
 def _red(source: Source) -> dict[str, Any]:
-    """The first clear colour in the middle of the pictures of the next seconds."""
+    """The first clear colour in the middle of the picture within the next seconds."""
     deadline = time.monotonic() + HOLD_S
     while time.monotonic() < deadline:
         frame = source.read()
@@ -76,7 +77,7 @@ def _red(source: Source) -> dict[str, Any]:
 
 
 def _sign(source: Source, uri: str) -> dict[str, Any]:
-    """The colour of the demonstration's stop sign, whose place in the picture is known."""
+    """The colour of the demonstration's stop sign, whose position in the picture is known."""
     from urllib.parse import parse_qsl, urlsplit
 
     import msgspec
@@ -92,22 +93,22 @@ def _sign(source: Source, uri: str) -> dict[str, Any]:
         box = street.render(frame.number / options.fps).sign
         if box is not None and box[3] >= _SIGN_PX:
             x, y, width, height = box
-            # Letters and border are white, so that it is not only red.
+            # Letters and border are white, so the sign is only partly red.
             return {"colour": colour_of(frame.pixels[y : y + height, x : x + width], frame.order, part=0.25)}
     return {"colour": None}
 
 
 def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Colour | None:
-    """Which colour a picture has.
+    """The colour of a picture.
 
     Args:
         pixels: (H, W, 3) uint8.
-        order: of the channels.
-        part: of the pixels that must have it, 0 to 1.
+        order: channel order of the pixels.
+        part: fraction of the pixels that must have the colour, 0 to 1.
 
     Returns:
-        "red" or "blue" if enough of the pixels are a clear red or blue, and at least three times as many as the
-        other; else None. Hue and saturation are those of HSV.
+        "red" or "blue" if enough pixels are a clear red or blue, and at least three times as many as of the other
+        colour; else None. Hue and saturation are those of HSV.
     """
     import cv2
     import numpy as np
@@ -116,7 +117,7 @@ def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Colour | Non
     hue, saturation, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]  # hue in steps of 2 degrees
     clear = (saturation >= _SATURATION * 255) & (value >= _VALUE * 255)
     red = float((clear & ((hue <= 12) | (hue >= 165))).mean())
-    # Red with its ends swapped is blue: 240 degrees less the angle.
+    # With red and blue swapped, red becomes blue: 240 degrees minus the hue.
     blue = float((clear & (hue >= 108) & (hue <= 135)).mean())
     if red >= part and red >= 3 * blue:
         return "red"

@@ -1,4 +1,4 @@
-"""The probe that imports numpy, OpenCV and the runtime, and opens every model; a process of its own."""
+"""The probe that imports numpy, OpenCV and the runtime and opens every model; a process of its own."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from typing import Any
 from bittern.doctor.steps import take
 
 _OPENCV_WHEELS = (
-    *("opencv-python", "opencv-python-headless"),
-    *("opencv-contrib-python", "opencv-contrib-python-headless"),
+    "opencv-python",
+    "opencv-python-headless",
+    "opencv-contrib-python",
+    "opencv-contrib-python-headless",
 )
 
 
 def main() -> None:
-    """Print every step."""
+    """Run and print every step."""
     take("python", _python)
     take("numpy", functools.partial(_module, "numpy"))
     take("cv2", functools.partial(_module, "cv2"))
     if find_spec("simplejpeg") is not None:
-        # picamera2 encodes with it; compiled against Debian's numpy, it is the first to refuse another one.
+        # picamera2 encodes with it; it is compiled against Debian's numpy, so it is the first to fail with another one.
         take("simplejpeg", functools.partial(_module, "simplejpeg"))
     take("runtime", _runtime)
     models = take("models", _models)
     for name, folder in (models or {}).items():
-        said = take(f"file {name}", functools.partial(_file, Path(folder)))
-        if said is not None:
-            take(f"path {name}", functools.partial(_path, Path(folder, said["file"])))
+        file = take(f"file {name}", functools.partial(_file, Path(folder)))
+        if file is not None:
+            take(f"path {name}", functools.partial(_path, Path(folder, file["file"])))
             take(f"golden {name}", functools.partial(_golden, Path(folder)))
 
 
@@ -63,17 +65,17 @@ def _models() -> dict[str, Any]:
 
 
 def _file(folder: Path) -> dict[str, Any]:
-    from bittern.model import manifest
+    from bittern.model.manifest import load
 
-    said = manifest.load((folder / "manifest.json").read_bytes())
-    digest = hashlib.sha256((folder / said.file).read_bytes()).hexdigest()
-    recorded = sorted({f"{path.runtime}=={path.version}" for path in said.golden.values()})
+    manifest = load((folder / "manifest.json").read_bytes())
+    digest = hashlib.sha256((folder / manifest.file).read_bytes()).hexdigest()
+    runtimes = sorted({f"{path.runtime}=={path.version}" for path in manifest.golden.values()})
     return {
-        "file": said.file,
-        "version": said.version,
+        "file": manifest.file,
+        "version": manifest.version,
         "sha256": digest,
-        "expected": said.sha256,
-        "recorded_with": recorded,
+        "expected": manifest.sha256,
+        "recorded_with": runtimes,
     }
 
 

@@ -1,4 +1,4 @@
-"""What the doctor prints: a table for people, and a report without a name in it for a bug tracker."""
+"""The doctor's output: a table for people, and an anonymous report for a bug tracker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import msgspec
 from bittern.doctor.examine import Examination
 from bittern.doctor.findings import Finding
 
-# Names that every image comes with tell nothing about their owner.
+# Default names of the images, which say nothing about the owner.
 _COMMON = {"root", "pi", "bittern", "raspberrypi", "localhost", ""}
 _SECRETS = (
     (re.compile(r"\b[a-z][a-z0-9+]*://[^\s'\"]+"), "ADDRESS"),
@@ -25,74 +25,74 @@ _SECRETS = (
     (re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w.])"), "ADDRESS"),  # IPv4
     (re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}(?![\w:])"), "ADDRESS"),  # MAC
 )
-# What may be an IPv6 address, and the colon or full stop of the sentence behind it.
+# A possible IPv6 address, with a colon or full stop after it that belongs to the sentence.
 _COLONS = re.compile(r"(?<![\w:.])[0-9a-fA-F]*:[0-9a-fA-F]*:[0-9a-fA-F:.]*(?!\w)")
 
 
 def table(checks: Iterable[Finding]) -> str:
-    """One line a check, the command that mends it below, and a sum."""
-    listed = list(checks)
-    width = max(len(finding.check) for finding in listed)
+    """One line per check, with the command that fixes it below, and a summary."""
+    findings = list(checks)
+    width = max(len(finding.check) for finding in findings)
     lines = []
-    for finding in listed:
+    for finding in findings:
         lines.append(f"{finding.status:<8} {finding.check:<{width}}  {finding.finding}")
         if finding.fix is not None:
             lines.append(f"{'':<8} {'':<{width}}  do: {finding.fix}")
-    counts = Counter(finding.status for finding in listed)
+    counts = Counter(finding.status for finding in findings)
     lines.append(", ".join(f"{counts[status]} {status}" for status in ("ok", "warning", "failure", "skipped")))
     return "\n".join(lines)
 
 
-def report(seen: Examination, names: Iterable[str] | None = None) -> str:
+def report(examination: Examination, names: Iterable[str] | None = None) -> str:
     """Machine and checks as a fenced block of Markdown.
 
     Args:
-        seen: what was found.
-        names: that must not be in it; None takes those of this user and this host.
+        examination: the result of `examine`.
+        names: names to hide; None hides those of this user and this host.
     """
     hidden = own_names() if names is None else set(names)
-    fields = msgspec.to_builtins(seen.machine)
+    fields = msgspec.to_builtins(examination.machine)
     throttled = fields.pop("throttled")
     fields["throttled"] = throttled["raw"] if throttled else None
     signature = [f"{key:<20} {'-' if value is None else value}" for key, value in sorted(fields.items())]
     checks = [
         Finding(c.check, c.status, anonymous(c.finding, hidden), c.fix and anonymous(c.fix, hidden))
-        for c in seen.checks
+        for c in examination.checks
     ]
     return "\n".join(["```text", *signature, "", table(checks), "```"])
 
 
 def own_names() -> set[str]:
-    """What this user, who may be behind sudo, and this host are called."""
+    """Names of this user (also behind sudo) and this host."""
     host = socket.gethostname()
     try:
         user = getpass.getuser()
-    except (OSError, KeyError):  # a user number without a name
+    except (OSError, KeyError):  # a user id without a name
         user = ""
     return {user, os.environ.get("SUDO_USER", ""), Path.home().name, host, host.partition(".")[0]} - _COMMON
 
 
 def anonymous(text: str, names: Iterable[str]) -> str:
-    """A text without addresses, home folders, serial numbers of cameras, and these names."""
+    """Hide addresses, home folders, cameras' serial numbers and the given names in a text."""
     home = str(Path.home())
     if len(home) > 1:
         text = re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
     text = _COLONS.sub(_without_ipv6, text)
-    for pattern, instead in _SECRETS:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
     for name in names:
         text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "NAME", text)
     return text
 
 
-def _without_ipv6(found: re.Match[str]) -> str:
+def _without_ipv6(match: re.Match[str]) -> str:
     """ADDRESS for an IPv6 address, the text itself for anything else, such as a time."""
-    for end in range(len(found[0]), 0, -1):
+    for end in range(len(match[0]), 0, -1):
         try:
-            ipaddress.IPv6Address(found[0][:end])
+            ipaddress.IPv6Address(match[0][:end])
         except ValueError:
-            if found[0][end - 1] not in ":.":
+            if match[0][end - 1] not in ":.":
                 break
         else:
-            return "ADDRESS" + found[0][end:]
-    return found[0]
+            return "ADDRESS" + match[0][end:]
+    return match[0]

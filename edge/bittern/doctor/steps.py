@@ -1,4 +1,4 @@
-"""The language of the probes: child processes that try what may crash or hang, and print one line a step."""
+"""The protocol of the probes: child processes that try things that may crash or hang, and print one line per step."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _MARK = '{"step":'
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What became of one step.
+    """The outcome of one step.
 
     Attributes:
         step: its name.
-        said: what the probe found; None if the step did not come to its end.
-        error: "ValueError: numpy.dtype size changed", or how the process ended; None if it went well.
+        result: the probe's result; None if the step did not finish.
+        error: such as "ValueError: numpy.dtype size changed", or how the process ended; None if the step succeeded.
     """
 
     step: str
-    said: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
     error: str | None = None
 
 
 def take(step: str, do: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """In a probe: do one step and print what became of it; None if it failed."""
-    _print({"step": step})  # a crash ends the process in the middle of the step that was named last
+    """In a probe: run one step and print its outcome. Returns its result; None if it failed."""
+    _print({"step": step})  # if the process crashes, the last step printed is the culprit
     try:
-        said = do()
-    except Exception as error:  # whatever a broken installation raises is a finding
+        result = do()
+    except Exception as error:  # anything that a broken installation raises is a finding
         _print({"step": step, "error": f"{type(error).__name__}: {one_line(error)}"})
         return None
-    _print({"step": step, "said": said})
-    return said
+    _print({"step": step, "result": result})
+    return result
 
 
 def _print(line: dict[str, Any]) -> None:
@@ -51,25 +51,25 @@ def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], ti
     """Run a probe, a module of this package that is started as a program, and read its steps.
 
     Returns:
-        Every step that was begun, by name, in their order. If the process did not end by itself, the step that it
-        was in has that as its error; a probe that did not even begin has one step, "start".
+        Every step that was started, by name, in order. If the process crashed or was killed, its last step has that
+        as the error; a probe that did not even start has one step, "start".
     """
-    # -P: the folder that the user is in is no place to import from.
+    # -P: do not import from the current folder.
     done = runner((python, "-P", "-m", module, *arguments), timeout_s)
     steps: dict[str, Step] = {}
     for line in done.out.splitlines():
-        if line.startswith(_MARK):  # libraries may print something too
+        if line.startswith(_MARK):  # libraries may print other lines
             step = msgspec.json.decode(line, type=Step)
             steps[step.step] = step
     if done.code is None or done.code < 0:
-        how = f"crashed with {_signal(-done.code)}" if done.code is not None else f"no answer within {timeout_s:g} s"
+        error = f"crashed with {_signal(-done.code)}" if done.code is not None else f"no answer within {timeout_s:g} s"
     elif done.code > 0:
-        how = (done.err.strip().splitlines() or [f"exit code {done.code}"])[-1]
+        error = (done.err.strip().splitlines() or [f"exit code {done.code}"])[-1]
     else:
         return steps
     last = next(reversed(steps.values()), Step("start"))
-    if last.said is None and last.error is None:
-        steps[last.step] = Step(last.step, error=how)
+    if last.result is None and last.error is None:
+        steps[last.step] = Step(last.step, error=error)
     return steps
 
 

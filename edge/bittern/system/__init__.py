@@ -1,1 +1,1 @@
-"""What Bittern asks of the operating system: files, processes, signals, systemd, the machine."""
+"""Access to the operating system: files, processes, signals, systemd, the machine."""

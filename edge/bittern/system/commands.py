@@ -1,4 +1,4 @@
-"""Commands of the operating system, each with a time-out: what they printed, or that they are not there."""
+"""Runs commands of the operating system, each with a time-out."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 
-class Output(NamedTuple):
-    """What became of a command.
+class CommandResult(NamedTuple):
+    """The result of a command.
 
     Attributes:
-        code: its exit code, negative for the signal that ended it; None if it is not there or took too long.
-        out: what it wrote to stdout, also if it was given up.
-        err: what it wrote to stderr; for a code of None one line that says why.
+        code: its exit code, negative for the signal that ended it; None if it does not exist or took too long.
+        out: its stdout, also after a time-out.
+        err: its stderr; if the code is None, one line with the reason.
     """
 
     code: int | None
@@ -23,18 +23,18 @@ class Output(NamedTuple):
 
 
 class Runner(Protocol):
-    """Something that runs a command as `run` does."""
+    """Anything that runs a command like `run`."""
 
-    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> Output:
-        """What became of the command; never raises."""
+    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+        """Run the command; never raises."""
         ...
 
 
-def run(command: Sequence[str], timeout_s: float = 5.0) -> Output:
-    """Run a command, in English, without stdin.
+def run(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+    """Run a command with an English locale and without stdin.
 
-    Never raises, and never waits longer than `timeout_s` and one second: a process that even SIGKILL does not end,
-    because it waits inside a driver, is left behind.
+    Never raises, and never waits longer than `timeout_s` plus one second: a process that even SIGKILL does not end,
+    because it is stuck in a driver, is left behind.
     """
     try:
         process = subprocess.Popen(
@@ -45,15 +45,15 @@ def run(command: Sequence[str], timeout_s: float = 5.0) -> Output:
             env=os.environ | {"LC_ALL": "C.UTF-8"},
         )
     except OSError as error:
-        return Output(None, err=f"{command[0]}: {error.strerror}")
+        return CommandResult(None, err=f"{command[0]}: {error.strerror}")
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         try:
             out, _ = process.communicate(timeout=1.0)
-        except subprocess.TimeoutExpired as late:
-            out = late.stdout or b""
-        why = f"{command[0]}: no answer within {timeout_s:g} s"
-        return Output(None, out.decode(errors="replace"), why)
-    return Output(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+        except subprocess.TimeoutExpired as expired:
+            out = expired.stdout or b""
+        reason = f"{command[0]}: no answer within {timeout_s:g} s"
+        return CommandResult(None, out.decode(errors="replace"), reason)
+    return CommandResult(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+"""Writes files and folders atomically: temporary name, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-# It can only be read by setting it, which threads must not do beside each other: so once, here.
+# The umask can only be read by setting it, which is not thread-safe: so it is read once, here.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
 
 @contextlib.contextmanager
 def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a file for writing that takes its name only when the block ends without an error.
+    """Open a file for writing that gets its name only when the block ends without an error.
 
     Raises:
-        OSError: the disk does not take it; it never names the temporary file.
+        OSError: the file cannot be written; the error never names the temporary file.
     """
-    # Not by pathlib, which interns every part of a path: with a new name for every event the table of interned strings
-    # grows by megabytes at a time, and CPython 3.12.1 keeps every name for good (120 bytes each, measured).
+    # Not with pathlib, which interns every part of a path: with a new name for every event the table of interned
+    # strings grows by megabytes at a time, and CPython 3.12.1 keeps every name for good (120 bytes each, measured).
     folder, base = os.path.split(os.path.abspath(file))  # noqa: PTH100
     os.makedirs(folder, exist_ok=True)  # noqa: PTH103
     try:
@@ -32,11 +32,11 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         error.filename = os.fspath(file)
         raise
     try:
-        with os.fdopen(handle, "wb") as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        # mkstemp makes files for the owner only; give what an ordinary open would have given.
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        # mkstemp creates files for the owner only; set the mode that an ordinary open would have set.
         os.chmod(name, 0o666 & ~_UMASK)  # noqa: PTH101
         os.replace(name, file)  # noqa: PTH105
     except BaseException as error:
@@ -50,18 +50,18 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 def write(file: str | os.PathLike[str], data: bytes) -> None:
     """Write a whole file atomically."""
-    with atomic(file) as opened:
-        opened.write(data)
+    with atomic(file) as stream:
+        stream.write(data)
 
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes its name only when the block ends without an error.
+    """A temporary folder that gets its name only when the block ends without an error.
 
     Args:
-        folder: the name it will have.
-        replace: a folder of that name may be there already. It is moved aside first and removed last, so a crash
-            leaves the old or the new one whole (for an instant neither, but the old one beside it as `.NAME.old-*`).
+        folder: its final name.
+        replace: replace an existing folder. The old one is moved aside first and removed last, so a crash leaves
+            either the old or the new one complete (for an instant only the old one, as `.NAME.old-*`).
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
@@ -70,8 +70,8 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         temporary.chmod(0o777 & ~_UMASK)
         for file in temporary.rglob("*"):
             if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
         sync_folder(temporary)
         if replace and folder.exists():
             old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old-"))
@@ -92,7 +92,7 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """fsync of a folder, so that a rename in it survives a power cut."""
+    """fsync a folder, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The machine signature: which board, system, clock and versions a figure was measured on."""
+"""The machine signature: board, system, clock rate and versions that a figure was measured with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 from bittern.system.commands import Runner, run
 from bittern.version import __version__
 
-# Start of the device tree's model string, and our short name for the board; the first that fits.
+# Start of the device tree's model string, and a short name for the board; the first match wins.
 _BOARDS = (
     ("Raspberry Pi 500", "pi500"),
     ("Raspberry Pi 5 ", "pi5"),
@@ -40,19 +40,20 @@ _ARM_PARTS = {
     "0xd08": "Cortex-A72",
     "0xd0b": "Cortex-A76",
 }
-# Bits of `vcgencmd get_throttled`: as they are now, and 16 higher as they were at any time since the start
-# (Raspberry Pi documentation, "vcgencmd").
+# Bits of `vcgencmd get_throttled`: the present state, and 16 bits higher whether it ever occurred since boot (Raspberry
+# Pi documentation, "vcgencmd").
 THROTTLED_BITS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 _OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 
 
 class Throttled(msgspec.Struct, frozen=True):
-    """What the Pi's firmware says about power and heat.
+    """The Pi firmware's state of power and heat.
 
     Attributes:
-        raw: the firmware's word, such as "0x50005".
-        now: of "under-voltage", "frequency capped", "throttled", "soft temperature limit", what holds now.
-        since_boot: the same, at any time since the start; None where the machine does not know it.
+        raw: the firmware's value, such as "0x50005".
+        now: the conditions among "under-voltage", "frequency capped", "throttled" and "soft temperature limit" that
+            hold now.
+        since_boot: the conditions that ever held since boot; None if unknown.
     """
 
     raw: str
@@ -61,36 +62,36 @@ class Throttled(msgspec.Struct, frozen=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine, as far as it says what it is: None everywhere else. Nothing here tells whose machine it is.
+    """A machine; None for everything unknown. Contains nothing that identifies the owner.
 
     Attributes:
         board: the device tree's model, "Raspberry Pi 4 Model B Rev 1.4".
-        board_id: a short name for it, "pi4"; "other" for everything that is no Raspberry Pi.
-        architecture: of the kernel, as `uname -m` says: "aarch64", "armv7l", "x86_64".
+        board_id: a short name for it, "pi4"; "other" for anything but a Raspberry Pi.
+        architecture: architecture of the kernel, from `uname -m`: "aarch64", "armv7l", "x86_64".
         kernel_bits: 64 or 32.
-        userland_bits: 64 or 32, of the Python that runs.
+        userland_bits: 64 or 32, of the running Python.
         userland: Debian's name for the architecture of its packages, "arm64", "armhf", "amd64".
         os: pretty name of the operating system.
         codename: "bookworm", "trixie".
         os_image: the image that the card was written from, "Raspberry Pi reference 2025-05-13".
         kernel: release of the kernel.
         cpu: model of the processor.
-        cores: how many the kernel uses.
-        governor: which chooses the clock.
-        frequency_mhz: the clock now, as the governor sees it.
-        frequency_min_mhz: the lowest that the governor may choose.
-        frequency_max_mhz: the highest that the governor may choose.
-        temperature_c: of the processor, °C.
+        cores: number of cores in use.
+        governor: the kernel's CPU frequency governor.
+        frequency_mhz: the current clock rate, as seen by the governor.
+        frequency_min_mhz: the lowest clock rate that the governor may choose.
+        frequency_max_mhz: the highest clock rate that the governor may choose.
+        temperature_c: temperature of the processor, °C.
         throttled: power and heat, on a Raspberry Pi.
-        memory_total_mb: MB of 2**20 bytes, without what the GPU keeps.
-        memory_available_mb: the same, what programs can still have.
-        cma_total_mb: contiguous memory, out of which cameras take their buffers, in MB.
-        cma_free_mb: the same, what is left of it.
-        python: its version.
-        bittern: its version.
+        memory_total_mb: memory in MB of 2**20 bytes, without the GPU's share.
+        memory_available_mb: memory that is available to programs, in MB.
+        cma_total_mb: contiguous memory, which cameras need for their buffers, in MB.
+        cma_free_mb: contiguous memory that is free, in MB.
+        python: version of Python.
+        bittern: version of Bittern.
         runtime: distribution and version, "ai-edge-litert 2.3.0".
-        numpy: its version.
-        opencv: its version.
+        numpy: version of numpy.
+        opencv: version of OpenCV.
     """
 
     board: str | None = None
@@ -123,12 +124,12 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(root: Path = Path("/"), runner: Runner = run, userland_bits: int = 8 * struct.calcsize("P")) -> Machine:
-    """Read the signature of this machine. Takes some ten milliseconds, and imports neither numpy nor OpenCV.
+    """Read the signature of this machine. Takes about ten milliseconds and imports neither numpy nor OpenCV.
 
     Args:
-        root: the folder that holds `proc`, `sys` and `etc`.
+        root: the folder that contains `proc`, `sys` and `etc`.
         runner: runs uname, dpkg, dpkg-query and vcgencmd.
-        userland_bits: of the Python that runs.
+        userland_bits: 64 or 32, of the running Python.
     """
     board = text(root / "proc/device-tree/model")
     uname = runner(("uname", "-r", "-m"))
@@ -175,59 +176,59 @@ def board_id(board: str | None) -> str:
 
 
 def temperature_c(root: Path = Path("/")) -> float | None:
-    """Temperature of the processor in °C, from the kernel's thermal zone of it; None where there is none."""
+    """Temperature of the processor in °C, from its thermal zone in the kernel; None if there is none."""
     zones = sorted(root.glob("sys/class/thermal/thermal_zone*"))
-    for wanted in ("cpu-thermal", "cpu_thermal", "x86_pkg_temp"):
+    for zone_type in ("cpu-thermal", "cpu_thermal", "x86_pkg_temp"):
         for zone in zones:
-            if text(zone / "type") == wanted and (millidegrees := _integer(zone / "temp")) is not None:
+            if text(zone / "type") == zone_type and (millidegrees := _integer(zone / "temp")) is not None:
                 return millidegrees / 1000
     return None
 
 
 def frequency_mhz(root: Path = Path("/")) -> int | None:
-    """The clock of the first core now, in MHz, as the governor sees it; None where the kernel does not scale it."""
+    """The current clock rate of the first core in MHz, as seen by the governor; None if it is not scaled."""
     return _mhz(root / "sys/devices/system/cpu/cpufreq/policy0/scaling_cur_freq")
 
 
 def throttled(root: Path = Path("/"), runner: Runner = run) -> Throttled | None:
-    """What the firmware of a Raspberry Pi says about power and heat; None elsewhere, and where it does not answer.
+    """State of power and heat from a Raspberry Pi's firmware; None on other machines and if it does not answer.
 
-    `vcgencmd` needs the group video. The file in /sys, which kernels of Raspberry Pi OS have, does not; but the
-    driver behind it clears the history every two seconds, so that it only proves what it does say.
+    `vcgencmd` needs the group video. The file in /sys of Raspberry Pi OS kernels does not, but its driver clears the
+    history every two seconds: conditions that it does not report may have occurred nevertheless.
     """
-    asked = runner(("vcgencmd", "get_throttled"))
-    if word := re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", asked.out.strip()):
-        return decode_throttled(int(word[1], 16))
+    answer = runner(("vcgencmd", "get_throttled"))
+    if match := re.fullmatch(r"throttled=0x([0-9a-fA-F]{1,8})", answer.out.strip()):
+        return decode_throttled(int(match[1], 16))
     files = sorted(root.glob("sys/devices/platform/soc*/*firmware/get_throttled"))
-    if word := re.fullmatch(r"([0-9a-fA-F]{1,8})", next(filter(None, map(text, files)), "")):
-        said = decode_throttled(int(word[1], 16))
-        return msgspec.structs.replace(said, since_boot=said.since_boot or None)
+    if match := re.fullmatch(r"([0-9a-fA-F]{1,8})", next(filter(None, map(text, files)), "")):
+        state = decode_throttled(int(match[1], 16))
+        return msgspec.structs.replace(state, since_boot=state.since_boot or None)
     return None
 
 
-def decode_throttled(word: int) -> Throttled:
-    """What the bits of the firmware's answer mean."""
+def decode_throttled(value: int) -> Throttled:
+    """Decode the bits of the firmware's value."""
     return Throttled(
-        raw=hex(word),
-        now=tuple(name for bit, name in enumerate(THROTTLED_BITS) if word >> bit & 1),
-        since_boot=tuple(name for bit, name in enumerate(THROTTLED_BITS) if word >> (bit + 16) & 1),
+        raw=hex(value),
+        now=tuple(name for bit, name in enumerate(THROTTLED_BITS) if value >> bit & 1),
+        since_boot=tuple(name for bit, name in enumerate(THROTTLED_BITS) if value >> (bit + 16) & 1),
     )
 
 
 def text(file: Path) -> str | None:
-    """What a file of /proc, /sys or /etc says, without white space and the zeros of a device tree at its ends.
+    """Contents of a file of /proc, /sys or /etc, without white space (and a device tree's zero bytes) at the ends.
 
-    None for a file that is absent, may not be read, or is empty.
+    None for a file that is missing, unreadable or empty.
     """
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip(" \t\n\0") or None
-    except OSError:  # also what a driver says that cannot answer now
+    except OSError:  # also raised by a driver that cannot answer now
         return None
 
 
 def _integer(file: Path) -> int | None:
-    said = text(file)
-    return int(said) if said is not None and re.fullmatch(r"-?[0-9]+", said) else None
+    content = text(file)
+    return int(content) if content is not None and re.fullmatch(r"-?[0-9]+", content) else None
 
 
 def _mhz(file: Path) -> int | None:
@@ -236,18 +237,18 @@ def _mhz(file: Path) -> int | None:
 
 
 def _first_line(runner: Runner, *command: str) -> str | None:
-    asked = runner(command)
-    return asked.out.strip().partition("\n")[0] or None if asked.code == 0 else None
+    result = runner(command)
+    return result.out.strip().partition("\n")[0] or None if result.code == 0 else None
 
 
 def _assignments(lines: str) -> dict[str, str]:
-    """The lines KEY="value" of an os-release file."""
+    """Parse the lines KEY="value" of an os-release file."""
     pairs = (line.partition("=") for line in lines.splitlines() if not line.startswith("#"))
     return {key.strip(): value.strip().strip("\"'") for key, equals, value in pairs if equals}
 
 
 def _processor(cpuinfo: str) -> tuple[str | None, int | None]:
-    """Model and number of cores. A 64-bit kernel on ARM gives numbers only; serial numbers are not read."""
+    """Model and number of cores. A 64-bit kernel on ARM has only part numbers; serial numbers are not read."""
     cores = len(re.findall(r"^processor\s*:", cpuinfo, re.MULTILINE)) or None
     part = re.search(r"^CPU implementer\s*:\s*0x41$(?:.*\n)*?^CPU part\s*:\s*(0x[0-9a-f]+)$", cpuinfo, re.MULTILINE)
     model = re.search(r"^model name\s*:\s*(.+?)\s*$", cpuinfo, re.MULTILINE)
@@ -268,7 +269,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _runtime() -> str | None:
-    # Not from bittern.model.runtime, which imports it.
+    # Not from bittern.model.runtime, which would import the runtime.
     for name in ("ai-edge-litert", "tflite-runtime"):
         if (version := _version(name)) is not None:
             return f"{name} {version}"
@@ -276,7 +277,7 @@ def _runtime() -> str | None:
 
 
 def _opencv(runner: Runner) -> str | None:
-    """Of the module if it is loaded; else what pip, or Debian (whose package brings no metadata), installed."""
+    """OpenCV's version: of the loaded module, else of pip's package, else of Debian's (which has no metadata)."""
     loaded = getattr(sys.modules.get("cv2"), "__version__", None)
     installed = next(filter(None, map(_version, _OPENCV)), None)
     return loaded or installed or _first_line(runner, "dpkg-query", "-W", "-f", "${Version}", "python3-opencv")

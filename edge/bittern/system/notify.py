@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon is (sd_notify): one datagram to the socket named in $NOTIFY_SOCKET."""
+"""Reports the daemon's state to systemd (sd_notify): one datagram to the socket in $NOTIFY_SOCKET."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _STATUS_S = 10.0
 
 
 class Watchdog:
-    """Says READY=1 with the first frame, and WATCHDOG=1 as long as something gets on. Fed by progress, not by a timer.
+    """Sends READY=1 with the first frame and WATCHDOG=1 while there is progress. Driven by progress, not by a timer.
 
-    A call costs one comparison unless something is due, so that it may be made for every frame. Where nobody listens
-    (no $NOTIFY_SOCKET) nothing is ever sent.
+    A call costs one comparison unless something is due, so it can be made for every frame. Without $NOTIFY_SOCKET
+    nothing is ever sent.
 
     Attributes:
-        ready: whether READY=1 was said.
+        ready: whether READY=1 was sent.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read what systemd wants to hear from the environment.
+        """Read the environment variables that systemd sets.
 
         Args:
             environ: $NOTIFY_SOCKET, $WATCHDOG_USEC, $WATCHDOG_PID; None takes the process's own.
@@ -30,21 +30,21 @@ class Watchdog:
         """
         environ = os.environ if environ is None else environ
         self._clock = clock
-        self._listened = bool(environ.get("NOTIFY_SOCKET"))
-        self._watched_s = _watchdog_s(environ)
-        # A quarter: with frames as far apart as this the next one is still in time.
-        self._every_s = min(self._watched_s / 4, _STATUS_S) if self._watched_s else _STATUS_S
+        self._has_socket = bool(environ.get("NOTIFY_SOCKET"))
+        timeout_s = _watchdog_s(environ)
+        # A quarter of the time-out: if frames are that far apart, the next one is still in time.
+        self._interval_s = min(timeout_s / 4, _STATUS_S) if timeout_s else _STATUS_S
         self._due_s = float("-inf")
         self._status = ""
         self.ready = False
 
     def frame(self, status: Callable[[], str]) -> None:
-        """A frame came and was classified (or, by the gate, needs not be).
+        """Report that a frame was classified, or was skipped by the motion gate.
 
         Args:
             status: makes the text for STATUS; called only when it is sent.
         """
-        if not self._listened or (self.ready and self._clock() < self._due_s):
+        if not self._has_socket or (self.ready and self._clock() < self._due_s):
             return
         if self.ready:
             self._send(status(), WATCHDOG=1)
@@ -53,39 +53,39 @@ class Watchdog:
             self._send(status(), READY=1, WATCHDOG=1)
 
     def outage(self, status: str) -> None:
-        """The camera is away, and the main loop is seeing to it: that is progress too.
+        """Report that the camera is unavailable and the main loop is handling it: that counts as progress.
 
-        Before the first frame systemd is asked for more time to start, so that a camera which is plugged in an hour
-        late is not an hour of restarts.
+        Before the first frame this asks systemd for more time to start, so that a camera that is plugged in an hour
+        late does not cause an hour of restarts.
         """
-        if not self._listened or (self._clock() < self._due_s and status == self._status):
+        if not self._has_socket or (self._clock() < self._due_s and status == self._status):
             return
         if self.ready:
             self._send(status, WATCHDOG=1)
         else:
-            self._send(status, EXTEND_TIMEOUT_USEC=int(4e6 * max(self._every_s, _STATUS_S)))
+            self._send(status, EXTEND_TIMEOUT_USEC=int(4e6 * max(self._interval_s, _STATUS_S)))
 
     def reloading(self) -> None:
-        """A reload begins; `reloaded` must follow, or systemd goes on waiting for it."""
+        """Report that a reload starts; `reloaded` must follow, because systemd waits for it."""
         notify(RELOADING=1, MONOTONIC_USEC=time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
 
     def reloaded(self, status: str) -> None:
-        """The reload is over, whatever came of it."""
+        """Report that the reload is over, successful or not."""
         self._status = status
         notify(**({"READY": 1} if self.ready else {}), STATUS=status)
 
     def stopping(self) -> None:
-        """The end begins."""
+        """Report that the daemon is stopping."""
         notify(STOPPING=1)
 
     def _send(self, status: str, **state: int) -> None:
-        self._due_s = self._clock() + self._every_s
+        self._due_s = self._clock() + self._interval_s
         self._status = status
         notify(**state, STATUS=status)
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:
-    """In which time systemd wants to hear from this process; None if it does not watch it (sd_watchdog_enabled(3))."""
+    """The watchdog's time-out, in seconds; None if systemd does not watch this process (sd_watchdog_enabled(3))."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     text = environ.get("WATCHDOG_USEC", "")
@@ -95,18 +95,17 @@ def _watchdog_s(environ: Mapping[str, str]) -> float | None:
 def notify(**state: str | int) -> bool:
     """Send assignments such as `READY=1`, `WATCHDOG=1`, `STATUS="..."`, `STOPPING=1` in one datagram.
 
-    The names are those of sd_notify(3). A line break in a value becomes a space, because it would begin
-    the next assignment.
+    The names are those of sd_notify(3). A line break in a value becomes a space, because it would start the next
+    assignment.
 
     Returns:
-        Whether the message was handed over: false where nobody asked for it (no $NOTIFY_SOCKET), or where
-        it could not be sent. It never raises and never waits: a watcher in trouble must not stop what it
-        watches.
+        Whether the message was sent: false without $NOTIFY_SOCKET, or if it could not be sent. Never raises and never
+        blocks: a watchdog in trouble must not stop the process that it watches.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")) or len(address) < 2:
         return False
-    if address.startswith("@"):  # how systemd writes an abstract socket, whose name begins with a zero byte
+    if address.startswith("@"):  # systemd's notation for an abstract socket, whose name begins with a zero byte
         address = "\0" + address[1:]
     message = "\n".join(f"{name}={' '.join(str(value).splitlines())}" for name, value in state.items())
     try:

@@ -1,4 +1,4 @@
-"""Keeps native libraries off the screen: they write to file descriptor 2 past Python."""
+"""Silences native libraries, which write directly to file descriptor 2."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _saved = -1
 
 @contextlib.contextmanager
 def silenced() -> Iterator[None]:
-    """A block whose writing to stderr goes nowhere. For the whole process: keep it short.
+    """Discard everything written to stderr during the block. Affects the whole process: keep it short.
 
-    Several threads may be inside at once: the first one sends stderr away, the last one brings it back.
+    Several threads may be inside at once: the first one redirects stderr, the last one restores it.
     """
     global _inside, _saved
     with _lock:
         if _inside == 0:
-            _saved = _send_away()
+            _saved = _redirect()
         _inside += 1
     try:
         yield
@@ -33,13 +33,13 @@ def silenced() -> Iterator[None]:
                 os.close(_saved)
 
 
-def _send_away() -> int:
-    """A copy of what descriptor 2 was, or -1 where there is no stderr."""
+def _redirect() -> int:
+    """Redirect descriptor 2 to nowhere. Returns a copy of the old one, or -1 if there is no stderr."""
     try:
         saved = os.dup(2)
     except OSError:
         return -1
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
     return saved

@@ -1,4 +1,4 @@
-"""How a loop is asked to end, or to reload: SIGTERM and SIGINT break off a wait, SIGHUP sets a flag."""
+"""Signals that end or reload a loop: SIGTERM and SIGINT interrupt a wait, SIGHUP sets a flag."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Stop:
     """Set by SIGTERM and SIGINT; ends a wait for a frame at once, but never interrupts an event being written.
 
     Attributes:
-        asked: whether the end was asked.
-        reload: whether SIGHUP came; who reloads puts it back.
+        asked: whether SIGTERM or SIGINT came.
+        reload: whether SIGHUP came; whoever reloads resets it.
     """
 
     def __init__(self) -> None:
@@ -26,12 +26,12 @@ class Stop:
 
     @contextlib.contextmanager
     def signals(self, *, reload: bool = False, last: bool = False) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while the block runs, and SIGHUP with `reload`.
+        """Handle SIGTERM and SIGINT while the block runs, and SIGHUP with `reload`.
 
-        With `last` the process ends after the block: from then on they are ignored, so that a second one, sent while
-        it ends, does not turn a clean end into a killed process.
+        `last` says that the process ends after the block: from then on the signals are ignored, so that a second one
+        does not kill the process during a clean shutdown.
         """
-        old = {s: signal.signal(s, self._handle) for s in (signal.SIGTERM, signal.SIGINT)}
+        old = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         if reload:
             old[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._note_reload)
         try:
@@ -41,20 +41,20 @@ class Stop:
                 signal.signal(number, signal.SIG_IGN if last else handler)
 
     def wait(self, call: Callable[[], T]) -> T | None:
-        """Call something that waits; None if a signal came before it returned."""
+        """Call a function that waits; None if a signal came before it returned."""
         try:
             try:
                 self._waiting = True
                 return None if self.asked else call()
             finally:
                 self._waiting = False
-        except _Stopped:  # outside of the `finally`, in which a signal may come too
+        except _Stopped:  # outside of the `finally`, because the signal may come during that too
             return None
 
     def start(self, call: Callable[[], T]) -> T | None:
-        """As `wait`, for a start, most of which is imports.
+        """Like `wait`, for start-up code, which is mostly imports.
 
-        In the middle of the import of a compiled module a signal comes out as an ImportError of that module.
+        A signal during the import of a compiled module surfaces as an ImportError of that module.
         """
         try:
             return self.wait(call)

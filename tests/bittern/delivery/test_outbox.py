@@ -97,7 +97,7 @@ def test_a_removed_sink_holds_nothing_back_and_gets_nothing_twice(
     box.close()
     box = box_in(tmp_path, "a")
     put(box, 4)
-    assert "2 events for b are forgotten" in caplog.text
+    assert "2 events for b are discarded" in caplog.text
     assert rows(tmp_path) == [4]
     box.close()
     box = box_in(tmp_path, "b")

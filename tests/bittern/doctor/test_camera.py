@@ -23,7 +23,7 @@ from bittern.doctor.probe_camera import colour_of
 from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Order
 from bittern.sources.demo import DemoSource
-from bittern.system.commands import Output
+from bittern.system.commands import CommandResult
 
 NO_CAMERA = "SourceError: picamera:0: no camera found: check the ribbon cable, then `rpicam-hello --list-cameras`"
 
@@ -157,8 +157,8 @@ def test_the_user_is_told_when_to_hold_something(pi4: Pi) -> None:
 
 
 def test_a_machine_that_is_no_pi_has_no_camera_unless_named(tmp_path: Path) -> None:
-    def nothing(command: object, timeout_s: float = 5.0) -> Output:
-        return Output(None, err="gone")
+    def nothing(command: object, timeout_s: float = 5.0) -> CommandResult:
+        return CommandResult(None, err="gone")
 
     seen = examine(root=tmp_path, runner=nothing, python=PYTHON)
     assert of(seen, "camera").status == of(seen, "colours").status == "skipped"
@@ -222,7 +222,7 @@ def test_the_demonstration() -> None:
         check=True,
         timeout=60,
     )
-    assert '{"step": "sign", "said": {"colour": "red"}}' in done.stdout
+    assert '{"step": "sign", "result": {"colour": "red"}}' in done.stdout
 
 
 def test_the_demonstration_with_its_order_declared_wrong(

@@ -11,7 +11,7 @@ from tests.doubles.pi_machines import BOARDS, PACKAGES, PYTHON, SYSTEMS, Pi, loo
 
 from bittern.doctor.examine import examine
 from bittern.system import machine
-from bittern.system.commands import Output
+from bittern.system.commands import CommandResult
 
 VENV = PYTHON.removesuffix("/bin/python")
 PIP_NUMPY = f"{VENV}/lib/python3.11/site-packages/numpy/__init__.py"
@@ -44,12 +44,12 @@ def _model(model: str) -> Callable[[Pi], None]:
     return lambda fake: fake.write("proc/device-tree/model", model + "\0")
 
 
-def _answer(command: str, output: Output) -> Callable[[Pi], None]:
+def _answer(command: str, output: CommandResult) -> Callable[[Pi], None]:
     return lambda fake: fake.answers.__setitem__(command, output)
 
 
 def _throttled(word: str) -> Callable[[Pi], None]:
-    return _answer("vcgencmd get_throttled", Output(0, f"throttled={word}\n"))
+    return _answer("vcgencmd get_throttled", CommandResult(0, f"throttled={word}\n"))
 
 
 def _file(name: str, text: str) -> Callable[[Pi], None]:
@@ -91,8 +91,8 @@ SUPPLY = "(5 V, 3 A)"
         (_throttled("0x50000"), "power", "warning", "since the start (0x50000)", SUPPLY),
         (_no_vcgencmd, "power", "warning", "vcgencmd is missing", "sudo apt install -y raspi-utils"),
         (
-            _answer("vcgencmd get_throttled", Output(255, "", "Can't open device file: /dev/vcio\n")),
-            *("power", "warning", "may not ask", "sudo usermod -aG video $USER"),
+            _answer("vcgencmd get_throttled", CommandResult(255, "", "Can't open device file: /dev/vcio\n")),
+            *("power", "warning", "may not query", "sudo usermod -aG video $USER"),
         ),
         (_throttled("0xe0008"), "heat", "warning", "now: soft temperature limit (0xe0008)", "heat sink"),
         (_throttled("0x60000"), "heat", "warning", "since the start: frequency capped, throttled", "heat sink"),
@@ -121,8 +121,8 @@ SUPPLY = "(5 V, 3 A)"
             "echo dtoverlay=vc4-kms-v3d,cma-128 | sudo tee",
         ),
         (
-            _answer("timedatectl show -p NTPSynchronized --value", Output(0, "no\n")),
-            *("clock", "warning", "not in step", "sudo timedatectl set-ntp true"),
+            _answer("timedatectl show -p NTPSynchronized --value", CommandResult(0, "no\n")),
+            *("clock", "warning", "not synchronized", "sudo timedatectl set-ntp true"),
         ),
     ],
 )
@@ -155,7 +155,7 @@ def test_32_bits_under_a_64_bit_kernel(pi4: Pi, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(("system", "status"), [("bookworm", "ok"), ("trixie", "failure")])
 def test_a_system_of_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str, status: str) -> None:
     fake = pi(tmp_path, "pi3b", system)
-    fake.answers["uname -r -m"] = Output(0, "6.6.51+rpt-rpi-v7 armv7l\n")
+    fake.answers["uname -r -m"] = CommandResult(0, "6.6.51+rpt-rpi-v7 armv7l\n")
     monkeypatch.setattr(machine, "read", partial(machine.read, userland_bits=32))
     seen = look(fake)
     assert of(seen, "bitness").status == "ok"
@@ -163,7 +163,7 @@ def test_a_system_of_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sy
 
 
 def test_the_power_supply_is_not_blamed_on_heat(pi4: Pi) -> None:
-    pi4.answers["vcgencmd get_throttled"] = Output(0, "throttled=0x50005\n")
+    pi4.answers["vcgencmd get_throttled"] = CommandResult(0, "throttled=0x50005\n")
     assert of(look(pi4), "heat").status == "ok"
 
 
@@ -182,7 +182,7 @@ def test_small_contiguous_memory_is_enough_for_a_pi5(tmp_path: Path) -> None:
 
 def test_nothing_answers(tmp_path: Path) -> None:
     """A machine that says nothing gives skipped checks, not an exception."""
-    seen = examine(root=tmp_path, runner=lambda command, timeout_s=5.0: Output(None, err="gone"), python=PYTHON)
+    seen = examine(root=tmp_path, runner=lambda command, timeout_s=5.0: CommandResult(None, err="gone"), python=PYTHON)
     assert of(seen, "software").status == "failure"
     assert {f.status for f in seen.checks if f.check not in ("software", "board")} == {"skipped"}
 
@@ -207,7 +207,7 @@ def test_nothing_answers(tmp_path: Path) -> None:
         ),
         (
             {"numpy": step("numpy", {"version": "1.26.4", "file": PIP_NUMPY})},
-            *("numpy", "warning", "made for Debian's numpy", f"{PYTHON} -m pip uninstall -y numpy"),
+            *("numpy", "warning", "built for Debian's numpy", f"{PYTHON} -m pip uninstall -y numpy"),
         ),
         (
             {

@@ -21,7 +21,7 @@ from bittern.system.commands import run
 
 def found_here() -> list[Finding]:
     here = machine.read()
-    steps, there = software.look(Path("/"), run, sys.executable, here)
+    steps, there = software.run_probe(Path("/"), run, sys.executable, here)
     return software.check(steps, there, here)
 
 
@@ -64,10 +64,10 @@ def test_what_the_fakes_say_is_what_the_probe_says(tmp_path: Path) -> None:
     prepared = [json.loads(line) for lines in fake.software.values() for line in lines]
     real = probe(run, sys.executable, "bittern.doctor.probe_software", (), 60)
     for line in prepared:
-        if "said" in line and line["step"] != "simplejpeg":  # which is not installed here
-            said = real[line["step"]].said
+        if "result" in line and line["step"] != "simplejpeg":  # which is not installed here
+            said = real[line["step"]].result
             assert said is not None
-            assert set(said) == set(line["said"]) or line["step"] == "models"
+            assert set(said) == set(line["result"]) or line["step"] == "models"
     assert [name for name in real if " " not in name] == ["python", "numpy", "cv2", "runtime", "models"]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.doubles.pi_machines import BOARDS, SERIAL, SYSTEMS, pi
 
 from bittern.system import machine
-from bittern.system.commands import Output
+from bittern.system.commands import CommandResult
 from bittern.system.machine import Machine, Throttled
 
 
@@ -39,7 +39,7 @@ def test_the_boards(tmp_path: Path, board: str, system: str) -> None:
 
 
 def test_an_empty_machine_says_nothing_and_raises_nothing(tmp_path: Path) -> None:
-    found = machine.read(tmp_path, lambda command, timeout_s=5.0: Output(None), userland_bits=32)
+    found = machine.read(tmp_path, lambda command, timeout_s=5.0: CommandResult(None), userland_bits=32)
     known = {"board_id", "userland_bits", "python", "bittern", "runtime", "numpy", "opencv"}
     fields = msgspec.to_builtins(found)
     assert {key for key, value in fields.items() if value is not None} <= known
@@ -90,14 +90,14 @@ def test_short_names(model: str | None, short: str) -> None:
 
 def test_32_bits_on_a_64_bit_kernel(tmp_path: Path) -> None:
     fake = pi(tmp_path, "pi4", "bookworm")
-    fake.answers["dpkg --print-architecture"] = Output(0, "armhf\n")
+    fake.answers["dpkg --print-architecture"] = CommandResult(0, "armhf\n")
     found = machine.read(tmp_path, fake, userland_bits=32)
     assert (found.kernel_bits, found.userland_bits, found.userland) == (64, 32, "armhf")
 
 
 def test_a_32_bit_kernel_names_the_core_too(tmp_path: Path) -> None:
     fake = pi(tmp_path, "pi3b", "bookworm")
-    fake.answers["uname -r -m"] = Output(0, "6.6.51+rpt-rpi-v7 armv7l\n")
+    fake.answers["uname -r -m"] = CommandResult(0, "6.6.51+rpt-rpi-v7 armv7l\n")
     text = (tmp_path / "proc/cpuinfo").read_text()
     fake.write("proc/cpuinfo", text.replace("BogoMIPS", "model name\t: ARMv7 Processor rev 4 (v7l)\nBogoMIPS"))
     found = machine.read(tmp_path, fake, userland_bits=32)
@@ -120,7 +120,7 @@ def test_every_bit_is_one_flag(word: int) -> None:
 @pytest.mark.parametrize("folder", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"])
 def test_without_vcgencmd_the_kernel_is_asked(tmp_path: Path, folder: str) -> None:
     fake = pi(tmp_path, "pi4", "bookworm")
-    fake.answers["vcgencmd get_throttled"] = Output(255, "", "Can't open device file: /dev/vcio\n")
+    fake.answers["vcgencmd get_throttled"] = CommandResult(255, "", "Can't open device file: /dev/vcio\n")
     assert machine.throttled(tmp_path, fake) is None
     # The kernel's file has no 0x (drivers/firmware/raspberrypi.c) and no reliable history.
     fake.write(f"sys/devices/platform/{folder}/get_throttled", "1\n")
@@ -145,5 +145,5 @@ def test_garbage_in_the_files_is_no_exception(tmp_path_factory: pytest.TempPathF
     for name in ("proc/cpuinfo", "proc/meminfo", "etc/os-release", "etc/rpi-issue", "proc/device-tree/model"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
-    answer = Output(0, data.decode(errors="replace"))
+    answer = CommandResult(0, data.decode(errors="replace"))
     machine.read(root, lambda command, timeout_s=5.0: answer)

@@ -1,4 +1,4 @@
-"""What every sink keeps to."""
+"""The interface of every sink."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Undelivered(Exception):
     """One attempt to deliver failed.
 
     Attributes:
-        reason: why, in a few words.
+        reason: the cause, in a few words.
         retry_after_s: seconds that the peer asked to wait; None leaves it to the back-off.
-        final: the peer will never take this event: it is counted as refused, and skipped.
-        unsent: the peer certainly has not got it, so that a count in it may still be corrected; where that is not
-            known, the event stays as it is.
+        final: the peer will never accept this event: it is counted as refused and skipped.
+        unsent: the peer certainly did not receive the event, so a count in it may still be corrected. Otherwise it
+            must not change.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class Undelivered(Exception):
 
 
 class Diagnostics(msgspec.Struct, frozen=True):
-    """How the daemon is, for sinks that publish it; None is not known (yet).
+    """Figures of the daemon, for sinks that publish them; None if unknown (yet).
 
     Attributes:
-        fps: frames classified a second.
-        latency_ms: from the capture of a frame to its events.
-        temperature_c: of the processor.
+        fps: frames classified per second.
+        latency_ms: time from the capture of a frame to its events, in ms.
+        temperature_c: temperature of the processor, in °C.
     """
 
     fps: float | None = None
@@ -46,11 +46,12 @@ class Diagnostics(msgspec.Struct, frozen=True):
 
 
 class Sink(abc.ABC):
-    """One place that events go to. It is used by one thread only, but for `close`, which comes from another one.
+    """A destination of events. Used by one thread only, except for `close`, which another thread calls.
 
     Attributes:
-        name: "mqtt", "webhook", ... : the name of its table in the configuration.
-        durable: it stands behind the outbox (network). False: best effort, where only the newest state matters (GPIO).
+        name: the name of its table in the configuration, such as "mqtt" or "webhook".
+        durable: events pass through the outbox. False: best effort, for sinks where only the newest state matters
+            (GPIO).
     """
 
     name: str
@@ -58,23 +59,23 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def deliver(self, event: Event, body: bytes) -> str:
-        """Hand over one event and wait for the answer, for as long as the sink's time-out at most.
+        """Deliver one event and wait for the answer, at most for the sink's time-out.
 
         Args:
             event: the event.
-            body: the same as JSON, without a line break.
+            body: the event as JSON, without a line break.
 
         Returns:
-            What the peer answered, in a few words.
+            The peer's answer, in a few words.
 
         Raises:
-            Undelivered: it did not take the event.
+            Undelivered: the peer did not accept the event.
         """
 
     def expect(self, alarms: Sequence[AlarmKey]) -> None:  # noqa: B027 - most sinks need not know
-        """Other alarms can be on from now on; of those that are gone, what waits may still be delivered.
+        """Set the alarms that are possible from now on; waiting events of removed ones may still be delivered.
 
-        Called by the main loop: it must not wait.
+        Called by the main loop, so it must not block.
 
         Args:
             alarms: every alarm that can go on.
@@ -82,4 +83,4 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of everything; a second call does nothing. A `deliver` that is still waiting fails soon after."""
+        """Release everything; a second call does nothing. A `deliver` that is still waiting fails soon after."""

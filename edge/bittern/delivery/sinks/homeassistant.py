@@ -1,6 +1,6 @@
-"""What MQTT shows of a camera: topics, their retained states, Home Assistant's discovery; no network in here.
+"""A camera's MQTT topics, their retained states, and Home Assistant's discovery message; does no networking.
 
-Names of fields are those of Home Assistant's MQTT integration (device discovery, since 2024.11):
+Field names are those of Home Assistant's MQTT integration (device discovery, since 2024.11):
 https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload, and the pages of its platforms sensor,
 binary_sensor and image.
 """
@@ -24,24 +24,23 @@ NOTHING = "nothing"
 
 
 def slug(text: str) -> str:
-    """Small letters, digits and single underscores, at most 64 of them: "Haustür links" becomes "haustur_links"."""
+    """Lower-case letters, digits and single underscores, at most 64: "Haustür links" becomes "haustur_links"."""
     plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
     return re.sub("[^a-z0-9]+", "_", plain)[:64].strip("_")
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """A slug for each name, no two alike: names whose slugs would be the same, or empty, get a digest of their own.
+    """A unique slug for each name: if two would have the same slug, or one an empty slug, a digest is added.
 
-    It does not depend on the order of the names, so that a topic stays what it is.
+    It does not depend on the order of the names, so topics stay the same.
     """
-    names = set(names)
-    same: dict[str, list[str]] = {}
-    for name in names:
-        same.setdefault(slug(name), []).append(name)
+    by_slug: dict[str, list[str]] = {}
+    for name in set(names):
+        by_slug.setdefault(slug(name), []).append(name)
     return {
-        name: found if found and (len(alike) == 1 or name == found) else f"{found}_{_digest(name)}".lstrip("_")
-        for found, alike in same.items()
-        for name in alike
+        name: base if base and (len(same) == 1 or name == base) else f"{base}_{_digest(name)}".lstrip("_")
+        for base, same in by_slug.items()
+        for name in same
     }
 
 
@@ -50,26 +49,26 @@ def _digest(text: str) -> str:
 
 
 class Entities:
-    """The topics of one camera, and what is retained under them. Not for several threads at once.
+    """The topics of one camera and their retained payloads. Not thread-safe.
 
-    States come from the events that were delivered, in their order: after an outage the last one is right. An event
-    `state: started` says that a process began, whose alarms are all off: what the one before left on, ends there.
+    States follow the delivered events, in their order: after an outage the last one is right. An event
+    `state: started` switches all alarms off: it comes from a new process, which starts with all of them off.
 
     Attributes:
         event: topic of the events.
-        availability: topic that says "online" or "offline".
+        availability: topic that is "online" or "offline".
         image: topic of the last alarm's picture.
         diagnostics: topic of `Diagnostics` as JSON.
-        id: of the device, of letters, digits and underscores.
+        id: id of the device: letters, digits and underscores.
     """
 
     def __init__(self, topic: str, name: str, alarms: Sequence[AlarmKey]) -> None:
         """See the class.
 
         Args:
-            topic: what every topic begins with.
-            name: of the camera, for people.
-            alarms: those that can be on.
+            topic: prefix of every topic.
+            name: display name of the camera.
+            alarms: all possible alarms.
         """
         self.event = f"{topic}/event"
         self.availability = f"{topic}/availability"
@@ -84,14 +83,14 @@ class Entities:
         self._label_topics: dict[str, str] = {}  # by model
         self._alarm_topics: dict[AlarmKey, str] = {}
         self._alarm_names: dict[AlarmKey, str] = {}
-        self._gone: set[str] = set()  # topics of labels and alarms of before
+        self._removed: set[str] = set()  # topics of labels and alarms that no longer exist
         self.expect(alarms)
 
     def expect(self, alarms: Sequence[AlarmKey]) -> None:
-        """From now on these alarms can be on; of those that are on, the ones among them stay on.
+        """Set the possible alarms; those that are on and still possible stay on.
 
-        Topics and entities of the others end: they are among `retained` and in `discovery` as long as this lives,
-        because broker or Home Assistant may be away when it happens.
+        Topics and entities of the others are removed. `retained` and `discovery` include the removal for the rest of
+        this object's life, because the broker or Home Assistant may be offline at the time.
         """
         before = {*self._label_topics.values(), *self._alarm_topics.values()}
         models = slugs(alarm.model for alarm in alarms)
@@ -100,25 +99,25 @@ class Entities:
         for model in models:
             names = _names([alarm for alarm in alarms if alarm.model == model])
             unique = slugs(names.values())
-            for alarm, said in names.items():
-                self._alarm_topics[alarm] = f"{self._topic}/alarm/{models[model]}/{unique[said]}"
-                self._alarm_names[alarm] = f"{_spaced(model)} {_spaced(said)}"
+            for alarm, name in names.items():
+                self._alarm_topics[alarm] = f"{self._topic}/alarm/{models[model]}/{unique[name]}"
+                self._alarm_names[alarm] = f"{_spaced(model)} {_spaced(name)}"
         self._on = {alarm: None for alarm in self._on if alarm in self._alarm_topics}
-        self._gone = (self._gone | before) - {*self._label_topics.values(), *self._alarm_topics.values()}
+        self._removed = (self._removed | before) - {*self._label_topics.values(), *self._alarm_topics.values()}
 
     def retained(self) -> dict[str, bytes]:
-        """Topics and what they must say now; nothing at all, which ends their being retained, where they are gone."""
+        """All topics with their payloads; an empty payload, which ends retention, for topics that were removed."""
         labels = dict.fromkeys(self._label_topics, NOTHING)
         labels |= {alarm.model: alarm.label for alarm in self._on}  # of several, the one that went on last
         return {
             self._state_topic: self._state.encode(),
             **{topic: labels[model].encode() for model, topic in self._label_topics.items()},
             **{topic: b"ON" if alarm in self._on else b"OFF" for alarm, topic in self._alarm_topics.items()},
-            **dict.fromkeys(self._gone, b""),
+            **dict.fromkeys(self._removed, b""),
         }
 
     def take(self, event: Event) -> dict[str, bytes]:
-        """Follow one event; what changed of `retained`."""
+        """Follow one event. Returns the changes in `retained`."""
         before = self.retained()
         if event.type == "state" and event.state is not None:
             self._state = event.state
@@ -131,14 +130,14 @@ class Entities:
                 self._on[alarm] = None
             elif event.type == "alarm.off":
                 self._on.pop(alarm, None)
-        return {topic: said for topic, said in self.retained().items() if before[topic] != said}
+        return {topic: payload for topic, payload in self.retained().items() if before[topic] != payload}
 
     def discovery(self, prefix: str, interval_s: float, *, image: bool) -> tuple[str, bytes]:
         """Topic and payload of the one message that announces the device and its entities.
 
         Args:
-            prefix: of Home Assistant's discovery, "homeassistant".
-            interval_s: between two sets of diagnostics, in seconds; they expire after three.
+            prefix: Home Assistant's discovery prefix, "homeassistant".
+            interval_s: time between two sets of diagnostics, in seconds; they expire after three intervals.
             image: whether pictures are published.
         """
         components: dict[str, Mapping[str, Any]] = {
@@ -169,7 +168,7 @@ class Entities:
                 "content_type": "image/jpeg",
             }
         for key, name, extra in (
-            ("fps", "frames a second", {"unit_of_measurement": "fps"}),
+            ("fps", "frames per second", {"unit_of_measurement": "fps"}),
             ("latency_ms", "latency", {"device_class": "duration", "unit_of_measurement": "ms"}),
             ("temperature_c", "temperature", {"device_class": "temperature", "unit_of_measurement": "°C"}),
         ):
@@ -194,26 +193,26 @@ class Entities:
             },
             "origin": {"name": "bittern", "sw_version": __version__},
             "availability_topic": self.availability,
-            # Slugs hold no double underscore: no two of these can be the same.
+            # Slugs contain no double underscore, so these are unique.
             "components": {
                 f"{self.id}__{key}": {"unique_id": f"{self.id}__{key}", **component}
                 for key, component in components.items()
             }
-            # An entity with its platform only is removed.
+            # An entity with only a platform is removed.
             | {
                 f"{self.id}__{key}": {"platform": "sensor" if key.startswith("label__") else "binary_sensor"}
-                for key in map(self._key, sorted(self._gone))
+                for key in map(self._key, sorted(self._removed))
             },
         }
         return f"{prefix}/device/{self.id}/config", msgspec.json.encode(payload)
 
     def _key(self, topic: str) -> str:
-        """Of the entity that a label's or an alarm's topic belongs to."""
+        """Key of the entity of a label's or an alarm's topic."""
         return topic.removeprefix(f"{self._topic}/").replace("/", "__")
 
 
 def _names(alarms: Sequence[AlarmKey]) -> dict[AlarmKey, str]:
-    """What the alarms of one model are called: by the label, and by the task too where two tasks have that label."""
+    """Names for the alarms of one model: the label, with the task in front if two tasks have that label."""
     labels = [label for _, label in {(alarm.task, alarm.label) for alarm in alarms}]
     return {alarm: alarm.label if labels.count(alarm.label) == 1 else f"{alarm.task} {alarm.label}" for alarm in alarms}
 

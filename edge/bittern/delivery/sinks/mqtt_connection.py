@@ -1,7 +1,7 @@
-"""A connection to an MQTT broker that is made again for ever, and whose failures are said in one line.
+"""A connection to an MQTT broker that reconnects for ever and reports failures in one line.
 
-Needs paho-mqtt 2, whose own thread does the work, and a broker that speaks MQTT 5: only there is a message that the
-broker refuses not acknowledged all the same.
+Needs paho-mqtt 2, whose own thread does the work, and a broker that speaks MQTT 5: older versions acknowledge even a
+message that the broker refuses.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ except ImportError:  # also a paho-mqtt 1, which has no `enums`
 
 _log = logging.getLogger("bittern")
 
-# Seconds: for one message, between two signs of life (a dead peer is noticed after at most twice that), and for each of
-# the steps of `close`.
+# Time limit for one message; interval of keep-alive packets (a dead peer is noticed after at most twice that); time
+# limit for each step of `close`.
 _TIMEOUT_S, _KEEPALIVE_S, _FAREWELL_S = 10.0, 30, 0.5
-# The largest packet that is taken, in bytes: acknowledgements and "online" are far smaller. A broker that keeps to
+# The largest packet that is accepted, in bytes: acknowledgements and "online" are far smaller. A broker that follows
 # MQTT 5 drops larger messages; from one that does not, they are not read.
 _MAX_PACKET = 1024
-# Messages that may wait for their acknowledgement; one does, unless the outbox dropped events meanwhile.
+# Messages that may wait for their acknowledgement: normally one, more if the outbox dropped events meanwhile.
 _MAX_QUEUED = 16
 
 
 class Connection:
-    """See the module. Messages are sent by any thread, but `acknowledged` by one only.
+    """See the module. Any thread may call `send`, but only one `send_acknowledged`.
 
     Attributes:
         address: host and port.
-        oversized: packets that were too large to be read.
+        oversized: number of packets that were too large to be read.
     """
 
     def __init__(
@@ -59,33 +59,33 @@ class Connection:
         connected: Callable[[], None],
         received: Callable[[str | None, bytes], None],
     ) -> None:
-        """Begin to connect, in the background.
+        """Start to connect in the background.
 
         Args:
             config: broker, user and certificates.
-            client_id: what the broker's log shows, and a random end: a second process of the same name would throw the
-                first one out, and so on.
-            will: topic and message that the broker retains when this process is gone without a word.
-            subscribe: a topic to hear of.
+            client_id: name in the broker's log; a random suffix is added, because two clients with the same id would
+                keep disconnecting each other.
+            will: topic and message that the broker retains if this process disappears without disconnecting.
+            subscribe: a topic to subscribe to.
             connected: called at every new connection, by paho's thread.
-            received: called with topic (None: no UTF-8) and payload of every message, by paho's thread.
+            received: called with topic (None: not UTF-8) and payload of every message, by paho's thread.
 
         Raises:
-            ConfigurationError: user, password or certificates that cannot be right.
+            ConfigurationError: invalid user, password or certificates.
         """
         port = config.port or (8883 if config.tls else 1883)
         self.address = f"{config.host}:{port}"
         self._subscribe = subscribe
-        self._tell_connected = connected
-        self._tell_received = received
-        self._changed = threading.Condition()  # says that one of the next six changed
+        self._connected_callback = connected
+        self._received_callback = received
+        self._changed = threading.Condition()  # notified when one of the next six changes
         self._connected = False
-        self._answered = False  # the broker said yes or no to this attempt
+        self._answered = False  # the broker accepted or refused this attempt
         self._failures = 0
-        self._told = 0  # of them, those that `acknowledged` has spoken of
+        self._failures_reported = 0  # how many of them `send_acknowledged` has raised
         self._trouble = "no answer yet"
         self._closing = False
-        self._max_packet: int | None = None  # what the broker takes, in bytes
+        self._max_packet: int | None = None  # the broker's limit, in bytes
         self._pending: tuple[str, paho.MQTTMessageInfo] | None = None
         self._refusals: dict[int, str] = {}
         self._last: paho.MQTTMessageInfo | None = None
@@ -110,11 +110,11 @@ class Connection:
         if config.user:
             client.username_pw_set(config.user, _password(config.password_file))
         elif config.password_file:
-            raise ConfigurationError("mqtt.password_file is given, but mqtt.user is not: give both")
+            raise ConfigurationError("mqtt.password_file is set, but mqtt.user is not: set both")
         if config.tls:
             client.tls_set_context(_tls(config.ca_file))
         elif config.ca_file:
-            raise ConfigurationError("mqtt.ca_file is given, but mqtt.tls is off: set tls = true")
+            raise ConfigurationError("mqtt.ca_file is set, but mqtt.tls is off: set tls = true")
         client.connect_later(config.host, port)
         self._client = client
         client.loop_start()
@@ -126,7 +126,7 @@ class Connection:
 
     @property
     def ready(self) -> bool:
-        """Whether there is a connection, and the last message of `send` has left: a broker may not read."""
+        """Whether there is a connection and the last message of `send` has left: a broker may stop reading."""
         last = self._last
         return self.connected and (last is None or last.rc != MQTTErrorCode.MQTT_ERR_SUCCESS or last.is_published())
 
@@ -135,44 +135,46 @@ class Connection:
         """See the class."""
         return self._client.oversized
 
-    def acknowledged(self, key: str, topic: str, payload: bytes) -> None:
-        """Send a message at QoS 1, and wait for its acknowledgement.
+    def send_acknowledged(self, key: str, topic: str, payload: bytes) -> None:
+        """Send a message at QoS 1 and wait for its acknowledgement.
 
-        It waits for 10 s at most, and not when an attempt to connect has failed since it was called before.
+        It waits 10 s at most, and not at all if an attempt to connect has failed since the last call.
 
         Args:
-            key: names the message: sent again after it failed, it is the same one, and no second copy.
-            topic: where to.
+            key: identifies the message: a retry with the same key does not send a second copy.
+            topic: its topic.
             payload: the message.
 
         Raises:
             Undelivered: it was not acknowledged (yet).
         """
-        until = time.monotonic() + _TIMEOUT_S
+        deadline = time.monotonic() + _TIMEOUT_S
         with self._changed:
-            self._changed.wait_for(lambda: self._connected or self._closing or self._failures != self._told, _TIMEOUT_S)
-            self._told = self._failures
+            self._changed.wait_for(
+                lambda: self._connected or self._closing or self._failures != self._failures_reported, _TIMEOUT_S
+            )
+            self._failures_reported = self._failures
             if not self.connected:
-                tried = self._pending is not None and self._pending[0] == key
-                raise self._undelivered(self._trouble, unsent=not tried)
+                attempted = self._pending is not None and self._pending[0] == key
+                raise self._undelivered(self._trouble, unsent=not attempted)
         if self._too_large(topic, payload):
-            raise self._undelivered(f"{len(payload)} bytes are more than the broker takes", final=True)
-        # An attempt that was given up is still with paho, which sends it again at the next connection.
+            raise self._undelivered(f"{len(payload)} bytes are more than the broker accepts", final=True)
+        # After a time-out the message is still with paho, which sends it again at the next connection.
         if self._pending is not None and self._pending[0] == key:
             info = self._pending[1]
         else:
             self._refusals.clear()
             info = self._client.publish(topic, payload, qos=1)
             if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-                raise self._undelivered(f"{_MAX_QUEUED} messages wait for the broker's acknowledgement")
+                raise self._undelivered(f"{_MAX_QUEUED} messages are waiting for the broker's acknowledgement")
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 raise self._undelivered("connection lost")
             self._pending = key, info
         while not info.is_published():
             if not self.connected:
-                self._told = self._failures
+                self._failures_reported = self._failures
                 raise self._undelivered(self._trouble)
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise self._undelivered(f"no acknowledgement within {_TIMEOUT_S:g} s")
             info.wait_for_publish(0.25)
         self._pending = None
@@ -181,7 +183,7 @@ class Connection:
             raise self._undelivered(f"{topic}: {refusal}")
 
     def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Send a message at QoS 0: it is lost if the connection is, or if it is larger than the broker takes."""
+        """Send a message at QoS 0: it is lost with the connection, or if it is larger than the broker accepts."""
         if not self._too_large(topic, payload):
             self._last = self._client.publish(topic, payload, retain=retain)
 
@@ -189,7 +191,7 @@ class Connection:
         """Disconnect, within 1.5 s, whatever the broker does. A second call does nothing.
 
         Args:
-            farewell: topic and message to be retained, if there is a connection.
+            farewell: topic and retained message to send first, if there is a connection.
         """
         with self._changed:
             if self._closing:
@@ -204,33 +206,33 @@ class Connection:
                 info.wait_for_publish(_FAREWELL_S)
         client.disconnect()
         if not client.ended.wait(_FAREWELL_S) and (sock := client.socket()) is not None:
-            sock.close()  # a broker that does not read
+            sock.close()  # the broker does not read
             client.ended.wait(_FAREWELL_S)
-        if client.ended.is_set():  # else it waits for a name server or a connection, and ends after that
+        if client.ended.is_set():  # else it waits for a name server or a connection and ends after that
             client.loop_stop()
             client.forget()
-            self._tell_connected, self._tell_received = _nothing, _nothing
+            self._connected_callback, self._received_callback = _nothing, _nothing
 
-    def _undelivered(self, why: str, *, final: bool = False, unsent: bool = False) -> Undelivered:
-        return Undelivered(f"{self.address}: {why}", final=final, unsent=unsent)
+    def _undelivered(self, reason: str, *, final: bool = False, unsent: bool = False) -> Undelivered:
+        return Undelivered(f"{self.address}: {reason}", final=final, unsent=unsent)
 
     def _too_large(self, topic: str, payload: bytes) -> bool:
-        """Whether the broker would close the connection because of a message, whose head is 16 bytes at most."""
+        """Whether the broker would close the connection because of a message (its header is 16 bytes at most)."""
         return self._max_packet is not None and len(topic.encode()) + len(payload) + 16 > self._max_packet
 
     def _failed(self, trouble: str) -> None:
         with self._changed:
             if self._closing:
                 return
-            news = self._connected or trouble != self._trouble
+            changed = self._connected or trouble != self._trouble
             self._connected = False
             self._trouble = trouble
             self._failures += 1
             self._changed.notify_all()
-        if news:
+        if changed:
             _log.warning("mqtt: %s: %s", self.address, trouble)
 
-    # What paho's thread calls.
+    # Called by paho's thread.
 
     def _on_pre_connect(self, *_: Any) -> None:
         self._answered = False
@@ -251,17 +253,17 @@ class Connection:
         _log.info("mqtt: connected to %s", self.address)
         if self._subscribe is not None:
             client.subscribe(self._subscribe)
-        self._tell_connected()
+        self._connected_callback()
 
     def _on_connect_fail(self, *_: Any) -> None:
-        # paho calls this while it handles the exception, and does not hand it over.
-        self._failed(_why(sys.exc_info()[1]))
+        # paho calls this while it handles the exception, but does not pass it on.
+        self._failed(_reason(sys.exc_info()[1]))
 
     def _on_disconnect(self, *_: Any) -> None:
         if self._connected:
             self._failed("connection lost")
         elif not self._answered:
-            self._failed("the broker closed the connection before it answered: does it want TLS, or none?")
+            self._failed("the broker closed the connection without an answer: check whether it requires TLS")
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
         if reason.is_failure and len(self._refusals) < _MAX_QUEUED:
@@ -272,11 +274,11 @@ class Connection:
             topic: str | None = message.topic
         except UnicodeDecodeError:
             topic = None
-        self._tell_received(topic, bytes(message.payload))
+        self._received_callback(topic, bytes(message.payload))
 
 
 class _Client(paho.Client):
-    """paho's client, whose thread is not ended by what a broker sends, and which takes no large packet."""
+    """paho's client, but nothing that a broker sends ends its thread, and it accepts no large packets."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -285,33 +287,33 @@ class _Client(paho.Client):
         self.oversized = 0
 
     def connect_later(self, host: str, port: int) -> None:
-        """Let `loop_forever` begin with a new connection."""
+        """Make `loop_forever` start with a new connection."""
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.MaximumPacketSize = _MAX_PACKET
         self.connect_async(host, port, _KEEPALIVE_S, clean_start=True, properties=properties)
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        """paho's, and once more when it failed: only `disconnect` ends it."""
+        """paho's own, restarted if it fails: only `disconnect` ends it."""
         try:
             while True:
                 try:
                     return super().loop_forever(timeout, retry_first_connection)
                 except Exception as error:  # such as a host name that cannot be encoded
                     if self.broken is not None:
-                        self.broken(_why(error))
+                        self.broken(_reason(error))
                     time.sleep(1.0)
                     self.connect_later(self.host, self.port)
         finally:
             self.ended.set()
 
     def forget(self) -> None:
-        """Let go of whoever is called, so that the last sockets are closed with the last reference to this client."""
+        """Drop all callbacks, so that the last reference to this client, and with it the last sockets, can go."""
         self.broken = None
         for kind in ("pre_connect", "connect", "connect_fail", "disconnect", "publish", "message"):
             setattr(self, f"on_{kind}", None)
 
     def _sock_recv(self, bufsize: int) -> bytes:
-        # paho asks for all the rest of a packet, up to 256 MB, and would keep it.
+        # paho would read and keep the whole packet, up to 256 MB.
         if bufsize > _MAX_PACKET:
             self.oversized += 1
             raise ConnectionError(f"a packet of {bufsize} bytes")
@@ -319,12 +321,12 @@ class _Client(paho.Client):
 
 
 def _no_delay(_client: Any, _data: Any, sock: Any) -> None:
-    """Small packets leave at once: each of several after an event waited 40 ms for the answer to the one before."""
+    """Send small packets at once: after an event, each of several waited 40 ms for the answer to the previous one."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _nothing(*_: object) -> None:
-    """What a closed connection tells."""
+    """The callbacks of a closed connection."""
 
 
 def _password(file: str) -> str | None:
@@ -337,7 +339,7 @@ def _password(file: str) -> str | None:
     except UnicodeDecodeError:
         raise ConfigurationError(f"mqtt.password_file {file}: expected text in UTF-8") from None
     if not lines or not lines[0]:
-        raise ConfigurationError(f"mqtt.password_file {file}: the first line must be the password, and it is empty")
+        raise ConfigurationError(f"mqtt.password_file {file}: the first line must be the password, but it is empty")
     return lines[0]
 
 
@@ -351,16 +353,16 @@ def _tls(ca_file: str) -> ssl.SSLContext:
 
 
 def _refused(reason: str) -> str:
-    """What a reason code of MQTT 5 means for a user."""
+    """Explain a reason code of MQTT 5 to a user."""
     if reason in ("Not authorized", "Bad user name or password"):
-        return "not authorised: check user and password_file, and what the broker lets this user write"
+        return "not authorised: check user and password_file, and the topics that the broker lets this user write"
     if reason == "Unsupported protocol version":
-        return "the broker does not speak MQTT 5, as mosquitto does since 1.6"
+        return "the broker does not speak MQTT 5 (mosquitto does since 1.6)"
     return reason.lower()
 
 
-def _why(error: BaseException | None) -> str:
-    """Why a connection was not made, in a few words."""
+def _reason(error: BaseException | None) -> str:
+    """Why a connection failed, in a few words."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLError):

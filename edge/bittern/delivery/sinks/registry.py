@@ -1,4 +1,4 @@
-"""Which sinks a configuration names."""
+"""Opens the sinks that a configuration names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bittern.config.schema import WatchConfig
 from bittern.delivery.sinks.base import Diagnostics, Sink
 from bittern.events import AlarmKey
 
-# The names of the sinks that stand behind the outbox (network, programs); they are those of their tables.
+# Names (those of their tables) of the sinks behind the outbox: network and programs.
 DURABLE = ("mqtt", "webhook", "command")
 
 
@@ -22,18 +22,18 @@ def open_sinks(
     snapshots: Path | None = None,
     announce: bool = True,
 ) -> list[Sink]:
-    """The sinks that have a table in the configuration, opened. Only their modules are imported.
+    """Open the sinks that have a table in the configuration. Only their modules are imported.
 
     Args:
         config: the configuration.
-        name: what events call the source.
-        diagnostics: asked now and then, from another thread.
+        name: name of the source in events.
+        diagnostics: called now and then, from another thread.
         alarms: every alarm that can go on, for a sink that announces them.
-        snapshots: the folder of the snapshots, for a sink that sends them on; None if there are none.
-        announce: false only delivers events, so that a second process can try a peer beside a daemon.
+        snapshots: the folder of the snapshots, for a sink that publishes them; None if there are none.
+        announce: false only delivers events, so that a second process can test a peer while a daemon runs.
 
     Raises:
-        ConfigurationError: a table that cannot be right, or a library that is missing.
+        ConfigurationError: a table with invalid values, or a missing library.
     """
     sinks: list[Sink] = []
     try:

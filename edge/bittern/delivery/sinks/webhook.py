@@ -1,4 +1,4 @@
-"""The sink `[webhook]`: an HTTP POST for every event, with one deadline for the whole request."""
+"""The sink `[webhook]`: an HTTP POST for every event, with one time limit for the whole request."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from bittern.errors import ConfigurationError
 from bittern.events import Event
 from bittern.version import __version__
 
-# "Unprocessable content" (RFC 9110, 15.5.21): the one answer that speaks of this event and that no proxy gives. Every
-# other failure may be a wrong address, key or proxy, which somebody will mend: those are tried until then.
+# "Unprocessable content" (RFC 9110, 15.5.21): the only status that is about this event and that no proxy sends. Any
+# other failure may be a wrong address, key or proxy: it is retried until somebody fixes that.
 _FINAL = 422
 _DRAIN_BYTES = 4096
 _DRAIN_S = 1.0
 
 
 class WebhookSink(Sink):
-    """Posts the event's JSON; every answer 2xx means taken.
+    """Posts the event's JSON; any 2xx status means accepted.
 
-    Headers: `Idempotency-Key` is the event's id (a repeated delivery has the same), `X-Bittern-Signature` is
+    Headers: `Idempotency-Key` is the event's id (a repeated delivery has the same one), `X-Bittern-Signature` is
     "sha256=" and the HMAC-SHA256 of the body in hex, if there is a secret. Redirects are never followed, because they
-    would send events to an address that nobody configured. Every request has a connection of its own.
+    would send events to an address that nobody configured. Every request uses a new connection.
 
-    What the peer said is its status, once the header is whole; the body of its answer says nothing more.
+    The peer's answer is its status, once the header is complete; the body of the answer is ignored.
     """
 
     name = "webhook"
     durable = True
 
     def __init__(self, config: WebhookConfig) -> None:
-        """Nothing is connected yet.
+        """Check the address and read the secret; does not connect.
 
         Raises:
-            ConfigurationError: an address that cannot be right, or no secret where one should be.
+            ConfigurationError: an invalid address, or a secret that is missing.
         """
         self._timeout_s = config.timeout_s
         self._host, self._port, self._target, self._tls = parse_url(config.url)
@@ -54,7 +54,7 @@ class WebhookSink(Sink):
         self._closed = False
 
     def deliver(self, event: Event, body: bytes) -> str:
-        """POST one event; see `Sink.deliver`. The name server's own time-outs come on top of `timeout_s`."""
+        """POST one event; see `Sink.deliver`. Time-outs of the name server come on top of `timeout_s`."""
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"bittern/{__version__}",
@@ -71,49 +71,49 @@ class WebhookSink(Sink):
             connection.request("POST", self._target, body, headers)
             with connection.getresponse() as answer:
                 if connection.broken_off:
-                    raise Undelivered(f"{self._where}: the answer ends in the middle of its header")
+                    raise Undelivered(f"{self._address}: the answer ends in the middle of its header")
                 status, reason = answer.status, _printable(answer.reason)
                 location, retry_after_s = _printable(answer.getheader("Location", "")), _retry_after_s(answer)
                 connection.drain(answer)
         except TimeoutError:
             raise Undelivered(
-                f"no whole answer from {self._where} within {self._timeout_s:g} s", unsent=not connection.connected
+                f"no complete answer from {self._address} within {self._timeout_s:g} s", unsent=not connection.connected
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            said = _printable(str(getattr(error, "strerror", None) or error))
+            cause = _printable(str(getattr(error, "strerror", None) or error))
             raise Undelivered(
-                f"{self._where}: {said or type(error).__name__}", unsent=not connection.connected
+                f"{self._address}: {cause or type(error).__name__}", unsent=not connection.connected
             ) from None
         finally:
             self._connection = None
             connection.finish()
-        said = f"{status} {reason}".strip()
+        text = f"{status} {reason}".strip()
         if 200 <= status < 300:
-            return said
+            return text
         if 300 <= status < 400:
-            said += f" to {location!r}: redirects are not followed; put the final address into [webhook] url"
+            text += f" to {location!r}: redirects are not followed; put the final address into [webhook] url"
         raise Undelivered(
-            f"{self._where} answered {said}", retry_after_s=retry_after_s, final=status == _FINAL, unsent=True
+            f"{self._address} answered {text}", retry_after_s=retry_after_s, final=status == _FINAL, unsent=True
         )
 
     def close(self) -> None:
-        """Break off a request that is on its way."""
+        """Abort a request in progress."""
         self._closed = True
         if (connection := self._connection) is not None:
             connection.break_off()
 
     @property
-    def _where(self) -> str:
+    def _address(self) -> str:
         return f"{self._host}:{self._port}"
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that lives for a number of seconds, however slowly the peer drips."""
+    """A connection with a time limit for everything, however slowly the peer sends."""
 
     def __init__(self, host: str, port: int, timeout_s: float, tls: ssl.SSLContext | None) -> None:
         super().__init__(host, port, timeout=timeout_s)
         if tls is not None:
-            self.default_port = http.client.HTTPS_PORT  # which is left out of the header "Host"
+            self.default_port = http.client.HTTPS_PORT  # the port that the header "Host" leaves out
         self._tls = tls
         self._end = time.monotonic() + timeout_s
         self._raw: socket.socket | None = None
@@ -144,37 +144,37 @@ class _Connection(http.client.HTTPConnection):
         try:
             raise failed or OSError("no address")
         finally:
-            failed = None  # which would hold this frame, and the frame it
+            failed = None  # its traceback refers to this frame: break the reference cycle
 
     @property
     def connected(self) -> bool:
-        """Whether the peer can have got anything."""
+        """Whether the peer may have received anything."""
         return self._socket is not None
 
     @property
     def broken_off(self) -> bool:
-        """Whether the peer ended its answer before its header, which `http.client` takes for a whole one."""
+        """Whether the answer ended within its header, which `http.client` takes for a complete one."""
         return self._socket is not None and self._socket.ended
 
     def drain(self, answer: http.client.HTTPResponse) -> None:
-        """Read the rest of a short answer: closing before would look like a reset to the peer."""
+        """Read the rest of a short answer: closing earlier would look like a reset to the peer."""
         self._end = min(self._end, time.monotonic() + _DRAIN_S)
         with contextlib.suppress(OSError, http.client.HTTPException):
             answer.read(_DRAIN_BYTES)
 
     def finish(self) -> None:
-        """Close everything, and leave no cycle of objects that only the garbage collector could take apart."""
+        """Close everything, and leave no reference cycle for the garbage collector."""
         self.close()
         self._socket = None
         if self._raw is not None:
             self._raw.close()
 
     def break_off(self) -> None:
-        """Make whoever waits for this connection fail; called from another thread."""
+        """Make a waiting operation fail; called from another thread."""
         self._end = 0.0
         if self._raw is not None:
             with contextlib.suppress(OSError):
-                # Not the method of an SSL socket, which would first switch to plain text.
+                # Not the SSL socket's own method, which would first switch to plain text.
                 socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
 
     def _left_s(self) -> float:
@@ -185,7 +185,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class _Socket(io.RawIOBase):
-    """What `http.client` needs of a socket; every operation gets what is left of the time."""
+    """The socket interface that `http.client` needs; every operation is limited to the remaining time."""
 
     def __init__(self, raw: socket.socket, left_s: Callable[[], float]) -> None:
         self._raw = raw
@@ -194,7 +194,7 @@ class _Socket(io.RawIOBase):
 
     def sendall(self, data: bytes) -> None:
         self._raw.settimeout(self._left_s())
-        self._raw.sendall(data)  # whose time-out is for all of it
+        self._raw.sendall(data)  # its time-out covers all of it
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -209,29 +209,29 @@ class _Socket(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Not yet: `http.client` does so before the answer is read."""
+        """Does nothing: `http.client` calls it before the answer is read."""
 
 
 def parse_url(url: str) -> tuple[str, int, str, ssl.SSLContext | None]:
-    """Host, port, path with query, and what encrypts.
+    """Host, port, path with query, and the TLS context, of a URL.
 
     Raises:
-        ConfigurationError: it cannot be right.
+        ConfigurationError: the URL is invalid.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         host.encode("idna")
-    except ValueError as error:  # a port that is no number, half an IPv6 address, a name that cannot be
+    except ValueError as error:  # a port that is not a number, half an IPv6 address, an invalid name
         raise ConfigurationError(f"webhook.url: {url!r}: {error}") from None
     if not host or not (url.isascii() and url.isprintable() and " " not in url):
         raise ConfigurationError(
-            f"webhook.url: {url!r}: expected http://HOST/PATH or https://HOST/PATH, without blanks and other than "
-            "ASCII characters (write those as %XX)"
+            f"webhook.url: {url!r}: expected http://HOST/PATH or https://HOST/PATH in ASCII without spaces "
+            "(write other characters as %XX)"
         )
     if "@" in parts.netloc:
         raise ConfigurationError(
-            "webhook.url: user and password do not belong there; the peer knows us by the signature: see secret_file"
+            "webhook.url: user and password are not supported; let the peer verify the signature: see secret_file"
         )
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -244,7 +244,7 @@ def _first_line(file: str) -> bytes:
     except OSError as error:
         raise ConfigurationError(f"webhook.secret_file: {file}: {error.strerror}") from None
     if not line:
-        raise ConfigurationError(f"webhook.secret_file: {file}: the first line should be the secret, but it is empty")
+        raise ConfigurationError(f"webhook.secret_file: {file}: the first line must be the secret, but it is empty")
     return line
 
 
@@ -254,7 +254,7 @@ def _retry_after_s(answer: http.client.HTTPResponse) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:10])
     try:
-        # By the peer's own clock, if it says what that is: ours may be wrong.
+        # By the peer's own clock, if the answer has it: ours may be wrong.
         now_text = answer.getheader("Date")
         now = parsedate_to_datetime(now_text).timestamp() if now_text else time.time()
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
@@ -263,5 +263,5 @@ def _retry_after_s(answer: http.client.HTTPResponse) -> float | None:
 
 
 def _printable(text: str) -> str:
-    """Text of a peer as it may stand in a log."""
+    """A peer's text, made safe for a log line."""
     return "".join(c if c.isprintable() else "?" for c in text[:200])

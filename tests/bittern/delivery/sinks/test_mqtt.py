@@ -209,7 +209,7 @@ def test_topics_of_ones_own(broker: Broker, opened: Opens) -> None:
 
 @pytest.mark.parametrize("topic", ["a/#", "+", "/a", "a/", "a//b", "$SYS/x", "a\x00b", "a\nb", "a" * 201])
 def test_topics_that_cannot_be(opened: Opens, topic: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^mqtt\.topic .*: expected words with slashes"):
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.topic .*: expected words separated by slashes"):
         opened(1, topic=topic)
     with pytest.raises(ConfigurationError, match=r"^mqtt\.discovery_prefix"):
         opened(1, discovery_prefix=topic)

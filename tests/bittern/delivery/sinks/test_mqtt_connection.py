@@ -77,7 +77,7 @@ def test_a_password_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ConfigurationError, match=f"password_file .*{expected}"):
             opened(1, user=USER, password_file=str(file))
-    with pytest.raises(ConfigurationError, match=r"mqtt\.user is not: give both"):
+    with pytest.raises(ConfigurationError, match=r"mqtt\.user is not: set both"):
         opened(1, password_file=str(file))
 
 
@@ -104,7 +104,7 @@ def test_tls_with_an_authority_of_ones_own(folder: Path, opened: Opens) -> None:
                 {"host": "127.0.0.1", "tls": True, "ca_file": str(broker.ca_file)},
                 "certificate verify failed: IP address",
             ),
-            ({"host": "localhost"}, "closed the connection before it answered: does it want TLS"),
+            ({"host": "localhost"}, "closed the connection without an answer: check whether it requires TLS"),
         ):
             with pytest.raises(Undelivered, match=expected):
                 deliver(opened(broker.port, **config), event())
@@ -122,7 +122,7 @@ def test_certificates_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None
     file.write_text("no certificate")
     with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file .*: expected certificates in PEM format$"):
         opened(1, tls=True, ca_file=str(file))
-    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file is given, but mqtt\.tls is off"):
+    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file is set, but mqtt\.tls is off"):
         opened(1, ca_file=str(file))
 
 
@@ -179,7 +179,7 @@ def test_messages_that_wait_for_a_hung_broker_are_bounded(
         with pytest.raises(Undelivered) as why:
             deliver(sink, event())
         said.add(why.value.reason.partition(": ")[2])
-    assert said == {"no acknowledgement within 0.02 s", "16 messages wait for the broker's acknowledgement"}
+    assert said == {"no acknowledgement within 0.02 s", "16 messages are waiting for the broker's acknowledgement"}
     broker.send(signal.SIGCONT)
     delivered(sink, event())
 
@@ -189,7 +189,7 @@ def test_an_event_larger_than_the_broker_takes_is_refused_for_good(folder: Path,
     (tmp_path / "small.jpg").write_bytes(bytes(100))
     with Broker(folder, "max_packet_size 4000") as broker, Listener(broker.port, "#") as listener:
         sink = opened(broker.port, snapshots=tmp_path)
-        with pytest.raises(Undelivered, match="more than the broker takes") as refused:
+        with pytest.raises(Undelivered, match="more than the broker accepts") as refused:
             deliver(sink, event(detail="x" * 5000))
         assert refused.value.final
         deliver(sink, event(snapshot="large.jpg"))
