@@ -1,4 +1,4 @@
-"""What several commands share: options of a model, JSON lines, a light start, and the guard of TensorFlow."""
+"""Shared by several commands: options for a model, JSON lines, fast start-up, and the check for TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def has_tensorflow() -> bool:
-    """Whether TensorFlow is installed; it is not imported."""
+    """Whether TensorFlow is installed, without importing it."""
     return find_spec("tensorflow") is not None
 
 
 class FiniteRange(click.FloatRange):
-    """A range of numbers in which "nan" and "inf" are none."""
+    """A range of numbers that excludes "nan" and "inf"."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As click does; also refuses what is not finite."""
+        """Like click, but refuses numbers that are not finite."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -43,12 +43,18 @@ class FiniteRange(click.FloatRange):
 def model_options(function: F) -> F:
     """--labels, --path and --threads."""
     for option in (
-        click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="For one inference."),
         click.option(
-            "--path", type=click.Choice(["xnnpack", "builtin"]), help="Execution path.  [default: xnnpack if there]"
+            "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per inference."
         ),
         click.option(
-            "--labels", type=click.Path(path_type=Path), help="One label a line, for a bare .tflite without labels."
+            "--path",
+            type=click.Choice(["xnnpack", "builtin"]),
+            help="Execution path.  [default: xnnpack if available]",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="File with one label per line, for a bare .tflite without labels.",
         ),
     ):
         function = option(function)
@@ -64,7 +70,7 @@ def _views(_ctx: click.Context, _option: click.Parameter, given: str | None) -> 
 
     names = tuple(given.split(","))
     if len(set(names)) < len(names) or not set(names) <= set(get_args(View)):
-        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, with commas between, got {given!r}")
+        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, separated by commas, got {given!r}")
     return names
 
 
@@ -74,8 +80,8 @@ def views_option(function: F) -> F:
         "--views",
         callback=_views,
         metavar="NAMES",
-        help="Squares of a wide picture to look at, of center,left,right; the one that alarms most decides.  "
-        "[default: center]",
+        help="Squares of a wide picture to classify, among center,left,right; the one with the highest alarm score "
+        "decides.  [default: center]",
     )(function)
 
 
@@ -86,7 +92,7 @@ def _region(_ctx: click.Context, _option: click.Parameter, given: str | None) ->
 
     try:
         x, y, width, height = (int(part) for part in given.split(","))
-    except ValueError:  # too few or too many of them, or no whole numbers
+    except ValueError:  # too few or too many, or not whole numbers
         x = y = width = height = -1
     if min(x, y) < 0 or min(width, height) < 1:
         raise click.BadParameter(f"expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,120,640,360, got {given!r}")
@@ -99,55 +105,55 @@ def region_option(function: F) -> F:
         "--region",
         callback=_region,
         metavar="X,Y,WIDTH,HEIGHT",
-        help="Rectangle of each picture to look at, in pixels from its top left corner.  [default: all of it]",
+        help="Part of each picture to classify, in pixels from the top left corner.  [default: all of it]",
     )(function)
 
 
 def one_blas_thread() -> None:
-    """Keep OpenBLAS, which numpy brings, from starting a thread a core; to be called before numpy is imported.
+    """Keep numpy's OpenBLAS from starting a thread per core; call it before numpy is imported.
 
-    Each would spin for 20 to 50 ms at the start, and no matrix is multiplied here. What the user has set stays.
+    Each thread would spin for 20 to 50 ms at the start, and Bittern multiplies no matrices. A user's setting stays.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def print_json(value: Any) -> None:
-    """One line of JSON on stdout."""
+    """Print one line of JSON on stdout."""
     import msgspec
 
     click.echo(msgspec.json.encode(value).decode())
 
 
 def printable(name: str) -> str:
-    """A file name as it can be printed: bytes that are no UTF-8 as \\xNN."""
+    """A printable file name: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, length: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr if that is a terminal; yields `show(done)`, where `done` grows from 1 to `length`."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda done: None
         return
-    with click.progressbar(length=length, label=what, file=sys.stderr) as bar:
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
         yield lambda done: bar.update(done - bar.pos)
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Print one line on stderr."""
     click.echo(f"bittern: {message}", err=True)
 
 
 def _interrupt(*_: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not break off the clearing up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not interrupt the clean-up
     raise KeyboardInterrupt
 
 
 def tensorflow_command(command: click.Command) -> click.Command:
-    """Let a command that runs TensorFlow say in one line how to install it, before anything else happens.
+    """Make a command that needs TensorFlow first check for it, and otherwise say in one line how to install it.
 
-    Without TensorFlow the command is not listed either. SIGTERM ends it as Ctrl-C does (exit code 130), so that it
-    leaves nothing half-made.
+    Without TensorFlow the command is not listed either. SIGTERM ends it like Ctrl-C (exit code 130), so that it leaves
+    nothing half-finished.
     """
     inner = command.callback
     assert inner is not None

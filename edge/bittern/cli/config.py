@@ -1,4 +1,4 @@
-"""`bittern config`: an example of a configuration with every key explained, and a check of files."""
+"""`bittern config`: prints an example configuration that explains every key, and checks files."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml")
 @click.option("--example", is_flag=True, help="Print a configuration with every key, its default and why to change it.")
-@click.option("--check", is_flag=True, help="Check FILES, and whether what they name is there.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a file: file, ok, problems.")
+@click.option("--check", is_flag=True, help="Check FILES, and that everything they refer to exists.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per file: file, ok, problems.")
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @click.pass_context
 def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files: tuple[Path, ...]) -> None:
     """Explain or check the configuration of `bittern watch`.
 
-    --check says for each mistake: file, line, key, what was expected, what came. Nothing is started, and no camera is
-    opened. Several files are checked against each other too: cameras must not share a name, an outbox, a port or a
-    pin. Exit code 2 if there is a mistake; warnings are allowed.
+    For every error, --check prints the file, the line, the key, what was expected and what came. It starts nothing and
+    opens no camera. Several files are also checked against each other: cameras must not share a name, an outbox, a
+    port or a pin. Exit code 2 if there is an error; warnings are allowed.
     """
     if example == check:
-        raise click.UsageError("say either --example or --check FILE...")
+        raise click.UsageError("expected either --example or --check FILE...")
     if example:
         if files or as_json:
             raise click.UsageError("--example takes neither files nor --json")
@@ -48,37 +48,37 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
     for file in dict.fromkeys(files):
         parsed = toml_file.read(file, WatchConfig)
         problems[file] = parsed.problems
-        # What is wrong in one place does not hide what is wrong in another one.
+        # An error in one place must not hide an error in another.
         settings = parsed.rest if parsed.value is None else parsed.value
         if settings is not None:
-            name, found = _camera(parsed, settings)
-            found += [
+            name, more = _camera(parsed, settings)
+            more += [
                 parsed.problem(path, message, warning=warning)
                 for path, message, warning in preflight.check(settings, name, parsed.wrong)
             ]
-            problems[file] = parsed.problems + found
+            problems[file] = parsed.problems + more
         if parsed.value is not None:
             instances.append(preflight.Instance(file, parsed, name))
-    for one, problem in preflight.across(instances):
-        problems[one.file].append(problem)
-    wrong = False
-    for file, found in problems.items():
-        found.sort(key=lambda problem: problem.line or 0)
-        ok = all(problem.warning for problem in found)
-        wrong = wrong or not ok
+    for instance, problem in preflight.across(instances):
+        problems[instance.file].append(problem)
+    failed = False
+    for file, of_file in problems.items():
+        of_file.sort(key=lambda problem: problem.line or 0)
+        ok = all(problem.warning for problem in of_file)
+        failed = failed or not ok
         if as_json:
-            print_json({"file": printable(str(file)), "ok": ok, "problems": found})
+            print_json({"file": printable(str(file)), "ok": ok, "problems": of_file})
             continue
-        for problem in found:
+        for problem in of_file:
             click.echo(printable(f"{problem.text(file)}{' (warning)' if problem.warning else ''}"))
         if ok:
             click.echo(printable(f"{file}: ok"))
-    if wrong:
+    if failed:
         ctx.exit(2)
 
 
 def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list[Problem]]:
-    """What events will call the camera, and what is wrong with its URI and options."""
+    """The camera's name in events, and the errors in its URI and options."""
     from bittern.errors import BitternError
     from bittern.sources.registry import check_source
 
@@ -88,16 +88,16 @@ def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list
     try:
         return config.name or check_source(config.source, config.camera).name, []
     except BitternError as error:
-        whole = parsed.problem(("source",), str(error))
-    # It stops at the first option that is wrong. Each by itself has its own line, if the address alone is right.
-    alone = []
+        first = parsed.problem(("source",), str(error))
+    # `check_source` stops at the first wrong option. If the address is valid, check each option by itself.
+    by_option = []
     try:
         check_source(config.source)
         for key, value in config.camera.items():
             try:
                 check_source(config.source, {key: value})
             except BitternError as error:
-                alone.append(parsed.problem(("camera", key), str(error)))
+                by_option.append(parsed.problem(("camera", key), str(error)))
     except BitternError:
-        alone.clear()
-    return config.name or config.source, alone or ([] if "camera" in wrong else [whole])
+        by_option.clear()
+    return config.name or config.source, by_option or ([] if "camera" in wrong else [first])

@@ -1,4 +1,4 @@
-"""The command `bittern`: commands are imported when they are used, and every error is one line with an exit code."""
+"""The command `bittern`: subcommands are imported only when used, and every error is one line with an exit code."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command."""
         if cmd_name in COMMANDS:
-            # A start makes tens of thousands of objects, and all of them stay. With Python's own threshold of 700 the
-            # collector walks through them again and again: a tenth of the time of `bittern classify`.
+            # Start-up creates tens of thousands of objects that all stay alive. With Python's default threshold of 700
+            # the garbage collector scans them again and again: a tenth of the time of `bittern classify`.
             gc.set_threshold(50_000)
             return getattr(import_module(f"bittern.cli.{cmd_name}"), cmd_name)  # type: ignore[no-any-return]
         point = _host_commands().get(cmd_name)
@@ -58,7 +58,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest name for a misspelt command."""
+        """Like click, but suggests the nearest name for a misspelt command."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -76,17 +76,17 @@ class Commands(click.Group):
         super().format_epilog(ctx, formatter)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
-        """Run, and turn what goes wrong into one line."""
+        """Run a command, and turn any error into one line."""
         if sys.stdout is None:
-            _fail("stdout is closed: there is nowhere to print results to")
+            _fail("stdout is closed: results cannot be printed")
         try:
             # Not click's own `main`, which says nothing when stdout is a closed pipe.
             with self.make_context("bittern", list(sys.argv[1:] if args is None else args)) as context:
                 self.invoke(context)
             code = 0
             sys.stdout.flush()
-        except click.exceptions.Exit as left:
-            code = left.exit_code
+        except click.exceptions.Exit as exit_:
+            code = exit_.exit_code
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
         except (click.exceptions.Abort, KeyboardInterrupt):
@@ -95,8 +95,8 @@ class Commands(click.Group):
             click.echo(error.format_message(), err=True)
             code = error.exit_code
         except click.UsageError as error:
-            where = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            _fail(f"{error.format_message()}{where}", error.exit_code)
+            hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
+            _fail(f"{error.format_message()}{hint}", error.exit_code)
         except click.ClickException as error:
             _fail(error.format_message(), error.exit_code)
         except BitternError as error:
@@ -105,7 +105,7 @@ class Commands(click.Group):
         except OSError as error:
             _debug_or(error)
             if error.errno in (errno.EPIPE, errno.EBADF):
-                # Nothing can be printed any more; what is still in the buffer must not fail once more at exit.
+                # Nothing can be printed any more; flushing the buffer must not fail again at exit.
                 _drop_stdout()
                 _fail("stdout was closed before everything was printed")
             _drop_stdout()
@@ -116,9 +116,9 @@ class Commands(click.Group):
                 _fail(f"OpenCV is missing: {OPENCV_HINT}", 2)
             _fail(
                 f"internal error: {type(error).__name__}: {one_line(error)[:300]} "
-                "(bittern --debug COMMAND ... shows where)"
+                "(bittern --debug COMMAND ... shows the traceback)"
             )
-        # What is in memory now goes with the process: the collector need not look through it first.
+        # The process ends now: the garbage collector need not scan its memory first.
         gc.freeze()
         sys.exit(code)
 
@@ -152,7 +152,7 @@ def _fail(message: str, code: int = 1) -> NoReturn:
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="bittern")
 def main(debug: bool) -> None:
-    """Look at the world with a Raspberry Pi, and say what is seen.
+    """Classify pictures, and watch a camera for events, on a Raspberry Pi.
 
-    Exit codes: 0 all well, 1 some inputs failed or a check did not hold, 2 wrong usage or configuration.
+    Exit codes: 0 success, 1 some inputs or checks failed, 2 wrong usage or configuration.
     """

@@ -1,4 +1,4 @@
-"""`bittern models`: which models can be called by name, and whether each keeps its contract here."""
+"""`bittern models`: lists the models that can be called by name, and verifies each of them on this machine."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from bittern.cli.common import print_json
 
 
 @click.command(epilog="Example: bittern models --json")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a model.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per model.")
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:
-    """List the models, each opened and its golden vectors replayed on this machine.
+    """List the models, after opening each one and replaying its golden vectors on this machine.
 
-    Models are looked for in $BITTERN_MODELS, ./models, and among those that ship with Bittern. Exit code 1 if one
-    of them is refused.
+    Models are searched in $BITTERN_MODELS, ./models, and among those that ship with Bittern. Exit code 1 if a model is
+    refused.
     """
     from bittern.errors import ConfigurationError, ModelRefused
     from bittern.model import catalog
     from bittern.model.classifier import Classifier
 
-    found = catalog.available()
-    if not found:
-        raise ConfigurationError("no models: " + ", ".join(str(p) for p in catalog.search_path()) + " have none")
+    folders = catalog.available()
+    if not folders:
+        raise ConfigurationError(f"no models in {', '.join(str(p) for p in catalog.search_path())}")
     refused = False
-    for name, folder in found.items():
+    for name, folder in folders.items():
         row: dict[str, object] = {"name": name, "folder": str(folder)}
         try:
             classifier = Classifier(folder)

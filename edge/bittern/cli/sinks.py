@@ -1,4 +1,4 @@
-"""`bittern sinks`: which sinks a configuration names, what waits for them, and whether each takes a test event."""
+"""`bittern sinks`: lists a configuration's sinks with the number of waiting events, or sends each a test event."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
     from bittern.delivery.sinks.base import Sink
 
-# Where the systemd unit of an instance, configured here, keeps its state.
+# Configuration and state of the instances of the systemd unit.
 _ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
 
 
 @click.command(epilog="Example: bittern sinks --config /etc/bittern/porch.toml --test")
 @click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), required=True, help="TOML file, as for bittern watch."
+    "--config", "config_file", type=click.Path(path_type=Path), required=True, help="TOML file, as in bittern watch."
 )
 @click.option("--test", is_flag=True, help="Send a test event (type state, state test) to every sink.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a sink.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per sink.")
 @click.pass_context
 def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> None:
-    """List the sinks that events go to, and how many events wait in the outbox; or test every sink.
+    """List the configured sinks and how many events wait for each in the outbox; or test every sink.
 
-    stdout always gets every event and is not listed. Exit code 1 if a sink did not take the test event, or the outbox
-    cannot be read.
+    stdout always gets every event and is not listed. Exit code 1 if a sink did not accept the test event, or the
+    outbox cannot be read.
     """
     from bittern.config import schema
     from bittern.sources import registry
@@ -50,26 +50,26 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
     instance = _STATE / config_file.stem
     if not settings.outbox.folder and config_file.absolute().parent == _ETC and instance.is_dir():
         folder = instance
-    file, failed = folder / outbox_file.NAME, ""
+    file, error_line = folder / outbox_file.NAME, ""
     waiting: dict[str, int] = {}
     try:
         if file.exists():
             waiting = outbox_file.count_waiting(file)
     except OSError as error:
-        failed = str(error)
+        error_line = str(error)
     for sink, target in _targets(settings).items():
         durable = sink in DURABLE
-        depth = waiting.get(sink, 0) if durable and not failed else None
+        depth = waiting.get(sink, 0) if durable and not error_line else None
         if as_json:
             print_json({"sink": sink, "target": target, "durable": durable, "waiting": depth})
         else:
-            waits = "best effort" if not durable else f"{'unknown how many' if depth is None else depth} waiting"
-            click.echo(f"{sink}  {target}  {waits}")
-    if failed:
-        click.echo(f"bittern: {failed}", err=True)
+            queue = "best effort" if not durable else "waiting: unknown" if depth is None else f"{depth} waiting"
+            click.echo(f"{sink}  {target}  {queue}")
+    if error_line:
+        click.echo(f"bittern: {error_line}", err=True)
     elif not as_json and any(sink in DURABLE for sink in _targets(settings)):
         click.echo(f"outbox  {file}  {max(waiting.values(), default=0)} of {settings.outbox.max_events} events")
-    return not failed
+    return not error_line
 
 
 def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
@@ -85,9 +85,9 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
     targets = _targets(settings)
-    well = True
+    all_ok = True
     for sink, target in targets.items():
-        alone = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})
+        only_this = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})
         event = Event(
             id=uuid7(),
             type="state",
@@ -100,7 +100,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
         opened: list[Sink] = []
         start = time.monotonic()
         try:
-            opened = open_sinks(alone, name, Diagnostics, announce=False)
+            opened = open_sinks(only_this, name, Diagnostics, announce=False)
             answer, ok = opened[0].deliver(event, to_line(event)[:-1]), True
         except (Undelivered, ConfigurationError, OSError) as error:
             answer, ok = str(error), False
@@ -108,24 +108,24 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
             for one in opened:
                 one.close()
         time_ms = round((time.monotonic() - start) * 1000, 1)
-        well &= ok
+        all_ok &= ok
         if as_json:
             print_json({"sink": sink, "target": target, "ok": ok, "answer": answer, "time_ms": time_ms, "id": event.id})
         else:
             click.echo(f"{sink}  {target}  {'ok' if ok else 'FAILED'}: {answer}")
-    return well
+    return all_ok
 
 
 def _targets(settings: WatchConfig) -> dict[str, str]:
-    """Name of every sink that is configured, and where it goes to."""
-    found = {}
+    """Every configured sink with its destination."""
+    targets = {}
     if settings.mqtt is not None:
         port = settings.mqtt.port or (8883 if settings.mqtt.tls else 1883)
-        found["mqtt"] = f"{settings.mqtt.host}:{port}"
+        targets["mqtt"] = f"{settings.mqtt.host}:{port}"
     if settings.webhook is not None:
-        found["webhook"] = settings.webhook.url
+        targets["webhook"] = settings.webhook.url
     if settings.command is not None:
-        found["command"] = " ".join(settings.command.run)
+        targets["command"] = " ".join(settings.command.run)
     if settings.gpio is not None:
-        found["gpio"] = f"pin {settings.gpio.pin}"
-    return found
+        targets["gpio"] = f"pin {settings.gpio.pin}"
+    return targets

@@ -87,7 +87,7 @@ def test_an_outbox_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "outbox.sqlite").write_text("no database" * 100)
     file = config(tmp_path, "[webhook]", 'url = "http://h/"', "[outbox]", f'folder = "{tmp_path}"')
     done = bittern("sinks", "--config", file)
-    assert (done.code, done.out) == (1, "webhook  http://h/  unknown how many waiting\n")
+    assert (done.code, done.out) == (1, "webhook  http://h/  waiting: unknown\n")
     assert done.err == f"bittern: {tmp_path}/outbox.sqlite: file is not a database\n"
 
 

@@ -162,4 +162,4 @@ def test_the_command_prints_a_report() -> None:
 def test_json_and_report_exclude_each_other() -> None:
     done = CliRunner().invoke(command, ["--json", "--report"])
     assert done.exit_code == 2
-    assert "exclude each other" in done.stderr
+    assert "not both" in done.stderr

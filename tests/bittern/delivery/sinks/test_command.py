@@ -142,7 +142,7 @@ def test_close_kills_the_program() -> None:
 
 
 def test_a_program_must_be_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"command\.run: 'no-such-program' is not a program"):
+    with pytest.raises(ConfigurationError, match=r"command\.run: 'no-such-program' is not an executable"):
         CommandSink(CommandConfig(run=("no-such-program",)))
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\nexit 0\n")
