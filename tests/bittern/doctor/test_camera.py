@@ -135,7 +135,7 @@ def test_the_daemon_may_have_the_camera(pi4: Pi) -> None:
 @pytest.mark.parametrize(
     ("colour", "status", "says"),
     [
-        ("red", "ok", "what was held before the camera is red (declared B, G, R)"),
+        ("red", "ok", "the object in front of the camera is red (declared B, G, R)"),
         ("blue", "failure", "red and blue are swapped"),
         (None, "warning", "no clear red"),
     ],
@@ -179,7 +179,7 @@ def test_picamera(pi4: Pi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     world = picamera2_double.install(monkeypatch)
     printed(capsys, pi4, "picamera:")
     seen = look(pi4)
-    assert of(seen, "camera").finding == "picamera:0: a frame of 640x480 came, libcamera gives RGB888"
+    assert of(seen, "camera").finding == "picamera:0: received a frame of 640x480, libcamera gives RGB888"
     assert of(seen, "colours").status == "ok"
     assert world.opened == 0, "the camera was given back"
 

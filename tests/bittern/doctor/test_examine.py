@@ -33,7 +33,7 @@ def test_a_healthy_pi(tmp_path: Path, board: str, system: str) -> None:
         *("numpy", "opencv", "runtime", "model stop_sign", "golden stop_sign", "camera", "colours"),
     ]
     assert BOARDS[board].model in of(seen, "board").finding
-    assert "XNNPACK took the graph of stop_sign" in of(seen, "runtime").finding
+    assert "XNNPACK runs the graph of stop_sign" in of(seen, "runtime").finding
     assert "Debian's python3-numpy" in of(seen, "numpy").finding
     assert "fab3f094ee00" in of(seen, "model stop_sign").finding
     assert "RGB888" in of(seen, "camera").finding
@@ -88,14 +88,14 @@ SUPPLY = "(5 V, 3 A)"
             *("governor", "warning", "powersave: 600 MHz of 600 to 1800", "systemd-tmpfiles --create governor.conf"),
         ),
         (_throttled("0x50005"), "power", "failure", "under-voltage now (0x50005)", SUPPLY),
-        (_throttled("0x50000"), "power", "warning", "since the start (0x50000)", SUPPLY),
+        (_throttled("0x50000"), "power", "warning", "since boot (0x50000)", SUPPLY),
         (_no_vcgencmd, "power", "warning", "vcgencmd is missing", "sudo apt install -y raspi-utils"),
         (
             _answer("vcgencmd get_throttled", CommandResult(255, "", "Can't open device file: /dev/vcio\n")),
             *("power", "warning", "may not query", "sudo usermod -aG video $USER"),
         ),
         (_throttled("0xe0008"), "heat", "warning", "now: soft temperature limit (0xe0008)", "heat sink"),
-        (_throttled("0x60000"), "heat", "warning", "since the start: frequency capped, throttled", "heat sink"),
+        (_throttled("0x60000"), "heat", "warning", "since boot: frequency capped, throttled", "heat sink"),
         (_file("sys/class/thermal/thermal_zone0/temp", "82700\n"), "heat", "warning", "83 °C", "vcgencmd measure_temp"),
         (
             _file("proc/self/mounts", "/dev/root / ext4 rw 0 0\n/dev/mmcblk0p2 / ext4 ro,noatime 0 0\n"),
@@ -146,7 +146,7 @@ def test_32_bits_under_a_64_bit_kernel(pi4: Pi, monkeypatch: pytest.MonkeyPatch)
     finding = of(look(pi4), "bitness")
     assert (finding.status, finding.finding) == (
         "failure",
-        "kernel 64 bit (aarch64), Python 32 bit: pip installs for the wrong one",
+        "kernel 64 bit (aarch64), Python 32 bit: pip installs for the wrong architecture",
     )
     assert finding.fix is not None
     assert "echo arm_64bit=0 | sudo tee -a /boot/firmware/config.txt && sudo reboot" in finding.fix
@@ -171,7 +171,7 @@ def test_the_history_that_only_the_kernel_tells_is_not_called_clean(pi4: Pi) -> 
     del pi4.answers["vcgencmd get_throttled"]
     pi4.write("sys/devices/platform/soc/soc:firmware/get_throttled", "0\n")
     finding = of(look(pi4), "power")
-    assert (finding.status, finding.finding) == ("ok", "no under-voltage now; since the start not known (0x0)")
+    assert (finding.status, finding.finding) == ("ok", "no under-voltage now; unknown since boot (0x0)")
 
 
 def test_small_contiguous_memory_is_enough_for_a_pi5(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_nothing_answers(tmp_path: Path) -> None:
         ),
         (
             {"path": step("path stop_sign", {"path": "builtin"})},
-            *("runtime", "failure", "XNNPACK did not take the graph of stop_sign", "head -3 /proc/cpuinfo"),
+            *("runtime", "failure", "XNNPACK does not run the graph of stop_sign", "head -3 /proc/cpuinfo"),
         ),
         (
             {"path": step("path stop_sign", error="ModelRefused: the runtime cannot load this model: op 200")},
