@@ -229,7 +229,7 @@ def _golden_frames(model: bytes, seed: int) -> list[Pixels]:
     rng = np.random.default_rng(seed)
     frames = []
     for size in GOLDEN_SIZES:
-        drawn = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(GOLDEN_CANDIDATES // 2)]
+        drawn = [street.random_picture(rng, stop=i % 2 == 0, size=size) for i in range(GOLDEN_CANDIDATES // 2)]
         drawn += [_clouds(rng, size) for _ in range(GOLDEN_CANDIDATES // 2)]
         candidates = [np.ascontiguousarray(picture[:, :, ::-1]) for picture in drawn]
         scores = _int8_scores(model, np.concatenate([preprocess.preprocess(c) for c in candidates]))

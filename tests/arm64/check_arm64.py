@@ -114,7 +114,7 @@ def machine(done: subprocess.CompletedProcess[str]) -> Machine:
 def streets() -> list[Pixels]:
     """Drawn streets, (H, W, 3) uint8 RGB, every other one with a stop sign."""
     rng = np.random.default_rng(20)
-    return [street.random_view(rng, stop=i % 2 == 0, size=(480, 360)) for i in range(PICTURES)]
+    return [street.random_picture(rng, stop=i % 2 == 0, size=(480, 360)) for i in range(PICTURES)]
 
 
 def steps(a: Outputs, b: Outputs) -> list[int]:

@@ -11,7 +11,7 @@ from bittern.model import preprocess
 from bittern.scene import street
 from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 
-PICTURE = preprocess.preprocess(street.random_view(np.random.default_rng(5), stop=True), "RGB")[0]
+PICTURE = preprocess.preprocess(street.random_picture(np.random.default_rng(5), stop=True), "RGB")[0]
 
 
 def error(how: Corruption) -> float:

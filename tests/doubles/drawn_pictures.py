@@ -16,7 +16,7 @@ def folders(root: Path, each: int, seed: int = 1) -> Path:
     for label, stop in (("stop", True), ("not_stop", False)):
         (root / label).mkdir(parents=True, exist_ok=True)
         for i in range(each):
-            picture = street.random_view(rng, stop=stop, size=(260, 240))
+            picture = street.random_picture(rng, stop=stop, size=(260, 240))
             cv2.imwrite(str(root / label / f"{i:03d}.jpg"), picture[:, :, ::-1])
     return root
 

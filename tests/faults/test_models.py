@@ -56,7 +56,7 @@ def outcome(
 
 
 def frame() -> Pixels:
-    return street.random_view(np.random.default_rng(20), stop=True, size=(320, 240))
+    return street.random_picture(np.random.default_rng(20), stop=True, size=(320, 240))
 
 
 # --- 18: altered, or older than what runs ----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern.frames import Pixels
-from bittern.scene.signs import OTHERS, Floats, floats, place, variant_of
+from bittern.scene.signs import OTHERS, Floats, composite, floats, variant_of
 
 
 def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixels:
@@ -34,7 +34,7 @@ def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixe
     if rng.random() < 0.3:
         _plate(rng, layer, quad)
     one = np.ones(3, np.float32)
-    place(layer, variant_of(rng, "stop" if stop else str(rng.choice(np.array(OTHERS)))), quad, one)
+    composite(layer, variant_of(rng, "stop" if stop else str(rng.choice(np.array(OTHERS)))), quad, one)
 
     # Work on the part of the layer that has something on it.
     x0, x1 = _extent(layer.max(axis=(0, 2)), width)
@@ -99,7 +99,7 @@ def _post(rng: np.random.Generator, layer: Pixels, quad: Floats, px: float) -> N
     strip[..., :3] = (colour * shade[:, None]).clip(0, 255)
     strip[..., 3] = 255
     corners = [top - across * half, top + across * half, foot + across * half, foot - across * half]
-    place(layer, (strip,), floats(corners), np.ones(3, np.float32))
+    composite(layer, (strip,), floats(corners), np.ones(3, np.float32))
 
 
 def _plate(rng: np.random.Generator, layer: Pixels, quad: Floats) -> None:
@@ -110,7 +110,7 @@ def _plate(rng: np.random.Generator, layer: Pixels, quad: Floats) -> None:
     middle = quad.mean(axis=0) + down * (-rng.uniform(0.62, 0.72) if above else rng.uniform(0.68, 0.8))
     scale = rng.uniform(0.5, 0.75) if above else rng.uniform(0.25, 0.4)
     corner = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * scale
-    place(
+    composite(
         layer,
         variant_of(rng, kind),
         (middle + corner[:, :1] * across + corner[:, 1:] * down).astype(np.float32),

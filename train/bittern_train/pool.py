@@ -218,7 +218,7 @@ def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int
     stop = sample.target == task.labels.index(task.drawn.with_sign)
     rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
     if sample.kind == "street":
-        return np.ascontiguousarray(street.random_view(rng, stop=stop)[:, :, ::-1])
+        return np.ascontiguousarray(street.random_picture(rng, stop=stop)[:, :, ::-1])
     return _paste(rng, frame, stop=True)
 
 

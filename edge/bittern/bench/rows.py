@@ -164,7 +164,7 @@ def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
     """Frames (H, W, 3) uint8 RGB: the model's golden frames in the centred square, and drawn streets."""
     width, height = size
     rng = np.random.default_rng(1)
-    pictures = [street.random_view(rng, stop=i % 2 == 0, size=size) for i in range(4)]
+    pictures = [street.random_picture(rng, stop=i % 2 == 0, size=size) for i in range(4)]
     side = min(size)
     for vector in golden.load(folder / golden.FILE, classifier.path):
         frame = np.zeros((height, width, 3), np.uint8)
@@ -313,7 +313,7 @@ def classify_cold_row(subject: Subject, n: int) -> Row:
     """`bittern classify` of one picture in a new process, beside the shortest script."""
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         picture, labels = Path(folder) / "street.jpg", Path(folder) / "labels.txt"
-        view = street.random_view(np.random.default_rng(1), stop=True, size=(1920, 1080))
+        view = street.random_picture(np.random.default_rng(1), stop=True, size=(1920, 1080))
         cv2.imwrite(str(picture), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
         labels.write_text("\n".join(subject.classifier.heads[0].labels))
         ours = [*processes.bittern(), "classify", str(picture), "--model", str(subject.folder.absolute())]
@@ -344,7 +344,7 @@ def evaluate_row(subject: Subject, n: int) -> Row:
         items = []
         for i in range(8):
             file = Path(folder) / f"{i}.jpg"
-            view = street.random_view(rng, stop=i % 2 == 0, size=(640, 480))
+            view = street.random_picture(rng, stop=i % 2 == 0, size=(640, 480))
             cv2.imwrite(str(file), cv2.cvtColor(view, cv2.COLOR_RGB2BGR))
             items.append(Item(file, file.name, None, "", "", {}))
 

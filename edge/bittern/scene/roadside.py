@@ -1,4 +1,4 @@
-"""What stands along the drawn street: houses, trees, lamps, cars and posts with signs."""
+"""The things along the drawn street: houses, trees, lamps, cars and posts with signs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from bittern.scene.signs import Face, Floats, floats, pyramid
 
-NEAR, FAR = 0.6, 110.0  # metres: what is nearer is cut, what is farther is not drawn
-DARK, WARM = (0, 0, 0), (225, 180, 105)  # what a surface shines by itself at night
+NEAR, FAR = 0.6, 110.0  # metres: nearer things are clipped, farther ones are not drawn
+DARK, WARM = (0, 0, 0), (225, 180, 105)  # light that a surface emits at night
 
 
 @dataclass
@@ -22,9 +22,9 @@ class Board:
     Attributes:
         levels: the picture.
         corners: (4, 3) metres: top left, top right, bottom right, bottom left.
-        retro: how much more than paint it throws back of the headlights.
-        solid: false for light that is only added, and only where lamps are lit.
-        stop: it is a stop sign.
+        retro: how much more light of the headlights it reflects than paint.
+        solid: false for light that is only added, and only while lamps are on.
+        stop: whether it is a stop sign.
     """
 
     levels: Face
@@ -36,17 +36,17 @@ class Board:
 
 @dataclass
 class Thing:
-    """Something at the road.
+    """Something at the roadside or on the road.
 
     Attributes:
-        p: where its near end stands along the round, in metres.
-        length: how far it reaches, in metres.
+        p: position of its near end along the round, in metres.
+        length: its length along the road, in metres.
         quads: (n, 4, 3) metres, relative to p, painted in this order.
-        colours: (n, 3) RGB, 0..255, in daylight.
-        glow: (n, 3) RGB, what each shines by itself at night.
+        colours: (n, 3) RGB from 0 to 255, in daylight.
+        glow: (n, 3) RGB, light that each emits at night.
         boards: painted after the quads.
-        drift: metres that it moves for each metre of the camera's.
-        seen_from: the distance from which it is drawn, in metres.
+        drift: metres that it moves per metre that the camera moves.
+        visible_from: the distance up to which it is drawn, in metres.
     """
 
     p: float
@@ -56,10 +56,10 @@ class Thing:
     glow: Floats
     boards: list[Board] = field(default_factory=list)
     drift: float = 0.0
-    seen_from: float = FAR
+    visible_from: float = FAR
 
     def mirrored(self) -> Thing:
-        """The same on the other side of the road; boards keep their left and right."""
+        """The same thing on the other side of the road; boards are not mirrored themselves."""
         flip = floats([-1, 1, 1])
         boards = [replace(b, corners=(b.corners * flip)[[1, 0, 3, 2]]) for b in self.boards]
         return replace(self, quads=self.quads * flip, boards=boards)
@@ -97,14 +97,14 @@ class _Builder:
 
 
 def light(z: Floats, x: Floats) -> Floats:
-    """What the headlights give at a place on the road, 0..1 (a shape that looks right, not optics)."""
+    """Light of the headlights at a point on the road, 0 to 1 (a plausible shape, not optics)."""
     z = np.maximum(z, NEAR)
     beam: Floats = np.exp(-((x / (0.42 * z + 1.5)) ** 2)) * np.minimum(1.0, (11 / (z + 4)) ** 1.3)
     return beam
 
 
 def house(rng: np.random.Generator, p: float, x: float, out: int) -> Thing:
-    """A house whose wall at `x` runs along the road; `out` is the direction away from the road, 1 or -1."""
+    """A house with its wall along the road at `x`; `out` is the direction away from the road, 1 or -1."""
     build = _Builder()
     depth, length = rng.uniform(6, 9), rng.uniform(7, 10)
     flat = rng.random() < 0.35
@@ -136,10 +136,10 @@ def house(rng: np.random.Generator, p: float, x: float, out: int) -> Thing:
             build.along(x - out * 0.02, (y - 0.1, y + 1.4), (z - 0.65, z + 0.65), frame)
             build.along(x - out * 0.04, (y, y + 1.3), (z - 0.55, z + 0.55), pane, glow)
         for i in range(beside):
-            at = x + out * depth * (i + 0.5) / beside
+            centre = x + out * depth * (i + 0.5) / beside
             glow = WARM if rng.random() < 0.35 else DARK
-            build.facing((at - 0.6, at + 0.6), (y - 0.1, y + 1.4), -0.02, frame)
-            build.facing((at - 0.5, at + 0.5), (y, y + 1.3), -0.04, pane, glow)
+            build.facing((centre - 0.6, centre + 0.6), (y - 0.1, y + 1.4), -0.02, frame)
+            build.facing((centre - 0.5, centre + 0.5), (y, y + 1.3), -0.04, pane, glow)
     return build.thing(p, length)
 
 
@@ -158,28 +158,28 @@ def _crown(variant: int) -> Face:
     if pointed:
         y = rng.uniform(-0.95, 0.85, n)
         x = rng.uniform(-1, 1, n) * (y + 1) * 0.38
-    order = np.argsort(rng.random(n) * 0.8 - y * 0.6)  # the lower, darker ones first
+    order = np.argsort(rng.random(n) * 0.8 - y * 0.6)  # lower and darker ones first
     for i in order.tolist():
         shade = 0.72 - 0.42 * y[i] + 0.2 * x[i] + rng.uniform(-0.16, 0.16)
         colour = (base * shade).clip(0, 255).tolist()
-        at = (int((x[i] + 1) * side / 2), int((y[i] + 1) * side / 2))
-        cv2.circle(picture, at, int(rng.integers(5, 13)), (*colour, 255), -1, cv2.LINE_AA)
+        centre = (int((x[i] + 1) * side / 2), int((y[i] + 1) * side / 2))
+        cv2.circle(picture, centre, int(rng.integers(5, 13)), (*colour, 255), -1, cv2.LINE_AA)
     edge = picture[:, :, 3:] > 127
     return pyramid(picture * edge)
 
 
 @lru_cache(maxsize=1)
 def _halo() -> Face:
-    """Light that is only added: alpha is 0 throughout."""
-    at = np.linspace(-1, 1, 128, dtype=np.float32)
-    fall = np.exp(-5 * np.hypot(*np.meshgrid(at, at))) - np.exp(np.float32(-5))
+    """Light that is only added: its alpha is 0 everywhere."""
+    axis = np.linspace(-1, 1, 128, dtype=np.float32)
+    fall = np.exp(-5 * np.hypot(*np.meshgrid(axis, axis))) - np.exp(np.float32(-5))
     picture = np.zeros((128, 128, 4), np.uint8)
     picture[..., :3] = (fall.clip(0, 1) * 230)[..., None]
     return pyramid(picture)
 
 
 def _upright(x: float, y: float, size: float, z: float, yaw: float = 0.0, roll: float = 0.0) -> Floats:
-    """Corners of a square board; yaw turns it about the vertical, roll in its plane (radians)."""
+    """Corners of a square board; yaw turns it around the vertical axis, roll within its plane (radians)."""
     flat = floats([(-1, 1), (1, 1), (1, -1), (-1, -1)]) * np.float32(size / 2)
     c, s = np.cos(roll), np.sin(roll)
     flat = flat @ floats([[c, s], [-s, c]])
@@ -187,7 +187,7 @@ def _upright(x: float, y: float, size: float, z: float, yaw: float = 0.0, roll: 
 
 
 def tree(rng: np.random.Generator, p: float, x: float) -> Thing:
-    """A tree whose crown is a board."""
+    """A tree; its crown is a board."""
     build = _Builder()
     size, trunk = rng.uniform(3.0, 6.5), rng.uniform(1.0, 2.2)
     build.facing((x - 0.14, x + 0.14), (0, trunk + size * 0.4), 0.02, (84, 66, 50))
@@ -209,7 +209,7 @@ def lamp(rng: np.random.Generator, p: float, x: float, arm: int) -> Thing:
 
 
 def car(rng: np.random.Generator, p: float, x: float, role: str) -> Thing:
-    """A car around `x`: "parked", "oncoming" (its front to us) or "ahead" (keeps its distance)."""
+    """A car at `x`: "parked", "oncoming" (seen from the front) or "ahead" (at a constant distance)."""
     build = _Builder()
     paints = [
         (150, 24, 30),
@@ -243,8 +243,8 @@ def car(rng: np.random.Generator, p: float, x: float, role: str) -> Thing:
             ring = [(near, 0.34 - r * dy, z - r * dz) for dz, dy in ((-1, -0.4), (-0.4, -1), (0.4, -1), (1, -0.4))]
             build.quad(ring, tone)
             build.quad([ring[0], ring[3], (near, 0.34 - r * 0.4, z - r), (near, 0.34 - r * 0.4, z + r)], tone)
-    for at in (x - 0.66, x + 0.66):
-        build.facing((at - 0.1, at + 0.1), (0, 0.4), -0.01, (24, 24, 26))
+    for wheel in (x - 0.66, x + 0.66):
+        build.facing((wheel - 0.1, wheel + 0.1), (0, 0.4), -0.01, (24, 24, 26))
     build.quad(
         [
             (x - half * 0.95, 0.93, 0),
@@ -267,32 +267,38 @@ def car(rng: np.random.Generator, p: float, x: float, role: str) -> Thing:
     build.facing((x - half, x + half), (0.28, 0.45), -0.03, (50, 50, 54))
     build.facing((x - 0.26, x + 0.26), (0.52, 0.64), -0.04, (226, 224, 210))
     lights = (250, 244, 220) if role == "oncoming" else (212, 24, 26)
-    shines = DARK if role == "parked" else lights
+    glow = DARK if role == "parked" else lights
     boards = []
-    for at in (x - half + 0.17, x + half - 0.17):
-        build.facing((at - 0.15, at + 0.15), (0.66, 0.84), -0.04, lights, shines)
+    for headlight in (x - half + 0.17, x + half - 0.17):
+        build.facing((headlight - 0.15, headlight + 0.15), (0.66, 0.84), -0.04, lights, glow)
         if role == "oncoming":
-            boards.append(Board(_halo(), _upright(at, 0.75, 1.6, -0.05), solid=False))
+            boards.append(Board(_halo(), _upright(headlight, 0.75, 1.6, -0.05), solid=False))
     drift = {"parked": 0.0, "oncoming": -1.0, "ahead": 1.0}[role]
     return build.thing(p, length, boards=boards, drift=drift)
 
 
 def post(
     rng: np.random.Generator,
-    p: float,
-    x: float,
-    y: float,
+    position: tuple[float, float, float],
     size: float,
     levels: Face,
     *,
     stop: bool = False,
-    seen: float = FAR,
+    visible_from: float = FAR,
     turn: float = 0.14,
 ) -> Thing:
-    """A sign, its middle at height `y` and `size` metres high, on a post; seen from `seen` metres on.
+    """A sign on a post.
 
-    `turn` (radians) is how far such signs are turned from the road, as a standard deviation.
+    Args:
+        rng: draws the post and the sign's rotation.
+        position: of the sign's centre, in metres: along the round, to the right, up.
+        size: height of the sign, in metres.
+        levels: its face.
+        stop: whether it is a stop sign.
+        visible_from: the distance up to which it is drawn, in metres.
+        turn: standard deviation of its rotation away from the road, in radians.
     """
+    p, x, y = position
     build = _Builder()
     kind = int(rng.integers(4))
     colour = np.array([(150, 152, 154), (118, 92, 66), (70, 96, 76), (88, 88, 92)][kind]) + rng.uniform(-12, 12, 3)
@@ -301,4 +307,4 @@ def post(
     build.facing((x + half * 0.3, x + half), (0, y), 0.02, colour * 0.7)
     yaw, roll = float(rng.normal(0, turn)), float(rng.normal(0, 0.2 * turn))
     board = Board(levels, _upright(x, y, size, 0, yaw, roll), retro=1.5, stop=stop)
-    return build.thing(p, 0, boards=[board], seen_from=seen)
+    return build.thing(p, 0, boards=[board], visible_from=visible_from)

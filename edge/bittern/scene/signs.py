@@ -1,7 +1,7 @@
-"""Road signs drawn by code: each kind as a pyramid of RGBA pictures, and how one is laid into a picture.
+"""Road signs drawn by code: each kind as a pyramid of RGBA pictures, and the compositing of one into a picture.
 
 A face is a tuple of (n, n, 4) uint8 arrays, RGB premultiplied by alpha, each half the size of the one before.
-Lettering is drawn by strokes of our own, so that it does not depend on the fonts of an OpenCV version.
+Letters are drawn as strokes, so that they do not depend on the fonts of an OpenCV version.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FACE_PX = 320
 
 
 def floats(values: Any) -> Floats:
-    """As a float32 array."""
+    """Convert to a float32 array."""
     return np.asarray(values, np.float32)
 
 
@@ -39,18 +39,10 @@ WHITE, BLACK = (244, 244, 240), (22, 22, 24)
 RED, BLUE, YELLOW, GREEN = (188, 24, 32), (24, 76, 160), (244, 190, 24), (12, 104, 66)
 
 OTHERS = (
-    *(
-        "yield",
-        "no_entry",
-        "speed_limit",
-        "speed_limit_us",
-        "priority",
-        "warning_diamond",
-        "warning_triangle",
-    ),
-    *("parking", "arrow", "no_parking", "no_vehicles", "wrong_way", "one_way", "street_name", "red_board"),
-    *("red_disc", "traffic_light", "no_turn", "construction"),
-)
+    "yield", "no_entry", "speed_limit", "speed_limit_us", "priority", "warning_diamond", "warning_triangle",
+    "parking", "arrow", "no_parking", "no_vehicles", "wrong_way", "one_way", "street_name", "red_board",
+    "red_disc", "traffic_light", "no_turn", "construction",
+)  # fmt: skip
 VARIANTS = {"stop": 10, "red_board": 6, "red_disc": 6, "speed_limit": 5}
 
 # Centre lines of the letters in a unit box, y down: (width, straight strokes, round strokes).
@@ -96,7 +88,7 @@ _GLYPHS: dict[str, tuple[float, _Strokes, _Strokes]] = {
 
 
 class _Sheet:
-    """A square sheet from -1 to 1, y down, drawn large and without smoothing, then shrunk."""
+    """A square canvas from -1 to 1, y down, drawn large without antialiasing, then shrunk."""
 
     def __init__(self, ground: Colour) -> None:
         self.side = FACE_PX * _SUPERSAMPLING
@@ -104,23 +96,23 @@ class _Sheet:
         self.rgb[:] = ground
         self.alpha = np.zeros((self.side, self.side), np.uint8)
 
-    def _at(self, points: Any) -> npt.NDArray[np.int32]:
+    def _to_px(self, points: Any) -> npt.NDArray[np.int32]:
         return np.round((np.asarray(points, np.float32) + 1) * (self.side / 2)).astype(np.int32)
 
     def fill(self, points: Any, colour: Colour) -> None:
-        """Paint a polygon; the sign is wherever something was painted."""
-        at = self._at(points)
-        cv2.fillPoly(self.rgb, [at], colour)
-        cv2.fillPoly(self.alpha, [at], 255)
+        """Paint a polygon; the sign covers everything that was painted."""
+        corners = self._to_px(points)
+        cv2.fillPoly(self.rgb, [corners], colour)
+        cv2.fillPoly(self.alpha, [corners], 255)
 
     def stroke(self, path: Any, width: float, colour: Colour) -> None:
         """Paint a line of a width, with flat ends."""
-        at = np.asarray(path, np.float32)
-        along = np.gradient(at, axis=0)
+        points = np.asarray(path, np.float32)
+        along = np.gradient(points, axis=0)
         along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
         across = np.stack([-along[:, 1], along[:, 0]], axis=1) * (width / 2)
-        left, right = at + across, at - across
-        for i in range(len(at) - 1):
+        left, right = points + across, points - across
+        for i in range(len(points) - 1):
             self.fill([left[i], left[i + 1], right[i + 1], right[i]], colour)
 
     def text(self, text: str, box: tuple[float, float, float, float], colour: Colour, weight: float) -> None:
@@ -144,7 +136,7 @@ class _Sheet:
             x += (glyph_width + gap) * scale
 
     def levels(self) -> Face:
-        """The pyramid, premultiplied."""
+        """The pyramid, with premultiplied alpha."""
         size = (FACE_PX, FACE_PX)
         painted = cv2.bitwise_and(self.rgb, self.rgb, mask=self.alpha)
         small = (cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in (painted, self.alpha))
@@ -153,12 +145,12 @@ class _Sheet:
 
 def _rounded(path: Any) -> Floats:
     """Cut the corners of an open path three times (Chaikin 1974), keeping its ends."""
-    at = np.asarray(path, np.float32)
+    points = np.asarray(path, np.float32)
     for _ in range(3):
-        a, b = at[:-1], at[1:]
+        a, b = points[:-1], points[1:]
         cut = np.stack([0.75 * a + 0.25 * b, 0.25 * a + 0.75 * b], axis=1).reshape(-1, 2)
-        at = np.concatenate([at[:1], cut[1:-1], at[-1:]])
-    return at
+        points = np.concatenate([points[:1], cut[1:-1], points[-1:]])
+    return points
 
 
 def _disc(radius: float) -> Floats:
@@ -170,16 +162,16 @@ def _panel(width: float, height: float, y: float = 0.0, corner: float = 0.06) ->
     arc = _disc(corner).reshape(4, 16, 2)
     centre = [(width - corner, height - corner), (corner - width, height - corner)]
     centre += [(corner - width, corner - height), (width - corner, corner - height)]
-    at = np.concatenate([arc[i] + floats(centre[i]) for i in range(4)])
-    return at + floats([0, y])
+    outline = np.concatenate([arc[i] + floats(centre[i]) for i in range(4)])
+    return outline + floats([0, y])
 
 
 def _triangle(inset: float, up: bool) -> Floats:
-    at = _rounded(
+    outline = _rounded(
         floats([(0, -0.88), (0.5, -0.88), (1, -0.88), (0.5, 0), (0, 0.9), (-0.5, 0), (-1, -0.88), (0, -0.88)])
     )
-    at = (at - floats([0, -0.28])) * np.float32(1 - inset) + floats([0, -0.28])
-    return -at if up else at
+    outline = (outline - floats([0, -0.28])) * np.float32(1 - inset) + floats([0, -0.28])
+    return -outline if up else outline
 
 
 _ARROW: Floats = floats(
@@ -188,7 +180,7 @@ _ARROW: Floats = floats(
 
 
 def pyramid(top: Pixels) -> Face:
-    """The picture (n, n, 4) and its halves down to about 8 px."""
+    """The picture (n, n, 4), and repeatedly half of its size, down to about 8 px."""
     levels = [top]
     while levels[-1].shape[0] >= 16:
         side = levels[-1].shape[0] // 2
@@ -197,13 +189,13 @@ def pyramid(top: Pixels) -> Face:
 
 
 def variant_of(rng: np.random.Generator, kind: str) -> Face:
-    """One of the looks of a kind."""
+    """A random variant of a kind."""
     return face(kind, int(rng.integers(VARIANTS.get(kind, 3))))
 
 
 @lru_cache(maxsize=96)
 def face(kind: str, variant: int) -> Face:
-    """The face of "stop" or of one of `OTHERS`; the variant number picks proportions, colours and legends."""
+    """The face of "stop" or of one of `OTHERS`; the variant selects proportions, colours and lettering."""
     rng = np.random.default_rng([variant, *kind.encode()])
 
     def vary(colour: Colour, by: int = 14) -> Colour:
@@ -214,7 +206,7 @@ def face(kind: str, variant: int) -> Face:
     sheet = _Sheet(white)
     if kind == "stop":
         border = rng.uniform(0.035, 0.075)
-        if rng.random() < 0.3:  # a dark rim outside of the white border
+        if rng.random() < 0.3:  # a dark rim around the white border
             sheet.fill(OCTAGON, red)
             sheet.fill(OCTAGON * np.float32(0.965), white)
             border += 0.035
@@ -320,19 +312,19 @@ def face(kind: str, variant: int) -> Face:
     return sheet.levels()
 
 
-def place(
+def composite(
     canvas: Pixels,
     levels: Face,
     quad: Floats,
     gain: npt.NDArray[np.float32],
     haze: npt.NDArray[np.float32] | None = None,
 ) -> None:
-    """Lay a face into a picture, in place.
+    """Composite a face into a picture, in place.
 
     Args:
         canvas: (H, W, C) uint8; with C = 4, premultiplied RGBA.
         levels: the face.
-        quad: (4, 2) where its corners go, in px: top left, top right, bottom right, bottom left.
+        quad: (4, 2) positions of its corners, in px: top left, top right, bottom right, bottom left.
         gain: (3,) factor for each colour channel.
         haze: (3,) colour that is added where the face is opaque, or None.
     """
@@ -344,16 +336,16 @@ def place(
     edge = max(float(np.hypot(*(quad[1] - quad[0]))), float(np.hypot(*(quad[3] - quad[0]))))
     level = next((lv for lv in reversed(levels) if lv.shape[0] >= edge), levels[0])
     side = level.shape[0]
-    # Pixel centres lie at halves: without the half, small signs shift up and to the left.
+    # Pixel centres are at half-integers: without the offset, small signs would shift up and to the left.
     corners = floats([(0, 0), (side, 0), (side, side), (0, side)]) - np.float32(0.5)
-    to = cv2.getPerspectiveTransform(corners, (quad - floats([x0 + 0.5, y0 + 0.5])).astype(np.float32))
-    laid = cv2.warpPerspective(level, to, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
+    transform = cv2.getPerspectiveTransform(corners, (quad - floats([x0 + 0.5, y0 + 0.5])).astype(np.float32))
+    warped = cv2.warpPerspective(level, transform, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)
     colours = np.zeros((canvas.shape[2], 4), np.float32)
     colours[[0, 1, 2], [0, 1, 2]] = gain
     if haze is not None:
         colours[:3, 3] = haze / 255
     if canvas.shape[2] == 4:
         colours[3, 3] = 1
-    rest = cv2.merge([255 - laid[:, :, 3]] * canvas.shape[2])
+    rest = cv2.merge([255 - warped[:, :, 3]] * canvas.shape[2])
     part = canvas[y0:y1, x0:x1]
-    part[:] = cv2.add(cv2.multiply(part, rest, scale=1 / 255), cv2.transform(laid, colours))
+    part[:] = cv2.add(cv2.multiply(part, rest, scale=1 / 255), cv2.transform(warped, colours))

@@ -1,4 +1,4 @@
-"""What stands along one round of road, in which light, and the picture of it from a place on that round.
+"""The world along one round of road, its light and weather, and the picture of it from a point on the road.
 
 Lengths are in metres: X to the right, Y up from the road, z ahead of the camera.
 """
@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from bittern.frames import Pixels
 from bittern.scene.roadside import FAR, NEAR, Thing, car, house, lamp, light, tree
-from bittern.scene.signs import OCTAGON, Floats, floats, place
+from bittern.scene.signs import OCTAGON, Floats, composite, floats
 
-ROUND_M = 144  # the way of one lap; a whole number of texture tiles and of lane dashes
+ROUND_M = 144  # length of one lap; a whole number of texture tiles and of lane dashes
 _TILE_M, _TILE_PX = 16, 512
 _DASH_M = 6
 _BEHIND_M = 14  # longer than the longest thing
@@ -24,7 +24,7 @@ _BEHIND_M = 14  # longer than the longest thing
 
 @dataclass
 class Mood:
-    """Time of day and weather. Colours are factors or RGB, 0..255."""
+    """Time of day and weather. Colours are factors, or RGB from 0 to 255."""
 
     ambient: Floats
     zenith: Floats
@@ -38,35 +38,64 @@ class Mood:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Mood:
-        """One of sunny, overcast, rain, dusk and night, each in many shades."""
+        """Draw one of sunny, overcast, rain, dusk and night, each with random variations."""
         kind = rng.choice(["sunny", "overcast", "rain", "dusk", "night"], p=[0.34, 0.24, 0.12, 0.16, 0.14])
         tint = rng.uniform(0.94, 1.06, 3)
         grey = rng.uniform(150, 225)
 
-        def of(*rgb: float, by: float = 1.0) -> Floats:
+        def tinted(*rgb: float, by: float = 1.0) -> Floats:
             return (np.array(rgb) * tint * by).astype(np.float32)
 
         gain = rng.uniform(0.85, 1.15)
         if kind == "sunny":
-            return cls(of(1.1, 1.06, 1.0, by=gain), of(70, 130, 215), of(190, 214, 235), rng.uniform(0, 0.8),
-                       rng.uniform(150, 500), 0, rng.uniform(1, 4))  # fmt: skip
+            return cls(
+                ambient=tinted(1.1, 1.06, 1.0, by=gain),
+                zenith=tinted(70, 130, 215),
+                horizon=tinted(190, 214, 235),
+                clouds=rng.uniform(0, 0.8),
+                fog_m=rng.uniform(150, 500),
+                headlight=0,
+                noise=rng.uniform(1, 4),
+            )
         if kind in ("overcast", "rain"):
             wet = kind == "rain"
-            sky = of(grey, grey, grey * 1.02)
-            return cls(of(0.82, 0.84, 0.86, by=gain * (0.75 if wet else 1)), sky * np.float32(0.85), sky, 1.0,
-                       rng.uniform(50, 120) if wet else rng.uniform(80, 300), 0, rng.uniform(2, 6),
-                       rain=int(rng.integers(40, 160)) if wet else 0)  # fmt: skip
+            sky = tinted(grey, grey, grey * 1.02)
+            return cls(
+                ambient=tinted(0.82, 0.84, 0.86, by=gain * (0.75 if wet else 1)),
+                zenith=sky * np.float32(0.85),
+                horizon=sky,
+                clouds=1.0,
+                fog_m=rng.uniform(50, 120) if wet else rng.uniform(80, 300),
+                headlight=0,
+                noise=rng.uniform(2, 6),
+                rain=int(rng.integers(40, 160)) if wet else 0,
+            )
         if kind == "dusk":
-            return cls(of(0.62, 0.5, 0.46, by=gain), of(70, 76, 130), of(240, 160, 104),
-                       rng.uniform(0.2, 0.9), rng.uniform(120, 400), 0.12, rng.uniform(3, 8),
-                       lamps=0.6)  # fmt: skip
-        return cls(of(0.13, 0.14, 0.19, by=gain), of(8, 10, 22), of(30, 30, 44), rng.uniform(0, 0.5),
-                   rng.uniform(100, 300), rng.uniform(0.5, 0.9), rng.uniform(4, 10), lamps=1.0)  # fmt: skip
+            return cls(
+                ambient=tinted(0.62, 0.5, 0.46, by=gain),
+                zenith=tinted(70, 76, 130),
+                horizon=tinted(240, 160, 104),
+                clouds=rng.uniform(0.2, 0.9),
+                fog_m=rng.uniform(120, 400),
+                headlight=0.12,
+                noise=rng.uniform(3, 8),
+                lamps=0.6,
+            )
+        return cls(
+            ambient=tinted(0.13, 0.14, 0.19, by=gain),
+            zenith=tinted(8, 10, 22),
+            horizon=tinted(30, 30, 44),
+            clouds=rng.uniform(0, 0.5),
+            fog_m=rng.uniform(100, 300),
+            headlight=rng.uniform(0.5, 0.9),
+            noise=rng.uniform(4, 10),
+            lamps=1.0,
+        )
 
 
 @dataclass
-class Camera:
-    """A pinhole with the optical axis off the centre: (cx, cy) is the vanishing point, `roll` in radians."""
+class Pinhole:
+    """A pinhole camera with an off-centre optical axis: (cx, cy) is the vanishing point, `roll` is in radians."""
 
     width: int
     height: int
@@ -81,15 +110,15 @@ class Camera:
         c, s = np.cos(self.roll), np.sin(self.roll)
         self.turn = floats([[c, s], [-s, c]])
 
-    def project(self, at: Floats) -> Floats:
-        """(..., 3) metres to (..., 2) px; what is nearer than NEAR is put there."""
-        z = np.maximum(at[..., 2], NEAR)
-        flat = np.stack([at[..., 0], self.eye_m - at[..., 1]], axis=-1) * (self.focal / z)[..., None]
+    def project(self, points: Floats) -> Floats:
+        """Project (..., 3) metres to (..., 2) px; points nearer than NEAR are moved there."""
+        z = np.maximum(points[..., 2], NEAR)
+        flat = np.stack([points[..., 0], self.eye_m - points[..., 1]], axis=-1) * (self.focal / z)[..., None]
         turned: Floats = (flat @ self.turn + floats([self.cx, self.cy])).astype(np.float32)
         return turned
 
     def rays(self) -> tuple[Floats, Floats]:
-        """For each pixel: to the right of, and below the vanishing point, in px, the roll undone."""
+        """For each pixel, how far it is to the right of and below the vanishing point, in px, without the roll."""
         x, y = np.meshgrid(
             np.arange(self.width, dtype=np.float32) + 0.5 - self.cx,
             np.arange(self.height, dtype=np.float32) + 0.5 - self.cy,
@@ -99,7 +128,7 @@ class Camera:
 
 
 def _soft_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int = 4) -> Floats:
-    """(height, width) between 0 and 1: grids of random numbers, each twice as fine and half as strong."""
+    """(height, width) between 0 and 1: a sum of grids of random numbers, each twice as fine and half as strong."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         n = cells << octave
@@ -110,7 +139,7 @@ def _soft_noise(rng: np.random.Generator, height: int, width: int, cells: int, o
 
 @lru_cache(maxsize=8)
 def _tile(variant: int) -> Pixels:
-    """Grain and blotches of the ground around 128; its edges meet."""
+    """Texture of the ground, around 128; it tiles seamlessly."""
     rng = np.random.default_rng([77, variant])
     total = np.zeros((_TILE_PX, _TILE_PX), np.float32)
     for cells, strength in ((512, 0.7), (256, 0.5), (64, 0.25), (8, 0.3)):
@@ -123,9 +152,9 @@ def _tile(variant: int) -> Pixels:
 
 @lru_cache(maxsize=4)
 def _noise(height: int, width: int) -> npt.NDArray[np.int8]:
-    """Noise with a spread of 16, in part common to the three channels."""
+    """Noise with a spread of 16, partly common to the three channels."""
     noise = np.random.default_rng(5).standard_normal((height, width, 3), np.float32)
-    # In place: each copy would be 5 MB, at the moment when `watch demo:` needs most.
+    # In place: each copy would take 5 MB, just when `watch demo:` needs the most memory.
     common = noise.mean(axis=2, keepdims=True)
     noise *= np.float32(0.7)
     noise += common
@@ -134,21 +163,21 @@ def _noise(height: int, width: int) -> npt.NDArray[np.int8]:
 
 
 def _ahead(thing: Thing, way: float) -> float:
-    """How far ahead its near end is, in metres; a thing that was passed stays behind for a while."""
+    """How far ahead the near end of a thing is, in metres; negative for a while after it was passed."""
     return (thing.p + thing.drift * way - way + _BEHIND_M) % ROUND_M - _BEHIND_M
 
 
 class World:
-    """What stands along one round of road, and the picture of it from a place on that round."""
+    """All things along one round of road, and the picture of them from a point on it."""
 
-    def __init__(self, rng: np.random.Generator, camera: Camera, side: int, kerb: float) -> None:
+    def __init__(self, rng: np.random.Generator, camera: Pinhole, side: int, kerb: float) -> None:
         self.camera, self.side, self.kerb = camera, side, kerb
         self.mood = Mood.draw(rng)
         self.things: list[Thing] = []
         self._background(rng)
 
     def furnish(self, rng: np.random.Generator, keep_clear: tuple[float, float]) -> None:
-        """Houses, trees, lamps, cars; no lamp on our side within `keep_clear` (m): it could hide a sign."""
+        """Add houses, trees, lamps and cars; no lamp on our side within `keep_clear` (m), as it could hide a sign."""
         far_kerb = self.kerb - self.road
         built = rng.uniform(0.1, 0.75)
         for kerb, out in ((self.kerb, 1), (far_kerb, -1)):
@@ -173,11 +202,11 @@ class World:
             self.add(car(rng, float(rng.uniform(18, 32)), self.kerb - 2.6, "ahead"))
 
     def add(self, thing: Thing) -> None:
-        """Put a thing there; on the other side of the road where traffic keeps to the left."""
+        """Add a thing; mirrored to the other side of the road for left-hand traffic."""
         self.things.append(thing.mirrored() if self.side < 0 else thing)
 
     def _background(self, rng: np.random.Generator) -> None:
-        """What does not change along the way: the sky, and the ground before its grain is laid on."""
+        """Draw what does not change along the road: the sky, and the ground without its texture."""
         cam, mood = self.camera, self.mood
         self.road = rng.uniform(6.2, 8)
         u, v = cam.rays()
@@ -195,31 +224,31 @@ class World:
         scale = _TILE_PX / _TILE_M
         self._map_x, self._map_z = x * np.float32(scale), np.minimum(z, FAR) * np.float32(scale)
         self._depth = np.exp(z * np.float32(-1 / 14)) * (z < FAR) * np.float32(rng.uniform(0.5, 1.1) / 128)
-        # Sensor noise, somewhat larger than the frame, so that it can be shifted.
+        # Sensor noise, a little larger than the frame, so that it can be shifted.
         noise = _noise(cam.height + 61, cam.width + 67).astype(np.float32)
         noise *= np.float32(mood.noise / 16)
         self._grain = np.round(noise, out=noise).astype(np.int16)
         self.dash = float(rng.uniform(0.09, 0.15))
 
     def uncover(self, way: float, box: tuple[float, float, float, float], depth: float) -> None:
-        """Take away what hides a box (x0, y0, x1, y1 in px) that is `depth` metres ahead."""
+        """Remove everything that hides a box (x0, y0, x1, y1 in px) `depth` metres ahead."""
         kept = []
         for thing in self.things:
             ahead = _ahead(thing, way)
             if NEAR - thing.length < ahead < depth:
-                at = np.concatenate([thing.quads.reshape(-1, 3), *(board.corners for board in thing.boards)])
-                seen = self.camera.project(at + floats([0, 0, ahead]))
-                (x0, y0), (x1, y1) = seen.min(axis=0), seen.max(axis=0)
+                points = np.concatenate([thing.quads.reshape(-1, 3), *(board.corners for board in thing.boards)])
+                projected = self.camera.project(points + floats([0, 0, ahead]))
+                (x0, y0), (x1, y1) = projected.min(axis=0), projected.max(axis=0)
                 if x0 < box[2] and x1 > box[0] and y0 < box[3] and y1 > box[1]:
                     continue
             kept.append(thing)
         self.things = kept
 
     def _sky(self, rng: np.random.Generator, v: Floats) -> Pixels:
-        """Sky, clouds and a wood on the horizon, for rays `v` px below it: (h, width, 3)."""
+        """Sky, clouds and a forest on the horizon, for rays `v` px below it: (h, width, 3)."""
         cam, mood = self.camera, self.mood
         height, width = v.shape
-        # All but the wood is soft: half the size is enough.
+        # Everything except the forest is smooth: half the size is enough.
         half = (max(width // 2, 1), max(height // 2, 1))
         up = np.sqrt(np.clip(-cv2.resize(v, half) / cam.height, 0, 1)).clip(0, 0.9)[..., None] * np.float32(1.1)
         sky = mood.horizon + (mood.zenith - mood.horizon) * up
@@ -230,14 +259,14 @@ class World:
         picture: Pixels = cv2.resize(sky.clip(0, 255).astype(np.uint8), (width, height))
         ridge = cv2.resize(_soft_noise(rng, 1, 64, 4), (width, 1))[0] - np.float32(0.3)
         hill = np.clip(ridge * np.float32(rng.uniform(0.05, 0.3) * cam.height) + v + 1, 0, 1)
-        wood = np.empty((height, width, 3), np.uint8)
+        forest = np.empty((height, width, 3), np.uint8)
         clear = np.float32(np.exp(-120 / mood.fog_m))
         green = floats([42, 56, 42]) * mood.ambient
-        wood[:] = (green * clear + mood.horizon * (1 - clear)).clip(0, 255)
-        return np.asarray(cv2.blendLinear(picture, wood, 1 - hill, np.maximum(hill, np.float32(1e-3))), np.uint8)
+        forest[:] = (green * clear + mood.horizon * (1 - clear)).clip(0, 255)
+        return np.asarray(cv2.blendLinear(picture, forest, 1 - hill, np.maximum(hill, np.float32(1e-3))), np.uint8)
 
     def _road(self, rng: np.random.Generator, x: Floats, z: Floats) -> Pixels:
-        """Verge, footway, kerb and road at places x, z, lit: (h, width, 3)."""
+        """Verge, footway, kerb and road at positions x, z, with lighting: (h, width, 3)."""
         mood, left, right = self.mood, self.kerb - self.road, self.kerb
         verges = [(86, 118, 54), (110, 126, 66), (132, 120, 84), (150, 146, 138)]
         tar = rng.uniform(70, 130)
@@ -273,50 +302,49 @@ class World:
         starts = np.arange(-(way % _DASH_M), 60, _DASH_M, dtype=np.float32)
         a, b = middle - self.dash / 2, middle + self.dash / 2
         quads = floats([[(a, 0, z), (b, 0, z), (b, 0, z + 2.6), (a, 0, z + 2.6)] for z in starts if z > -2.2])
-        self._paint(picture, *self._prepared(quads, floats([[228] * 3]), np.zeros((1, 3), np.float32)))
+        projected, colours = self._project(quads, floats([[228] * 3]), np.zeros((1, 3), np.float32))
+        self._paint(picture, projected, colours)
         return picture
 
-    def _shine(self, at: Floats, retro: Floats | float = 1.0) -> tuple[Floats, Floats]:
-        """At places (n, 3): the light (n, 3) as a factor, and how clear the air is on the way (n, 1)."""
-        beam = self.mood.headlight * light(at[:, 2], at[:, 0]) * np.float32(retro)
-        clear = np.exp(np.maximum(at[:, 2], 0) * np.float32(-1 / self.mood.fog_m))
+    def _shine(self, points: Floats, retro: Floats | float = 1.0) -> tuple[Floats, Floats]:
+        """At points (n, 3): the light (n, 3) as a factor, and the transmission of the air in between (n, 1)."""
+        beam = self.mood.headlight * light(points[:, 2], points[:, 0]) * np.float32(retro)
+        clear = np.exp(np.maximum(points[:, 2], 0) * np.float32(-1 / self.mood.fog_m))
         return self.mood.ambient + beam[:, None], clear[:, None]
 
-    def _paint(self, picture: Pixels, at: npt.NDArray[np.int32], colours: list[list[float]]) -> None:
-        for corners, colour in zip(at, colours, strict=True):
+    def _paint(self, picture: Pixels, quads: npt.NDArray[np.int32], colours: list[list[float]]) -> None:
+        for corners, colour in zip(quads, colours, strict=True):
             cv2.fillConvexPoly(picture, corners, colour, cv2.LINE_AA, 4)
 
-    def _prepared(
-        self, quads: Floats, colours: Floats, glow: Floats
-    ) -> tuple[npt.NDArray[np.int32], list[list[float]]]:
-        """Corners (n, 4, 2) in 1/16 px, and colours under this light and through this haze."""
+    def _project(self, quads: Floats, colours: Floats, glow: Floats) -> tuple[npt.NDArray[np.int32], list[list[float]]]:
+        """Corners (n, 4, 2) in 1/16 px, and colours with light and haze applied."""
         mood = self.mood
         shine, clear = self._shine(quads.mean(axis=1))
         lit = (colours * shine + glow * np.float32(mood.lamps)) * clear + mood.horizon * (1 - clear)
-        at = np.round(self.camera.project(quads).clip(-9000, 9000) * 16).astype(np.int32)
-        return at, lit.clip(0, 255).tolist()
+        corners = np.round(self.camera.project(quads).clip(-9000, 9000) * 16).astype(np.int32)
+        return corners, lit.clip(0, 255).tolist()
 
     def picture_at(self, way: float, moment: int) -> tuple[Pixels, Floats | None]:
-        """The picture from `way` metres along the round, and the stop sign's outline (8, 2) in px if drawn.
+        """The picture from `way` metres along the round, and the stop sign's outline (8, 2) in px if it is drawn.
 
-        `moment` numbers the frame: it places rain and noise.
+        `moment` is the number of the frame, for rain and noise.
         """
         picture = self._ground(way)
         outline = None
         placed = [(_ahead(t, way), t) for t in self.things]
-        placed = [(z, t) for z, t in placed if z <= t.seen_from and z + t.length > NEAR]
-        # By the far end: what stands beside a long house stands between it and the road.
+        placed = [(z, t) for z, t in placed if z <= t.visible_from and z + t.length > NEAR]
+        # Sorted by the far end: a thing beside a long house is between the house and the road.
         placed.sort(key=lambda pair: -pair[0] - pair[1].length)
         if placed:
             offsets = np.repeat(floats([z for z, _ in placed]), [len(t.quads) for _, t in placed])
             quads = np.concatenate([t.quads for _, t in placed])
             quads[..., 2] += offsets[:, None]
             colours, glow = (np.concatenate([getattr(t, name) for _, t in placed]) for name in ("colours", "glow"))
-            at, lit = self._prepared(quads, colours, glow)
+            projected, lit = self._project(quads, colours, glow)
         done = 0
         for z, thing in placed:
             end = done + len(thing.quads)
-            self._paint(picture, at[done:end], lit[done:end])
+            self._paint(picture, projected[done:end], lit[done:end])
             done = end
             for board in thing.boards:
                 corners = board.corners + floats([0, 0, z])
@@ -325,11 +353,11 @@ class World:
                 middle = corners.mean(axis=0, keepdims=True)
                 shine, clear = self._shine(middle, board.retro)
                 if board.solid:
-                    place(picture, board.levels, self.camera.project(corners), (shine * clear)[0],
-                          (self.mood.horizon * (1 - clear))[0])  # fmt: skip
+                    haze = (self.mood.horizon * (1 - clear))[0]
+                    composite(picture, board.levels, self.camera.project(corners), (shine * clear)[0], haze)
                 else:
                     glow = np.full(3, self.mood.lamps * float(clear[0, 0]), np.float32)
-                    place(picture, board.levels, self.camera.project(corners), glow)
+                    composite(picture, board.levels, self.camera.project(corners), glow)
                 if board.stop:
                     across, down = (corners[1] - corners[0]) / 2, (corners[3] - corners[0]) / 2
                     outline = self.camera.project(middle + OCTAGON[:, :1] * across + OCTAGON[:, 1:] * down)

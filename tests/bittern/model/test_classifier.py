@@ -37,7 +37,7 @@ def test_the_shipped_model_is_verified(shipped: Classifier, model_folder: Path) 
 
 
 def test_an_answer_says_everything(shipped: Classifier) -> None:
-    frame = street.random_view(np.random.default_rng(1), stop=True, size=(320, 240))
+    frame = street.random_picture(np.random.default_rng(1), stop=True, size=(320, 240))
     (result,) = shipped.classify(frame, "RGB")
     head = shipped.heads[0]
     assert result.task == head.task
@@ -50,12 +50,12 @@ def test_an_answer_says_everything(shipped: Classifier) -> None:
 
 
 def test_the_answer_does_not_depend_on_the_channel_order_of_the_frame(shipped: Classifier) -> None:
-    frame = street.random_view(np.random.default_rng(2), stop=True, size=(320, 240))
+    frame = street.random_picture(np.random.default_rng(2), stop=True, size=(320, 240))
     assert shipped.classify(frame, "RGB") == shipped.classify(np.ascontiguousarray(frame[:, :, ::-1]), "BGR")
 
 
 def test_classify_is_preprocess_invoke_answer(shipped: Classifier) -> None:
-    frame = street.random_view(np.random.default_rng(3), stop=False, size=(640, 480))
+    frame = street.random_picture(np.random.default_rng(3), stop=False, size=(640, 480))
     region = Region(100, 50, 300, 260)
     for where in (None, region):
         outputs = shipped.invoke(shipped.preprocess(frame, "RGB", where))
@@ -65,7 +65,7 @@ def test_classify_is_preprocess_invoke_answer(shipped: Classifier) -> None:
 
 
 def test_a_frame_that_is_the_tensor_is_not_copied(shipped: Classifier) -> None:
-    wide = street.random_view(np.random.default_rng(5), stop=True, size=(448, 336))
+    wide = street.random_picture(np.random.default_rng(5), stop=True, size=(448, 336))
     for frame in (
         wide[60:284, 90:314],
         wide[60:284, 90:314].copy(),
@@ -89,7 +89,7 @@ def test_a_frame_that_is_the_tensor_is_not_copied(shipped: Classifier) -> None:
 
 
 def test_several_threads_give_the_same_bytes(shipped: Classifier, model_folder: Path) -> None:
-    frame = street.random_view(np.random.default_rng(4), stop=True, size=(320, 240))
+    frame = street.random_picture(np.random.default_rng(4), stop=True, size=(320, 240))
     assert Classifier(model_folder, threads=2).classify(frame) == shipped.classify(frame)
 
 
@@ -101,7 +101,7 @@ def test_a_wrong_frame_is_refused_in_one_line(shipped: Classifier) -> None:
 
 def test_the_file_may_change_while_the_model_runs(model_copy: Path) -> None:
     classifier = Classifier(model_copy)
-    frame = street.random_view(np.random.default_rng(5), stop=True, size=(320, 240))
+    frame = street.random_picture(np.random.default_rng(5), stop=True, size=(320, 240))
     before = classifier.classify(frame)
     with (model_copy / "model.tflite").open("r+b") as file:
         file.seek(100)

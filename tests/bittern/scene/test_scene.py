@@ -12,12 +12,12 @@ from tests.doubles.repetitions import examples
 
 from bittern.frames import Pixels
 from bittern.scene.signs import FACE_PX, OTHERS, VARIANTS, face
-from bittern.scene.street import Street, View, random_view
+from bittern.scene.street import Street, StreetPicture, random_picture
 
 MOMENTS = np.arange(0, 12, 0.25).tolist()
 
 
-def inside(view: View) -> Pixels:
+def inside(view: StreetPicture) -> Pixels:
     assert view.sign is not None
     x, y, w, h = view.sign
     return view.pixels[y : y + h, x : x + w]
@@ -147,11 +147,11 @@ def test_no_such_sign() -> None:
 @settings(max_examples=examples(25))
 @given(seed=st.integers(0, 2**32), stop=st.booleans(), size=st.sampled_from([(320, 320), (224, 160), (96, 128)]))
 def test_random_views(seed: int, stop: bool, size: tuple[int, int]) -> None:
-    picture = random_view(np.random.default_rng(seed), stop=stop, size=size)
+    picture = random_picture(np.random.default_rng(seed), stop=stop, size=size)
     assert picture.shape == (size[1], size[0], 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 2
-    assert np.array_equal(picture, random_view(np.random.default_rng(seed), stop=stop, size=size))
+    assert np.array_equal(picture, random_picture(np.random.default_rng(seed), stop=stop, size=size))
 
 
 def octagons(picture: Pixels) -> int:
@@ -163,5 +163,5 @@ def octagons(picture: Pixels) -> int:
 
 def test_random_views_with_a_stop_sign_show_one() -> None:
     rng = np.random.default_rng(3)
-    shown = [octagons(random_view(rng, stop=True)) > 0 for _ in range(40)]
+    shown = [octagons(random_picture(rng, stop=True)) > 0 for _ in range(40)]
     assert np.mean(shown) > 0.6, "the others are small, at night, or before a red wall"
