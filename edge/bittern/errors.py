@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class BitternError(Exception):
-    """Something failed that the user can mend; the command line prints the message and exits with `exit_code`."""
+    """A failure that the user can fix; the command line prints the message and exits with `exit_code`."""
 
     exit_code = 1
 
@@ -18,7 +18,7 @@ class ConfigurationError(BitternError):
 
 
 class ModelRefused(ConfigurationError):
-    """A model file or folder that does not keep the contract."""
+    """A model file or folder that does not fulfil the contract."""
 
 
 class PictureError(BitternError):

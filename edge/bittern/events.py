@@ -34,7 +34,7 @@ class State(NamedTuple):
 
     Attributes:
         name: such as "camera_stalled", "camera_ok", "blind", "models_loaded".
-        detail: what else is known, for people; may be empty.
+        detail: further information, for people; may be empty.
     """
 
     name: str
@@ -42,28 +42,28 @@ class State(NamedTuple):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Something that the decision raised.
+    """An alarm that changed, a state that began, or a notice of dropped events.
 
     Attributes:
-        id: UUIDv7, so that events sort by time and a repeated delivery can be told.
-        type: "alarm.on", "alarm.off", "state" (of the camera or the daemon), or "dropped" (events that were not
-            delivered and never will be).
+        id: UUIDv7, so that events sort by time and a repeated delivery can be recognised.
+        type: "alarm.on", "alarm.off", "state" (of the camera or the daemon), or "dropped" (events that will never be
+            delivered).
         time: RFC 3339, UTC, when the frame was taken, by the wall clock.
         monotonic_ns: the same moment on the source's monotonic clock, for intervals: the machine's, or a recording's
             own. The outbox's own events (`dropped`, and the state `outbox_damaged`) always have the machine's.
         source: name of the source.
-        model: name of the model; this and the next five stand in alarms only.
+        model: name of the model; only alarms have this and the next six.
         model_version: its version.
-        task: what was asked.
+        task: of the model's head.
         label: the alarm label.
         score: of that label, 0 to 1.
         frame: number of the frame.
         view: "left" or "right" where it was not the centre that scored highest.
         snapshot: name of the snapshot's file.
         state: of a "state" event, such as "camera_stalled", "camera_ok", "blind", "seeing".
-        detail: what else is known, for people.
-        count: of a "dropped" event, how many.
-        clock_jump_s: the wall clock jumped by so many seconds since the last event: earlier times are off by as much.
+        detail: further information, for people.
+        count: of a "dropped" event, how many were dropped.
+        clock_jump_s: seconds by which the wall clock jumped since the last event: earlier times are off by as much.
     """
 
     id: str
@@ -95,7 +95,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then bits of a random source."""
     milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
-    # Unique is enough, nobody has to be unable to guess it: seeded by the system once, not asked for every event.
+    # It has to be unique, not unpredictable: a generator that was seeded once is enough.
     random = source.getrandbits(80)
     version = 0x7000 | random & 0xFFF
     variant = 0x8000 | random >> 12 & 0x3FFF
@@ -105,7 +105,7 @@ def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:
 
 def rfc3339(time_ns: int) -> str:
     """A wall-clock time (ns since 1970) as RFC 3339 in UTC with milliseconds."""
-    # Not by `datetime`, which took twice as long: this is done for every event.
+    # Not with `datetime`, which takes twice as long: this is done for every event.
     day, milliseconds = divmod(time_ns // 1_000_000, 86_400_000)
     seconds, milliseconds = divmod(milliseconds, 1000)
     minutes, seconds = divmod(seconds, 60)
@@ -120,7 +120,7 @@ def _date(day: int) -> str:
 
 def to_line(event: Event) -> bytes:
     """One line of JSON with its line break."""
-    # Not `encode`: without memory that ends the process (SIGSEGV, msgspec 0.22) where this raises MemoryError.
+    # Not `encode`, which crashes (SIGSEGV, msgspec 0.22) if there is no memory; this raises MemoryError.
     line = bytearray(512)
     _ENCODER.encode_into(event, line)
     line += b"\n"

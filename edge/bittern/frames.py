@@ -1,4 +1,4 @@
-"""A frame, and what every source of frames promises."""
+"""A frame, and the interface of every source of frames."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Order = Literal["BGR", "RGB"]
 
 
 class Frame(msgspec.Struct, frozen=True, eq=False):
-    """One picture of a source, as it came.
+    """One picture of a source, unchanged.
 
     Attributes:
         pixels: (H, W, 3) uint8, channels in the order that `order` names.
         order: "BGR" (OpenCV's own) or "RGB".
-        monotonic_ns: when the picture was taken, on the monotonic clock, in ns: from the sensor where there is
-            one. A recorded source (`live` is false) counts from its own first frame instead.
+        monotonic_ns: when the picture was taken, on the monotonic clock, in ns; from the sensor if it gives the time.
+            A recorded source (`live` is false) counts from its own first frame instead.
         time_ns: the wall clock at that moment, ns since 1970, UTC. Only for people: intervals use `monotonic_ns`.
-        number: counts the frames of the source from 0. A gap says that frames were dropped.
+        number: counts the frames of the source from 0. A gap shows that frames were dropped.
         source: the name of the source.
     """
 
@@ -39,13 +39,13 @@ class Frame(msgspec.Struct, frozen=True, eq=False):
 class Source(abc.ABC):
     """An iterator of frames.
 
-    The iterator ends when a recorded source is at its end. It raises `SourceError` when no frame came within
-    `timeout_s` seconds, or when the source is lost. `close` may be called at any time, and more than once.
+    The iterator ends with a recorded source. It raises `SourceError` when no frame came within `timeout_s` seconds, or
+    when the source is lost. `close` may be called at any time, and more than once.
 
     Attributes:
         name: what events call this source.
-        live: a camera. Old frames are dropped, so that the next frame is the newest one; a recorded source gives
-            every frame.
+        live: whether it is a camera, which drops old frames, so that the next frame is the newest one; a recorded
+            source gives every frame.
         timeout_s: how long to wait for one frame, in seconds.
         unreadable: how many of its pictures a recorded source could not read.
         path: the file or folder that a recorded source reads; None for a camera.
@@ -63,7 +63,7 @@ class Source(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Give the device back."""
+        """Release the device or file."""
 
     def __iter__(self) -> Self:
         return self

@@ -46,7 +46,7 @@ class Process:
                 # -P: no module is imported from the working directory.
                 [sys.executable, "-P", "-m", "bittern.camera.child", *map(str, descriptors), str(os.getpid())],
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,  # events go there
+                stdout=subprocess.DEVNULL,  # stdout is for events
                 pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for the parent
             )

@@ -208,7 +208,7 @@ class Camera:
         """Do what is due.
 
         Returns:
-            When there will be something to do again, on the monotonic clock in seconds.
+            When the next thing is due, on the monotonic clock in seconds.
         """
         if self._reboot is not None and self._reboot.poll() is not None:
             self._reboot = None

@@ -1,4 +1,4 @@
-"""How the daemon is: plain counters that the main loop writes, and snapshots that other threads take."""
+"""The daemon's figures: plain counters that the main loop writes, and snapshots of them that other threads take."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from bittern.model.classifier import Classifier
 from bittern.system import machine
 
 # What one frame goes through, each in seconds: waiting for it, making the tensor, the network, decision and events;
-# and "age", from the moment that a frame was taken to the moment that its answer is there.
+# and "age", from the capture of the frame to the end of all that.
 STAGES = ("wait", "preprocess", "invoke", "decide", "age")
-# Upper bounds in seconds, from a decision on a fast machine to an inference on a Pi Zero W.
+# Upper bounds of the histograms' buckets in seconds, from a decision on a fast machine to an inference on a Pi Zero W.
 BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-# A rate and a latency are those of the last so many seconds, or frames if there were more.
+# The rate and the latency are those of the last 10 s, or of the last 512 frames if there were more.
 RECENT_S = 10.0
 RECENT_FRAMES = 512
-# A board is asked for its temperature and power at most so often.
+# The board's temperature and power are read at this interval at most, in seconds.
 _BOARD_S = 5.0
 
 
@@ -35,7 +35,7 @@ class Histogram:
     __slots__ = ("counts", "sum")
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_S) + 1)  # the last one is above all bounds
+        self.counts = [0] * (len(BOUNDS_S) + 1)  # the last bucket is above all bounds
         self.sum = 0.0
 
     def add(self, seconds: float) -> None:
@@ -70,11 +70,11 @@ class SinkFigures(NamedTuple):
 
 
 class Board(msgspec.Struct, frozen=True):
-    """What the machine says.
+    """What the machine reports.
 
     Attributes:
-        temperature_c: of the processor; None where it does not say.
-        throttled: what holds now of `bittern.system.machine.Throttled`; None where nobody knows.
+        temperature_c: of the processor; None if it is not known.
+        throttled: the reasons of `bittern.system.machine.Throttled` that hold now; None if they are not known.
     """
 
     temperature_c: float | None
@@ -82,24 +82,24 @@ class Board(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything at one moment.
+    """All figures at one moment.
 
     Attributes:
         uptime_s: since the daemon started.
-        fps: frames classified a second, over the last 10 s.
-        latency_ms: median of the same time, from the moment that a frame was taken to its answer; None without one.
+        fps: frames classified per second, over the last 10 s.
+        latency_ms: median over the same time, from the capture of a frame to its events; None without a frame.
         frames: that came from the source.
         classified: of these.
         skipped: of these, because nothing moved.
-        dropped: that the source made and nobody saw, because a newer one was there.
+        dropped: that the camera gave and that were never read, because a newer one had come.
         errors: inferences that failed.
         events: by type.
         camera: its state, "starting" before the first frame.
         camera_restarts: how often it was started again.
         frame_age_s: since the last frame came; None before the first.
-        progress_age_s: since the main loop last got on: what the watchdog of systemd is fed by.
-        reloads: models exchanged while running.
-        reloads_refused: candidates that were not taken.
+        progress_age_s: since the main loop last made progress, which feeds systemd's watchdog.
+        reloads: how often models were exchanged while running.
+        reloads_refused: how often they were refused.
         models: that run now.
         sinks: by name.
         board: temperature and power.
@@ -128,22 +128,23 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Health:
     """The figures of one daemon. The main loop alone writes; any thread may take a `snapshot`.
 
-    No lock is held: every figure is replaced in one step, so that a reader sees each of them before or after a frame,
-    never in between. Figures that belong together may be one frame apart.
+    There is no lock: every figure is replaced in one step, so a reader gets each of them before or after a frame, never
+    in between. Figures that belong together may be one frame apart.
 
     Attributes:
         stages: times by name, see `STAGES`.
-        frames: and the next four are those of `Snapshot`, to be counted up.
-        skipped: see there.
-        dropped: see there.
-        errors: see there.
-        camera_restarts: see there.
-        reloads: see there.
-        reloads_refused: see there.
-        camera: see there, to be set.
-        models: see there, to be set.
-        last_age_s: of the last frame that was classified, from the moment it was taken to its answer.
-        sinks: asked for the figures of every sink when a snapshot is taken, in the thread that takes it.
+        frames: this and the next nine are the figures of `Snapshot` of the same name.
+        classified: as there.
+        skipped: as there.
+        dropped: as there.
+        errors: as there.
+        camera_restarts: as there.
+        reloads: as there.
+        reloads_refused: as there.
+        camera: as there.
+        models: as there.
+        last_age_s: of the last frame that was classified, from its capture to its events.
+        sinks: called for the figures of every sink when a snapshot is taken, in the thread that takes it.
     """
 
     def __init__(
@@ -157,8 +158,8 @@ class Health:
 
         Args:
             models: that run.
-            clock: monotonic, in seconds; the main loop gives moments of the same one.
-            root: the folder that holds `sys`.
+            clock: monotonic, in seconds; the main loop passes times of the same clock.
+            root: the folder that has `sys`, for tests.
         """
         self._clock, self._root = clock, root
         self._start_s = self.progress_s = clock()
@@ -176,14 +177,14 @@ class Health:
         self.sinks: Callable[[], Mapping[str, SinkFigures]] = dict
 
     def frame(self, now_s: float, wait_s: float, dropped: int = 0) -> None:
-        """A frame came: at a moment of the monotonic clock, after a wait, with so many others lost before it."""
+        """A frame came: when, after which wait, and how many were dropped before it."""
         self.frames += 1
         self.dropped += dropped
         self._frame_s = now_s
         self.stages["wait"].add(wait_s)
 
     def answer(self, now_s: float, age_s: float, preprocess_s: float, invoke_s: float, decide_s: float) -> None:
-        """A frame was classified and its events are out; all in seconds, `age_s` since it was taken."""
+        """A frame was classified and its events were passed on; all in seconds, `age_s` since its capture."""
         self.classified += 1
         stages = self.stages
         stages["preprocess"].add(preprocess_s)
@@ -198,7 +199,7 @@ class Health:
         self._events = self._events | {kind: self._events.get(kind, 0) + 1}
 
     def progress(self, now_s: float) -> None:
-        """The main loop got on: a frame is done, or a camera that is away is being seen to."""
+        """The main loop made progress: a frame is done, or a camera that is away is being taken care of."""
         self.progress_s = now_s
 
     def board(self) -> Board:
@@ -206,18 +207,19 @@ class Health:
         with self._board_lock:
             now = self._clock()
             if self._board is None or now - self._board[0] >= _BOARD_S:
-                said = machine.throttled(self._root)
-                self._board = now, Board(machine.temperature_c(self._root), said.now if said is not None else None)
+                throttled = machine.throttled(self._root)
+                reasons = throttled.now if throttled is not None else None
+                self._board = now, Board(machine.temperature_c(self._root), reasons)
             return self._board[1]
 
     def rate(self) -> tuple[float, float | None]:
-        """Frames classified a second and their median age in seconds (None without one), of the last 10 s."""
+        """Frames classified per second and their median age in seconds (None without a frame), over the last 10 s."""
         now = self._clock()
-        kept = [(at, age) for at, age in self._recent.copy() if now - at <= RECENT_S]
-        # A full ring may begin later than 10 s ago.
-        span = RECENT_S if len(kept) < RECENT_FRAMES else max(now - kept[0][0], 1e-3)
+        recent = [(done_s, age_s) for done_s, age_s in self._recent.copy() if now - done_s <= RECENT_S]
+        # A full deque may begin later than 10 s ago.
+        span = RECENT_S if len(recent) < RECENT_FRAMES else max(now - recent[0][0], 1e-3)
         span = max(min(span, now - self._start_s), 1e-3)
-        return len(kept) / span, median(age for _, age in kept) if kept else None
+        return len(recent) / span, median(age_s for _, age_s in recent) if recent else None
 
     def diagnostics(self) -> Diagnostics:
         """What sinks publish now and then. Reads files of `/sys`: not for the main loop."""
@@ -226,7 +228,7 @@ class Health:
         return Diagnostics(round(fps, 2), latency_ms, self.board().temperature_c)
 
     def snapshot(self) -> Snapshot:
-        """Everything now. Runs a command on a Pi: not for the main loop."""
+        """All figures now. Runs a command on a Pi: not for the main loop."""
         fps, age_s = self.rate()
         now = self._clock()
         frame_s = self._frame_s

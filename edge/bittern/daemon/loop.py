@@ -1,4 +1,4 @@
-"""The loop: read a frame, take its step through the pipeline, hand its events on, see to what is due beside it."""
+"""The main loop: reads frames, steps the pipeline, passes events on, and reloads models between two frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bittern.system.stop import Stop
 
 _log = logging.getLogger("bittern")
 
-# Without a frame, the loop turns this often, to see to everything else.
+# Without a frame the loop turns at this interval, to do everything else that is due.
 _TURN_S = 0.5
 
 
@@ -31,7 +31,7 @@ class Summary(NamedTuple):
     Attributes:
         frames: that came.
         skipped: of these, because nothing moved.
-        dropped: that the source made and nobody read, because a newer one was there.
+        dropped: that the camera gave and that were never read, because a newer one had come.
         events: of alarms.
         seconds: that it ran.
         unreadable: pictures of a recording that could not be read.
@@ -46,7 +46,7 @@ class Summary(NamedTuple):
 
 
 class Loop:
-    """Watches until the feed ends, a stop is asked, or enough frames came. It closes nothing."""
+    """Watches until the feed ends, a stop is requested, or enough frames came. It closes nothing."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class Loop:
             frames: how many to take at most.
 
         Yields:
-            Once a turn, what came of its frame; None if there was no frame for half a second, or if it could not be
-            classified. The events have been passed on by then.
+            The step of each frame, after its events were passed on; None if no frame came for half a second, or if it
+            could not be classified.
 
         Raises:
             ConfigurationError: the camera cannot follow an option, or a frame does not contain the configured region.
@@ -137,7 +137,7 @@ class Loop:
         self._seconds = time.monotonic() - start
 
     def _begin(self) -> None:
-        """The source gave a frame, or was tried once: from here on there are events."""
+        """The source gave a frame, or its first start failed: events begin."""
         self._begun = True
         models = ", ".join(map(str, self._health.models))
         _log.info("watching %s with %s; Ctrl-C ends it", self._name, models)
@@ -197,12 +197,12 @@ class Loop:
             self._outlet.take(event, frame)
 
     def _outage(self, now: float) -> None:
-        """No frame came for a while: the camera is slow, or away and being seen to, which is progress too."""
+        """No frame came for a while: the camera is slow, or being restarted, which counts as progress."""
         self._health.progress(now)
         self._watchdog.outage(f"{self._name}: {self._state.replace('_', ' ')}")
 
     def _reload(self) -> None:
-        """Begin a reload that is asked for; take the outcome of one that has ended."""
+        """Begin a reload that was requested; put the models of one that has ended in place."""
         if self._stop.reload and not self._reloader.busy:
             self._stop.reload = False
             self._watchdog.reloading()

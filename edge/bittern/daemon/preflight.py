@@ -1,4 +1,4 @@
-"""What can be known of a configuration without starting it: models, thresholds, folders, passwords, programs, pins."""
+"""Checks a configuration without starting it: models, thresholds, folders, passwords, programs, pins."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bittern.errors import ConfigurationError
 from bittern.model import catalog, manifest
 from bittern.model.manifest import Head
 
-# Table: the library that its sink needs, and the extra that brings it.
+# Table: the library that it needs, and the extra that installs it.
 _EXTRAS = {
     "mqtt": ("paho.mqtt", "mqtt"),
     "gpio": ("gpiozero", "gpio"),
@@ -28,8 +28,8 @@ _EXTRAS = {
 }
 
 
-class Found(NamedTuple):
-    """Something wrong with a value of a configuration that has the right shape."""
+class Mistake(NamedTuple):
+    """A value of the right type that is wrong, or with `warning` only suspicious."""
 
     path: KeyPath
     message: str
@@ -37,52 +37,53 @@ class Found(NamedTuple):
 
 
 class Instance(NamedTuple):
-    """A file without errors, to be compared with others: several cameras are several instances."""
+    """A file without errors, to be compared with the files of other cameras."""
 
     file: Path
     parsed: Parsed[WatchConfig]
     source: str
 
 
-def check(config: WatchConfig, source: str, wrong: Sequence[KeyPath] = ()) -> Iterator[Found]:
-    """Everything that is wrong, or suspicious, beyond the file itself.
+def check(config: WatchConfig, source: str, wrong: Sequence[KeyPath] = ()) -> Iterator[Mistake]:
+    """Find what is wrong, or suspicious, although all types are right.
 
     Args:
-        config: of the right shape.
+        config: what could be read of the file.
         source: what its events will call the camera.
-        wrong: what was left out of it because it has not the right shape: nothing is said of what depends on it.
+        wrong: keys that are missing in `config` because their values have the wrong type; what depends on them is not
+            checked.
     """
     tables = {path[:2] if path[:1] == ("alarm",) else path[:1] for path in wrong}
     if ("models",) not in tables:
         yield from _without(tables, _models(config, default_known=("decision",) not in tables))
-    for found in (*_folders(config, source), *_secrets(config), *_programs(config), *_sinks(config, wrong)):
-        # What is merely suspicious may only seem so: another key of the table, which was left out, may have its reason.
-        if found.path not in wrong and not (found.warning and found.path[:1] in tables):
-            yield found
+    for mistake in (*_folders(config, source), *_secrets(config), *_programs(config), *_sinks(config, wrong)):
+        # A key that was left out of the table may explain what is only suspicious.
+        if mistake.path not in wrong and not (mistake.warning and mistake.path[:1] in tables):
+            yield mistake
 
 
-def _without(tables: set[KeyPath], found: Iterator[Found]) -> Iterator[Found]:
-    return (one for one in found if one.path[:1] not in tables and one.path[:2] not in tables)
+def _without(tables: set[KeyPath], mistakes: Iterator[Mistake]) -> Iterator[Mistake]:
+    return (mistake for mistake in mistakes if mistake.path[:1] not in tables and mistake.path[:2] not in tables)
 
 
 def across(instances: Sequence[Instance]) -> Iterator[tuple[Instance, Problem]]:
-    """What several instances must not share, each said at the later one of two."""
-    taken: dict[tuple[str, str], Instance] = {}
-    for one in instances:
-        for what, value, path in _claims(one):
-            first = taken.setdefault((what, value), one)
-            # The outbox of a name goes with the name.
-            if first is not one and (what != "outbox" or first.source != one.source):
-                message = f"{value} is the {what} of {first.file} too: expected another one for each camera"
-                yield one, one.parsed.problem(path, message)
+    """Find what several instances must not share; each problem is that of the later instance."""
+    owners: dict[tuple[str, str], Instance] = {}
+    for instance in instances:
+        for resource, value, path in _claims(instance):
+            owner = owners.setdefault((resource, value), instance)
+            # Instances of one name have one outbox: the name is the problem.
+            if owner is not instance and (resource != "outbox" or owner.source != instance.source):
+                message = f"{value} is the {resource} of {owner.file} too: expected a different one for each camera"
+                yield instance, instance.parsed.problem(path, message)
 
 
-def _claims(one: Instance) -> Iterator[tuple[str, str, KeyPath]]:
-    """What an instance must have for itself."""
-    config = one.parsed.value
+def _claims(instance: Instance) -> Iterator[tuple[str, str, KeyPath]]:
+    """What an instance must not share: kind, value, and the key that sets it."""
+    config = instance.parsed.value
     assert config is not None
-    yield "name", one.source, ("name",)
-    yield "outbox", str(_real(outbox.folder(config.outbox, one.source))), ("outbox", "folder")
+    yield "name", instance.source, ("name",)
+    yield "outbox", str(_real(outbox.folder(config.outbox, instance.source))), ("outbox", "folder")
     if config.snapshots is not None and config.snapshots.folder:
         yield "folder of snapshots", str(_real(Path(config.snapshots.folder))), ("snapshots", "folder")
     if config.health is not None and config.health.port:
@@ -93,46 +94,46 @@ def _claims(one: Instance) -> Iterator[tuple[str, str, KeyPath]]:
         yield "pin", str(config.gpio.pin), ("gpio", "pin")
 
 
-def _models(config: WatchConfig, *, default_known: bool) -> Iterator[Found]:
+def _models(config: WatchConfig, *, default_known: bool) -> Iterator[Mistake]:
     heads: dict[str, Sequence[Head]] = {}
-    whole = True
+    complete = True
     for i, model in enumerate(config.models):
         path = ("models", i)
         try:
             folder = catalog.find(model)
             if not folder.is_dir():
-                whole = False
-                yield Found(path, f"{folder}: no manifest, so that no label of it raises an alarm: expected a folder")
+                complete = False
+                yield Mistake(path, f"{folder}: no manifest, so that no label of it raises an alarm: expected a folder")
                 continue
-            said = manifest.read(folder)
+            contents = manifest.read(folder)
         except (ConfigurationError, OSError, ValueError) as error:
-            whole = False
-            yield Found(path, str(error))
+            complete = False
+            yield Mistake(path, str(error))
             continue
-        if said.name in heads:
-            yield Found(path, f"model {said.name!r} is there twice")
-        if not (folder / said.file).is_file():
-            yield Found(path, f"{folder / said.file}: no such file, but the manifest names it")
-        heads[said.name] = said.heads
-    if whole:
+        if contents.name in heads:
+            yield Mistake(path, f"model {contents.name!r} is listed twice")
+        if not (folder / contents.file).is_file():
+            yield Mistake(path, f"{folder / contents.file}: no such file, but the manifest names it")
+        heads[contents.name] = contents.heads
+    if complete:
         yield from _decisions(config, heads, default_known)
 
 
-def _decisions(config: WatchConfig, heads: Mapping[str, Sequence[Head]], default_known: bool) -> Iterator[Found]:
-    # `settings_of` stops at the first mistake; one by one, none hides the next.
+def _decisions(config: WatchConfig, heads: Mapping[str, Sequence[Head]], default_known: bool) -> Iterator[Mistake]:
+    # `settings_of` stops at the first mistake: it is called for each model and entry, so that none hides another.
     default = config.decision
-    for name, of in heads.items():
+    for model, its_heads in heads.items():
         try:
-            settings_of({name: of}, config.decision, ())
+            settings_of({model: its_heads}, config.decision, ())
         except ConfigurationError as error:
             yield _placed(error, ("decision",), "decision", ("models",))
             default_known, default = False, DecisionConfig()
-    alarming = {name: of for name, of in heads.items() if any(head.alarm for head in of)}
+    with_alarms = {model: its_heads for model, its_heads in heads.items() if any(head.alarm for head in its_heads)}
     for i, entry in enumerate(config.alarm):
-        # What it leaves to a `[decision]` that is wrong cannot be judged, the names can.
+        # If `[decision]` is wrong, the values that an entry takes from there cannot be checked, but its names can.
         judged = entry if default_known else AlarmConfig(model=entry.model, label=entry.label)
         try:
-            settings_of(alarming, default, [judged])
+            settings_of(with_alarms, default, [judged])
         except ConfigurationError as error:
             yield _placed(error, ("alarm", i), "alarm 1", ("models",))
     if config.gpio is not None and config.gpio.label is not None:
@@ -142,35 +143,37 @@ def _decisions(config: WatchConfig, heads: Mapping[str, Sequence[Head]], default
             yield _placed(error, ("gpio", "label"), "gpio", ("models",))
 
 
-def _placed(error: ConfigurationError, path: KeyPath, word: str, other: KeyPath) -> Found:
-    """An error of `settings_of` with its path: it begins with "decision.off", or "alarm 1"."""
-    at = re.match(rf"{word}\b(?:\.(\w+))?[:,]? ?", str(error))
-    return Found((*path, *filter(None, [at[1]])), str(error)[at.end() :]) if at else Found(other, str(error))
+def _placed(error: ConfigurationError, path: KeyPath, word: str, other: KeyPath) -> Mistake:
+    """An error of `settings_of` with its path: its text begins with "decision.off", or "alarm 1"."""
+    prefix = re.match(rf"{word}\b(?:\.(\w+))?[:,]? ?", str(error))
+    if prefix is None:
+        return Mistake(other, str(error))
+    return Mistake((*path, *filter(None, [prefix[1]])), str(error)[prefix.end() :])
 
 
-def _folders(config: WatchConfig, source: str) -> Iterator[Found]:
+def _folders(config: WatchConfig, source: str) -> Iterator[Mistake]:
     try:
         folders: list[tuple[KeyPath, Path]] = [(("outbox", "folder"), outbox.folder(config.outbox, source))]
     except ConfigurationError as error:
-        yield Found(("outbox", "folder"), str(error))
+        yield Mistake(("outbox", "folder"), str(error))
         folders = []
     if config.snapshots is not None and config.snapshots.folder:
         folders.append((("snapshots", "folder"), Path(config.snapshots.folder)))
     for path, folder in folders:
         try:
-            there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-            if not there.is_dir():
-                yield Found(path, f"{there} is no folder")
-            elif os.statvfs(there).f_flag & os.ST_RDONLY:
-                yield Found(path, f"{there} is on a read-only file system")
-            elif not os.access(there, os.W_OK | os.X_OK):
-                who = "this user (the daemon may be another one)"
-                yield Found(path, f"{there}: {who} may not write there", warning=True)
+            existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+            if not existing.is_dir():
+                yield Mistake(path, f"{existing} is no folder")
+            elif os.statvfs(existing).f_flag & os.ST_RDONLY:
+                yield Mistake(path, f"{existing} is on a read-only file system")
+            elif not os.access(existing, os.W_OK | os.X_OK):
+                user = "this user (the daemon may run as another one)"
+                yield Mistake(path, f"{existing}: {user} may not write there", warning=True)
         except (OSError, ValueError) as error:
-            yield Found(path, f"{folder}: {error}")
+            yield Mistake(path, f"{folder}: {error}")
 
 
-def _secrets(config: WatchConfig) -> Iterator[Found]:
+def _secrets(config: WatchConfig) -> Iterator[Mistake]:
     files: list[tuple[KeyPath, str, bool]] = []
     if config.mqtt is not None:
         files += [
@@ -184,20 +187,20 @@ def _secrets(config: WatchConfig) -> Iterator[Found]:
             continue
         try:
             with Path(name).open("rb") as opened:
-                first = opened.readline(4096)
+                first_line = opened.readline(4096)
                 mode = os.fstat(opened.fileno()).st_mode
         except (OSError, ValueError) as error:
-            yield Found(path, f"{name}: {getattr(error, 'strerror', None) or error}: expected a file to read")
+            yield Mistake(path, f"{name}: {getattr(error, 'strerror', None) or error}: expected a file to read")
             continue
         if not stat.S_ISREG(mode):
-            yield Found(path, f"{name}: expected a file")
-        elif not first.strip():
-            yield Found(path, f"{name}: its first line is empty")
+            yield Mistake(path, f"{name}: expected a file")
+        elif not first_line.strip():
+            yield Mistake(path, f"{name}: its first line is empty")
         elif secret and mode & stat.S_IROTH:
-            yield Found(path, f"{name}: everyone on this machine can read it: chmod 640 {name}", warning=True)
+            yield Mistake(path, f"{name}: everyone on this machine can read it: chmod 640 {name}", warning=True)
 
 
-def _programs(config: WatchConfig) -> Iterator[Found]:
+def _programs(config: WatchConfig) -> Iterator[Mistake]:
     programs: list[tuple[KeyPath, tuple[str, ...]]] = [
         (("recovery", "reboot_command"), config.recovery.reboot_command),
         (("command", "run"), config.command.run if config.command is not None else ()),
@@ -206,35 +209,35 @@ def _programs(config: WatchConfig) -> Iterator[Found]:
         if not words:
             continue
         if "\0" in "".join(words):
-            yield Found(path, "a word of it has a NUL")
+            yield Mistake(path, "a word of it has a NUL")
         elif shutil.which(words[0]) is None:
-            yield Found(path, f"{words[0]!r}: no such program, or not executable")
+            yield Mistake(path, f"{words[0]!r}: no such program, or not executable")
 
 
-def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Found]:
+def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
     for table, (module, extra) in _EXTRAS.items():
         if getattr(config, table) is not None and not _installed(module):
-            yield Found((table,), f"needs {module}: pip install 'bittern[{extra}]'")
+            yield Mistake((table,), f"needs {module}: pip install 'bittern[{extra}]'")
     if (mqtt := config.mqtt) is not None:
         if not re.fullmatch(r"[\w.:%-]+", mqtt.host):
-            yield Found(("mqtt", "host"), f"expected the name or address of a broker, got {mqtt.host!r}")
+            yield Mistake(("mqtt", "host"), f"expected the name or address of a broker, got {mqtt.host!r}")
         if mqtt.ca_file and not mqtt.tls and ("mqtt", "tls") not in wrong:
-            yield Found(("mqtt", "ca_file"), "is for tls = true")
+            yield Mistake(("mqtt", "ca_file"), "has no effect without tls = true")
         if mqtt.password_file and not mqtt.user and ("mqtt", "user") not in wrong:
-            yield Found(("mqtt", "password_file"), "a password needs a user too")
+            yield Mistake(("mqtt", "password_file"), "a password needs a user too")
         if mqtt.user and not mqtt.tls and mqtt.host not in ("localhost", "127.0.0.1", "::1"):
-            yield Found(("mqtt", "user"), "user and password go over the network as they are: tls = true", warning=True)
+            yield Mistake(("mqtt", "user"), "user and password are sent unencrypted: set tls = true", warning=True)
         if set(mqtt.topic + mqtt.discovery_prefix) & set("#+\0"):
-            yield Found(("mqtt", "topic"), "a topic to publish to has no # and no +")
+            yield Mistake(("mqtt", "topic"), "a topic to publish to has no # and no +")
     if config.webhook is not None:
         try:
             webhook.parse_url(config.webhook.url)
         except ConfigurationError as error:
-            yield Found(("webhook", "url"), str(error).removeprefix("webhook.url: "))
+            yield Mistake(("webhook", "url"), str(error).removeprefix("webhook.url: "))
     if (gpio := config.gpio) is not None and gpio.pin > 27:
-        yield Found(("gpio", "pin"), f"pin {gpio.pin} is not on the header of a Raspberry Pi: expected 0 to 27", True)
+        yield Mistake(("gpio", "pin"), f"pin {gpio.pin} is not on the header of a Raspberry Pi: expected 0 to 27", True)
     if (health := config.health) is not None and 0 < health.port < 1024:
-        yield Found(("health", "port"), f"port {health.port} is for root: expected one from 1024", True)
+        yield Mistake(("health", "port"), f"port {health.port} is for root: expected one from 1024", True)
 
 
 def _installed(module: str) -> bool:

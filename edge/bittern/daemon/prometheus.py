@@ -1,4 +1,4 @@
-"""Health figures for Prometheus: read when they are asked for, over HTTP from a thread of their own."""
+"""The daemon's figures for Prometheus: read when they are scraped, over HTTP from a thread of their own."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ try:
 except ImportError:
     raise ConfigurationError("[health] needs prometheus-client: pip install 'bittern[metrics]'") from None
 
-# A scrape is one connection, or two; beyond this many the oldest is cut off, so that nobody can hold all of them.
+# A scrape takes one or two connections; beyond this many the oldest is cut off, so that no client can hold them all.
 _CONNECTIONS = 8
 _TIMEOUT_S = 5.0
 
 
 class HealthCollector(Collector):
-    """What Prometheus sees of a `Health`."""
+    """A `Health` as metrics of Prometheus."""
 
     def __init__(self, health: Health) -> None:
         self._health = health
@@ -43,16 +43,16 @@ class HealthCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All figures of one moment."""
-        said = self._health.snapshot()
+        snapshot = self._health.snapshot()
         yield _info("bittern_build", "Version of Bittern, and of Python.", [(__version__, platform.python_version())])
-        yield _info("bittern_model", "Models that run now.", said.models, ("model", "version", "path"))
-        yield from _counters(said)
+        yield _info("bittern_model", "Models that run now.", snapshot.models, ("model", "version", "path"))
+        yield from _counters(snapshot)
         events = CounterMetricFamily("bittern_events", "Events that were raised, by type.", labels=["type"])
-        for kind, count in said.events.items():
+        for kind, count in snapshot.events.items():
             events.add_metric([kind], count)
         yield events
-        yield from _sinks(said)
-        yield from _gauges(said)
+        yield from _sinks(snapshot)
+        yield from _gauges(snapshot)
         yield from self._histograms()
 
     def _histograms(self) -> Iterator[Metric]:
@@ -101,7 +101,7 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, and cut off who still asks. A second call does nothing."""
+        """Stop listening, and cut off open connections. A second call does nothing."""
         self._server.shutdown()
         self._server.server_close()
         self._server.cut_off()
@@ -121,11 +121,11 @@ class _Server(http.server.ThreadingHTTPServer):
         super().__init__(address, _Page)
 
     def server_bind(self) -> None:
-        """Without `HTTPServer`'s own look-up of the host's name, which may take seconds and is not used here."""
+        """Bind without `HTTPServer`'s look-up of the host's name, which may take seconds and is not used here."""
         super(http.server.HTTPServer, self).server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """In a thread; the oldest connection makes room."""
+        """Answer in a thread; the oldest connection makes room."""
         with self._lock:
             self._open.append(request)
             oldest = self._open.popleft() if len(self._open) > _CONNECTIONS else None
@@ -140,7 +140,7 @@ class _Server(http.server.ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is not worth a line."""
+        """Log nothing: the client went away."""
 
     def cut_off(self) -> None:
         """End every connection."""
@@ -161,9 +161,9 @@ class _Page(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """The figures."""
+        """Send the metrics."""
         if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, "Not Found", "the figures are at /metrics")
+            self.send_error(404, "Not Found", "the metrics are at /metrics")
             return
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
         body = encode(self.server.registry)
@@ -174,7 +174,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: a scrape every 15 s would fill the journal."""
+        """Log nothing: a scrape every 15 s would fill the journal."""
 
 
 def _info(name: str, text: str, rows: Any, labels: tuple[str, ...] = ("version", "python")) -> Metric:
@@ -184,24 +184,24 @@ def _info(name: str, text: str, rows: Any, labels: tuple[str, ...] = ("version",
     return info
 
 
-def _counters(said: Snapshot) -> Iterator[Metric]:
+def _counters(snapshot: Snapshot) -> Iterator[Metric]:
     for name, text, value in (
-        ("frames", "Frames that came from the source.", said.frames),
-        ("frames_classified", "Frames that were classified.", said.classified),
-        ("frames_skipped", "Frames that were not classified because nothing moved.", said.skipped),
-        ("frames_dropped", "Frames that nobody saw because a newer one was there.", said.dropped),
-        ("inference_errors", "Inferences that failed.", said.errors),
-        ("camera_restarts", "How often the camera was started again.", said.camera_restarts),
-        ("reloads", "Exchanges of models while running.", said.reloads),
-        ("reloads_refused", "Candidates that were not taken.", said.reloads_refused),
+        ("frames", "Frames that came from the source.", snapshot.frames),
+        ("frames_classified", "Frames that were classified.", snapshot.classified),
+        ("frames_skipped", "Frames that were not classified because nothing moved.", snapshot.skipped),
+        ("frames_dropped", "Frames that were never read because a newer one had come.", snapshot.dropped),
+        ("inference_errors", "Inferences that failed.", snapshot.errors),
+        ("camera_restarts", "Restarts of the camera.", snapshot.camera_restarts),
+        ("reloads", "Exchanges of models while running.", snapshot.reloads),
+        ("reloads_refused", "Models that a reload refused.", snapshot.reloads_refused),
     ):
         yield CounterMetricFamily(f"bittern_{name}", text, value=value)
 
 
-def _sinks(said: Snapshot) -> Iterator[Metric]:
+def _sinks(snapshot: Snapshot) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("bittern_outbox_events", "Events that wait for a sink.", labels=["sink"])
     done = CounterMetricFamily("bittern_sink_events", "Events by what became of them.", labels=["sink", "result"])
-    for sink, figures in said.sinks.items():
+    for sink, figures in snapshot.sinks.items():
         waiting.add_metric([sink], figures.waiting)
         for result in ("delivered", "refused", "dropped"):
             done.add_metric([sink, result], getattr(figures, result))
@@ -209,20 +209,26 @@ def _sinks(said: Snapshot) -> Iterator[Metric]:
     yield done
 
 
-def _gauges(said: Snapshot) -> Iterator[Metric]:
+def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
     state = GaugeMetricFamily("bittern_camera_state", "1 for the state that the camera is in.", labels=["state"])
-    state.add_metric([said.camera], 1)
+    state.add_metric([snapshot.camera], 1)
     yield state
     for name, text, value in (
-        ("uptime_seconds", "Since the daemon started.", said.uptime_s),
-        ("frame_age_seconds", "Since the last frame came.", said.frame_age_s),
-        ("progress_age_seconds", "Since the main loop last got on; grows when it hangs.", said.progress_age_s),
-        ("temperature_celsius", "Of the processor.", said.board.temperature_c),
+        ("uptime_seconds", "Since the daemon started.", snapshot.uptime_s),
+        ("frame_age_seconds", "Since the last frame came.", snapshot.frame_age_s),
+        (
+            "progress_age_seconds",
+            "Since the main loop last made progress.",
+            snapshot.progress_age_s,
+        ),
+        ("temperature_celsius", "Of the processor.", snapshot.board.temperature_c),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"bittern_{name}", text, value=value)
-    if said.board.throttled is not None:
-        throttled = GaugeMetricFamily("bittern_throttled", "1 for what limits a Pi now.", labels=["reason"])
+    if snapshot.board.throttled is not None:
+        throttled = GaugeMetricFamily(
+            "bittern_throttled", "1 for each limit of a Pi that holds now.", labels=["reason"]
+        )
         for reason in THROTTLED_BITS:
-            throttled.add_metric([reason], reason in said.board.throttled)
+            throttled.add_metric([reason], reason in snapshot.board.throttled)
         yield throttled

@@ -1,4 +1,4 @@
-"""Opens what a configuration names, one part after the other, runs the loop, and closes it all again."""
+"""Opens the parts of a daemon one after the other, runs the loop, and closes them all."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ _log = logging.getLogger("bittern")
 
 
 class Daemon:
-    """Everything that a configuration names, open and ready to run; `opened` makes it."""
+    """The parts of a daemon, open and ready to run; made by `opened`."""
 
     def __init__(self, loop: Loop, outlet: Outlet, delivery: Delivery) -> None:
         self._loop, self._outlet, self._delivery = loop, outlet, delivery
 
     def steps(self, frames: int | None = None) -> Iterator[Step]:
-        """Run until a stop is asked, a recording ends, or enough frames came.
+        """Run until a stop is requested, a recording ends, or enough frames came.
 
         Args:
             frames: how many to take at most.
 
         Yields:
-            What came of every frame that was read; its events have been passed on.
+            The step of every frame that was classified or skipped, after its events were passed on.
 
         Raises:
             BitternError: a part of the daemon broke.
@@ -77,14 +77,14 @@ def opened(
     file: Path | None = None,
     once: bool = False,
 ) -> Iterator[Daemon]:
-    """A daemon for the length of a block, at whose end events are delivered and everything is closed.
+    """Open a daemon; at the end of the block, events are delivered and everything is closed.
 
     Args:
-        config: see there.
+        config: the whole configuration.
         classifiers: the models that it names, opened.
         out: takes every event as a line of JSON, whatever other sinks there are.
         stop: see `Stop`.
-        file: where the configuration was read: a reload looks there for the names of models.
+        file: of the configuration, where a reload reads the names of the models; None keeps those of `config`.
         once: give up if the camera cannot be opened at the start.
 
     Raises:
@@ -120,7 +120,7 @@ def opened(
         daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery)
         yield daemon
         if not stop.asked:
-            # It ended by itself and is in no hurry: a program that takes a while for an event need not be killed.
+            # It ended by itself and is in no hurry: a program that takes a while for an event is not killed.
             feed.close()
             outlet.drain(lambda: stop.asked)
             delivery.drain(lambda: stop.asked)

@@ -1,4 +1,4 @@
-"""Exchanging models while running: a candidate proves itself in a process of its own before it is opened here."""
+"""Checks a model in a process of its own before a running daemon opens it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from bittern.errors import BitternError, ConfigurationError, ModelRefused
 from bittern.model import catalog, runtime
 from bittern.model.classifier import Classifier
 
-# Pairs of inferences, one of the old model and one of the candidate: at least, at most, and for how long.
+# Number of inferences of the old model and the candidate in turn: at least, at most, and for how many seconds.
 _MIN_PAIRS, _MAX_PAIRS, _TIMING_S = 5, 50, 2.0
 _MAX_OUTPUT = 4000
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the child says about a candidate.
+    """The child's verdict on a candidate.
 
     Attributes:
-        refused: the reason in one line, or None.
+        refused: the reason in one line; None if the candidate is good.
         name: of the model.
         version: of the model.
         sha256: of the manifest and the .tflite file together.
-        old_ms: median of one inference of the old model, in ms of processor time; None if it was not compared.
-        new_ms: the same of the candidate, each inference between two of the old one.
+        old_ms: median of one inference of the old model, in ms of processor time; None without an old model.
+        new_ms: the same for the candidate, whose inferences take turns with those of the old one.
     """
 
     refused: str | None = None
@@ -57,45 +57,45 @@ def check_candidate(
     timeout_s: float,
     running: Running | None = None,
 ) -> Classifier:
-    """Let a model prove itself in a child process, then open it here.
+    """Check a model in a child process, then open it here.
 
-    The child may crash, hang or run out of memory: this process does not. What runs now is not touched: the runtime
-    holds the bytes of its files, not the files.
+    The child may crash, hang or run out of memory; this process does not. The models that run are not affected: the
+    runtime holds the bytes of their files, not the files.
 
     Args:
         model: a name or a folder.
-        old: the models that run now; the candidate is compared with the one of its name.
+        old: the models that run now; the candidate is compared with the one of the same name.
         threads: for one inference.
-        max_slowdown: how many times the old one's median inference the candidate's may take.
+        max_slowdown: how many times as long as the old model's median inference the candidate's may take.
         timeout_s: for the child, from its start to its end.
-        running: where to put the child, so that another thread can end it.
+        running: gets the child, so that another thread can end it.
 
     Raises:
-        ConfigurationError: no such model, or the candidate is refused; nothing was changed.
+        ConfigurationError: there is no such model, or it is refused; nothing was changed.
     """
     folder = catalog.find(model)
-    said = _manifest_name(folder)
-    before = next((c for c in old if c.name == said), None)
+    name = _manifest_name(folder)
+    before = next((c for c in old if c.name == name), None)
     verdict = _ask_child(folder, before, threads, timeout_s, running)
     if verdict.refused is not None:
         raise ModelRefused(verdict.refused)
     if verdict.old_ms is not None and verdict.new_ms is not None:
-        times = verdict.new_ms / verdict.old_ms
-        if times > max_slowdown:
+        slowdown = verdict.new_ms / verdict.old_ms
+        if slowdown > max_slowdown:
             raise ModelRefused(
-                f"{folder}: one inference takes {verdict.new_ms:.2f} ms of processor time, {times:.2f} times the "
+                f"{folder}: one inference takes {verdict.new_ms:.2f} ms of processor time, {slowdown:.2f} times the "
                 f"{verdict.old_ms:.2f} ms of the running model: expected at most {max_slowdown:g} (reload.max_slowdown)"
             )
     classifier = Classifier(folder, threads=threads)
     if before is not None:
         _check_successor(folder, before, classifier)
     if _digest(classifier) != verdict.sha256:
-        raise ModelRefused(f"{folder}: was changed while it was checked: reload again when the copy is complete")
+        raise ModelRefused(f"{folder}: changed during its check: reload again when the copy is complete")
     return classifier
 
 
 class Running:
-    """A child process that another thread may end."""
+    """The child process of a check, which another thread may end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -121,29 +121,29 @@ def is_older(version: str, than: str) -> bool | None:
     """Whether a version is older than another one: numbers compared one by one, "1.2rc1" before "1.2".
 
     Returns:
-        None if one of them is no version of numbers (PEP 440's release, with a, b or rc at its end).
+        None if one of them is not of that form (a release of PEP 440, with an optional a, b or rc).
     """
-    one, other = _numbers(version), _numbers(than)
-    if one is None or other is None:
+    first, second = _numbers(version), _numbers(than)
+    if first is None or second is None:
         return None
-    return one < other
+    return first < second
 
 
 def _numbers(version: str) -> tuple[tuple[int, ...], str, int] | None:
-    found = re.fullmatch(r"v?([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:[.-]?(a|b|rc)([0-9]{1,18}))?", version)
-    if found is None:
+    match = re.fullmatch(r"v?([0-9]{1,18}(?:\.[0-9]{1,18})*)(?:[.-]?(a|b|rc)([0-9]{1,18}))?", version)
+    if match is None:
         return None
-    release = [int(number) for number in found[1].split(".")]
+    release = [int(number) for number in match[1].split(".")]
     while release and release[-1] == 0:
         release.pop()
-    return tuple(release), found[2] or "z", int(found[3] or 0)
+    return tuple(release), match[2] or "z", int(match[3] or 0)
 
 
 def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -> None:
     if before.version == classifier.version:
         if before.manifest != classifier.manifest:
             raise ModelRefused(
-                f"{folder}: is another model than the running one, but calls itself version {before.version} too: "
+                f"{folder}: differs from the running model, but has the same version {before.version}: "
                 "a changed model needs a higher version"
             )
         return
@@ -151,7 +151,7 @@ def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -
     if older is None:
         raise ModelRefused(
             f"{folder}: version {classifier.version!r} cannot be compared with the running {before.version!r}: "
-            "expected numbers such as 1.2; to run it all the same, restart"
+            "expected numbers such as 1.2; to run it anyway, restart"
         )
     if older:
         raise ModelRefused(
@@ -161,7 +161,7 @@ def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -
 
 
 def _manifest_name(folder: Path) -> str:
-    """What the candidate calls itself. Only a look: the child reads the manifest with all its checks."""
+    """The name in a candidate's manifest, "" if it has none; the child reads the manifest with all checks."""
     if not folder.is_dir():
         return folder.stem
     try:
@@ -175,8 +175,8 @@ class _Name(msgspec.Struct):
 
 
 def _digest(classifier: Classifier) -> str:
-    said = msgspec.json.encode(classifier.manifest, order="sorted")
-    return hashlib.sha256(said + classifier.data).hexdigest()
+    manifest = msgspec.json.encode(classifier.manifest, order="sorted")
+    return hashlib.sha256(manifest + classifier.data).hexdigest()
 
 
 def _ask_child(
@@ -192,12 +192,12 @@ def _ask_child(
         str(threads),
         f"{timeout_s:g}",
     ]
-    # Files in memory, not pipes: a child that stops reading must not hold this thread up, nor a disk that is full.
+    # Files in memory instead of pipes: neither a child that stops reading nor a full disk must block this thread.
     with _file("stdin") as stdin, _file("stdout") as stdout, _file("stderr") as stderr:
         if before is not None:
             stdin.write(before.data)
-            stdin.seek(0)  # writes its buffer, too
-        began = time.monotonic()
+            stdin.seek(0)  # also flushes the buffer
+        start = time.monotonic()
         try:
             process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
         except OSError as error:
@@ -218,22 +218,22 @@ def _ask_child(
                     process.wait(5.0)
         stdout.seek(0)
         stderr.seek(0)
-        said, complaint = stdout.read(_MAX_OUTPUT), stderr.read(_MAX_OUTPUT)
+        output, complaint = stdout.read(_MAX_OUTPUT), stderr.read(_MAX_OUTPUT)
     if code is None or code == -signal.SIGALRM:
         raise ModelRefused(
-            f"{folder}: the check took longer than {timeout_s:g} s (reload.timeout_s) and was ended after "
-            f"{time.monotonic() - began:.0f} s"
+            f"{folder}: its check took longer than {timeout_s:g} s (reload.timeout_s) and was ended after "
+            f"{time.monotonic() - start:.0f} s"
         )
     if code < 0:
         with contextlib.suppress(ValueError):
-            raise ModelRefused(f"{folder}: the check of it crashed with {signal.Signals(-code).name}")
+            raise ModelRefused(f"{folder}: its check crashed with {signal.Signals(-code).name}")
     if code != 0:
         last = " ".join((complaint.decode(errors="replace").strip().splitlines() or ["no message"])[-1].split())
-        raise ModelRefused(f"{folder}: the check of it ended with code {code}: {last[:300]}")
+        raise ModelRefused(f"{folder}: its check ended with exit code {code}: {last[:300]}")
     try:
-        return msgspec.json.decode(said, type=Verdict)
+        return msgspec.json.decode(output, type=Verdict)
     except (msgspec.MsgspecError, ValueError):
-        raise ModelRefused(f"{folder}: the check of it gave no verdict") from None
+        raise ModelRefused(f"{folder}: its check gave no verdict") from None
 
 
 def _file(name: str) -> IO[bytes]:
@@ -244,12 +244,12 @@ def _file(name: str) -> IO[bytes]:
 
 
 def judge(folder: Path, threads: int, old: bytes) -> Verdict:
-    """Open a candidate with all its checks, and time it against the old model, one inference of each in turn.
+    """Open a candidate with all checks, and time it beside the old model, one inference of each in turn.
 
     Args:
         folder: of the candidate.
         threads: for one inference.
-        old: the .tflite file of the running model; empty if there is none to compare with.
+        old: contents of the running model's .tflite file; empty if there is none to compare.
     """
     try:
         classifier = Classifier(folder, threads=threads)
@@ -258,7 +258,7 @@ def judge(folder: Path, threads: int, old: bytes) -> Verdict:
         return Verdict(refused=str(error))
     old_ms = new_ms = None
     if old:
-        # Both in the same way, without the classifier around them.
+        # Both by the bare runtime, so that they are treated alike.
         both = [runtime.open_model(model, None, threads) for model in (old, classifier.data)]
         for opened in both:
             tensor = opened.inputs[0]
@@ -273,37 +273,37 @@ def judge(folder: Path, threads: int, old: bytes) -> Verdict:
 def _time_in_turn(interpreters: Sequence[Any]) -> list[float]:
     """Median of one inference of each interpreter, in ms of processor time.
 
-    Not of the clock: what else runs, such as the daemon itself, must not make a model look slow.
+    Not wall-clock time: other processes, such as the daemon itself, must not make a model look slow.
     """
     rounds: list[list[float]] = []
     end = time.monotonic() + _TIMING_S
     while len(rounds) < _MIN_PAIRS or (len(rounds) < _MAX_PAIRS and time.monotonic() < end):
-        taken = []
+        times_ms = []
         for interpreter in interpreters:
-            begin = time.process_time()
+            start = time.process_time()
             interpreter.invoke()
-            taken.append(1000 * (time.process_time() - begin))
-        rounds.append(taken)
+            times_ms.append(1000 * (time.process_time() - start))
+        rounds.append(times_ms)
     return [statistics.median(column) for column in zip(*rounds, strict=True)]
 
 
 def _check_labels_file(folder: Path, classifier: Classifier) -> None:
-    """`labels.txt` is for other tools; one that says something else than the manifest shows a damaged folder."""
+    """Refuse a folder whose `labels.txt`, which is for other tools, differs from the manifest: it is damaged."""
     file = folder / "labels.txt"
     if classifier.manifest is None or not file.exists():
         return
-    said = [label for head in classifier.heads for label in head.labels]
+    expected = [label for head in classifier.heads for label in head.labels]
     try:
-        there = file.read_text(encoding="utf-8").splitlines()
+        labels = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelRefused(f"{file}: cannot be read ({error})") from None
-    if there != said:
+    if labels != expected:
         raise ModelRefused(f"{file}: has other labels than the manifest: copy the folder again")
 
 
 def _main(arguments: Sequence[str]) -> None:
     folder, threads, timeout_s = arguments
-    # Ends even a child that hangs in native code, and whose parent is gone.
+    # This ends even a child that hangs in native code and has lost its parent.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
     with contextlib.suppress(OSError):

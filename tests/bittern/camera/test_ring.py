@@ -31,6 +31,7 @@ for number in range(3, 3 + count):
     writer.write(frames[number % 8], order, number=number, monotonic_ns=number * 10, time_ns=number * 100)
     if number == 3:
         print("ready", flush=True)
+        sys.stdin.readline()
     if pause:
         time.sleep(pause)
 print("done", flush=True)
@@ -39,9 +40,11 @@ sys.stdin.read()
 
 
 class Writing:
-    """A writer in a process of its own."""
+    """A writer in a process of its own; with `hold` it waits for `go` after the first frame."""
 
-    def __init__(self, count: int, pause_s: float = 0.0, size: tuple[int, int] = (48, 64)) -> None:
+    def __init__(
+        self, count: int, pause_s: float = 0.0, size: tuple[int, int] = (48, 64), *, hold: bool = False
+    ) -> None:
         self.fd = ring.create()
         self.process = subprocess.Popen(
             [sys.executable, "-c", WRITER, *map(str, (self.fd, *size, count, pause_s))],
@@ -50,6 +53,13 @@ class Writing:
             pass_fds=[self.fd],
         )
         self.expect("ready")
+        if not hold:
+            self.go()
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
 
     def expect(self, word: str) -> None:
         assert self.process.stdout is not None
@@ -85,10 +95,11 @@ def test_a_frame_comes_as_it_went(writing: list[Writing]) -> None:
 
 
 def test_the_newest_wins_and_what_is_held_stays(writing: list[Writing]) -> None:
-    writing.append(Writing(500))
+    writing.append(Writing(500, hold=True))
     reader = ring.Reader(writing[0].fd)
     held = reader.take()
     assert held is not None
+    writing[0].go()
     number = held.number
     writing[0].expect("done")  # it never waited for the reader
     assert (held.pixels == number % 8).all()

@@ -88,7 +88,7 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
             "a.toml:4: camera.sise: source 'usb:0': unknown option 'sise'",
         ),
         ("fps = 1\nmodels = [\n'./means', 'nope']", "a.toml:2: models[1]: unknown model 'nope': expected"),
-        ("models = ['./means', './means']", "a.toml:1: models[1]: model 'means' is there twice"),
+        ("models = ['./means', './means']", "a.toml:1: models[1]: model 'means' is listed twice"),
         ("models = ['./nothing']", "a.toml:1: models[0]: no model at ./nothing"),
         ("[decision]\nthreshold = 'quite'", "a.toml:3: decision.threshold: model 'means' has no threshold 'quite'"),
         ("[decision]\noff = 0.9", "a.toml:3: decision.off: 0.9 is above the threshold 0.5 of model 'means'"),
@@ -211,7 +211,7 @@ def test_warnings_do_not_fail(tmp_path: Path, check: Callable[..., tuple[int, li
     code, lines = check("[health]\nport = 80\n[mqtt]\nhost = 'h'\nuser = 'u'")
     assert code == 0
     assert "health.port: port 80 is for root" in lines[0]
-    assert "user and password go over the network as they are" in lines[1]
+    assert "user and password are sent unencrypted" in lines[1]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -219,7 +219,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, check: Callable[..., t
     (tmp_path / "locked").mkdir(mode=0o555)
     code, lines = check("[outbox]\nfolder = 'locked/outbox'")
     assert code == 0
-    assert "locked: this user (the daemon may be another one) may not write there (warning)" in lines[0]
+    assert "locked: this user (the daemon may run as another one) may not write there (warning)" in lines[0]
 
 
 def test_a_read_only_disk_is_one_for_root_too(tmp_path: Path, check: Callable[..., tuple[int, list[str]]]) -> None:
@@ -284,7 +284,7 @@ def test_several_cameras_share_nothing(
         assert lines[0] == "a.toml: ok"
         (line,) = lines[1:]
         assert line.startswith(says)
-        assert line.endswith("expected another one for each camera")
+        assert line.endswith("expected a different one for each camera")
 
 
 def test_a_daemon_refuses_the_same_file_in_the_same_words(tmp_path: Path) -> None:

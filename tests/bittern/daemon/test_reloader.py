@@ -102,7 +102,7 @@ def test_a_file_that_is_wrong_changes_nothing(models: Models, tmp_path: Path, te
 
 
 def test_close_ends_a_check_that_runs(models: Models) -> None:
-    models.start(*[models.made("new", version="8")] * 1000)
+    models.start(*[models.made("new", version="8")] * 100)
     until(children)
     with within():
         models.reloader.close()

@@ -58,7 +58,7 @@ def test_an_older_version_is_refused(tmp_path: Path, old: Classifier) -> None:
 
 def test_another_model_of_the_same_version_is_refused(tmp_path: Path, old: Classifier) -> None:
     folder = model_folder_of_means(tmp_path / "new", on=0.6)
-    refused(folder, old, "calls itself version 7 too: a changed model needs a higher version")
+    refused(folder, old, "has the same version 7: a changed model needs a higher version")
 
 
 def test_a_version_that_cannot_be_compared_is_refused(tmp_path: Path, old: Classifier) -> None:
@@ -81,7 +81,7 @@ def test_no_such_model(tmp_path: Path, old: Classifier) -> None:
 
 def test_a_check_that_takes_too_long_is_ended(tmp_path: Path, old: Classifier) -> None:
     folder = model_folder_of_means(tmp_path / "new", version="8")
-    refused(folder, old, "the check took longer than 0.05 s (reload.timeout_s)", timeout_s=0.05)
+    refused(folder, old, "its check took longer than 0.05 s (reload.timeout_s)", timeout_s=0.05)
     assert children() == set()
 
 
@@ -97,7 +97,7 @@ def test_a_folder_that_changes_between_check_and_use_is_refused(
         return verdict
 
     monkeypatch.setattr(candidate, "_ask_child", and_then_it_is_copied_over)
-    refused(folder, old, "was changed while it was checked")
+    refused(folder, old, "changed during its check")
 
 
 def test_a_child_imports_nothing_from_the_working_folder(
