@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import tempfile
 import time
@@ -68,6 +69,18 @@ class _Running(NamedTuple):
 
 
 @contextmanager
+def _quiet_delivery() -> Iterator[None]:
+    """Keeps it out of the log that no peer takes the events."""
+    logger = logging.getLogger("bittern.delivery")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
 def _daemon(classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop) -> Iterator[_Running]:
     """The whole daemon, on a camera that shows the two frames of `step` in turn."""
     try:
@@ -75,6 +88,7 @@ def _daemon(classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop) 
     except ImportError:
         raise PeerMissing("prometheus-client is not installed: pip install 'bittern[metrics]'") from None
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder, ExitStack() as stack:
+        stack.enter_context(_quiet_delivery())
         file = Path(folder) / "frames.npy"
         np.save(file, np.stack(step.pictures))
         health_config = HealthConfig(port=0)

@@ -111,13 +111,16 @@ def test_a_model_without_alarms_cannot_be_timed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in suite.ROWS if name not in STARTING])
-def test_a_row_is_measured_or_its_peer_is_missing(subject: rows.Subject, name: str) -> None:
+def test_a_row_is_measured_or_its_peer_is_missing(
+    subject: rows.Subject, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
     if name in PEERS and find_spec(PEERS[name]) is None:
         with pytest.raises(rows.PeerMissing, match=r"is not installed: pip install 'bittern\[bench\]'"):
             suite.ROWS[name](subject, 3)
         return
     row = suite.ROWS[name](subject, 3)
     assert row.name == name
+    assert not caplog.records, "nothing for a user to wonder about"
     if row.megabytes is None:
         if name != "daemon_age":  # a percentile, not a median of pairs
             assert row.ratio_ci95 is not None
