@@ -6,6 +6,8 @@ import argparse
 import itertools
 import platform
 import re
+import sys
+import sysconfig
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,9 +174,15 @@ def test_make_renews_every_lock_and_installs_nothing_else() -> None:
 
 
 def test_this_environment_is_the_locked_one() -> None:
-    """What `make` installed here has the versions of the locks: all but pip itself and, on a Pi, Debian's packages."""
+    """What `make` installed here has the versions of the locks."""
+    over_debian = "include-system-site-packages = true" in Path(sys.prefix, "pyvenv.cfg").read_text(encoding="utf-8")
     system = (".".join(platform.python_version_tuple()[:2]), platform.machine())
-    locked = Lock(LOCKS / "build.txt").versions(system) | Lock(LOCKS / "dev.txt").versions(system)
-    here = {canonicalize_name(d.metadata["Name"]): d.version for d in metadata.distributions()}
-    other = {name: version for name, version in here.items() if locked.get(name, version) != version}
-    assert not other, f"run make: {other} here, in the locks { ({name: locked[name] for name in other}) }"
+    locked: dict[str, str] = {}
+    for name in ("build.txt", "pi-dev.txt" if over_debian else "dev.txt"):
+        locked |= Lock(LOCKS / name).versions(system)
+    installed = {
+        canonicalize_name(distribution.metadata["Name"]): distribution.version
+        for distribution in metadata.distributions(path=[sysconfig.get_path("purelib")])
+    }
+    for name, version in installed.items():
+        assert locked.get(name, version) == version, f"run make .venv/.dev: {name} is {version} here"
