@@ -109,7 +109,9 @@ def _figures_by_label(reports: dict[str, Any]) -> list[str]:
 
 def _corrupted(reports: dict[str, Any]) -> list[str]:
     # A handful of pictures says nothing about 28 corruptions.
-    large = {split: of["harmed"] for split, of in reports.items() if of["harmed"]["n"] >= LEAST_CORRUPTED}
+    large = {
+        split: figures["harmed"] for split, figures in reports.items() if figures["harmed"]["n"] >= LEAST_CORRUPTED
+    }
     if not large:
         return []
     columns = " | ".join(f"{split} mild | strong | alarms mild | strong" for split in large)
@@ -121,8 +123,9 @@ def _corrupted(reports: dict[str, Any]) -> list[str]:
                 [*(count["correct"] for count in strengths), *(count["alarms"] for count in strengths)]
             )
     means = "; ".join(
-        f"{split} (n = {of['n']}): {of['mean_accuracy']:.1%} correct, {of['mean_alarm_rate']:.1%} alarms"
-        for split, of in large.items()
+        f"{split} (n = {robustness['n']}): {robustness['mean_accuracy']:.1%} correct, "
+        f"{robustness['mean_alarm_rate']:.1%} alarms"
+        for split, robustness in large.items()
     )
     return [
         "## Corrupted pictures",

@@ -46,9 +46,9 @@ def head_bias(parent: npt.NDArray[np.float32], int8: npt.NDArray[np.float32]) ->
 def applied(model: Any, bias: npt.NDArray[np.float64]) -> Iterator[None]:
     """Add the bias to that of a Keras model's last layer, a dense head, within the block."""
     head = model.layers[-1]
-    kernel, own = head.get_weights()
-    head.set_weights([kernel, own + bias])
+    kernel, original = head.get_weights()
+    head.set_weights([kernel, original + bias])
     try:
         yield
     finally:
-        head.set_weights([kernel, own])
+        head.set_weights([kernel, original])

@@ -49,18 +49,18 @@ class Corruption(NamedTuple):
 CORRUPTIONS = tuple(Corruption(kind, strength) for kind in _KINDS for strength in STRENGTHS)
 
 
-def corrupt(picture: Pixels, how: Corruption, seed: int) -> Pixels:
+def corrupt(picture: Pixels, corruption: Corruption, seed: int) -> Pixels:
     """Corrupt a picture.
 
     Args:
         picture: (224, 224, 3) uint8 RGB, the input of the network: the strengths are for this size.
-        how: one of CORRUPTIONS.
+        corruption: one of CORRUPTIONS.
         seed: of what is random in it; the same seed gives the same picture.
 
     Returns:
         (224, 224, 3) uint8 RGB.
     """
-    transform = _transforms.made.get(how) or _transforms.made.setdefault(how, _transform(how))
+    transform = _transforms.made.get(corruption) or _transforms.made.setdefault(corruption, _transform(corruption))
     transform.set_random_seed(seed)
     return np.asarray(transform(image=picture)["image"], np.uint8)
 
@@ -74,11 +74,11 @@ class _Transforms(threading.local):
 _transforms = _Transforms()
 
 
-def _transform(how: Corruption) -> Any:
+def _transform(corruption: Corruption) -> Any:
     import albumentations
 
-    make, strengths = _KINDS[how.kind]
-    return albumentations.Compose([make(albumentations, strengths[STRENGTHS.index(how.strength)])])
+    make, strengths = _KINDS[corruption.kind]
+    return albumentations.Compose([make(albumentations, strengths[STRENGTHS.index(corruption.strength)])])
 
 
 def _jitter(library: Any, **only: float) -> Any:

@@ -65,11 +65,11 @@ def measure(
     alarms = dict.fromkeys(CORRUPTIONS, 0)
     n = 0
     for i, corrupted in enumerate(_corrupted(items, field, seed)):
-        for how, views in corrupted.items():
+        for corruption, views in corrupted.items():
             results = [classifier.classify(view, "RGB")[0] for view in views]
             result = results[deciding_view(head, results)]
-            correct[how] += result.label == labels[i]
-            alarms[how] += result.alarm
+            correct[corruption] += result.label == labels[i]
+            alarms[corruption] += result.alarm
         n += bool(corrupted)
         progress(i + 1)
     total = n * len(CORRUPTIONS)
@@ -77,7 +77,10 @@ def measure(
         n=n,
         mean_accuracy=sum(correct.values()) / total if n else None,
         mean_alarm_rate=sum(alarms.values()) / total if n else None,
-        counts=[Count(how.kind, how.strength, correct[how], alarms[how]) for how in CORRUPTIONS],
+        counts=[
+            Count(corruption.kind, corruption.strength, correct[corruption], alarms[corruption])
+            for corruption in CORRUPTIONS
+        ],
     )
 
 
@@ -89,7 +92,7 @@ def _corrupted(items: Sequence[Item], field: FieldOfView, seed: int) -> Iterator
             return {}  # the report on the unaltered pictures lists it
         views = preprocess.views_of(frame, None, field.views)
         plain = [preprocess.preprocess(frame, view=view)[0] for view in views]
-        return {how: [corrupt(p, how, seed + i) for p in plain] for how in CORRUPTIONS}
+        return {corruption: [corrupt(p, corruption, seed + i) for p in plain] for corruption in CORRUPTIONS}
 
     with ThreadPoolExecutor() as threads:
         # A few at a time: all corrupted pictures of a set are gigabytes.

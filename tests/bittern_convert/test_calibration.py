@@ -1,4 +1,4 @@
-"""Which pictures calibrate: of every label as many, in whole groups, and enough left for the gate."""
+"""Which pictures calibrate: of every label as many, in whole groups, and enough left for the parity check."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def items(sizes: dict[str, list[int]], split: str = "train") -> list[Item]:
     """Pictures of groups of these sizes, for each label."""
     return [
         Item(Path(), f"{label}/{g}/{i}", label, split, f"{label}/{g}", {})
-        for label, of in sizes.items()
-        for g, size in enumerate(of)
+        for label, group_sizes in sizes.items()
+        for g, size in enumerate(group_sizes)
         for i in range(size)
     ]
 
@@ -33,9 +33,9 @@ GROUPS = st.lists(st.integers(1, 40), min_size=2, max_size=60)
 def test_as_many_of_every_label_and_no_group_on_both_sides(a: list[int], b: list[int], seed: int) -> None:
     pool = items({"a": a, "b": b})
     chosen, rest = calibration.choose(pool, LABELS, seed)
-    of = Counter(i.label for i in chosen)
+    counts = Counter(i.label for i in chosen)
     assert all(
-        1 <= of[label] <= min(calibration.PER_LABEL, max(1, sum(sizes) // 3))
+        1 <= counts[label] <= min(calibration.PER_LABEL, max(1, sum(sizes) // 3))
         for label, sizes in zip(LABELS, (a, b), strict=True)
     )
     assert not {i.group for i in chosen} & {i.group for i in rest}
@@ -51,24 +51,24 @@ def test_single_pictures_are_drawn_up_to_a_third() -> None:
     assert len(rest) == 690 - 60
 
 
-def test_long_series_leave_the_gate_at_least_half() -> None:
+def test_long_series_leave_the_parity_check_at_least_half() -> None:
     chosen, rest = calibration.choose(items({"a": [30] * 10, "b": [30] * 10}), LABELS, 1)
     assert Counter(i.label for i in chosen) == {"a": 100, "b": 100}
     assert len(rest) == 300
 
 
 @given(sizes=st.lists(st.integers(1, 40), min_size=4, max_size=40), seed=st.integers(0, 9))
-def test_with_its_copies_the_gate_sees_enough(sizes: list[int], seed: int) -> None:
+def test_with_its_copies_the_parity_check_has_enough(sizes: list[int], seed: int) -> None:
     """On average: training draws which pictures it copies."""
     pool = items({"a": sizes, "b": sizes[::-1]})
-    wanted = calibration.copies(pool, LABELS, seed, 1000)
+    copies = calibration.copies(pool, LABELS, seed, 1000)
     _, rest = calibration.choose(pool, LABELS, seed)
     if not rest:
-        return  # one group is all there is of a label: the gate says so
+        return  # one group is all there is of a label: the parity check says so
     missing = max(0, 1000 - len(rest))
-    seen = wanted * len(rest) / len(pool)
-    assert missing <= seen <= 2 * 1000
-    assert (wanted == 0) == (min(len(rest), 2 * len(pool) // 3) >= 1000)
+    expected = copies * len(rest) / len(pool)
+    assert missing <= expected <= 2 * 1000
+    assert (copies == 0) == (min(len(rest), 2 * len(pool) // 3) >= 1000)
 
 
 def test_other_splits_are_left_alone() -> None:

@@ -27,18 +27,18 @@ def altered(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 
 def test_a_model_is_as_itself() -> None:
-    found = comparing.compare(SHIPPED, SHIPPED)
-    assert found.same_file
-    assert found.holds
-    assert not found.differing
-    assert len(found.figures) > 5
-    assert all(f.before == f.after for f in found.figures)
+    comparison = comparing.compare(SHIPPED, SHIPPED)
+    assert comparison.same_file
+    assert comparison.holds
+    assert not comparison.differing
+    assert len(comparison.figures) > 5
+    assert all(f.before == f.after for f in comparison.figures)
 
 
 def test_the_same_conditions_must_give_the_same_figures(tmp_path: Path) -> None:
     other = altered(tmp_path / "other", lambda p: p["reports"]["stop_sign/test"].update(correct=1))
-    found = comparing.compare(SHIPPED, other)
-    assert not found.holds
+    comparison = comparing.compare(SHIPPED, other)
+    assert not comparison.holds
     done = CliRunner().invoke(compare, [str(SHIPPED), str(other)])
     assert done.exit_code == 1
     assert "stop_sign/test: correct (n = 79)" in done.output
@@ -52,10 +52,10 @@ def test_other_conditions_promise_nothing(tmp_path: Path) -> None:
 
     done = CliRunner().invoke(compare, [str(SHIPPED), str(altered(tmp_path / "other", change)), "--json"])
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
-    assert found["differing"] == ["seed"]
-    assert found["holds"] is True
-    figures = {f["name"]: f for f in found["figures"]}
+    comparison = json.loads(done.output)
+    assert comparison["differing"] == ["seed"]
+    assert comparison["holds"] is True
+    figures = {f["name"]: f for f in comparison["figures"]}
     assert figures["stop_sign/test: auc (n = 79)"]["after"] == 0.5
     assert figures["background/test: alarms (n = 144)"]["after"] is None
 

@@ -1,4 +1,4 @@
-"""Corruptions: all of them harm, none of them changes what it must not, and a seed gives the same picture."""
+"""Corruptions: each changes the picture as it says and leaves the original alone; a seed gives the same picture."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
 PICTURE = preprocess.preprocess(street.random_picture(np.random.default_rng(5), stop=True), "RGB")[0]
 
 
-def error(how: Corruption) -> float:
-    return float(np.abs(corrupt(PICTURE, how, 7).astype(float) - PICTURE).mean())
+def error(corruption: Corruption) -> float:
+    return float(np.abs(corrupt(PICTURE, corruption, 7).astype(float) - PICTURE).mean())
 
 
 def test_there_are_fourteen_kinds_at_two_strengths() -> None:
@@ -23,15 +23,15 @@ def test_there_are_fourteen_kinds_at_two_strengths() -> None:
     assert len(CORRUPTIONS) == 28
 
 
-@pytest.mark.parametrize("how", CORRUPTIONS, ids=lambda c: f"{c.kind}-{c.strength}")
-def test_a_seed_gives_the_same_harmed_picture(how: Corruption) -> None:
+@pytest.mark.parametrize("corruption", CORRUPTIONS, ids=lambda c: f"{c.kind}-{c.strength}")
+def test_a_seed_gives_the_same_corrupted_picture(corruption: Corruption) -> None:
     before = PICTURE.copy()
-    harmed = corrupt(PICTURE, how, 7)
-    assert harmed.shape == PICTURE.shape
-    assert harmed.dtype == np.uint8
+    corrupted = corrupt(PICTURE, corruption, 7)
+    assert corrupted.shape == PICTURE.shape
+    assert corrupted.dtype == np.uint8
     assert np.array_equal(PICTURE, before), "the picture itself stays as it is"
-    assert not np.array_equal(harmed, PICTURE)
-    assert np.array_equal(corrupt(PICTURE, how, 7), harmed)
+    assert not np.array_equal(corrupted, PICTURE)
+    assert np.array_equal(corrupt(PICTURE, corruption, 7), corrupted)
 
 
 @pytest.mark.parametrize("kind", sorted({c.kind for c in CORRUPTIONS}))
@@ -41,8 +41,10 @@ def test_strong_is_worse_than_mild(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["noise", "shot noise", "hot pixels", "fog", "motion"])
 def test_what_is_random_differs_with_the_seed(kind: str) -> None:
-    how = Corruption(kind, "mild")
-    assert any(not np.array_equal(corrupt(PICTURE, how, 7), corrupt(PICTURE, how, seed)) for seed in range(8, 16))
+    corruption = Corruption(kind, "mild")
+    assert any(
+        not np.array_equal(corrupt(PICTURE, corruption, 7), corrupt(PICTURE, corruption, seed)) for seed in range(8, 16)
+    )
 
 
 def test_what_each_kind_does() -> None:
@@ -61,7 +63,7 @@ def test_what_each_kind_does() -> None:
 
 
 def test_threads_do_not_disturb_each_other() -> None:
-    jobs = [(how, seed) for seed in range(4) for how in CORRUPTIONS]
+    jobs = [(corruption, seed) for seed in range(4) for corruption in CORRUPTIONS]
     alone = [corrupt(PICTURE, *job) for job in jobs]
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda job: corrupt(PICTURE, *job), jobs))

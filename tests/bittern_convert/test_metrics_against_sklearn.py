@@ -31,19 +31,19 @@ def test_areas(scored: tuple[metrics.Floats, np.ndarray[tuple[int], np.dtype[np.
         assert np.mean(np.array(areas, float)) == pytest.approx(macro)
     weights = np.random.default_rng(0).integers(0, 4, (3, len(truth))).astype(np.float32)
     for i in labels:
-        found = metrics.weighted_auc(weights, scores[:, i], truth == i)
+        areas_of_resamples = metrics.weighted_auc(weights, scores[:, i], truth == i)
         expected = [sk.roc_auc_score(truth == i, scores[:, i], sample_weight=w) for w in weights]
-        assert found == pytest.approx(expected)
+        assert areas_of_resamples == pytest.approx(expected)
 
 
 def test_nll_and_brier(scored: tuple[metrics.Floats, np.ndarray[tuple[int], np.dtype[np.intp]]]) -> None:
     scores, truth = scored
     labels = list(range(scores.shape[1]))
     # Half a step in place of 0 makes the rows a little more than 1; where a true label's score is 0 they differ.
-    seen = scores[np.arange(len(truth)), truth] > 0
+    positive = scores[np.arange(len(truth)), truth] > 0
     losses = metrics.log_losses(scores, truth, 1 / 256)
-    assert losses[seen].mean() == pytest.approx(sk.log_loss(truth[seen], scores[seen], labels=labels))
-    assert losses[~seen] == pytest.approx(np.log(512))
+    assert losses[positive].mean() == pytest.approx(sk.log_loss(truth[positive], scores[positive], labels=labels))
+    assert losses[~positive] == pytest.approx(np.log(512))
     brier = sk.brier_score_loss(truth, scores, labels=labels, scale_by_half=False)
     if len(labels) == 2:
         brier = 2 * sk.brier_score_loss(truth, scores[:, 1], scale_by_half=True)

@@ -44,7 +44,7 @@ def test_a_result_file_that_is_none_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_model_without_figures_is_one_line(tmp_path: Path) -> None:
-    said = json.loads((MODELS[0] / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(said | {"provenance": {}}))
+    manifest = json.loads((MODELS[0] / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"provenance": {}}))
     with pytest.raises(ModelRefused, match="provenance has no figures"):
         results.render([tmp_path], tmp_path / "none")

@@ -55,9 +55,9 @@ def test_int8_answers_as_float_does(model: Any, packed: bytes) -> None:
     for tensor in pale(20):
         opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
         opened.interpreter.invoke()
-        got = opened.interpreter.get_tensor(opened.outputs[0].handle)[0] / 256
-        want = model(tensor.astype(np.float32) / 127.5 - 1).numpy()[0]
-        np.testing.assert_allclose(got, want, atol=0.03)
+        int8 = opened.interpreter.get_tensor(opened.outputs[0].handle)[0] / 256
+        parent = model(tensor.astype(np.float32) / 127.5 - 1).numpy()[0]
+        np.testing.assert_allclose(int8, parent, atol=0.03)
 
 
 def test_labels_and_metadata_are_inside(packed: bytes) -> None:

@@ -137,8 +137,8 @@ def calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: 
     """
     if len(confidence) == 0:
         return None
-    which = np.clip((confidence * bins).astype(int), 0, bins - 1)
-    gaps = np.bincount(which, np.asarray(correct, float) - confidence, minlength=bins)
+    bin_numbers = np.clip((confidence * bins).astype(int), 0, bins - 1)
+    gaps = np.bincount(bin_numbers, np.asarray(correct, float) - confidence, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

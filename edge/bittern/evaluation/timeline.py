@@ -94,5 +94,5 @@ def _text(picture: Pixels, text: str, origin: tuple[int, int], ink: tuple[int, i
 
 
 def _dashes(picture: Pixels, left: int, right: int, y: int) -> None:
-    for at in range(left, right, 8):
-        cv2.line(picture, (at, y), (min(at + 4, right), y), _INK, 1)
+    for x in range(left, right, 8):
+        cv2.line(picture, (x, y), (min(x + 4, right), y), _INK, 1)

@@ -48,8 +48,8 @@ except SystemExit as end:
     for words in (("classify", "red.png"), ("watch", "--source", "demo:?size=64x48", "--frames", "1")):
         command = [sys.executable, "-c", program, *words, "--model", "means"]
         done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
-        code, said, running = done.stdout.split()[-3:]
-        assert (code, said) == ("0", threads), done.stderr
+        code, variable, running = done.stdout.split()[-3:]
+        assert (code, variable) == ("0", threads), done.stderr
         assert given is not None or running == "1"
 
 
@@ -99,9 +99,9 @@ def test_without_a_command_the_help_is_shown() -> None:
 def test_wrong_usage_is_one_line_and_exit_code_2(place: Path, words: tuple[str, ...], says: tuple[str, ...]) -> None:
     more = ("--model", "means") if words[0] == "watch" and "--model" not in words else ()
     done = bittern(*words, *more, cwd=place)
-    told = [line for line in done.err.splitlines() if "not verified" not in line]
-    one_line(Done(done.code, done.out, "\n".join(told[-1:]) + "\n"), 2, *says)
-    assert [line for line in told[:-1] if not line.startswith("bittern: watching ")] == []
+    lines = [line for line in done.err.splitlines() if "not verified" not in line]
+    one_line(Done(done.code, done.out, "\n".join(lines[-1:]) + "\n"), 2, *says)
+    assert [line for line in lines[:-1] if not line.startswith("bittern: watching ")] == []
 
 
 def test_a_misspelt_model_gets_a_hint(place: Path) -> None:
@@ -142,8 +142,8 @@ def test_classify_as_json_keeps_its_names(place: Path, model_folder: Path) -> No
 def test_classify_folders_and_several_models(place: Path) -> None:
     done = bittern("classify", "more", "green.png", "--model", "means", "--model", "bare.tflite", "--json", cwd=place)
     assert done.code == 0
-    seen = [(line["path"], line["model"], line["task"], line["label"], line["alarm"]) for line in done.lines]
-    assert seen == [
+    answers = [(line["path"], line["model"], line["task"], line["label"], line["alarm"]) for line in done.lines]
+    assert answers == [
         (path, *answer)
         for path, first, second, alarm in (
             ("more/a.jpg", "red", "red", True),
@@ -185,8 +185,8 @@ def test_an_unreadable_picture_among_others_fails_alone(place: Path) -> None:
     done = bittern("classify", "red.png", *bad, "blue.png", "--model", "bare.tflite", "--json", cwd=place)
     assert done.code == 1
     assert [line["path"] for line in done.lines] == ["red.png", "blue.png"]
-    told = [line for line in done.err.splitlines() if "not verified" not in line]
-    assert [line.startswith(f"bittern: {name}: ") for line, name in zip(told, bad, strict=True)] == [True] * len(bad)
+    lines = [line for line in done.err.splitlines() if "not verified" not in line]
+    assert [line.startswith(f"bittern: {name}: ") for line, name in zip(lines, bad, strict=True)] == [True] * len(bad)
 
 
 def test_a_folder_with_a_broken_picture(place: Path, tmp_path: Path) -> None:
@@ -262,8 +262,8 @@ def test_evaluate_an_index(place: Path, model_folder: Path, tmp_path: Path) -> N
     assert done.lines[0]["n"] == 2
     assert "broken.png" in done.lines[0]["skipped"][0]
     assert "broken.png" in done.err
-    told = bittern("evaluate", model_folder, "--data", index, "--root", place, "--split", "tset")
-    one_line(told, 2, "no split 'tset'", "test, train")
+    refusal = bittern("evaluate", model_folder, "--data", index, "--root", place, "--split", "tset")
+    one_line(refusal, 2, "no split 'tset'", "test, train")
 
 
 def test_evaluate_with_labels_that_the_model_does_not_have(place: Path, model_folder: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_stdout_that_takes_nothing_is_one_line(place: Path, words: str, stdout
     if "|" in STDOUT[stdout]:
         os.close(output)
     usual = r"bittern: watching |bittern: bare: no manifest|evaluate"
-    told = [line for line in done.stderr.splitlines() if not re.match(usual, line)]
-    assert len(told) == 1, done.stderr
-    assert re.match(r"bittern: .*(stdout|No space left)", told[0])
+    lines = [line for line in done.stderr.splitlines() if not re.match(usual, line)]
+    assert len(lines) == 1, done.stderr
+    assert re.match(r"bittern: .*(stdout|No space left)", lines[0])
     assert done.returncode == 1

@@ -59,18 +59,18 @@ def strict(text: str) -> Any:
 def test_json_has_every_figure(here: Path) -> None:
     done = bittern("evaluate", "right.tflite", "--data", "set", "--json", cwd=here)
     assert (done.code, done.err) == (0, "")
-    told = strict(done.out)
-    assert {"model", "split", "n", "accuracy", "accuracy_ci95", "auc", "confusion", "alarm_rate"} <= set(told)
-    assert (told["n"], told["correct"], told["groups"]) == (6, 4, 6)
-    assert told["auc"] is None, "no label of a bare model raises an alarm"
-    assert 0 < told["auc_macro"] < 1
-    assert told["auc_macro_ci95"][0] <= told["auc_macro"] <= told["auc_macro_ci95"][1]
-    assert set(told["per_label"]) == set(COLOURS)
-    assert told["per_label"]["red"]["correct"] == 1
-    assert told["confusion"]["blue"] == {"red": 1, "green": 0, "blue": 1}
+    report = strict(done.out)
+    assert {"model", "split", "n", "accuracy", "accuracy_ci95", "auc", "confusion", "alarm_rate"} <= set(report)
+    assert (report["n"], report["correct"], report["groups"]) == (6, 4, 6)
+    assert report["auc"] is None, "no label of a bare model raises an alarm"
+    assert 0 < report["auc_macro"] < 1
+    assert report["auc_macro_ci95"][0] <= report["auc_macro"] <= report["auc_macro_ci95"][1]
+    assert set(report["per_label"]) == set(COLOURS)
+    assert report["per_label"]["red"]["correct"] == 1
+    assert report["confusion"]["blue"] == {"red": 1, "green": 0, "blue": 1}
     for key in ("nll", "brier", "calibration_error"):
-        assert told[key] > 0
-    assert "against" not in told
+        assert report[key] > 0
+    assert "against" not in report
 
 
 def test_a_label_without_pictures_has_null_figures(here: Path) -> None:
@@ -107,10 +107,10 @@ def test_many_labels_list_what_is_confused_most(model_folder: Path) -> None:
     head = msgspec.structs.replace(classifier.heads[0], labels=labels, alarm=(), nothing=())
     pairs = [(0, 0)] * 3 + [(4, 2)] * 2 + [(8, 7)] * 4 + [(1, 5)]
     answers = []
-    for i, (label, said) in enumerate(pairs):
-        scores = {x: 1.0 if k == said else 0.0 for k, x in enumerate(labels)}
+    for i, (label, predicted) in enumerate(pairs):
+        scores = {x: 1.0 if k == predicted else 0.0 for k, x in enumerate(labels)}
         item = Item(Path("x"), str(i), labels[label], "test", "", {})
-        answers.append(Answered(item, labels[label], Result("many", labels[said], 1.0, False, scores)))
+        answers.append(Answered(item, labels[label], Result("many", labels[predicted], 1.0, False, scores)))
     text = "\n".join(table(evaluate.report(classifier, head, "test", answers, []), None, "data"))
     assert text.endswith(
         "  true     predicted  n\n  class_8  class_7    4\n  class_4  class_2    2\n  class_1  class_5    1"
@@ -132,8 +132,8 @@ def test_scores_as_csv(here: Path) -> None:
         assert row["answer"] == COLOURS[int(np.argmax([r, g, b]))]
         assert row["alarm"] == "0"
     # What the CSV says is what the figures are made of.
-    told = strict(bittern("evaluate", "right.tflite", "--data", "set", "--json", cwd=here).out)
-    assert sum(row["label"] == row["answer"] for row in rows) == told["correct"]
+    report = strict(bittern("evaluate", "right.tflite", "--data", "set", "--json", cwd=here).out)
+    assert sum(row["label"] == row["answer"] for row in rows) == report["correct"]
 
 
 def test_alarms_in_the_scores_and_a_file_for_each_head(here: Path) -> None:
@@ -146,10 +146,10 @@ def test_alarms_in_the_scores_and_a_file_for_each_head(here: Path) -> None:
     )
     assert done.code == 0
     assert [row["task"] for row in done.lines] == ["colour_0", "colour_1"]
-    for task, said in (("colour_0", "green"), ("colour_1", "grass")):
+    for task, answer in (("colour_0", "green"), ("colour_1", "grass")):
         with (here / f"s-{task}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        assert [(row["answer"], row["alarm"]) for row in rows] == [("red", "1"), (said, "0")]
+        assert [(row["answer"], row["alarm"]) for row in rows] == [("red", "1"), (answer, "0")]
         assert (here / f"m-{task}.png").exists()
     assert not (here / "s.csv").exists()
     first = done.lines[0]
@@ -162,7 +162,7 @@ def test_alarms_in_the_scores_and_a_file_for_each_head(here: Path) -> None:
     assert re.search(r"^    missed  1 of 2 = 50\.0% \(95 % ", text, re.M)
 
 
-def test_the_sheet_shows_the_surest_mistake_first(here: Path) -> None:
+def test_the_sheet_shows_the_most_confident_mistake_first(here: Path) -> None:
     done = bittern("evaluate", "right.tflite", "--data", "set", "--sheet", "worst.png", cwd=here)
     assert (done.code, done.err) == (0, "")
     sheet = np.asarray(cv2.imread(str(here / "worst.png")))
@@ -210,10 +210,10 @@ def test_against_another_model(here: Path) -> None:
     words = ("evaluate", "right.tflite", "--data", "set", "--against", "swapped.tflite")
     done = bittern(*words, "--json", cwd=here)
     assert (done.code, done.err) == (0, "")
-    told = strict(done.out)
-    against = told["against"]
+    report = strict(done.out)
+    against = report["against"]
     # The other one has red and green the wrong way round: blue/a.png, and red/b.png, which is green.
-    assert (told["model"], told["correct"], against["model"], against["correct"]) == ("right", 4, "swapped", 2)
+    assert (report["model"], report["correct"], against["model"], against["correct"]) == ("right", 4, "swapped", 2)
     assert against["only_first_correct"] == ["green/a.png", "green/b.png", "red/a.png"]
     assert against["only_other_correct"] == ["red/b.png"]
     assert against["difference"] == pytest.approx(2 / 6)
@@ -229,8 +229,8 @@ def test_labels_are_for_the_model_that_has_none(here: Path) -> None:
     words = ("evaluate", "two_heads", "--data", "set", "--labels", "colours.txt")
     one_line(bittern(*words, cwd=here), 2, "labels file")
     one_line(bittern(*words, "--against", "two_heads", cwd=here), 2, "labels file")
-    told = bittern(*words, "--against", "unlabelled.tflite", cwd=here)
-    one_line(told, 2, "unlabelled: has no head 'colour_0' to compare with: bare")
+    refusal = bittern(*words, "--against", "unlabelled.tflite", cwd=here)
+    one_line(refusal, 2, "unlabelled: has no head 'colour_0' to compare with; it has bare")
     done = bittern(
         "evaluate",
         "unlabelled.tflite",
@@ -265,10 +265,10 @@ def test_names_that_are_no_utf8(here: Path) -> None:
         cwd=here,
     )
     assert done.code == 1, "one cannot be read"
-    told = strict(done.out)
-    assert told["n"] == 7
-    assert r"red/\xfe.png" in told["skipped"][0]
-    assert r"red/\xff.png" in told["against"]["only_first_correct"]
+    report = strict(done.out)
+    assert report["n"] == 7
+    assert r"red/\xfe.png" in report["skipped"][0]
+    assert r"red/\xff.png" in report["against"]["only_first_correct"]
     assert b"red/\xff.png,red,red,0," in (here / "s.csv").read_bytes()
 
 
@@ -318,7 +318,7 @@ def test_without_a_split_every_set_and_split_for_testing_is_evaluated(here: Path
         ("blue/a.png", "test", "theirs"),
         ("blue/b.png", "extra", "theirs"),
     ]
-    lines = [f"{name},{name.split('/')[0]},{split},{name},{of}" for name, split, of in rows]
+    lines = [f"{name},{name.split('/')[0]},{split},{name},{set_name}" for name, split, set_name in rows]
     (here / "set" / "index.csv").write_text("\n".join(["path,label,split,group,set", *lines]) + "\n")
     words = ("evaluate", "right.tflite", "--data", "set")
     done = bittern(*words, "--json", "--scores", "s.csv", "--sheet", "worst.png", cwd=here)
@@ -342,8 +342,8 @@ def test_without_a_split_every_set_and_split_for_testing_is_evaluated(here: Path
     done = bittern(*words, "--json", cwd=here)
     assert (done.code, len(done.lines)) == (1, 2)
     assert done.err.splitlines()[-1] == "bittern: set, set ours, split test: no picture could be read"
-    told = bittern(*words, "--where", "label=red", "--where", "set=ours", "--split", "val", cwd=here)
-    one_line(told, 2, "no split 'val'; it has test, train")
+    refusal = bittern(*words, "--where", "label=red", "--where", "set=ours", "--split", "val", cwd=here)
+    one_line(refusal, 2, "no split 'val'; it has test, train")
 
 
 def test_without_a_split_for_testing_it_says_which_there_are(here: Path) -> None:

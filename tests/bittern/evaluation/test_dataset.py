@@ -105,21 +105,21 @@ def test_a_broken_index_is_one_line(tmp_path: Path, text: str | bytes, says: str
 def test_mutated_indexes_are_read_or_refused(tmp_path: Path) -> None:
     whole = (HEADER + "".join(f"stop/{i}.jpg,stop,test,g{i}\n" for i in range(4))).encode()
     rng = random.Random(8)
-    told = []
+    messages = []
     n = examples(10_000)
     for _ in range(n):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 5)):
-            at = rng.randrange(len(data))
-            data[at : at + rng.randint(0, 2)] = bytes(rng.choices(b",\"'\n\r\0\xff./ ab", k=rng.randint(0, 3)))
+            offset = rng.randrange(len(data))
+            data[offset : offset + rng.randint(0, 2)] = bytes(rng.choices(b",\"'\n\r\0\xff./ ab", k=rng.randint(0, 3)))
         try:
             items = dataset.read(index(tmp_path, bytes(data)))
         except ConfigurationError as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
             assert all(item.path.resolve().is_relative_to(tmp_path.resolve()) for item in items)
-    assert n * 0.05 < len(told) < n * 0.95
-    assert not any("\n" in line for line in told)
+    assert n * 0.05 < len(messages) < n * 0.95
+    assert not any("\n" in line for line in messages)
 
 
 def test_folders(tmp_path: Path) -> None:

@@ -34,24 +34,24 @@ def test_a_report_counts_what_the_classifier_answered(model_folder: Path, drawn:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
     items = [*drawn, drawn[0]._replace(path=broken)]
-    seen: list[int] = []
-    answers, skipped = evaluate.answer(classifier, items, None, seen.append)
-    assert seen == list(range(1, 14))
+    progress: list[int] = []
+    answers, skipped = evaluate.answer(classifier, items, None, progress.append)
+    assert progress == list(range(1, 14))
     assert [line.split(": ")[0] for line in skipped] == [str(broken)]
     head = classifier.heads[0]
     report = evaluate.report(classifier, head, "test", answers[0], skipped)
 
-    told = [(item.label, classifier.classify(pictures.decode(item.path))[0]) for item in drawn]
-    right = sum(label == result.label for label, result in told)
-    assert (report.n, report.correct, report.accuracy) == (12, right, right / 12)
-    assert report.accuracy_ci95 == wilson(right, 12)
+    results = [(item.label, classifier.classify(pictures.decode(item.path))[0]) for item in drawn]
+    correct = sum(label == result.label for label, result in results)
+    assert (report.n, report.correct, report.accuracy) == (12, correct, correct / 12)
+    assert report.accuracy_ci95 == wilson(correct, 12)
     for truth in head.labels:
-        for said in head.labels:
-            assert report.confusion[truth][said] == sum(a == truth and r.label == said for a, r in told)
-    alarms = sum(result.alarm for _, result in told)
+        for predicted in head.labels:
+            assert report.confusion[truth][predicted] == sum(a == truth and r.label == predicted for a, r in results)
+    alarms = sum(result.alarm for _, result in results)
     assert (report.alarms, report.alarm_rate, report.alarm_rate_ci95) == (alarms, alarms / 12, wilson(alarms, 12))
     alarm = head.alarm[0]
-    assert report.auc == auc([r.scores[alarm] for _, r in told], [label == alarm for label, _ in told])
+    assert report.auc == auc([r.scores[alarm] for _, r in results], [label == alarm for label, _ in results])
     assert (report.model, report.task, report.split) == (classifier.name, head.task, "test")
     assert report.skipped == skipped
 
@@ -69,7 +69,7 @@ def test_true_labels(model_folder: Path, drawn: list[Item]) -> None:
 
 def test_a_head_without_a_word_for_nothing_asks_for_labels(tmp_path: Path, drawn: list[Item]) -> None:
     head = Classifier(model_folder_of_means(tmp_path / "m")).heads[0]
-    with pytest.raises(ConfigurationError, match="has no label; say which with --label"):
+    with pytest.raises(ConfigurationError, match="has no label: give one with --label"):
         evaluate.true_labels(head, [drawn[0]._replace(label=None)], None)
 
 
@@ -80,10 +80,10 @@ def test_a_report_on_nothing(tmp_path: Path) -> None:
     assert np.isnan(report.accuracy)
     assert report.accuracy_ci95 == (0, 1)
     assert report.auc is None
-    told = msgspec.json.decode(msgspec.json.encode(report))
+    content = msgspec.json.decode(msgspec.json.encode(report))
     for key in ("accuracy", "alarm_rate", "auc_macro", "nll", "brier", "calibration_error", "missed_alarm_rate"):
-        assert told[key] is None, key
-    assert told["per_label"]["red"]["recall"] is None
+        assert content[key] is None, key
+    assert content["per_label"]["red"]["recall"] is None
 
 
 # --- three labels, one of them "none", answers made up ---------------------------------------------------------------
@@ -100,13 +100,13 @@ def three(tmp_path: Path, alarm: tuple[str, ...] = ("damaged",)) -> tuple[Classi
 
 def answered(*rows: tuple[str, int, int, int], groups: str = "", threshold: float = 0.5) -> list[Answered]:
     """Rows of a true label and the raw scores, named a, b, c, ...; `groups` has a letter a row."""
-    found = []
+    answers = []
     for i, (label, *raw) in enumerate(rows):
         scores = dict(zip(LABELS, (q * SCALE for q in raw), strict=True))
         best = max(scores, key=scores.__getitem__)
         item = Item(Path("x"), f"{i:03}.jpg", label, "test", groups[i : i + 1], {})
-        found.append(Answered(item, label, Result("m", best, scores[best], scores["damaged"] >= threshold, scores)))
-    return found
+        answers.append(Answered(item, label, Result("m", best, scores[best], scores["damaged"] >= threshold, scores)))
+    return answers
 
 
 ROWS = answered(
@@ -212,9 +212,9 @@ def test_groups_of_the_index_are_drawn_whole(tmp_path: Path) -> None:
     assert single.auc_ci95[1] - single.auc_ci95[0] < 0.8 * (grouped.auc_ci95[1] - grouped.auc_ci95[0])
 
 
-def test_the_surest_mistakes_come_first() -> None:
-    found = evaluate.mistakes(ROWS)
-    assert [(a.item.name, a.result.label) for a in found] == [
+def test_the_most_confident_mistakes_come_first() -> None:
+    mistakes = evaluate.mistakes(ROWS)
+    assert [(a.item.name, a.result.label) for a in mistakes] == [
         ("005.jpg", "none"),
         ("001.jpg", "whole"),
         ("004.jpg", "damaged"),
@@ -225,19 +225,24 @@ def test_the_surest_mistakes_come_first() -> None:
 # --- two models ------------------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_counts_pictures_that_one_of_two_has_right(tmp_path: Path) -> None:
+def test_a_comparison_counts_pictures_that_only_one_model_answers_correctly(tmp_path: Path) -> None:
     classifier, head = three(tmp_path)
     right, wrong = (250, 6, 0), (6, 250, 0)
     first = answered(*(("damaged", *(right if i < 8 else wrong)) for i in range(10)))
     second = answered(*(("damaged", *(right if i in (0, 1, 2, 8) else wrong)) for i in range(10)))
-    told = evaluate.compare(classifier, head, first, second)
-    assert told.only_first_correct == [f"{i:03}.jpg" for i in range(3, 8)]
-    assert told.only_other_correct == ["008.jpg"]
-    assert (told.n, told.correct, told.accuracy, told.accuracy_ci95) == (10, 4, 0.4, wilson(4, 10))
-    assert told.difference == pytest.approx(0.4)
-    assert told.difference_ci95 == metrics.paired_loss_interval(5, 1, 10)
-    assert told.mcnemar_p == metrics.mcnemar(5, 1) == pytest.approx(14 / 64)
-    assert (told.model, told.version, told.task) == (classifier.name, classifier.version, head.task)
+    comparison = evaluate.compare(classifier, head, first, second)
+    assert comparison.only_first_correct == [f"{i:03}.jpg" for i in range(3, 8)]
+    assert comparison.only_other_correct == ["008.jpg"]
+    assert (comparison.n, comparison.correct, comparison.accuracy, comparison.accuracy_ci95) == (
+        10,
+        4,
+        0.4,
+        wilson(4, 10),
+    )
+    assert comparison.difference == pytest.approx(0.4)
+    assert comparison.difference_ci95 == metrics.paired_loss_interval(5, 1, 10)
+    assert comparison.mcnemar_p == metrics.mcnemar(5, 1) == pytest.approx(14 / 64)
+    assert (comparison.model, comparison.version, comparison.task) == (classifier.name, classifier.version, head.task)
 
 
 def test_heads_are_paired_by_their_task(tmp_path: Path) -> None:
@@ -248,7 +253,7 @@ def test_heads_are_paired_by_their_task(tmp_path: Path) -> None:
     assert evaluate.pair_heads(two, two) == [0, 1]
     assert evaluate.pair_heads(two, swapped) == [1, 0]
     assert evaluate.pair_heads(one, one) == [0]
-    with pytest.raises(ConfigurationError, match="means: has no head 'bare' to compare with: colour_1"):
+    with pytest.raises(ConfigurationError, match="means: has no head 'bare' to compare with; it has colour_1"):
         evaluate.pair_heads(one, swapped)
 
 

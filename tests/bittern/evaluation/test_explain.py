@@ -97,27 +97,29 @@ def test_every_patch_covers_as_it_says(means: Classifier, fill: Fill) -> None:
     picture = np.random.default_rng(1).integers(0, 150, (SIZE, SIZE, 3), np.uint8)
     picture[:20, 30:, 0] = 250
     before = picture.copy()
-    (found,) = occlusion.cover(means, picture, fill)
+    (explanation,) = occlusion.cover(means, picture, fill)
     assert np.array_equal(picture, before)
-    assert found.result == means.classify(picture, "RGB")[0]
+    assert explanation.result == means.classify(picture, "RGB")[0]
     along, instead = occlusion.windows(SIZE), occlusion.filling(picture, fill)
-    label = COLOURS.index(found.result.label)
-    whole = occlusion.log_odds(np.round(255 * found.result.score), means.heads[0])
+    label = COLOURS.index(explanation.result.label)
+    whole = occlusion.log_odds(np.round(255 * explanation.result.score), means.heads[0])
     for row, column in ((0, 0), (3, 11), (14, 7)):
         strength = (along[row][:, None] * along[column])[:, :, None]
         covered = np.rint(picture * (1 - strength) + instead * strength).astype(np.uint8)
         raw = means.invoke(covered[None])[0][label]
-        assert found.drops[row, column] == pytest.approx(whole - occlusion.log_odds(raw, means.heads[0]), abs=0.03)
+        assert explanation.drops[row, column] == pytest.approx(
+            whole - occlusion.log_odds(raw, means.heads[0]), abs=0.03
+        )
 
 
 @settings(max_examples=examples(15))
 @given(st.tuples(*[st.integers(0, 255)] * 3), st.sampled_from(BOTH))
 def test_a_plain_picture_has_no_heat(means: Classifier, colour: tuple[int, int, int], fill: Fill) -> None:
-    (found,) = occlusion.cover(means, np.full((SIZE, SIZE, 3), colour, np.uint8), fill)
-    assert not found.drops.any()
-    assert not found.heat.any()
-    assert found.faint
-    assert (found.changed, occlusion.shares(found.heat)) == (0, None)
+    (explanation,) = occlusion.cover(means, np.full((SIZE, SIZE, 3), colour, np.uint8), fill)
+    assert not explanation.drops.any()
+    assert not explanation.heat.any()
+    assert explanation.faint
+    assert (explanation.changed, occlusion.shares(explanation.heat)) == (0, None)
 
 
 @settings(max_examples=examples(15))
@@ -125,10 +127,10 @@ def test_a_plain_picture_has_no_heat(means: Classifier, colour: tuple[int, int, 
 def test_what_the_score_does_not_depend_on_has_no_heat(means: Classifier, seed: int, fill: Fill) -> None:
     picture = np.random.default_rng(seed).integers(0, 150, (SIZE, SIZE, 3), np.uint8)
     picture[:, :, 0] = 200  # the score of "red" depends on this channel alone
-    (found,) = occlusion.cover(means, picture, fill)
-    assert found.result.label == "red"
-    assert not found.heat.any()
-    tiles = explain.tiles(picture, found, "a picture with a name that is much too long.jpg", "blue")
+    (explanation,) = occlusion.cover(means, picture, fill)
+    assert explanation.result.label == "red"
+    assert not explanation.heat.any()
+    tiles = explain.tiles(picture, explanation, "a picture with a name that is much too long.jpg", "blue")
     assert [tile.lines[0] for tile in tiles] == ["red 0.784, is blue", "no patch lowers the score"]
     assert all(tile.alarm for tile in tiles)
     assert len(tiles[0].lines[1]) < 30
@@ -141,8 +143,8 @@ def test_the_heat_lies_where_the_answer_comes_from(means: Classifier, cell: int,
     picture = np.zeros((SIZE, SIZE, 3), np.uint8)
     top, left = 5 + 18 * row, 5 + 18 * column
     picture[top : top + 10, left : left + 10, 0] = 255
-    (found,) = occlusion.cover(means, picture, fill)
-    figures = explain.figures(found, "a.jpg", "means")
+    (explanation,) = occlusion.cover(means, picture, fill)
+    figures = explain.figures(explanation, "a.jpg", "means")
     assert figures.label == "red"
     assert top <= figures.peak[1] < top + 10
     assert left <= figures.peak[0] < left + 10
@@ -161,15 +163,15 @@ def test_on_a_street_the_heat_lies_on_the_stop_sign(model_folder: Path, seed: in
     view = next(v for v in (street.render(t / 4) for t in range(48)) if v.sign is not None and v.sign[3] >= 36)
     assert view.sign is not None
     x, y, width, height = view.sign
-    (found,) = occlusion.cover(classifier, view.pixels, fill)
-    figures = explain.figures(found, "street.png", "stop_sign")
+    (explanation,) = occlusion.cover(classifier, view.pixels, fill)
+    figures = explain.figures(explanation, "street.png", "stop_sign")
     assert figures.label == "stop"
     assert x <= figures.peak[0] < x + width
     assert y <= figures.peak[1] < y + height
     assert not figures.faint
     near = np.zeros((224, 224), bool)
     near[max(0, y - 24) : y + height + 24, max(0, x - 24) : x + width + 24] = True
-    heat = np.maximum(found.heat, 0)
+    heat = np.maximum(explanation.heat, 0)
     assert heat[near].sum() > 2 * near.mean() * heat.sum()
 
 
@@ -194,16 +196,16 @@ def heat_of(drop: float, **zones: float) -> PictureHeat:
 
 
 def test_a_group_is_the_mean_of_the_pictures_that_tell_something() -> None:
-    found = [heat_of(0.1, edge=1.0), *(heat_of(2.0 + i, centre=0.5 + 0.1 * (i % 2), edge=0.2) for i in range(6))]
-    group = explain.summarize("stop", True, [str(i) for i in range(7)], found)
+    heats = [heat_of(0.1, edge=1.0), *(heat_of(2.0 + i, centre=0.5 + 0.1 * (i % 2), edge=0.2) for i in range(6))]
+    group = explain.summarize("stop", True, [str(i) for i in range(7)], heats)
     assert (group.n, group.faint, group.changed, group.median_drop) == (7, 1, 4, 4.0)
     assert group.zones is not None
     assert [group.zones["centre"], group.zones["edge"]] == pytest.approx([0.55, 0.2])
     assert group.zones_ci95 is not None
     low, high = group.zones_ci95["centre"] or (0, 0)
     assert 0.5 <= low < 0.55 < high <= 0.6
-    assert explain.summarize("stop", True, list("abc"), found[:3]).zones_ci95 is None
-    assert explain.summarize("stop", True, ["a"], found[:1]).zones is None
+    assert explain.summarize("stop", True, list("abc"), heats[:3]).zones_ci95 is None
+    assert explain.summarize("stop", True, ["a"], heats[:1]).zones is None
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -241,9 +243,9 @@ def test_a_picture_as_json_and_as_a_sheet(model: Path, red: Path, tmp_path: Path
     assert max(GRID, key=answer["zones"].__getitem__) == "top left"
     assert sum(answer["zones"][zone] for zone in GRID) == pytest.approx(1)
     sheet = read(tmp_path / "heat.png")
-    seen, heat = sheet[6 : 6 + SIZE, 6 : 6 + SIZE], sheet[6 : 6 + SIZE, 12 + SIZE : 12 + 2 * SIZE]
+    square, heat = sheet[6 : 6 + SIZE, 6 : 6 + SIZE], sheet[6 : 6 + SIZE, 12 + SIZE : 12 + 2 * SIZE]
     expected = Classifier(model).preprocess(read(red))[0][:, :, ::-1]
-    assert np.array_equal(seen, expected)
+    assert np.array_equal(square, expected)
     reddest = np.unravel_index((heat[:, :, 2].astype(int) - heat[:, :, 0]).argmax(), heat.shape[:2])
     assert abs(reddest[1] - answer["peak"][0]) <= 6
     assert abs(reddest[0] - answer["peak"][1]) <= 6
@@ -256,15 +258,15 @@ def test_a_region_is_explained_as_the_cropped_picture(red: Path, tmp_path: Path)
         (folder / "red").mkdir(parents=True)
         cv2.imwrite(str(folder / "red" / "0.png"), picture)
 
-    def said(folder: Path, *region: str) -> list[dict[str, object]]:
-        found = []
+    def explained(folder: Path, *region: str) -> list[dict[str, object]]:
+        answers = []
         for words in ([folder / "red" / "0.png"], ["--data", folder]):
             done = run(*words, *region, "--model", model, "--out", tmp_path / "heat.png", "--json")
             assert done.exit_code == 0, done.output
-            found += [{**json.loads(line), "path": ""} for line in done.stdout.splitlines()]
-        return found
+            answers += [{**json.loads(line), "path": ""} for line in done.stdout.splitlines()]
+        return answers
 
-    assert said(whole, "--region", "20,4,80,60") == said(small) != said(whole)
+    assert explained(whole, "--region", "20,4,80,60") == explained(small) != explained(whole)
     done = run(red, "--region", "0,0,121,80", "--model", model, "--out", tmp_path / "heat.png")
     assert done.exit_code == 1
     assert "red.png: region x=0 y=0 width=121 height=80 does not fit" in done.stderr

@@ -95,12 +95,12 @@ few_scores = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9])
 def test_auc_counts_pairs(scored: list[tuple[float, bool]]) -> None:
     high = [s for s, positive in scored if positive]
     low = [s for s, positive in scored if not positive]
-    found = auc([s for s, _ in scored], [p for _, p in scored])
+    area = auc([s for s, _ in scored], [p for _, p in scored])
     if not high or not low:
-        assert found is None
+        assert area is None
     else:
         wins = sum((h > x) + (h == x) / 2 for h in high for x in low)
-        assert found == pytest.approx(wins / (len(high) * len(low)))
+        assert area == pytest.approx(wins / (len(high) * len(low)))
 
 
 def test_auc_of_extremes() -> None:
@@ -112,12 +112,12 @@ def test_auc_of_extremes() -> None:
 @given(st.lists(st.tuples(few_scores, st.booleans(), st.integers(0, 3)), min_size=1, max_size=25))
 def test_a_weight_is_as_good_as_a_picture_that_is_there_so_often(scored: list[tuple[float, bool, int]]) -> None:
     scores, positive, times = (np.array(column) for column in zip(*scored, strict=True))
-    (found,) = metrics.weighted_auc(times[None].astype(np.float32), scores, positive)
+    (area,) = metrics.weighted_auc(times[None].astype(np.float32), scores, positive)
     expected = auc(np.repeat(scores, times), np.repeat(positive, times))
     if expected is None:
-        assert np.isnan(found)
+        assert np.isnan(area)
     else:
-        assert found == pytest.approx(expected)
+        assert area == pytest.approx(expected)
 
 
 # --- how sure the scores are -----------------------------------------------------------------------------------------
@@ -142,14 +142,14 @@ def test_nll_and_brier_by_their_definition(
     errors = metrics.brier_scores(scores, np.array(truth))
     for i, label in enumerate(truth):
         assert losses[i] == pytest.approx(-math.log(scores[i][label] or STEP / 2))
-        told = sum((score - (k == label)) ** 2 for k, score in enumerate(scores[i]))
-        assert errors[i] == pytest.approx(told)
+        squared_error = sum((score - (k == label)) ** 2 for k, score in enumerate(scores[i]))
+        assert errors[i] == pytest.approx(squared_error)
         assert 0 <= losses[i] <= math.log(512)
 
 
 @given(st.lists(st.tuples(st.integers(0, 256), st.booleans()), min_size=1, max_size=20), st.integers(1, 20))
 def test_calibration_error_bin_by_bin(answers: list[tuple[int, bool]], bins: int) -> None:
-    found = metrics.calibration_error(
+    ece = metrics.calibration_error(
         np.array([q * STEP for q, _ in answers]), np.array([right for _, right in answers]), bins
     )
     expected = Fraction(0)
@@ -162,7 +162,7 @@ def test_calibration_error_bin_by_bin(answers: list[tuple[int, bool]], bins: int
             right = Fraction(sum(r for _, r in inside), len(inside))
             score = sum((q for q, _ in inside), Fraction(0)) / len(inside)
             expected += Fraction(len(inside), len(answers)) * abs(right - score)
-    assert found == pytest.approx(float(expected), abs=1e-12)
+    assert ece == pytest.approx(float(expected), abs=1e-12)
 
 
 def test_calibration_error_of_extremes() -> None:
@@ -182,8 +182,8 @@ def drawn_auc(
     def figures(weights: metrics.Floats) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
         return metrics.weighted_auc(weights, scores, positive)[:, None]
 
-    found = metrics.bootstrap(groups, [str(p) for p in positive], figures, **options)
-    return None if found is None else metrics.percentile_interval(found[:, 0])
+    resamples = metrics.bootstrap(groups, [str(p) for p in positive], figures, **options)
+    return None if resamples is None else metrics.percentile_interval(resamples[:, 0])
 
 
 def made(seed: int, each: int, shift: float) -> tuple[metrics.Floats, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
@@ -194,9 +194,9 @@ def made(seed: int, each: int, shift: float) -> tuple[metrics.Floats, np.ndarray
 def test_resamples_have_as_many_groups_of_each_label_as_there_are() -> None:
     groups = ["a", "a", "b", "c", "d", "d", "d", "e"]
     labels = ["x", "x", "x", "x", "y", "y", "x", "y"]
-    seen = []
-    metrics.bootstrap(groups, labels, lambda w: seen.append(w) or w.sum(1)[:, None], resamples=200)  # type: ignore[func-returns-value]
-    weights = np.concatenate(seen)
+    drawn = []
+    metrics.bootstrap(groups, labels, lambda w: drawn.append(w) or w.sum(1)[:, None], resamples=200)  # type: ignore[func-returns-value]
+    weights = np.concatenate(drawn)
     assert weights.shape == (200, 8)
     # The pictures of a group go together; d counts as a group of its first picture's label.
     assert (weights[:, 0] == weights[:, 1]).all()

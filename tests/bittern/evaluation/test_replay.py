@@ -54,8 +54,8 @@ def test_an_output_is_refused_from_one_step_too_many(model_copy: Path, path: Exe
 
         return change
 
-    def exact_here(said: dict[str, Any]) -> None:
-        said["golden"][path] |= {"machine": platform.machine(), "same_machine_steps": allowed}
+    def exact_here(manifest: dict[str, Any]) -> None:
+        manifest["golden"][path] |= {"machine": platform.machine(), "same_machine_steps": allowed}
 
     altered(model_copy, exact_here)
     Classifier(regolden(model_copy, shift(allowed)), path=path)
@@ -72,8 +72,8 @@ def test_another_machine_may_be_a_few_steps_off(model_copy: Path) -> None:
 
         return change
 
-    def elsewhere(said: dict[str, Any]) -> None:
-        said["golden"]["xnnpack"] |= {"machine": "riscv64", "other_machine_steps": 5}
+    def elsewhere(manifest: dict[str, Any]) -> None:
+        manifest["golden"]["xnnpack"] |= {"machine": "riscv64", "other_machine_steps": 5}
 
     altered(model_copy, elsewhere)
     refused(regolden(model_copy, shift(20)), "output steps off on xnnpack, 5 allowed", "on riscv64")
@@ -215,15 +215,15 @@ def test_missing_or_damaged_golden_vectors_are_refused(model_copy: Path) -> None
     for part in (1, 5, 9):
         file.write_bytes(whole[: len(whole) * part // 10])
         refused(model_copy, "golden.npz")
-    rng, told = random.Random(9), []
+    rng, messages = random.Random(9), []
     for _ in range(25):
-        at = rng.randrange(len(whole) - 40)
-        file.write_bytes(whole[:at] + rng.randbytes(30) + whole[at + 30 :])
+        offset = rng.randrange(len(whole) - 40)
+        file.write_bytes(whole[:offset] + rng.randbytes(30) + whole[offset + 30 :])
         try:
             Classifier(model_copy)
         except ModelRefused as error:
-            told.append(str(error))
-    assert told
-    assert all("golden" in line for line in told)
+            messages.append(str(error))
+    assert messages
+    assert all("golden" in line for line in messages)
     file.unlink()
     refused(model_copy, "golden.npz", "No such file")

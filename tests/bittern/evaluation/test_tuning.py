@@ -109,19 +109,21 @@ def test_intervals_that_are_none_are_refused(tmp_path: Path, text: str | bytes, 
 @pytest.mark.fuzz
 def test_mutated_intervals_are_read_or_refused(tmp_path: Path) -> None:
     whole = 'start_s,end_s,label\n1.5,3,stop\n4,5,"a, b"\n6,7,a\n'
-    rng, told = random.Random(3), []
+    rng, messages = random.Random(3), []
     n = examples(10_000)
     for _ in range(n):
         data = bytearray(whole.encode())
         for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(len(data))
-            data[at : at + rng.randint(0, 3)] = bytes(rng.choices(b'",\n\r .019einfa\xff\0', k=rng.randint(0, 3)))
+            offset = rng.randrange(len(data))
+            data[offset : offset + rng.randint(0, 3)] = bytes(
+                rng.choices(b'",\n\r .019einfa\xff\0', k=rng.randint(0, 3))
+            )
         try:
             assert read_intervals(written(tmp_path, bytes(data)))
         except ConfigurationError as error:
-            told.append(str(error))
-    assert n * 0.1 < len(told) < n
-    assert not any("\n" in message for message in told)
+            messages.append(str(error))
+    assert n * 0.1 < len(messages) < n
+    assert not any("\n" in message for message in messages)
 
 
 # --- the bound of a rate ---------------------------------------------------------------------------------------------
@@ -216,9 +218,9 @@ def test_leaving_out_the_quiet_changes_no_alarm(
     scores: list[float], off: float, min_off_s: float, cooldown_s: float, count: tuple[int, int]
 ) -> None:
     whole = track(scores)
-    of = Settings(max(off, 0.5), off, *count, cooldown_s, min_off_s)
+    given = Settings(max(off, 0.5), off, *count, cooldown_s, min_off_s)
     short = tuning._without_quiet(whole, off, min_off_s)
-    assert tuning._alarms(short, of) == tuning._alarms(whole, of)
+    assert tuning._alarms(short, given) == tuning._alarms(whole, given)
 
 
 def test_a_long_quiet_clip_is_made_short() -> None:
@@ -229,8 +231,8 @@ def test_a_long_quiet_clip_is_made_short() -> None:
 def test_figures_say_how_little_a_short_clip_can_say() -> None:
     intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop")]
     judged = judge(track([0.0], clip_s=380.0), intervals, NOW, [(11.0, 12.0)])
-    said = tuning.lines(tuning.figures(track([0.0]), judged), HOUR)
-    assert said == [
+    text = tuning.lines(tuning.figures(track([0.0]), judged), HOUR)
+    assert text == [
         "street, stop: 1 of 2 intervals detected (95 % 9% to 91%); delay 1.00 s on average, 1.00 s at most",
         "false alarms: 0 in the 6.0 min outside of the intervals; the true rate is at most 30 an hour (95 %, Poisson)",
         "to show at most 1 false alarm an hour takes 3.0 h without a false alarm",
