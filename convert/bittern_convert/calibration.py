@@ -1,4 +1,4 @@
-"""Which pictures calibrate the int8 model, and which are left for the gate."""
+"""Which pictures calibrate the int8 model, and which are left for the parity check."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ PER_LABEL = 100
 
 
 def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
-    """As many pictures of every label from train, val and extra; and the rest, without their near-duplicates.
+    """The same number of pictures of every label from train, val and extra; and the rest, without near-duplicates.
 
-    Of no label more than a third calibrates, and more than half of its pictures are not taken from the gate with them,
-    unless the label has no group that is so small.
+    At most a third of a label's pictures calibrate. The groups that they belong to, which the parity check loses, hold
+    at most half of them, unless the label has no group that is so small.
 
     Args:
         items: of a run's index.
@@ -34,9 +34,9 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
     """
     usable = _usable(items)
     order = np.random.default_rng(seed).permutation(len(usable))
-    of = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
-    each = min(PER_LABEL, *(max(1, len(x) // 3) for x in of.values()))
-    chosen = [item for label in labels for item in _of_label(of[label], each)]
+    by_label = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
+    each = min(PER_LABEL, *(max(1, len(own) // 3) for own in by_label.values()))
+    chosen = [item for own in by_label.values() for item in _of_label(own, each)]
     groups = {i.group for i in chosen}
     if not chosen:
         raise ConfigurationError("the run's index has no pictures to calibrate with")
@@ -44,16 +44,16 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
 
 
 def copies(items: Sequence[Item], labels: Sequence[str], seed: int, pictures: int) -> int:
-    """How many copies of its pictures a run needs, so that the gate gets to see enough.
+    """How many copies of its pictures a run needs, so that the parity check has enough.
 
-    `choose` leaves two thirds of the pictures, or fewer where groups are large, and as many of the copies. A third more
-    than the gate misses, because which copies it gets is chance.
+    `choose` leaves two thirds of the pictures, or fewer where groups are large, and the same share of the copies. The
+    number is a third more than the check lacks, because chance decides which copies it gets.
 
     Args:
         items: see `choose`.
         labels: see `choose`.
         seed: see `choose`.
-        pictures: that the gate is to see, photographs and copies.
+        pictures: that the parity check needs, photographs and copies.
 
     Raises:
         ConfigurationError: see `choose`.
@@ -70,15 +70,15 @@ def _usable(items: Sequence[Item]) -> list[Item]:
 def _of_label(items: Sequence[Item], each: int) -> list[Item]:
     sizes = Counter(i.group for i in items)
     taken: set[str] = set()
-    gone = 0
+    lost = 0  # pictures of the groups that calibrate
     chosen: list[Item] = []
     for item in items:
         if len(chosen) == each:
             break
         if item.group not in taken:
-            if gone + sizes[item.group] > len(items) // 2:
-                continue  # the series of one scene, say, which would leave the gate nothing
-            gone += sizes[item.group]
+            if lost + sizes[item.group] > len(items) // 2:
+                continue  # the series of one scene, say, which would leave nothing for the parity check
+            lost += sizes[item.group]
             taken.add(item.group)
         chosen.append(item)
     if not chosen and items:

@@ -65,6 +65,7 @@ def convert(
             f"  {split}: {figures['correct']} of {figures['n']} correct (95 % {low:.1%} to {high:.1%}), "
             f"{figures['alarms']} alarms"
         )
+    click.echo(f"next: bittern classify PICTURE --model {target}")
 
 
 @click.command(epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign")

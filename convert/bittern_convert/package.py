@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import msgspec
@@ -14,16 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 import bittern
-from bittern.errors import BitternError, ConfigurationError, PictureError
+from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import dataset, evaluate, sheet
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
-from bittern.model import golden, manifest, pictures, preprocess, runtime
+from bittern.model import golden, manifest, preprocess, runtime
 from bittern.model.classifier import Classifier
 from bittern.model.manifest import GoldenPath, Head, Input, Manifest
 from bittern.scene import street
 from bittern.system import fileio
-from bittern_convert import calibration, card, correction, parity, robustness, run, tflite
+from bittern.system.progress import Progress, Steps, counted
+from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, tflite
+from bittern_convert.copies import TRAINED_SPLITS
+from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
 from bittern_convert.task import FieldOfView
@@ -40,21 +43,9 @@ GOLDEN_CANDIDATES = 16
 # plain kernels 2 off between CPUs with and without AVX2), and of another (at most 5 on XNNPACK, 40 on the plain ones).
 ALLOWED_STEPS: dict[runtime.ExecutionPath, tuple[int, int]] = {"xnnpack": (0, 8), "builtin": (8, 64)}
 
-# (what, done, of)
-Progress = Callable[[str, int, int], None]
-
 
 class ParityFailed(BitternError):
     """The int8 model is not close enough to its float parent; nothing was packaged."""
-
-
-class Shown(NamedTuple):
-    """The pictures of the parity check: tensors (n, S, S, 3) uint8 RGB, targets (n,), a kind and a name for each."""
-
-    tensors: npt.NDArray[np.uint8]
-    targets: npt.NDArray[np.int64]
-    kinds: list[str]
-    names: list[str]
 
 
 def convert(
@@ -68,14 +59,14 @@ def convert(
         data: folder of the pictures; None for where the run says they are.
         name: of the model.
         version: of the model.
-        replace: whether `out` may be there already.
+        replace: whether `out` may exist already.
         progress: called with what is being done, and how far.
 
     Returns:
         The manifest and the outcome of the parity check.
 
     Raises:
-        ConfigurationError: no finished run, no pictures, `out` is there.
+        ConfigurationError: no finished run, no pictures or other ones than in the training, or `out` exists.
         ParityFailed: the parity check failed; the pictures that flipped are in `flipped.png` of the run.
         BitternError: the quantization or the size came out wrong.
     """
@@ -85,21 +76,22 @@ def convert(
     labels = task.labels
     root = data or Path(made.data)
     items = dataset.read(folder / run.INDEX, root)
+    inputs.verify(made, items, root, progress)
     calibrating, rest = calibration.choose(items, labels, made.seed)
     field = task.field_of_view
-    tensors = [t for item in calibrating if (t := _tensor(item, field)) is not None]
+    tensors = [t for item in calibrating if (t := inputs.tensor(item, field)) is not None]
     if len(tensors) < len(calibrating) / 2:
         raise ConfigurationError(
             f"{root}: {len(calibrating) - len(tensors)} of {len(calibrating)} pictures to calibrate with cannot be "
             f"read there ({calibrating[0].name}, ...): say with --data where they are now"
         )
+    copies = inputs.unseen_copies(folder, made, items, progress)
     progress("quantize", 0, 1)
     model = _load_model(folder)
     output = f"{task.name}_scores"
-    copies = _read_copies(folder)
-    calibrated = np.isin(copies["groups"], [i.group for i in calibrating])
-    # Shifts are looked for on the pictures of the calibration and their copies, which the parity check does not use.
-    known = np.concatenate([*tensors, copies["tensors"][calibrated]])
+    groups = {item.group for item in calibrating}
+    # Shifts are measured on the pictures of the calibration and their copies, which the parity check does not use.
+    known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in copies if c.group in groups)])
     bias = correction.head_bias(_float_scores(model, known), _int8_scores(tflite.quantize(model, tensors), known))
     with correction.applied(model, bias):
         quantized = tflite.quantize(model, tensors)
@@ -113,13 +105,13 @@ def convert(
         raise BitternError(f"the int8 model has {len(packed)} bytes, at most {MAX_MODEL_BYTES} are allowed")
 
     with fileio.atomic_folder(out, replace=replace) as new:
-        said = _write_model(new, packed, made, name, version, output)
+        described = _write_model(new, packed, made, name, version, output)
         device = Classifier(new)
-        shown = _parity_pictures(rest, labels, field, {key: column[~calibrated] for key, column in copies.items()})
-        outcome = _check_parity(model, device, shown, progress)
+        checked = inputs.photographs(rest, labels, field) + [c for c in copies if c.group not in groups]
+        outcome = _compare(model, device, checked, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
-            _show_flipped(sheet_file, shown, outcome, labels)
+            _show_flipped(sheet_file, checked, outcome, labels)
             which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
             raise ParityFailed(f"the parity check failed: {outcome.reason}{which}")
         reports = _reports(device, items, field, made.seed, progress)
@@ -130,18 +122,18 @@ def convert(
             "head_bias": {label: round(float(b), 4) for label, b in zip(labels, bias, strict=True)},
             "head_bias_pictures": len(known),
         }
-        said = msgspec.structs.replace(said, provenance=provenance)
-        (new / "manifest.json").write_bytes(manifest.dump(said))
-        (new / "MODEL_CARD.md").write_text(card.render(said, task), encoding="utf-8")
+        described = msgspec.structs.replace(described, provenance=provenance)
+        (new / "manifest.json").write_bytes(manifest.dump(described))
+        (new / "MODEL_CARD.md").write_text(card.render(described, task), encoding="utf-8")
         Classifier(new)  # what will be shipped is opened once as a user would
-    return said, outcome
+    return described, outcome
 
 
 def _check_target(out: Path, name: str, version: str, replace: bool) -> None:
     if out.exists() and not replace:
-        raise ConfigurationError(f"{out} is there already: give another --out, or --force to replace it")
+        raise ConfigurationError(f"{out} exists already: give another --out, or --force to replace it")
     if out.exists() and not (out / "manifest.json").is_file():
-        raise ConfigurationError(f"{out} is no model folder: it is not replaced")
+        raise ConfigurationError(f"{out} is not a model folder: it is not replaced")
     try:
         msgspec.convert(name, manifest.Name)
         msgspec.convert(version, manifest.Text)
@@ -156,13 +148,6 @@ def _load_model(folder: Path) -> Any:
         return keras.models.load_model(folder / run.MODEL, compile=False)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
-
-
-def _tensor(item: Item, field: FieldOfView) -> Pixels | None:
-    try:
-        return preprocess.preprocess(pictures.cut(pictures.decode(item.path), item.path, field.region))
-    except PictureError:
-        return None  # training listed it
 
 
 def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, output: str) -> Manifest:
@@ -190,7 +175,7 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
         )
     golden.save(new / golden.FILE, frames, tensors, outputs)
     picture, scores = opened.inputs[0], opened.outputs[0]
-    said = Manifest(
+    described = Manifest(
         name=name,
         version=version,
         file=MODEL_FILE,
@@ -217,8 +202,8 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
         golden=paths,
         provenance={},
     )
-    (new / "manifest.json").write_bytes(manifest.dump(said))
-    return said
+    (new / "manifest.json").write_bytes(manifest.dump(described))
+    return described
 
 
 def _golden_frames(model: bytes, seed: int) -> list[Pixels]:
@@ -245,37 +230,7 @@ def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     )
 
 
-def _read_copies(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    """`copies.npz` of a run: tensors, targets, kinds, names and groups of the same length."""
-    try:
-        with np.load(folder / run.COPIES, allow_pickle=False) as archive:
-            return {key: archive[key] for key in ("tensors", "targets", "kinds", "names", "groups")}
-    except Exception as error:  # numpy, zipfile and zlib raise half a dozen kinds
-        raise ConfigurationError(f"{folder / run.COPIES}: cannot be read ({error}): train again") from None
-
-
-def _parity_pictures(
-    rest: Sequence[Item], labels: Sequence[str], field: FieldOfView, copies: dict[str, npt.NDArray[Any]]
-) -> Shown:
-    tensors, targets, kinds, names = [], [], [], []
-    for item in rest:
-        tensor = _tensor(item, field)
-        if tensor is not None:
-            tensors.append(tensor)
-            targets.append(labels.index(item.label or ""))
-            kinds.append(f"photographs, split {item.split}")
-            names.append(item.name)
-    return Shown(
-        np.concatenate([*tensors, copies["tensors"]]),
-        np.array([*targets, *copies["targets"]], np.int64),
-        [*kinds, *copies["kinds"].tolist()],
-        [*names, *copies["names"].tolist()],
-    )
-
-
-def _float_scores(
-    model: Any, tensors: npt.NDArray[np.uint8], done: Callable[[int], None] = lambda _: None
-) -> npt.NDArray[np.float32]:
+def _float_scores(model: Any, tensors: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
     """Scores (n, labels) of the float parent."""
     import tensorflow as tf
 
@@ -283,11 +238,10 @@ def _float_scores(
     def parent(batch: Any) -> Any:
         return model(batch, training=False)
 
-    scores = []
-    for i, tensor in enumerate(tensors):
-        scores.append(parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0])
-        done(i + 1)
-    return np.array(scores, np.float32)
+    return np.array(
+        [parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0] for tensor in tensors],
+        np.float32,
+    )
 
 
 def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -303,17 +257,18 @@ def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np
     return np.array(scores, np.float32)
 
 
-def _check_parity(model: Any, device: Classifier, shown: Shown, progress: Progress) -> Outcome:
-    n = len(shown.targets)
-    parent = _float_scores(model, shown.tensors, lambda done: progress("parity check", done, n))
-    int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in shown.tensors]
-    return parity.judge(Pair(parent, np.array(int8, np.float32), shown.targets), shown.kinds)
+def _compare(model: Any, device: Classifier, checked: Sequence[Picture], progress: Progress) -> Outcome:
+    tensors = [picture.tensor for picture in checked]
+    parent = _float_scores(model, counted(tensors, progress, "parity check", len(tensors)))
+    int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in tensors]
+    targets = np.array([picture.target for picture in checked], np.int64)
+    return parity.judge(Pair(parent, np.array(int8, np.float32), targets), [picture.kind for picture in checked])
 
 
-def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[str]) -> None:
+def _show_flipped(file: Path, checked: Sequence[Picture], outcome: Outcome, labels: Sequence[str]) -> None:
     tiles = [
-        sheet.Tile(shown.tensors[i], [shown.names[i][-30:], f"is {labels[shown.targets[i]]}, {shown.kinds[i]}"], False)
-        for i in outcome.flipped[:60]
+        sheet.Tile(p.tensor, [p.name[-30:], f"is {labels[p.target]}, {p.kind}"], False)
+        for p in (checked[i] for i in outcome.flipped[:60])
     ]
     file.unlink(missing_ok=True)  # an earlier conversion's
     if tiles:
@@ -323,29 +278,23 @@ def _show_flipped(file: Path, shown: Shown, outcome: Outcome, labels: Sequence[s
 def _reports(
     device: Classifier, items: Sequence[Item], field: FieldOfView, seed: int, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Figures of the int8 model on every split that neither training nor a choice has used, as it is and harmed."""
+    """Figures of the int8 model on every split that neither training nor a choice has used, as it is and corrupted."""
     reports = {}
     by_split: dict[str, list[Item]] = {}
     for item in items:
-        if item.split not in (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT):
+        if item.split not in TRAINED_SPLITS:
             by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
     for key, chosen in sorted(by_split.items()):
         answers, skipped = evaluate.answer_all([device], chosen, None, views=field.views, region=field.region)
         if len(skipped) == len(chosen):
-            raise ConfigurationError(f"{key}: no picture can be looked at, such as {skipped[0]}")
+            raise ConfigurationError(f"{key}: none of the pictures can be used, for example {skipped[0]}")
         figures = evaluate.report(device, device.heads[0], key, answers[0][0], skipped)
-        kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are nobody's business
+        kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are private
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]
-        of = len(chosen)
-        harmed = robustness.measure(
-            device,
-            chosen,
-            field,
-            seed,
-            lambda done: progress(f"harmed {key}", done, of),  # noqa: B023
-        )
-        reports[key] = kept | {"harmed": msgspec.to_builtins(harmed)}
+        steps = Steps(progress, f"corrupted {key}", len(chosen))
+        corrupted = robustness.measure(device, chosen, field, seed, steps.reach)
+        reports[key] = kept | {"harmed": msgspec.to_builtins(corrupted)}
     return reports
 
 

@@ -15,11 +15,13 @@ from bittern.errors import ConfigurationError
 from bittern.model.manifest import Strict, Threshold
 from bittern.system import machine
 from bittern_convert import task
+from bittern_convert.copies import UnseenCopies
 from bittern_convert.task import Task
 
 MODEL = "model.keras"
 FILE = "run.json"
 INDEX = "index.csv"
+# Left by earlier versions: the copies themselves.
 COPIES = "copies.npz"
 
 
@@ -46,6 +48,7 @@ class Run(Strict, frozen=True, kw_only=True):
         thresholds: chosen on out-of-fold scores.
         metrics: figures of the k-fold.
         pictures: what was trained on, by kind and label, and how many could not be read.
+        copies: what conversion draws again; None in runs of earlier versions, which hold a file of them.
         choice: the candidate that the k-fold chose, and the others' losses.
         versions: of the tools.
         revision: git revision of the code, empty where unknown.
@@ -65,6 +68,15 @@ class Run(Strict, frozen=True, kw_only=True):
     versions: dict[str, str]
     revision: str
     seconds: float
+    copies: UnseenCopies | None = None
+
+
+def check_target(out: Path, *, replace: bool) -> None:
+    """Raises ConfigurationError if a run must not be written to a folder."""
+    if out.exists() and not replace:
+        raise ConfigurationError(f"{out} exists already: give another --out, or --force to replace it")
+    if out.exists() and not (out / FILE).is_file():
+        raise ConfigurationError(f"{out} is not a run: it is not replaced")
 
 
 def load(folder: Path) -> Run:

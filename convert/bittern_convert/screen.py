@@ -1,17 +1,24 @@
-"""Progress on a terminal: one line a step with the time that is left; nothing where there is no terminal."""
+"""Progress of the host's commands: a bar for each step on a terminal, else a line every half minute."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from bittern.system.progress import Progress, ProgressLines
 
 
 @contextlib.contextmanager
-def bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Yields `show(what, done, of)`; a new `what` starts a new line unless `of` stays the same and counts on."""
+def bar(console: Console) -> Iterator[Progress]:
+    """What long work reports to, on a console."""
+    if not console.is_terminal:
+        with ProgressLines(console.file) as lines:
+            yield lines
+        return
     columns = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
@@ -19,15 +26,21 @@ def bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        current: tuple[str, int] | None = None
-        task = None
+    with Bars(*columns, console=console) as bars:
+        yield _Steps(bars)
 
-        def show(what: str, done: int, of: int) -> None:
-            nonlocal current, task
-            if task is None or (current is not None and (current[1] != of or done == 0) and current[0] != what):
-                task = progress.add_task(what, total=of)
-            current = what, of
-            progress.update(task, description=what, completed=done, total=of)
 
-        yield show
+class _Steps:
+    """A bar for each step."""
+
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total)
+        self._bars.update(self._tasks[step], completed=done, total=total)
+
+    def say(self, line: str) -> None:
+        self._bars.console.print(line, highlight=False, markup=False, soft_wrap=True)

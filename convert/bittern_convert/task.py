@@ -56,7 +56,7 @@ class Drawn(Strict, frozen=True, kw_only=True):
 
 
 class Augment(Strict, frozen=True, kw_only=True):
-    """How copies of a picture are altered, see `bittern_train.augment`.
+    """How copies of a picture are altered, see `bittern_convert.augment`.
 
     Attributes:
         copies: of every picture; copy 0 is the picture itself.

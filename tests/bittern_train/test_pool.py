@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,21 @@ import msgspec
 import numpy as np
 import pytest
 from tests.doubles import drawn_pictures
+from tests.doubles.progress import Reports
 
 from bittern.errors import ConfigurationError
+from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
+from bittern_convert import copies
+from bittern_convert.copies import Sample
 from bittern_convert.task import Data, Drawn, Task
 from bittern_train import pool
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
+
+
+def gather(task: Task, root: Path, seed: int) -> tuple[list[Sample], list[Item]]:
+    return pool.gather(task, root, seed, Reports())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +57,7 @@ def test_splits_keep_their_meaning(tmp_path: Path) -> None:
             ("e.png", "stop", "dup", "g4"),
         ],
     )
-    samples, everything = pool.gather(TASK, root, seed=1)
+    samples, everything = gather(TASK, root, seed=1)
     assert {s.item.name: s.chooses for s in samples} == {
         "a.png": True,
         "b.png": True,
@@ -71,7 +80,7 @@ def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
     )
     other = Data(path="other", where={"label": "yield"}, label="not_stop", extra=True)
     task = msgspec.structs.replace(TASK, data=(Data(path="own"), other))
-    samples, everything = pool.gather(task, tmp_path, seed=1)
+    samples, everything = gather(task, tmp_path, seed=1)
     assert [(s.item.name, s.item.label, s.item.split, s.chooses) for s in samples] == [
         ("own/a.png", "stop", "train", True),
         ("own/b.png", "not_stop", "val", True),
@@ -82,24 +91,24 @@ def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "said"),
+    ("splits", "message"),
     [(("test", "twin"), "none of its splits may be trained on"), (("train", ""), "1 of 2 pictures have no split")],
 )
 def test_an_extra_set_that_gives_nothing_or_is_unclear_is_refused(
-    tmp_path: Path, splits: tuple[str, str], said: str
+    tmp_path: Path, splits: tuple[str, str], message: str
 ) -> None:
     indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
     indexed(tmp_path / "more", [(f"{i}.png", "stop", split, f"g{i}") for i, split in enumerate(splits)])
     task = msgspec.structs.replace(TASK, data=(Data(path="own"), Data(path="more", extra=True)))
-    with pytest.raises(ConfigurationError, match=said):
-        pool.gather(task, tmp_path, seed=1)
+    with pytest.raises(ConfigurationError, match=message):
+        gather(task, tmp_path, seed=1)
 
 
 def test_a_folder_without_an_index_may_be_extra_as_a_whole(folders: Path, tmp_path: Path) -> None:
     indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
     shutil.copytree(folders, tmp_path / "more")
     task = msgspec.structs.replace(TASK, data=(Data(path="own"), Data(path="more", extra=True)))
-    samples, everything = pool.gather(task, tmp_path, seed=1)
+    samples, everything = gather(task, tmp_path, seed=1)
     added = [s for s in samples if s.item.columns["set"] == "more"]
     assert len(added) == len([*(tmp_path / "more").glob("*/*.jpg")]) == 30
     assert {(s.item.split, s.chooses) for s in added} == {("extra", False)}
@@ -109,9 +118,9 @@ def test_a_folder_without_an_index_may_be_extra_as_a_whole(folders: Path, tmp_pa
 def test_derived_splits_are_seeded_and_cross_no_group(folders: Path) -> None:
     twin = cv2.imread(str(folders / "stop" / "003.jpg"))
     cv2.imwrite(str(folders / "stop" / "twin.jpg"), cv2.resize(twin, None, fx=0.9, fy=0.9))
-    first = pool.gather(TASK, folders, seed=1)[1]
-    assert [(i.split, i.group) for i in first] == [(i.split, i.group) for i in pool.gather(TASK, folders, seed=1)[1]]
-    assert [i.split for i in first] != [i.split for i in pool.gather(TASK, folders, seed=2)[1]]
+    first = gather(TASK, folders, seed=1)[1]
+    assert [(i.split, i.group) for i in first] == [(i.split, i.group) for i in gather(TASK, folders, seed=1)[1]]
+    assert [i.split for i in first] != [i.split for i in gather(TASK, folders, seed=2)[1]]
     by_group: dict[str, set[str]] = {}
     for item in first:
         by_group.setdefault(item.group, set()).add(item.split)
@@ -135,7 +144,7 @@ def test_groups_of_an_index_without_splits_stay_together(tmp_path: Path) -> None
         cv2.imwrite(str(root / f"{i}.png"), cv2.resize(cells, (60, 50), interpolation=cv2.INTER_CUBIC))
         rows.append(f"{i}.png,{('stop', 'not_stop')[i // 4 % 2]},,track{i // 4}")
     (root / "index.csv").write_text("\n".join(rows) + "\n")
-    _, everything = pool.gather(TASK, root, seed=1)
+    _, everything = gather(TASK, root, seed=1)
     splits: dict[int, set[tuple[str, str]]] = {}
     for item in everything:
         splits.setdefault(int(Path(item.name).stem) // 4, set()).add((item.split, item.group))
@@ -146,7 +155,7 @@ def test_groups_of_an_index_without_splits_stay_together(tmp_path: Path) -> None
 def test_an_index_in_which_some_pictures_have_no_split_is_refused(tmp_path: Path) -> None:
     root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "stop", "", "g2")])
     with pytest.raises(ConfigurationError, match="1 of 2 pictures have no split"):
-        pool.gather(TASK, root, seed=1)
+        gather(TASK, root, seed=1)
 
 
 def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
@@ -154,44 +163,46 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     (root / "stop" / "empty.jpg").write_bytes(b"")
     (root / "stop" / "text.png").write_text("no picture")
     task = msgspec.structs.replace(TASK)
-    samples, _ = pool.gather(task, root, seed=3)
-    wanted = {s.item.name for s in samples if s.item.name in ("stop/empty.jpg", "stop/text.png")}
-    kept, frames, skipped = pool.readable(task, samples, lambda decoded: decoded)
-    assert len(kept) == len(frames) == len(samples) - len(wanted)
-    assert len(skipped) == len(wanted)
-    assert all(str(root.resolve()) in line and "\n" not in line for line in skipped)
+    samples, _ = gather(task, root, seed=3)
+    broken = {i for i, s in enumerate(samples) if s.item.name in ("stop/empty.jpg", "stop/text.png")}
+    decoded = pool.decode(task, samples, Reports())
+    assert decoded.positions == [i for i in range(len(samples)) if i not in broken]
+    assert decoded.samples == [samples[i] for i in decoded.positions]
+    assert len(decoded.photos) == len(decoded.samples)
+    assert len(decoded.skipped) == len(broken)
+    assert all(str(root.resolve()) in line and "\n" not in line for line in decoded.skipped)
 
 
 def test_a_class_with_too_few_pictures_is_refused(tmp_path: Path) -> None:
     root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2")])
-    samples, _ = pool.gather(TASK, root, seed=1)
+    samples, _ = gather(TASK, root, seed=1)
     with pytest.raises(ConfigurationError, match="'not_stop' has 1 distinct"):
         pool.check_classes(TASK, samples)
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (Data(path="missing"), "no data at"),
         (Data(where={"has_sign": "1"}), "no column 'has_sign' to select by; it has label"),
         (Data(where={"label": "yield"}), "no picture has label=yield"),
     ],
 )
-def test_missing_data_is_one_line(folders: Path, data: Data, said: str) -> None:
-    with pytest.raises(ConfigurationError, match=said):
-        pool.gather(msgspec.structs.replace(TASK, data=(data,)), folders, seed=1)
+def test_missing_data_is_one_line(folders: Path, data: Data, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        gather(msgspec.structs.replace(TASK, data=(data,)), folders, seed=1)
 
 
 def test_a_folder_whose_name_is_no_label_is_refused(folders: Path) -> None:
     other = msgspec.structs.replace(TASK, labels=("stop", "yield"))
     with pytest.raises(ConfigurationError, match="'not_stop' is not one of the task's: stop, yield"):
-        pool.gather(other, folders, seed=1)
+        gather(other, folders, seed=1)
 
 
 def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
     task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", streets=6, pasted=4))
-    plain, _ = pool.gather(task, folders, seed=1)
-    samples = pool.add_drawn(task, plain, seed=1)
+    plain, _ = gather(task, folders, seed=1)
+    samples = copies.with_drawn(task, plain, seed=1)
     drawn = [s for s in samples if s.kind != "photo"]
     assert [s.kind for s in drawn].count("street") == 6
     assert [s.kind for s in drawn].count("pasted") == 4
@@ -204,11 +215,11 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
 
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
-    samples, _ = pool.gather(TASK, folders, seed=1)
-    samples, frames, _ = pool.readable(TASK, samples[:3], lambda decoded: decoded)
+    samples, _ = gather(TASK, folders, seed=1)
+    samples, photos, _, _ = pool.decode(TASK, samples[:3], Reports())
 
     def made(seed: int, numbers: list[int]) -> list[Pixels]:
-        return list(pool.copies(TASK, samples, frames, seed, numbers))
+        return list(copies.draw(TASK, samples, photos, seed, numbers))
 
     first = made(1, [0, 1, 2])
     assert [t.shape for t in first] == [(3, 224, 224, 3)] * 3
@@ -218,18 +229,18 @@ def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Pa
         np.testing.assert_array_equal(a[0], b[0])
         assert (a[1] != b[1]).any()
     # A copy does not depend on which others are made, or on its neighbours.
-    np.testing.assert_array_equal(first[1][2], next(iter(pool.copies(TASK, samples[1:2], frames[1:2], 1, [2])))[0])
+    np.testing.assert_array_equal(first[1][2], next(iter(copies.draw(TASK, samples[1:2], photos[1:2], 1, [2])))[0])
 
 
 def test_a_group_on_both_sides_of_a_split_is_refused(tmp_path: Path) -> None:
     root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "stop", "test", "g1")])
     with pytest.raises(ConfigurationError, match="'g1' is on both sides"):
-        pool.gather(TASK, root, seed=1)
+        gather(TASK, root, seed=1)
 
 
 def test_an_empty_group_is_a_picture_alone(tmp_path: Path) -> None:
     root = indexed(tmp_path / "set", [("a.png", "stop", "train", ""), ("b.png", "stop", "test", "")])
-    assert len(pool.gather(TASK, root, seed=1)[1]) == 2
+    assert len(gather(TASK, root, seed=1)[1]) == 2
 
 
 def test_pictures_behind_a_link_are_pictures(tmp_path: Path) -> None:
@@ -237,10 +248,11 @@ def test_pictures_behind_a_link_are_pictures(tmp_path: Path) -> None:
     (root / "a.png").rename(tmp_path / "elsewhere.png")
     (root / "a.png").symlink_to(tmp_path / "elsewhere.png")
     (tmp_path / "link").symlink_to(root)
-    samples, everything = pool.gather(TASK, tmp_path / "link", seed=1)
-    assert len(pool.readable(TASK, samples, lambda decoded: decoded)[0]) == 2
+    samples, everything = gather(TASK, tmp_path / "link", seed=1)
+    assert len(pool.decode(TASK, samples, Reports()).samples) == 2
     pool.write_index(tmp_path / "index.csv", everything)
-    assert "a.png,stop,train" in (tmp_path / "index.csv").read_text()
+    row = f"a.png,stop,train,g1,link,{hashlib.sha256((root / 'a.png').read_bytes()).hexdigest()}"
+    assert row in (tmp_path / "index.csv").read_text().splitlines()
 
 
 def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
@@ -249,7 +261,7 @@ def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
     for file in root.glob("*.png"):
         cv2.imwrite(str(file), np.full((9, 12, 3), 90, np.uint8))
     task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", pasted=2))
-    samples = pool.add_drawn(task, pool.gather(task, root, seed=1)[0], seed=1)
-    samples, frames, _ = pool.readable(task, samples, lambda decoded: decoded)
-    tensors = list(pool.copies(task, samples, frames, 1, [0, 1]))
+    samples = copies.with_drawn(task, gather(task, root, seed=1)[0], seed=1)
+    samples, photos, _, _ = pool.decode(task, samples, Reports())
+    tensors = list(copies.draw(task, samples, photos, 1, [0, 1]))
     assert [t.shape for t in tensors] == [(2, 224, 224, 3)] * 6

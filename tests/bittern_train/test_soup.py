@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import keras
 import msgspec
 import numpy as np
 import pytest
+from tests.doubles.progress import Reports
 
-from bittern.evaluation.dataset import Item
 from bittern_convert.task import Recipe, Task
 from bittern_train import training
 from bittern_train.network import Network
-from bittern_train.pool import Sample
 
 LABELS = ["plain", "striped"]
 
@@ -37,22 +35,28 @@ def final_fit(network: Network, *, soup: int, seed: int, rate: float = 1e-3) -> 
         },
         Task,
     )  # fmt: skip
-    items = [Item(Path(str(i)), str(i), LABELS[t], "train", str(i), {}) for i, t in enumerate(targets)]
-    pool = [Sample(item, int(t), "photo", True) for item, t in zip(items, targets, strict=True)]
     none = np.zeros((0, 0, 0), np.float32)
     chosen = training.Choice(training.Candidate(rate), 0, 0, 0, 2 if rate else 0, none, [])
-    shown: list[tuple[int, int]] = []
-    model, fits = training.fit(made, network, pool, cache, chosen, seed, lambda done, of: shown.append((done, of)))
-    assert shown == [(i + 1, 2 * soup) for i in range(2 * soup)] or rate == 0
+    reports = Reports()
+    model, fits = training.final_fit(made, network, cache, chosen, seed, reports)
+    assert sorted({done for _, done, _ in reports.steps}) == list(range(2 * soup + 1)) or rate == 0
     return [*network.tail.get_weights(), *model.layers[-1].get_weights()], len(fits)
 
 
-def test_a_soup_is_the_mean_of_its_fits(network: Network) -> None:
-    first, second = (final_fit(network, soup=1, seed=seed)[0] for seed in (5, 6))
-    assert max(np.abs(a - b).max() for a, b in zip(first, second, strict=True)) > 5e-3, "fits differ by more"
-    both, count = final_fit(network, soup=2, seed=5)
+def test_a_soup_is_the_mean_of_its_fits(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    members: list[list[np.ndarray]] = []
+    average = training.set_average
+
+    def recorded(network: Network, head: keras.layers.Dense, weights: list[list[np.ndarray]]) -> None:
+        members.extend(weights)
+        average(network, head, weights)
+
+    monkeypatch.setattr(training, "set_average", recorded)
+    weights, count = final_fit(network, soup=2, seed=5)
     assert count == 2
-    for a, b, mean in zip(first, second, both, strict=True):
+    first, second = members
+    assert max(np.abs(a - b).max() for a, b in zip(first, second, strict=True)) > 5e-3, "fits differ by more"
+    for a, b, mean in zip(first, second, weights, strict=True):
         np.testing.assert_allclose(mean, (a.astype(np.float64) + b) / 2, atol=1e-4)
 
 

@@ -30,7 +30,7 @@ copies = 2
 [recipe]
 folds = 2
 epochs = 1
-cut = "block_15_add"
+cut = "block_16_project_BN"
 rate = [1e-4]
 """
 
@@ -64,7 +64,7 @@ def test_a_low_best_score_is_none() -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Discs and noise with an index that has two twins of test pictures, and a finished run."""
     root = tmp_path_factory.mktemp("studies")
-    pictures = drawn_pictures.discs(root / "pictures", 12)
+    pictures = drawn_pictures.discs(root / "pictures", 8)
     (pictures / "none").mkdir()
     for i, file in enumerate(sorted((pictures / "blue").iterdir())):
         (pictures / "none" / file.name).write_bytes(drawn_pictures.noise(i))
@@ -89,11 +89,11 @@ def run(root: Path, *words: str) -> None:
 def test_none(world: Path) -> None:
     run(world, "study", "none", "discs.toml", "--data", "pictures", "--weights", "none", "--out", "results")
     found = json.loads((world / "results" / "none-discs.json").read_text())
-    assert found["n"] == 30
+    assert found["n"] == 18
     for kind in ("label", "exposed", "unexposed"):
         of = found[kind]
-        assert of["correct"] == of["targets"]["correct"] + of["none"]["correct"] <= 30
-        assert (of["targets"]["n"], of["none"]["n"]) == (20, 10)
+        assert of["correct"] == of["targets"]["correct"] + of["none"]["correct"] <= 18
+        assert (of["targets"]["n"], of["none"]["n"]) == (12, 6)
     against = found["exposed"]["against_label"]
     assert against["only_this_right"] - against["only_label_right"] == (
         found["exposed"]["correct"] - found["label"]["correct"]
@@ -114,7 +114,7 @@ def test_soup(world: Path) -> None:
     words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
     run(world, "study", "soup", "discs.toml", "--data", "pictures", *words)
     found = json.loads((world / "results" / "soup-discs.json").read_text())
-    assert (found["n"], len(found["fits"])) == (30, studies.SOUP)
+    assert (found["n"], len(found["fits"])) == (18, studies.SOUP)
     # The first fit of every fold is the k-fold's own.
     chosen = json.loads((world / "runs/discs/run.json").read_text())["choice"]
     for key in ("accuracy", "harmed_accuracy", "loss"):

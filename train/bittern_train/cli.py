@@ -16,18 +16,19 @@ from bittern.cli.common import tensorflow_command
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
 @click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be given again.')
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
-@click.option("--force", is_flag=True, help="Replace a run that is there.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
+@click.option("--force", is_flag=True, help="Replace an existing run.")
 def train(
     task: str, data: Path, weights: str, out: Path | None, alarm: tuple[str, ...], seed: int, force: bool
 ) -> None:
     """Fine-tune MobileNetV2 on pictures, and leave a run.
 
-    TASK is the name of a shipped task, a .toml file, or "folders": then --data has a folder of pictures for each
-    label. Unreadable pictures are skipped and listed. Choices are made by grouped k-fold on train + val, then one fit
-    uses both.
+    TASK is the name of a shipped task, a .toml file, or "folders", for which --data has a folder of pictures for each
+    label. Pictures that cannot be read are skipped and listed. Choices are made by grouped k-fold on train + val; the
+    final fit uses both.
     """
     from bittern_convert.quiet import quiet
+    from bittern_convert.run import check_target
     from bittern_convert.screen import bar
     from bittern_train import task_files
 
@@ -41,15 +42,13 @@ def train(
     else:
         chosen = task_files.load(task)
     target = out or Path("runs") / chosen.name
-    log = target.parent / f"{target.name}.log"
-    with quiet(log) as console, bar(console) as progress:
+    check_target(target, replace=force)
+    with quiet(target.parent / f"{target.name}.log") as console, bar(console) as progress:
         from bittern_train import session
 
-        made = session.train(
-            chosen, data, target, weights=weights, seed=seed, replace=force,
-            say=lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True), progress=progress,
-        )  # fmt: skip
-    trained = ", ".join(f"{sum(of.values())} {kind}" for kind, of in made.pictures["trained_on"].items())
+        made = session.train(chosen, data, target, weights=weights, seed=seed, replace=force, progress=progress)
+    kinds = {"photo": "photographs", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
+    trained = ", ".join(f"{sum(labels.values())} {kinds[k]}" for k, labels in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 
 
@@ -59,15 +58,15 @@ def train(
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
-@click.option("--run", type=click.Path(path_type=Path), help="Finished run, for twins and soup.  [default: runs/TASK]")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of everything random.")
+@click.option("--run", type=click.Path(path_type=Path), help="Run, for twins and soup.  [default: runs/TASK]")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
 def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
-    """Make a study that a choice of a shipped task rests on, and leave KIND-TASK.json.
+    """Repeat a study on which a choice of a shipped task rests, and write KIND-TASK.json.
 
-    "none": is "none of these" better a label of its own, or a low best score? By grouped k-fold on train + val.
+    "none": is "none of these" better as a label of its own, or as a low best score? By grouped k-fold on train + val.
     "twins": what would near-copies of test pictures in the training change? On the test split, for reporting only.
-    "soup": is the average of several fits better than each? By grouped k-fold on train + val.
+    "soup": is the average of several fits better than each of them? By grouped k-fold on train + val.
     """
     import msgspec
 
@@ -83,10 +82,10 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
         from bittern_train import studies
 
         if kind == "none":
-            found = studies.none(chosen, data, weights=weights, seed=seed, progress=progress)
+            result = studies.none(chosen, data, weights=weights, seed=seed, progress=progress)
         else:
-            made = {"twins": studies.twins, "soup": studies.soup}[kind]
+            make = {"twins": studies.twins, "soup": studies.soup}[kind]
             finished = run or Path("runs") / chosen.name
-            found = made(chosen, data, finished, weights=weights, seed=seed, progress=progress)
-    fileio.write(target, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+            result = make(chosen, data, finished, weights=weights, seed=seed, progress=progress)
+    fileio.write(target, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     click.echo(target)

@@ -1,4 +1,4 @@
-"""What a fit is judged by: every label counts alike, and pictures as they are as much as harmed ones."""
+"""What a fit is judged by: every label counts the same, and pictures as they are count as much as corrupted ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bittern_train.network import Floats
 
 def decided(scores: Floats, task: Task) -> Floats:
     """Scores (..., views, labels) of the deciding view, (..., labels): `bittern.model.views.deciding_views`."""
-    at = deciding_views(scores, task.labels, task.alarm, task.nothing)
-    return np.take_along_axis(scores, at[..., None, None], axis=-2)[..., 0, :]
+    deciding = deciding_views(scores, task.labels, task.alarm, task.nothing)
+    return np.take_along_axis(scores, deciding[..., None, None], axis=-2)[..., 0, :]
 
 
 def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
-    """Mean cross-entropy in nats; every label counts alike, times what an error on it costs.
+    """Mean cross-entropy in nats; every label counts the same, times what an error on it costs.
 
     Args:
         scores: (n, labels).
@@ -27,12 +27,12 @@ def balanced_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDAr
         cost: (labels,).
     """
     own = np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1)
-    there = np.unique(targets)
-    return float(np.average([-np.log(own[targets == t]).mean() for t in there], weights=cost[there]))
+    present = np.unique(targets)
+    return float(np.average([-np.log(own[targets == t]).mean() for t in present], weights=cost[present]))
 
 
 def judged_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArray[np.float64]) -> float:
-    """Mean of two `balanced_loss`: of pictures as they are (version 0) and of harmed ones.
+    """Mean of two `balanced_loss`: of pictures as they are (version 0) and of their corrupted versions.
 
     Args:
         scores: (n, versions, labels).
@@ -40,12 +40,12 @@ def judged_loss(scores: Floats, targets: npt.NDArray[np.int64], cost: npt.NDArra
         cost: (labels,).
     """
     versions = scores.shape[1]
-    harmed = balanced_loss(scores[:, 1:].reshape(-1, scores.shape[2]), targets.repeat(versions - 1), cost)
-    return (balanced_loss(scores[:, 0], targets, cost) + harmed) / 2
+    corrupted = balanced_loss(scores[:, 1:].reshape(-1, scores.shape[2]), targets.repeat(versions - 1), cost)
+    return (balanced_loss(scores[:, 0], targets, cost) + corrupted) / 2
 
 
 def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
-    """Share of right answers, every label counting alike.
+    """Mean over the labels of the share of correct answers.
 
     Args:
         scores: (n, versions, labels).
@@ -55,7 +55,7 @@ def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
 
 
 def mean_of_labels(values: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> float:
-    """Mean of values (n,) in which every label that is there counts alike; targets (n,) are the labels' indices."""
+    """Mean of values (n,) in which every label that occurs counts the same; targets (n,) are the labels' indices."""
     return float(np.mean([values[targets == label].mean() for label in np.unique(targets)]))
 
 
@@ -67,7 +67,7 @@ def costs(task: Task) -> npt.NDArray[np.float64]:
 def weights(
     targets: npt.NDArray[np.int64], trained: npt.NDArray[np.intp], cost: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
-    """Weights (trained,) with which every label counts alike, times its cost."""
+    """Weights (trained,) with which every label counts the same, times its cost."""
     counts = np.bincount(targets[trained], minlength=len(cost))
     each = cost * len(trained) / (len(cost) * np.maximum(1, counts))
     return np.asarray(each[targets[trained]], np.float32)

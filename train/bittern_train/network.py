@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +87,7 @@ def scale(tensors: npt.NDArray[np.uint8]) -> Floats:
 
 
 def features(
-    model: keras.Model,
-    tensors: Iterable[npt.NDArray[np.uint8]],
-    shape: tuple[int, ...],
-    progress: Callable[[int], None],
+    model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, ...]
 ) -> npt.NDArray[np.float16]:
     """Run pictures through a model and keep its output, as float16 to halve the memory.
 
@@ -98,30 +95,29 @@ def features(
         model: the frozen body.
         tensors: pictures (copies, 224, 224, 3) uint8 RGB, one array a sample.
         shape: (samples, copies).
-        progress: called with the number of samples done.
 
     Returns:
         (samples, copies, ...) float16.
     """
-    run = _compiled(model)
-    out = np.empty((shape[0] * shape[1], *model.output.shape[1:]), np.float16)
-    at = 0
+    forward = compiled(model)
+    kept = np.empty((shape[0] * shape[1], *model.output.shape[1:]), np.float16)
+    done = 0
     for batch in _batches(tensors):
-        got = run(scale(batch)).numpy()
-        out[at : at + len(got)] = got
-        at += len(got)
-        progress(at // shape[1])
-    return out.reshape(*shape, *out.shape[1:])
+        outputs = forward(scale(batch)).numpy()
+        kept[done : done + len(outputs)] = outputs
+        done += len(outputs)
+    return kept.reshape(*shape, *kept.shape[1:])
 
 
-def _compiled(model: keras.Model) -> Any:
+def compiled(model: keras.Model) -> Any:
+    """A model's forward pass as a graph: (n, ...) float32 in, a tensor out."""
     import tensorflow as tf
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def run(batch: Any) -> Any:
+    def forward(batch: Any) -> Any:
         return model(batch, training=False)
 
-    return run
+    return forward
 
 
 def _batches(tensors: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[np.uint8]]:

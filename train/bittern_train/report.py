@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves of the folds, and the out-of-fold confusion matrix."""
+"""Plots of a run: learning curves of the folds, and the out-of-fold confusion matrix."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def curves(file: Path, choices: Sequence[Choice]) -> None:
                 axis.plot(epochs, values, style, color=colour, alpha=0.8, marker="o", markersize=3, label=label)
                 kept = fold.at(choice.epochs)
                 axis.plot(kept, values[kept], marker="o", color=colour, markersize=8, fillstyle="none")
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy, as is and harmed", title="validation, by fold")
-    axes[1].set(xlabel="epoch", ylabel="accuracy, labels weighed alike", title="dashed: harmed; ring: the epoch kept")
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy, as they are and corrupted", title="validation, by fold")
+    axes[1].set(xlabel="epoch", ylabel="balanced accuracy", title="dashed: corrupted; ring: the epoch kept")
     axes[0].legend()
     for axis in axes:
         axis.grid(alpha=0.3)

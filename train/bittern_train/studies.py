@@ -9,28 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import msgspec
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
 
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.model import pictures, preprocess
+from bittern.system.progress import Progress, Steps
 from bittern_convert import run
+from bittern_convert.copies import Sample
 from bittern_convert.task import Task
 from bittern_train import criteria, session, training
 from bittern_train.network import Floats, scale
-from bittern_train.pool import Sample
-from bittern_train.session import Prepared, Progress
-from bittern_train.training import Candidate, Choice
+from bittern_train.session import Prepared
+from bittern_train.training import Candidate, Choice, Examples, Fit, Splits
 
 Indices = npt.NDArray[np.int64]
 
+# What "none of these" is in the networks of the study "none".
+KINDS = ("label", "exposed", "unexposed")
 # Fits that `soup` averages.
 SOUP = 3
 
@@ -53,20 +55,18 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
     targets: Indices = np.argsort(order)[ready.cache.targets]
     own = len(task.labels) - 1
     alarms = [order.index(task.labels.index(label)) for label in task.alarm]
-    choosing = np.flatnonzero([s.chooses for s in ready.pool])
-    groups = np.array([s.item.group for s in ready.pool])
-    splitter = StratifiedGroupKFold(task.recipe.folds, shuffle=True, random_state=seed)
-    folds = [held for _, held in splitter.split(choosing, targets[choosing], groups[choosing])]
-    true = targets[choosing]
+    splits = training.split(ready.decoded.samples, targets, recipe.folds, seed)
+    true = splits.targets
+    is_none = true == own
+    steps = Steps(progress, "cross-validation", len(KINDS) * recipe.folds * recipe.epochs)
     answers: dict[str, Indices] = {}
-    found: dict[str, Any] = {}
-    for number, kind in enumerate(("label", "exposed", "unexposed")):
-        scores = _out_of_fold(ready, task, kind, targets, choosing, groups, folds, seed, progress, number)
-        answer = _answers(scores, true, folds) if kind != "label" else scores.argmax(1)
+    figures: dict[str, Any] = {}
+    for kind in KINDS:
+        scores = _out_of_fold(task, ready, _variant(kind, targets, own), splits, seed, steps)
+        answer = scores.argmax(1) if kind == "label" else _answers(scores, true, [p.validated for p in splits.parts])
         answers[kind] = answer
-        is_none = true == own
         noneness = scores[:, own] if kind == "label" else -scores.max(1)
-        found[kind] = {
+        figures[kind] = {
             "correct": int((answer == true).sum()),
             "balanced_accuracy": criteria.mean_of_labels(answer == true, true),
             "targets": {"n": int((~is_none).sum()), "correct": int((answer == true)[~is_none].sum())},
@@ -74,50 +74,51 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
             "none_answered_with_an_alarm": int(np.isin(answer[is_none], alarms).sum()),
             "auc_none_against_targets": float(roc_auc_score(is_none, noneness)),
         }
-    right = answers["label"] == true
-    for kind in ("exposed", "unexposed"):
+    correct = answers["label"] == true
+    for kind in KINDS[1:]:
         other = answers[kind] == true
-        found[kind]["against_label"] = {
-            "only_label_right": int((right & ~other).sum()),
-            "only_this_right": int((~right & other).sum()),
+        figures[kind]["against_label"] = {
+            "only_label_right": int((correct & ~other).sum()),
+            "only_this_right": int((~correct & other).sum()),
         }
-    return {"study": "none", "task": task.name, "seed": seed, "n": len(true), "folds": task.recipe.folds} | found
+    return {"study": "none", "task": task.name, "seed": seed, "n": len(true), "folds": recipe.folds} | figures
 
 
-def _out_of_fold(
-    ready: Prepared,
-    task: Task,
-    kind: str,
-    targets: Indices,
-    choosing: Indices,
-    groups: npt.NDArray[Any],
-    folds: Sequence[Indices],
-    seed: int,
-    progress: Progress,
-    number: int,
-) -> Floats:
-    """Out-of-fold scores (n, labels), without the label for none but for kind "label"."""
-    own = len(task.labels) - 1
-    wanted = keras.utils.to_categorical(targets, own + 1).astype(np.float32)
+class Variant(NamedTuple):
+    """What a network of the study "none" learns.
+
+    Attributes:
+        targets: (samples,) labels' indices; the last label is the one for none.
+        scores: to learn, (samples, labels), or without the last label.
+        trained: whether each sample is trained on, (samples,).
+    """
+
+    targets: Indices
+    scores: Floats
+    trained: npt.NDArray[np.bool_]
+
+
+def _variant(kind: str, targets: Indices, own: int) -> Variant:
+    scores = keras.utils.to_categorical(targets, own + 1).astype(np.float32)
     if kind != "label":
-        wanted = np.where(targets[:, None] == own, 1 / own, wanted[:, :own]).astype(np.float32)
-    cost = np.ones(own + 1)
-    scores = np.zeros((len(choosing), wanted.shape[1]), np.float32)
-    candidate = Candidate(max(task.recipe.rate))
-    of = 3 * len(folds) * task.recipe.epochs
-    for k, held in enumerate(folds):
-        trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
-        if kind == "unexposed":
-            trained = trained[targets[trained] != own]
-        done = (number * len(folds) + k) * task.recipe.epochs
-        head, _ = training.fit_once(
-            task.recipe, ready.network, ready.cache.features, wanted, criteria.weights(targets, trained, cost),
-            candidate, trained, None, task.recipe.epochs, seed + k,
-            lambda epoch, done=done: progress("k-fold", done + epoch, of),  # type: ignore[misc]
-        )  # fmt: skip
+        scores = np.where(targets[:, None] == own, 1 / own, scores[:, :own]).astype(np.float32)
+    return Variant(targets, scores, (targets != own) | (kind != "unexposed"))
+
+
+def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, seed: int, steps: Steps) -> Floats:
+    """Out-of-fold scores of the pictures as they are, (n, labels of the variant's scores)."""
+    features = ready.cache.features
+    choosing = np.flatnonzero([s.chooses for s in ready.decoded.samples])
+    scores = np.zeros((len(choosing), variant.scores.shape[1]), np.float32)
+    for k, part in enumerate(splits.parts):
+        trained = part.trained[variant.trained[part.trained]]
+        weights = criteria.weights(variant.targets, trained, np.ones(len(task.labels)))
+        fit = Fit(max(task.recipe.rate), task.recipe.epochs, seed + k)
+        examples = Examples(features, variant.scores, trained, weights)
+        head, _ = training.fit_once(ready.network, task.recipe, fit, examples, steps=steps)
         model = keras.Sequential([ready.network.tail, head])
-        plain = ready.cache.features[choosing[held], 0].astype(np.float32)
-        scores[held] = model.predict(plain, batch_size=128, verbose=0)
+        plain = features[choosing[part.validated], 0].astype(np.float32)
+        scores[part.validated] = model.predict(plain, batch_size=128, verbose=0)
     return scores
 
 
@@ -127,11 +128,11 @@ def _answers(scores: Floats, true: Indices, folds: Sequence[Indices]) -> Indices
     answers = np.zeros(len(true), np.int64)
     for held in folds:
         others = np.setdiff1d(np.arange(len(true)), held)
-        tried = np.unique(scores[others].max(1))
+        thresholds = np.unique(scores[others].max(1))
         accuracies = [
-            criteria.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in tried
+            criteria.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in thresholds
         ]
-        answers[held] = _below(scores[held], tried[int(np.argmax(accuracies))], own)
+        answers[held] = _below(scores[held], thresholds[int(np.argmax(accuracies))], own)
     return answers
 
 
@@ -155,21 +156,19 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         raise ConfigurationError(f"task {task.name!r} has no pictures of split 'twin'")
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress, also=also)
     chosen = Choice(Candidate(made.choice["rate"]), 0, 0, 0, made.choice["epochs"], np.zeros((0, 0, 0), np.float32), [])
-    model, _ = training.fit(
-        task, ready.network, ready.pool, ready.cache, chosen, seed, lambda done, of: progress("fit", done, of)
-    )
+    model, _ = training.final_fit(task, ready.network, ready.cache, chosen, seed, progress)
     test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == (task.data[0].path or root.name)]
     tensors = np.concatenate(
         [preprocess.preprocess(preprocess.region_of(pictures.decode(item.path), task.region)) for item in test]
     )
     labels = [item.label for item in test]
     without = keras.models.load_model(finished / run.MODEL, compile=False)
-    right = {}
+    correct = {}
     aucs = {}
     for name, network in (("without", without), ("with", model)):
         # A batch of one: the saved network is built for it.
         scores = np.concatenate([network(scale(t[None]), training=False).numpy() for t in tensors])
-        right[name] = np.array([task.labels[i] for i in scores.argmax(1)]) == np.array(labels)
+        correct[name] = np.array([task.labels[i] for i in scores.argmax(1)]) == np.array(labels)
         alarms = [task.labels.index(label) for label in task.alarm]
         aucs[name] = evaluate.auc(scores[:, alarms].max(1), [label in task.alarm for label in labels])
     n = len(test)
@@ -182,15 +181,15 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         "n": n,
         **{
             name: {
-                "correct": int(ok.sum()),
-                "accuracy": float(ok.mean()),
-                "accuracy_ci95": evaluate.wilson(int(ok.sum()), n),
+                "correct": int(mask.sum()),
+                "accuracy": float(mask.mean()),
+                "accuracy_ci95": evaluate.wilson(int(mask.sum()), n),
                 "auc": aucs[name],
             }
-            for name, ok in right.items()
+            for name, mask in correct.items()
         },
-        "only_with_right": int((right["with"] & ~right["without"]).sum()),
-        "only_without_right": int((~right["with"] & right["without"]).sum()),
+        "only_with_right": int((correct["with"] & ~correct["without"]).sum()),
+        "only_without_right": int((~correct["with"] & correct["without"]).sum()),
     }
 
 
@@ -208,45 +207,25 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
     if not (candidate.rate and epochs):
         raise ConfigurationError(f"{finished} trained the head only: there is nothing to average")
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress)
-    choosing = np.flatnonzero([s.chooses for s in ready.pool])
-    groups = np.array([s.item.group for s in ready.pool])
-    true = ready.cache.targets[choosing]
-    cost = criteria.costs(task)
-    wanted = keras.utils.to_categorical(ready.cache.targets, len(task.labels))
-    splitter = StratifiedGroupKFold(task.recipe.folds, shuffle=True, random_state=seed)
+    splits = training.split(ready.decoded.samples, ready.cache.targets, task.recipe.folds, seed)
+    true = splits.targets
     versions = ready.cache.judged.shape[1]
-    scores = np.zeros((SOUP + 1, len(choosing), versions, len(task.labels)), np.float32)  # the last is the average
-    for k, (_, held) in enumerate(splitter.split(choosing, true, groups[choosing])):
-        trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
-        each = criteria.weights(ready.cache.targets, trained, cost)
-        found = []
+    scores = np.zeros((SOUP + 1, len(true), versions, len(task.labels)), np.float32)  # the last is the average
+    steps = Steps(progress, "cross-validation", task.recipe.folds * SOUP * epochs)
+    for k, part in enumerate(splits.parts):
+        examples = training.of_labels(ready.cache, part.trained, task)
+        validated = ready.cache.judged[part.validated]
+        members = []
         for member in range(SOUP):
-            done = (k * SOUP + member) * epochs
-            head, _ = training.fit_once(
-                task.recipe, ready.network, ready.cache.features, wanted, each, candidate, trained, None, epochs,
-                seed + k + member * task.recipe.folds,
-                lambda epoch, done=done: progress("k-fold", done + epoch, task.recipe.folds * SOUP * epochs),  # type: ignore[misc]
-            )  # fmt: skip
+            fit = Fit(candidate.rate, epochs, seed + k + member * task.recipe.folds)
+            head, _ = training.fit_once(ready.network, task.recipe, fit, examples, steps=steps)
             model = keras.Sequential([ready.network.tail, head])
-            scores[member, held] = training.judged_scores(model, ready.cache.judged[held], task)
-            found.append([*ready.network.tail.get_weights(), *head.get_weights()])
-        training.set_average(ready.network, head, found)
-        scores[SOUP, held] = training.judged_scores(model, ready.cache.judged[held], task)
+            scores[member, part.validated] = training.judged_scores(model, validated, task)
+            members.append([*ready.network.tail.get_weights(), *head.get_weights()])
+        training.set_average(ready.network, head, members)
+        scores[SOUP, part.validated] = training.judged_scores(model, validated, task)
     nothing = np.isin(true, [task.labels.index(label) for label in task.nothing])
-    alarms = [task.labels.index(label) for label in task.alarm]
-    fits = []
-    for of in scores:
-        right = of.argmax(2) == true[:, None]
-        fits.append(
-            {
-                "correct": int(right[:, 0].sum()),
-                "harmed_correct": int(right[:, 1:].sum()),
-                "accuracy": criteria.balanced_accuracy(of[:, :1], true),
-                "harmed_accuracy": criteria.balanced_accuracy(of[:, 1:], true),
-                "loss": criteria.judged_loss(of, true, cost),
-                "none_answered_with_an_alarm": int(np.isin(of[nothing, 0].argmax(1), alarms).sum()),
-            }
-        )
+    fits = [_figures(task, of_fit, true, nothing) for of_fit in scores]
     return {
         "study": "soup",
         "task": task.name,
@@ -258,4 +237,18 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
         "epochs": epochs,
         "fits": fits[:SOUP],
         "average": fits[SOUP],
+    }
+
+
+def _figures(task: Task, scores: Floats, true: Indices, nothing: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Figures of scores (n, versions, labels)."""
+    correct = scores.argmax(2) == true[:, None]
+    alarms = [task.labels.index(label) for label in task.alarm]
+    return {
+        "correct": int(correct[:, 0].sum()),
+        "harmed_correct": int(correct[:, 1:].sum()),
+        "accuracy": criteria.balanced_accuracy(scores[:, :1], true),
+        "harmed_accuracy": criteria.balanced_accuracy(scores[:, 1:], true),
+        "loss": criteria.judged_loss(scores, true, criteria.costs(task)),
+        "none_answered_with_an_alarm": int(np.isin(scores[nothing, 0].argmax(1), alarms).sum()),
     }

@@ -1,9 +1,9 @@
-"""Fine-tuning: candidates compared by grouped k-fold on pictures as they are and harmed, then one fit on everything."""
+"""Fine-tuning: candidates compared by grouped k-fold on pictures as they are and corrupted, then one fit on all."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
+from bittern.system.progress import Progress, Steps
+from bittern_convert.copies import Sample
 from bittern_convert.task import Recipe, Task
 from bittern_train import criteria
 from bittern_train.network import Floats, Network
-from bittern_train.pool import Sample
 
 # The head alone: so many epochs, or more where the pictures are few.
 HEAD_EPOCHS = 20
@@ -25,9 +26,6 @@ WARM_UP_EPOCHS = 2
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
 
-# (what, done, of)
-Progress = Callable[[str, int, int], None]
-
 
 class Candidate(NamedTuple):
     """One combination of the recipe's lists."""
@@ -35,12 +33,76 @@ class Candidate(NamedTuple):
     rate: float
 
 
+class Fit(NamedTuple):
+    """What a recipe leaves open for one fit.
+
+    Attributes:
+        rate: learning rate of the fine-tuning; 0 trains the head only.
+        epochs: at most.
+        seed: of order, dropout and noise.
+    """
+
+    rate: float
+    epochs: int
+    seed: int
+
+
+class Examples(NamedTuple):
+    """What a fit learns from.
+
+    Attributes:
+        features: (samples, copies, h, w, channels).
+        scores: to learn, (samples, labels).
+        trained: numbers of the samples to train on.
+        weights: of those, (trained,).
+    """
+
+    features: npt.NDArray[np.float16]
+    scores: Floats
+    trained: npt.NDArray[np.intp]
+    weights: Floats
+
+
+class Validation(NamedTuple):
+    """What a fit is validated on.
+
+    Attributes:
+        features: (n, versions, views, h, w, channels).
+        targets: (n,) the labels' indices.
+        task: whose alarms say which view decides, and whose costs count.
+    """
+
+    features: npt.NDArray[np.float16]
+    targets: npt.NDArray[np.int64]
+    task: Task
+
+
+class Part(NamedTuple):
+    """One part of the k-fold.
+
+    Attributes:
+        validated: numbers among the samples that choose.
+        trained: numbers among all samples; of no group that is validated.
+    """
+
+    validated: npt.NDArray[np.intp]
+    trained: npt.NDArray[np.intp]
+
+
+class Splits(NamedTuple):
+    """The k-fold: targets (n,) of the samples that choose, and its parts."""
+
+    targets: npt.NDArray[np.int64]
+    parts: list[Part]
+
+
 class Fold(NamedTuple):
     """One fit of the k-fold.
 
     Attributes:
         history: a row an epoch: epoch, loss, and of the validated samples val_loss (`criteria.judged_loss`),
-            val_accuracy and harmed_accuracy (`criteria.balanced_accuracy`). Epoch 0 is the head alone.
+            val_accuracy and harmed_accuracy (of corrupted versions), both `criteria.balanced_accuracy`. Epoch 0 is the
+            head alone.
         scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
             early.
     """
@@ -58,16 +120,16 @@ class Choice(NamedTuple):
 
     Attributes:
         accuracy: out of fold, of the pictures as they are (`criteria.balanced_accuracy`).
-        harmed_accuracy: the same of the harmed ones, the mean over all of them.
+        corrupted_accuracy: the same of the corrupted versions.
         loss: of the out-of-fold scores (`criteria.judged_loss`) after `epochs`.
         epochs: one number for all folds, the one with the lowest loss; so long the final fit runs.
         scores: out-of-fold scores after `epochs` of every sample that chooses, (n, versions, labels), in the order of
-            the pool; version 0 is the picture as it is, the others are harmed.
+            the pool; version 0 is the picture as it is, the others are corrupted.
     """
 
     candidate: Candidate
     accuracy: float
-    harmed_accuracy: float
+    corrupted_accuracy: float
     loss: float
     epochs: int
     scores: Floats
@@ -79,8 +141,8 @@ class Cache(NamedTuple):
 
     Attributes:
         features: (samples, copies, h, w, channels), of the centred square and beside it.
-        judged: of the samples that choose, in their order, what the task's views see of each version, (n, versions,
-            views, h, w, channels); version 0 is the picture as it is, the others are harmed.
+        judged: of the samples that choose, in their order, what the task's views show of each version, (n, versions,
+            views, h, w, channels); version 0 is the picture as it is, the others are corrupted.
         targets: the labels' indices (samples,).
     """
 
@@ -99,60 +161,69 @@ def cross_validate(
 ) -> list[Choice]:
     """Every candidate by grouped k-fold over the samples that choose; best first.
 
-    The best has the highest mean of two accuracies: of pictures as they are, and harmed as a camera may. In a fold, no
-    sample is trained on whose group is validated, drawn and extra ones included.
+    The best has the highest mean of two accuracies: of pictures as they are, and of their corrupted versions. In a
+    fold, no sample is trained on whose group is validated, drawn and extra ones included.
     """
     recipe = task.recipe
-    choosing = np.flatnonzero([s.chooses for s in pool])
-    groups = np.array([s.item.group for s in pool])
-    splitter = StratifiedGroupKFold(recipe.folds, shuffle=True, random_state=seed)
-    targets = cache.targets[choosing]
-    splits = [held for _, held in splitter.split(choosing, targets, groups[choosing])]
-    cost = criteria.costs(task)
-    wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
-    found = []
-    of = len(candidates(recipe)) * recipe.folds * recipe.epochs
+    splits = split(pool, cache.targets, recipe.folds, seed)
+    steps = Steps(progress, "cross-validation", len(candidates(recipe)) * recipe.folds * recipe.epochs)
+    best = []
     for number, candidate in enumerate(candidates(recipe)):
         folds = []
-        for k, held in enumerate(splits):
-            trained = np.flatnonzero(~np.isin(groups, groups[choosing[held]]))
-            checked = Checked(cache.judged[held], targets[held], cost, task)
-            done = (number * recipe.folds + k) * recipe.epochs
-            folds.append(
-                fit_once(
-                    recipe, network, cache.features, wanted, criteria.weights(cache.targets, trained, cost),
-                    candidate, trained, checked, recipe.epochs, seed + k,
-                    lambda epoch, done=done: progress("cross-validation", done + epoch, of),  # type: ignore[misc]
-                )[1]
-            )  # fmt: skip
-        # One length for all folds: a length of its own for each would be chosen on what it is then judged by. A
-        # candidate that fine-tunes does so for an epoch at least, or it would be the candidate that does not.
-        lengths = range(1, max(len(f.scores) for f in folds)) if candidate.rate > 0 else range(1)
-        tried = []
-        for epochs in lengths:
-            scores = np.zeros((len(choosing), *folds[0].scores[0].shape[1:]), np.float32)
-            for held, fold in zip(splits, folds, strict=True):
-                scores[held] = fold.scores[fold.at(epochs)]
-            accuracies = (
-                criteria.balanced_accuracy(scores[:, :1], targets),
-                criteria.balanced_accuracy(scores[:, 1:], targets),
-            )
-            tried.append(
-                Choice(candidate, *accuracies, criteria.judged_loss(scores, targets, cost), epochs, scores, folds)
-            )
-        found.append(min(tried, key=lambda c: c.loss))
-    progress("cross-validation", of, of)
-    return sorted(found, key=lambda c: (-(c.accuracy + c.harmed_accuracy), c.loss))
+        for k, part in enumerate(splits.parts):
+            fit = Fit(candidate.rate, recipe.epochs, seed + k)
+            examples = of_labels(cache, part.trained, task)
+            validation = Validation(cache.judged[part.validated], splits.targets[part.validated], task)
+            folds.append(fit_once(network, recipe, fit, examples, validation, steps)[1])
+            steps.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
+        best.append(_best_length(task, candidate, folds, splits))
+    return sorted(best, key=lambda c: (-(c.accuracy + c.corrupted_accuracy), c.loss))
 
 
-def fit(
-    task: Task,
-    network: Network,
-    pool: Sequence[Sample],
-    cache: Cache,
-    choice: Choice,
-    seed: int,
-    progress: Callable[[int, int], None],
+def _best_length(task: Task, candidate: Candidate, folds: list[Fold], splits: Splits) -> Choice:
+    # One length for all folds: a length of its own for each would be chosen on what it is then judged by. A candidate
+    # that fine-tunes does so for an epoch at least, or it would be the candidate that does not.
+    lengths = range(1, max(len(f.scores) for f in folds)) if candidate.rate > 0 else range(1)
+    choices = []
+    for epochs in lengths:
+        scores = np.zeros((len(splits.targets), *folds[0].scores[0].shape[1:]), np.float32)
+        for part, fold in zip(splits.parts, folds, strict=True):
+            scores[part.validated] = fold.scores[fold.at(epochs)]
+        choices.append(
+            Choice(
+                candidate=candidate,
+                accuracy=criteria.balanced_accuracy(scores[:, :1], splits.targets),
+                corrupted_accuracy=criteria.balanced_accuracy(scores[:, 1:], splits.targets),
+                loss=criteria.judged_loss(scores, splits.targets, criteria.costs(task)),
+                epochs=epochs,
+                scores=scores,
+                folds=folds,
+            )
+        )
+    return min(choices, key=lambda c: c.loss)
+
+
+def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, seed: int) -> Splits:
+    """Grouped, stratified k-fold over the samples that choose.
+
+    Args:
+        pool: all samples.
+        targets: (samples,) what the folds are stratified by.
+        folds: how many.
+        seed: of the shuffling.
+    """
+    choosing = np.flatnonzero([s.chooses for s in pool])
+    groups = np.array([s.item.group for s in pool])
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    parts = [
+        Part(validated, np.flatnonzero(~np.isin(groups, groups[choosing[validated]])))
+        for _, validated in splitter.split(choosing, targets[choosing], groups[choosing])
+    ]
+    return Splits(targets[choosing], parts)
+
+
+def final_fit(
+    task: Task, network: Network, cache: Cache, choice: Choice, seed: int, progress: Progress
 ) -> tuple[keras.Model, list[Fold]]:
     """The final fit on train and val, for as many epochs as the folds say.
 
@@ -163,125 +234,79 @@ def fit(
     Returns:
         The whole network, and what each fit was like.
     """
-    trained = np.arange(len(pool))
-    wanted = keras.utils.to_categorical(cache.targets, len(task.labels))
-    each = criteria.weights(cache.targets, trained, criteria.costs(task))
-    # Heads alone differ by nothing that an average would mend.
+    examples = of_labels(cache, np.arange(len(cache.targets)), task)
+    # Heads alone differ by nothing that an average would improve.
     count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
-    length = max(1, choice.epochs)
-    folds, found = [], []
+    steps = Steps(progress, "final fit", count * max(1, choice.epochs))
+    folds, weights = [], []
     for k in range(count):
-        head, fold = fit_once(
-            task.recipe, network, cache.features, wanted, each, choice.candidate, trained, None, choice.epochs,
-            seed + k, lambda epoch, done=k * length: progress(done + epoch, count * length),  # type: ignore[misc]
-        )  # fmt: skip
+        fit = Fit(choice.candidate.rate, choice.epochs, seed + k)
+        head, fold = fit_once(network, task.recipe, fit, examples, None, steps)
         folds.append(fold)
-        found.append([*network.tail.get_weights(), *head.get_weights()])
-    set_average(network, head, found)
+        weights.append([*network.tail.get_weights(), *head.get_weights()])
+    steps.reach(count * max(1, choice.epochs))
+    set_average(network, head, weights)
     return network.classifier(head), folds
 
 
-def set_average(network: Network, head: keras.layers.Dense, found: Sequence[Sequence[Floats]]) -> None:
+def set_average(network: Network, head: keras.layers.Dense, weights: Sequence[Sequence[Floats]]) -> None:
     """Give tail and head the mean of several fits; each is the tail's weights, then the head's two."""
-    average = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*found, strict=True)]
+    average = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*weights, strict=True)]
     network.tail.set_weights(average[:-2])
     head.set_weights(average[-2:])
 
 
-class Checked(NamedTuple):
-    """What a fold is validated on.
-
-    Attributes:
-        features: (n, versions, views, h, w, channels).
-        targets: (n,) the labels' indices.
-        cost: (labels,).
-        task: whose alarms say which view decides.
-    """
-
-    features: npt.NDArray[np.float16]
-    targets: npt.NDArray[np.int64]
-    cost: npt.NDArray[np.float64]
-    task: Task
+def of_labels(cache: Cache, trained: npt.NDArray[np.intp], task: Task) -> Examples:
+    """The samples of these numbers, to learn their labels from; every label counts the same, times its cost."""
+    scores = keras.utils.to_categorical(cache.targets, len(task.labels))
+    return Examples(cache.features, scores, trained, criteria.weights(cache.targets, trained, criteria.costs(task)))
 
 
 def fit_once(
-    recipe: Recipe,
     network: Network,
-    features: npt.NDArray[np.float16],
-    wanted: Floats,
-    weights: Floats,
-    candidate: Candidate,
-    trained: npt.NDArray[np.intp],
-    checked: Checked | None,
-    epochs: int,
-    seed: int,
-    progress: Callable[[int], None],
+    recipe: Recipe,
+    fit: Fit,
+    examples: Examples,
+    validation: Validation | None = None,
+    steps: Steps | None = None,
 ) -> tuple[keras.layers.Dense, Fold]:
     """One fit, from the weights that the network was built with.
 
     Args:
-        recipe: of the task.
         network: its tail holds the result afterwards.
-        features: (samples, copies, h, w, channels).
-        wanted: the scores to learn, (samples, labels).
-        weights: of the trained samples, (trained,).
-        candidate: what the recipe leaves open.
-        trained: numbers of the samples to train on.
-        checked: what to look at after every epoch; None trains for all epochs.
-        epochs: at most.
-        seed: of order, dropout and noise.
-        progress: called with the number of epochs done.
+        recipe: of the task.
+        fit: what the recipe leaves open.
+        examples: what to train on.
+        validation: what to validate on after every epoch; None trains for all epochs.
+        steps: advanced by each epoch.
 
     Returns:
-        The head, and the fold; without `checked` its history has no scores.
+        The head, and the fold; without `validation` its history has no scores.
     """
-    keras.utils.set_random_seed(seed)
-    network.reset(seed)
-    labels = wanted.shape[1]
-    head = keras.layers.Dense(labels, activation="softmax", name="scores")
-    _fit_head(network, head, features, trained, wanted, weights, recipe)
-    model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=seed), head])
-    model.build((None, *features.shape[2:]))
-    fold = Fold([], [])
-
-    def look(epoch: int, loss: float) -> None:
-        row = {"epoch": epoch, "loss": loss}
-        if checked is not None:
-            scores = judged_scores(model, checked.features, checked.task)
-            fold.scores.append(scores)
-            row |= {
-                "val_loss": criteria.judged_loss(scores, checked.targets, checked.cost),
-                "val_accuracy": criteria.balanced_accuracy(scores[:, :1], checked.targets),
-                "harmed_accuracy": criteria.balanced_accuracy(scores[:, 1:], checked.targets),
-            }
-        fold.history.append(row)
-
-    look(0, float("nan"))
-    if candidate.rate > 0 and epochs > 0:
-        batches = _Batches(features, trained, wanted, weights, recipe.batch, seed)
+    keras.utils.set_random_seed(fit.seed)
+    network.reset(fit.seed)
+    head = keras.layers.Dense(examples.scores.shape[1], activation="softmax", name="scores")
+    _fit_head(network, head, examples, recipe)
+    model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])
+    model.build((None, *examples.features.shape[2:]))
+    record = _Record(model, validation, recipe.patience, steps)
+    record.add(0, float("nan"))
+    if fit.rate > 0 and fit.epochs > 0:
+        batches = _Batches(examples, recipe.batch, fit.seed)
         # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
         warm = min(WARM_UP_EPOCHS, recipe.epochs // 2)
         schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, (recipe.epochs - warm) * len(batches), warmup_target=candidate.rate, warmup_steps=warm * len(batches)
+            0.0, (recipe.epochs - warm) * len(batches), warmup_target=fit.rate, warmup_steps=warm * len(batches)
         )
         model.compile(
             keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=EMA),
             keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
             jit_compile=False,  # XLA's convolutions are ten times slower than oneDNN's on a CPU
         )
-
-        def after(epoch: int, loss: float) -> bool:
-            """Whether to stop: no better validation loss for as many epochs as the recipe's patience."""
-            progress(epoch)
-            look(epoch, loss)
-            if checked is None:
-                return False
-            losses = [r["val_loss"] for r in fold.history]
-            return epoch - int(np.argmin(losses)) >= recipe.patience
-
-        # The averaged weights are swapped in at the end of an epoch, then `after` looks at them.
-        model.fit(batches, epochs=epochs, verbose=0, callbacks=[keras.callbacks.SwapEMAWeights(True), _After(after)])
-    return head, fold
+        # The averaged weights are swapped in at the end of an epoch, then recorded.
+        callbacks = [keras.callbacks.SwapEMAWeights(True), record]
+        model.fit(batches, epochs=fit.epochs, verbose=0, callbacks=callbacks)
+    return head, record.fold
 
 
 def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: Task) -> Floats:
@@ -299,65 +324,64 @@ def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: T
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of cached features; every epoch sees the next copy of each picture, in another order."""
 
-    def __init__(
-        self,
-        features: npt.NDArray[np.float16],
-        trained: npt.NDArray[np.intp],
-        wanted: Floats,
-        weights: Floats,
-        size: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, examples: Examples, size: int, seed: int) -> None:
         super().__init__()
-        self._features, self._trained, self._wanted, self._weights, self._size = (
-            features,
-            trained,
-            wanted,
-            weights,
-            size,
-        )
+        self._examples, self._size = examples, size
         self._rng = np.random.default_rng(seed)
         self._epoch = 0
         self.on_epoch_end()
 
     def __len__(self) -> int:
-        return -(-len(self._trained) // self._size)
+        return -(-len(self._examples.trained) // self._size)
 
     def __getitem__(self, number: int) -> tuple[Floats, Floats, Floats]:
+        features, scores, trained, weights = self._examples
         rows = self._order[number * self._size : (number + 1) * self._size]
-        samples = self._trained[rows]
-        copy = self._epoch % self._features.shape[1]
-        return self._features[samples, copy].astype(np.float32), self._wanted[samples], self._weights[rows]
+        samples = trained[rows]
+        copy = self._epoch % features.shape[1]
+        return features[samples, copy].astype(np.float32), scores[samples], weights[rows]
 
     def on_epoch_end(self) -> None:
         """The next copy, shuffled."""
         self._epoch += 1
-        self._order = self._rng.permutation(len(self._trained))
+        self._order = self._rng.permutation(len(self._examples.trained))
 
 
-class _After(keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls `function(epoch, loss)` after every epoch, and stops the training when it says so."""
+class _Record(keras.callbacks.Callback):  # type: ignore[misc]
+    """What a fit is like after every epoch; ends it when the validation loss has not improved for `patience` epochs."""
 
-    def __init__(self, function: Callable[[int, float], bool]) -> None:
+    def __init__(self, network: keras.Model, validation: Validation | None, patience: int, steps: Steps | None) -> None:
         super().__init__()
-        self._function = function
+        self.fold = Fold([], [])
+        self._network, self._validation, self._patience, self._steps = network, validation, patience, steps
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See the class."""
-        if self._function(epoch + 1, (logs or {})["loss"]):
-            self.model.stop_training = True
+        if self._steps is not None:
+            self._steps.advance()
+        self.add(epoch + 1, (logs or {})["loss"])
+        if self._validation is not None:
+            losses = [row["val_loss"] for row in self.fold.history]
+            self.model.stop_training = epoch + 1 - int(np.argmin(losses)) >= self._patience
+
+    def add(self, epoch: int, loss: float) -> None:
+        """The row of an epoch; 0 is the head alone."""
+        row = {"epoch": epoch, "loss": loss}
+        if self._validation is not None:
+            features, targets, task = self._validation
+            scores = judged_scores(self._network, features, task)
+            self.fold.scores.append(scores)
+            row |= {
+                "val_loss": criteria.judged_loss(scores, targets, criteria.costs(task)),
+                "val_accuracy": criteria.balanced_accuracy(scores[:, :1], targets),
+                "harmed_accuracy": criteria.balanced_accuracy(scores[:, 1:], targets),
+            }
+        self.fold.history.append(row)
 
 
-def _fit_head(
-    network: Network,
-    head: keras.layers.Dense,
-    features: npt.NDArray[np.float16],
-    trained: npt.NDArray[np.intp],
-    wanted: Floats,
-    weights: Floats,
-    recipe: Recipe,
-) -> None:
+def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, recipe: Recipe) -> None:
     # On pooled features of two copies: enough to start the fine-tuning from, and fast.
+    features, scores, trained, weights = examples
     parts: list[Any] = [
         network.tail.predict(features[trained, c].astype(np.float32), batch_size=128, verbose=0)
         for c in range(min(2, features.shape[1]))
@@ -370,7 +394,7 @@ def _fit_head(
     )
     model.fit(
         np.concatenate(parts),
-        np.concatenate([wanted[trained]] * len(parts)),
+        np.concatenate([scores[trained]] * len(parts)),
         sample_weight=np.concatenate([weights] * len(parts)),
         batch_size=_HEAD_BATCH,
         epochs=max(HEAD_EPOCHS, HEAD_STEPS // -(-len(trained) * len(parts) // _HEAD_BATCH)),

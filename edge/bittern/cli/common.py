@@ -131,9 +131,15 @@ def printable(name: str) -> str:
 
 @contextlib.contextmanager
 def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr if that is a terminal; yields `show(done)`, where `done` grows from 1 to `length`."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    """A bar on stderr, or lines if it is no terminal; yields `show(done)`, where `done` grows from 1 to `length`."""
+    if sys.stderr is None:
         yield lambda done: None
+        return
+    if not sys.stderr.isatty():
+        from bittern.system.progress import ProgressLines
+
+        with ProgressLines(sys.stderr) as lines:
+            yield lambda done: lines(label, done, length)
         return
     with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
         yield lambda done: bar.update(done - bar.pos)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.doubles.colours import redness
 from tests.doubles.repetitions import examples
 
-from bittern_train.pasting import paste_sign
+from bittern_convert.pasting import paste_sign
 
 
 @settings(max_examples=examples(40))

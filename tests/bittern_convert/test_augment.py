@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.repetitions import examples
 
+from bittern_convert.augment import SIDE, alter
 from bittern_convert.task import Augment
-from bittern_train.augment import SIDE, alter
 
 STILL = Augment(
     mirror=False, zoom=(1.0, 1.0), turn_degrees=0, brightness=(1.0, 1.0), contrast=(1.0, 1.0), colour=0, noise=0, blur=0

@@ -1,0 +1,271 @@
+"""Augmented copies of a task's pictures: drawn for training, and again for conversion from what `run.json` keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset
+from bittern.evaluation.dataset import Item
+from bittern.frames import Pixels
+from bittern.model import pictures, preprocess
+from bittern.model.manifest import Strict
+from bittern.model.preprocess import View
+from bittern.scene import street
+from bittern_convert import augment
+from bittern_convert.pasting import paste_sign
+from bittern_convert.task import Task
+
+# Side in pixels that a photograph is enlarged to before a sign is drawn into it.
+_LEAST_SIDE = 96
+# Longer pictures are cut to this shape, still centred, where only the centre is looked at.
+WIDEST = 1.8
+# Pictures that are worked on ahead of whoever takes the results.
+_PART = 64
+# Splits whose pictures are trained on.
+TRAINED_SPLITS = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
+
+Kind = Literal["photo", "street", "pasted"]
+# Beside a seed, what makes a generator of its own for each purpose, picture and copy (`pool` has 3 and 4).
+_COPY, _STREET, _PASTE = range(3)
+
+_T = TypeVar("_T")
+
+
+class Photo(NamedTuple):
+    """What is kept of a picture that was decoded.
+
+    Attributes:
+        frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `read`).
+        exact: what the network sees of the picture where `frame` was shrunk, which cannot give it any more: of the
+            centre, and if it chooses of each of the task's views, (1, 224, 224, 3) uint8 RGB. Else empty.
+    """
+
+    frame: Pixels
+    exact: dict[View, Pixels]
+
+
+class Sample(NamedTuple):
+    """One picture to train on.
+
+    Attributes:
+        item: where it is from; for a street drawn by our own code there is no file.
+        target: index of its label.
+        kind: a photograph, a drawn street, or a photograph with a drawn sign.
+        chooses: whether it may be validated on (splits train and val, photographs).
+    """
+
+    item: Item
+    target: int
+    kind: Kind
+    chooses: bool
+
+
+class UnseenCopies(Strict, frozen=True, kw_only=True):
+    """Copies that no epoch trains on, for the calibration and the parity check of a run; `redraw` draws them.
+
+    Attributes:
+        samples: positions of their pictures among the samples of the run (`photographs`, then `with_drawn`).
+        first: number of the first copy of each.
+        each: how many copies of each.
+        sha256: hex digest of the drawn tensors, picture by picture.
+    """
+
+    samples: tuple[int, ...]
+    first: int
+    each: int
+    sha256: str
+
+
+def photographs(task: Task, items: Sequence[Item]) -> list[Sample]:
+    """The samples of labelled pictures, in order, of those whose split may be trained on."""
+    return [
+        Sample(item, task.labels.index(item.label or ""), "photo", item.split in dataset.CHOICE_SPLITS)
+        for item in items
+        if item.split in TRAINED_SPLITS
+    ]
+
+
+def with_drawn(task: Task, samples: list[Sample], seed: int) -> list[Sample]:
+    """The samples and the drawn pictures that the task asks for; a pasted one keeps its photograph's group."""
+    drawn = task.drawn
+    if drawn is None:
+        return samples
+    targets = [task.labels.index(drawn.without_sign), task.labels.index(drawn.with_sign)]
+    streets = [
+        Sample(Item(Path(), f"drawn/street-{i}", drawn.with_sign, "extra", f"drawn-{i}", {}), target, "street", False)
+        for i in range(drawn.streets)
+        for target in [targets[i % 2]]
+    ]
+    plain = [s for s in samples if s.target == targets[0]]
+    order = np.random.default_rng([seed, _PASTE]).permutation(len(plain))[: drawn.pasted]
+    pasted = [plain[i]._replace(target=targets[1], kind="pasted", chooses=False) for i in order]
+    return [*samples, *streets, *pasted]
+
+
+def decode(task: Task, item: Item) -> Pixels:
+    """The task's region of a picture, (H, W, 3) uint8 BGR.
+
+    Raises:
+        PictureError: it cannot be read.
+        ConfigurationError: the region does not fit into it.
+    """
+    frame = pictures.decode(item.path)
+    try:
+        return preprocess.region_of(frame, task.region)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{item.path}: {error}: a task with a region takes photographs of the one camera that it is for"
+        ) from None
+
+
+def read(task: Task, sample: Sample) -> Photo:
+    """Decode a sample's picture, and keep what its copies are drawn from.
+
+    At most WIDEST times as long as it is wide, or as wide as it is where the task has side views; shrunk by a whole
+    factor where the shorter side is four times augment.SIDE or more.
+
+    Raises:
+        PictureError: it cannot be read.
+        ConfigurationError: the task's region does not fit into it.
+    """
+    if sample.kind == "street":
+        return Photo(np.empty((0, 0, 3), np.uint8), {})
+    whole = decode(task, sample.item)
+    side = min(whole.shape[:2])
+    factor = max(1, side // (2 * augment.SIDE))
+    # Still centred, so that the centred square of what is kept is that of the picture.
+    height, width = (min(n, int(WIDEST * side)) for n in whole.shape[:2])
+    if task.views != preprocess.CENTER:
+        width = whole.shape[1]
+    top, left = (whole.shape[0] - height) // 2, (whole.shape[1] - width) // 2
+    frame = whole[top : top + height, left : left + width]
+    if factor == 1:
+        return Photo(frame.copy(), {})
+    small = [n // factor for n in (width, height)]
+    views = preprocess.views_of(whole, None, task.views) if sample.chooses else ()
+    centre = preprocess.CENTER if sample.kind == "photo" else ()
+    exact = {view: preprocess.preprocess(whole, view=view) for view in (*centre, *views)}
+    return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
+
+
+def draw(
+    task: Task, samples: Sequence[Sample], photos: Sequence[Photo], seed: int, numbers: Sequence[int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Every sample's copies of the given numbers, preprocessed: (numbers, 224, 224, 3) uint8 RGB each.
+
+    Copy 0 is the picture itself; the others are augmented. A copy depends on the seed, the picture's own name and the
+    copy's number, on nothing else.
+    """
+
+    def one(position: int) -> npt.NDArray[np.uint8]:
+        return _copies(task, samples[position], photos[position], seed, numbers)
+
+    return in_parts(one, range(len(samples)))
+
+
+def redraw(
+    task: Task, samples: Sequence[Sample], copies: UnseenCopies, seed: int
+) -> Iterator[tuple[Sample, npt.NDArray[np.uint8]]]:
+    """The copies of a run, drawn from its pictures as they are now.
+
+    Args:
+        task: of the run.
+        samples: of the run.
+        copies: which of them.
+        seed: of the run.
+
+    Returns:
+        Each sample with its tensors (`copies.each`, 224, 224, 3) uint8 RGB.
+
+    Raises:
+        PictureError: a picture cannot be read.
+    """
+    numbers = range(copies.first, copies.first + copies.each)
+
+    def one(position: int) -> tuple[Sample, npt.NDArray[np.uint8]]:
+        sample = samples[position]
+        return sample, _copies(task, sample, read(task, sample), seed, numbers)
+
+    return in_parts(one, copies.samples)
+
+
+def in_parts(function: Callable[[int], _T], positions: Sequence[int]) -> Iterator[_T]:
+    """The results of a function in order, made by threads some way ahead: all at once would pile up in memory."""
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, len(positions), _PART):
+            yield from threads.map(function, positions[start : start + _PART])
+
+
+def picture_digest(file: Path) -> str:
+    """sha256 (hex) of a picture's file; empty if it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def digest(tensors: Iterable[npt.NDArray[np.uint8]]) -> str:
+    """sha256 (hex) of the bytes of tensors, one after the other."""
+    sha256 = hashlib.sha256()
+    for tensor in tensors:
+        sha256.update(np.ascontiguousarray(tensor).data)
+    return sha256.hexdigest()
+
+
+def _copies(task: Task, sample: Sample, photo: Photo, seed: int, numbers: Sequence[int]) -> npt.NDArray[np.uint8]:
+    return np.concatenate([_copy(task, sample, photo, seed, number) for number in numbers])
+
+
+def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> npt.NDArray[np.uint8]:
+    """One copy, as the network sees it: (1, 224, 224, 3) uint8 RGB."""
+    if number == 0 and photo.exact:
+        return photo.exact["center"]
+    picture = _unaltered(task, sample, photo.frame, seed, number)
+    if number == 0:
+        return preprocess.preprocess(picture)
+    ranges = task.augment
+    rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
+    drawn = task.drawn
+    if (
+        drawn is not None
+        and sample.kind == "photo"
+        and task.labels[sample.target] == drawn.without_sign
+        and rng.random() < ranges.other_signs
+    ):
+        picture = _paste(rng, picture, stop=False)
+    return preprocess.preprocess(augment.alter(rng, picture, ranges))
+
+
+def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
+    """The unaltered picture of a sample, (H, W, 3) uint8 BGR; drawn things are drawn anew for every copy."""
+    if sample.kind == "photo":
+        return frame
+    assert task.drawn is not None
+    stop = sample.target == task.labels.index(task.drawn.with_sign)
+    rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
+    if sample.kind == "street":
+        return np.ascontiguousarray(street.random_picture(rng, stop=stop)[:, :, ::-1])
+    return _paste(rng, frame, stop=True)
+
+
+def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
+    square = preprocess.square_of(frame)
+    if square.shape[0] < _LEAST_SIDE:
+        square = preprocess.resize_exact(square, _LEAST_SIDE)
+    return np.ascontiguousarray(paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
+
+
+def _stable(sample: Sample) -> int:
+    # A number of the picture's own, so that adding pictures does not change the copies of the others.
+    text = f"{sample.kind}:{sample.item.name}:{sample.item.group}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
