@@ -10,7 +10,7 @@ import click
 from bittern.cli.common import print_json, tensorflow_command
 
 if TYPE_CHECKING:
-    from bittern_convert.compare import Comparison
+    from bittern_convert.compare import FolderComparison
 
 
 @tensorflow_command
@@ -90,7 +90,7 @@ def compare(ctx: click.Context, before: Path, after: Path, as_json: bool) -> Non
         ctx.exit(1)
 
 
-def _show_comparison(comparison: Comparison) -> None:
+def _show_comparison(comparison: FolderComparison) -> None:
     differing = ", ".join(comparison.differing)
     conditions = f"differ in {differing}" if differing else "same seed, data, weights, recipe, versions"
     file = "the same bytes" if comparison.same_file else "other bytes"

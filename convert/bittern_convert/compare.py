@@ -22,7 +22,7 @@ class Figure(msgspec.Struct, frozen=True):
     after: float | None
 
 
-class Comparison(msgspec.Struct, frozen=True):
+class FolderComparison(msgspec.Struct, frozen=True):
     """Two model folders by what their manifests state.
 
     Attributes:
@@ -45,7 +45,7 @@ class Comparison(msgspec.Struct, frozen=True):
         return bool(self.differing) or all(f.before == f.after for f in self.figures)
 
 
-def compare(before: Path, after: Path) -> Comparison:
+def compare(before: Path, after: Path) -> FolderComparison:
     """Compare two model folders by their manifests.
 
     Raises:
@@ -54,7 +54,7 @@ def compare(before: Path, after: Path) -> Comparison:
     a, b = manifest.read(before), manifest.read(after)
     figures = _figures(a.provenance), _figures(b.provenance)
     names = list(dict.fromkeys([*figures[0], *figures[1]]))
-    return Comparison(
+    return FolderComparison(
         before=str(before),
         after=str(after),
         differing=[key for key in CONDITIONS if a.provenance.get(key) != b.provenance.get(key)],

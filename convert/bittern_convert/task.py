@@ -15,7 +15,7 @@ from bittern.model.preprocess import CENTER, Region, View
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
-Count = Annotated[int, Meta(ge=1)]
+PositiveInt = Annotated[int, Meta(ge=1)]
 
 
 class Data(Strict, frozen=True, kw_only=True):
@@ -72,7 +72,7 @@ class Augment(Strict, frozen=True, kw_only=True):
         other_signs: share of copies without a stop sign that get a drawn sign of another kind.
     """
 
-    copies: Count = 8
+    copies: PositiveInt = 8
     mirror: bool = True
     zoom: tuple[Positive, Positive] = (0.8, 1.0)
     aside: Share = 0.0
@@ -113,16 +113,16 @@ class Recipe(Strict, frozen=True, kw_only=True):
 
     folds: Annotated[int, Meta(ge=2)] = 4
     cut: str = "block_6_project_BN"
-    epochs: Count = 12
-    batch: Count = 32
+    epochs: PositiveInt = 12
+    batch: PositiveInt = 32
     rate: Annotated[tuple[Annotated[float, Meta(ge=0.0)], ...], Meta(min_length=1)] = (0.0, 3e-4)
     head_rate: Positive = 3e-3
     cost: dict[str, Positive] = msgspec.field(default_factory=dict)
     dropout: Share = 0.2
     noise: NotNegative = 0.1
     label_smoothing: Share = 0.05
-    patience: Count = 4
-    soup: Count = 1
+    patience: PositiveInt = 4
+    soup: PositiveInt = 1
 
 
 class FieldOfView(NamedTuple):

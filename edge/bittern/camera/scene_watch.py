@@ -29,7 +29,7 @@ _UNLIKE = 0.3  # a person who walks through, or a lamp, leaves more than this
 _LEARN_FIRST = 10  # comparisons before a scene can have moved
 
 
-class Change(NamedTuple):
+class SceneChange(NamedTuple):
     """A change that a frame shows.
 
     Attributes:
@@ -69,7 +69,7 @@ class SceneWatch:
         self._scene = _Scene()
         self._unlike_since: int | None = None
 
-    def look(self, pixels: Pixels, monotonic_ns: int) -> list[Change]:
+    def look(self, pixels: Pixels, monotonic_ns: int) -> list[SceneChange]:
         """Examine a frame.
 
         Args:
@@ -90,7 +90,7 @@ class SceneWatch:
             changes += self._place(fine.astype(np.float32), monotonic_ns)
         return changes
 
-    def _exposure(self, thumbnail: Pixels, now: int) -> list[Change]:
+    def _exposure(self, thumbnail: Pixels, now: int) -> list[SceneChange]:
         emptiness = _emptiness(thumbnail)
         changes = []
         if emptiness is not None:
@@ -98,33 +98,35 @@ class SceneWatch:
             self._flat_since = now if self._flat_since is None else self._flat_since
             if not self._state_blind and now - self._flat_since >= self._blind_after_ns:
                 self._state_blind = True
-                changes.append(Change("blind", f"the picture is {emptiness}: is the lens covered, or the light off?"))
+                changes.append(
+                    SceneChange("blind", f"the picture is {emptiness}: is the lens covered, or the light off?")
+                )
         else:
             self._flat_since = None
             self._clear_since = now if self._clear_since is None else self._clear_since
             if self._state_blind and now - self._clear_since >= _SEEING_AFTER_NS:
                 self._state_blind = False
-                changes.append(Change("seeing", "there is a picture again"))
+                changes.append(SceneChange("seeing", "there is a picture again"))
         self.blind = self._state_blind or emptiness is not None
         return changes
 
-    def _content(self, sample: Pixels, now: int) -> list[Change]:
+    def _content(self, sample: Pixels, now: int) -> list[SceneChange]:
         same = self._sample is not None and np.array_equal(self._sample, sample)
         self._sample = sample
         if not same:
             self._same_since = None
             if self._frozen:
                 self._frozen = False
-                return [Change("changing", "the content of the frames changes again")]
+                return [SceneChange("changing", "the content of the frames changes again")]
             return []
         self._same_since = now if self._same_since is None else self._same_since
         seconds = (now - self._same_since) / 1e9
         if self._frozen or self.blind or now - self._same_since < self._frozen_after_ns:
             return []
         self._frozen = True
-        return [Change("frozen", f"new frames come, but their content has not changed for {seconds:.0f} s")]
+        return [SceneChange("frozen", f"new frames come, but their content has not changed for {seconds:.0f} s")]
 
-    def _place(self, thumbnail: npt.NDArray[np.float32], now: int) -> list[Change]:
+    def _place(self, thumbnail: npt.NDArray[np.float32], now: int) -> list[SceneChange]:
         unlike = self._scene.unlike(thumbnail)
         if not unlike:
             self._unlike_since = None
@@ -134,7 +136,7 @@ class SceneWatch:
             return []
         self._unlike_since = None
         self._scene = _Scene()
-        return [Change("moved", "the scene is not the same as before: was the camera turned or pushed?")]
+        return [SceneChange("moved", "the scene is not the same as before: was the camera turned or pushed?")]
 
 
 class _Scene:

@@ -63,7 +63,7 @@ class SinkStatus(msgspec.Struct, frozen=True):
     dropped: int = 0
 
 
-class Status(msgspec.Struct, frozen=True):
+class DeliveryStatus(msgspec.Struct, frozen=True):
     """The state of the delivery.
 
     Attributes:
@@ -194,7 +194,7 @@ class Delivery:
                     self._lost_s = now
                     _LOG.error("event %s is lost: %s: %s", event.id, type(error).__name__, error)
 
-    def status(self) -> Status:
+    def status(self) -> DeliveryStatus:
         """The state now; never waits for a disk or a peer."""
         counts = self._outbox.status() if self._outbox is not None else {}
         sinks = []
@@ -205,7 +205,7 @@ class Delivery:
                     line.sink.name, line.delivered, line.refused, line.failures, line.last_error, waiting, dropped
                 )
             )
-        return Status(
+        return DeliveryStatus(
             tuple(sinks),
             max((waiting for waiting, _ in counts.values()), default=0),
             sum(sink.dropped for sink in sinks),

@@ -12,7 +12,7 @@ from bittern.doctor.findings import Finding, failure, ok, skipped, warning
 from bittern.doctor.hardware import CONFIG
 from bittern.doctor.probe_camera import DEMO_S, HOLD_S
 from bittern.doctor.software import Installation
-from bittern.doctor.steps import Step, probe
+from bittern.doctor.steps import ProbeStep, probe
 from bittern.system import machine
 from bittern.system.commands import Runner
 
@@ -22,7 +22,7 @@ _ORDERS = {"BGR": "B, G, R", "RGB": "R, G, B"}
 _STOP = "sudo systemctl stop 'bittern@*'"
 
 
-def run_probe(runner: Runner, python: str, source: str, red: bool) -> dict[str, Step]:
+def run_probe(runner: Runner, python: str, source: str, red: bool) -> dict[str, ProbeStep]:
     """Probe the camera in a child process.
 
     Args:
@@ -35,7 +35,9 @@ def run_probe(runner: Runner, python: str, source: str, red: bool) -> dict[str, 
     return probe(runner, python, "bittern.doctor.probe_camera", (source, *(["red"] if red else [])), timeout_s)
 
 
-def check(steps: Mapping[str, Step], source: str, root: Path, installation: Installation, is_pi: bool) -> list[Finding]:
+def check(
+    steps: Mapping[str, ProbeStep], source: str, root: Path, installation: Installation, is_pi: bool
+) -> list[Finding]:
     """Turn the steps of the probe into findings; `root` contains `proc` and `boot`."""
     failed = next((s for s in steps.values() if s.error is not None), None)
     if failed is None:
@@ -58,7 +60,7 @@ def check(steps: Mapping[str, Step], source: str, root: Path, installation: Inst
     return [failure("camera", error, fix), skipped("colours", "no frame to check")]
 
 
-def _camera(steps: Mapping[str, Step]) -> Finding:
+def _camera(steps: Mapping[str, ProbeStep]) -> Finding:
     opened, frame = steps["open"].result, steps["frame"].result
     assert opened is not None
     assert frame is not None
@@ -66,7 +68,7 @@ def _camera(steps: Mapping[str, Step]) -> Finding:
     return ok("camera", f"{opened['name']}: received a frame of {frame['width']}x{frame['height']}{pixel_format}")
 
 
-def _colours(steps: Mapping[str, Step]) -> Finding:
+def _colours(steps: Mapping[str, ProbeStep]) -> Finding:
     opened, frame = steps["open"].result, steps["frame"].result
     assert opened is not None
     assert frame is not None

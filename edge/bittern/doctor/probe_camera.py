@@ -23,7 +23,7 @@ HOLD_S = 15.0
 # A colour has at least this saturation and brightness, and fills at least this part of the middle.
 _SATURATION, _VALUE, _PART = 0.45, 0.25, 0.5
 
-Colour = Literal["red", "blue"]
+Primary = Literal["red", "blue"]
 
 
 def main(uri: str, *, look_for_red: bool) -> None:
@@ -98,7 +98,7 @@ def _sign(source: Source, uri: str) -> dict[str, Any]:
     return {"colour": None}
 
 
-def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Colour | None:
+def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Primary | None:
     """The colour of a picture.
 
     Args:

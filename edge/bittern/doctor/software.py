@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bittern.doctor.findings import Finding, failure, ok, skipped, warning
 from bittern.doctor.hardware import NEW_CARD, is_pi
-from bittern.doctor.steps import Step, probe
+from bittern.doctor.steps import ProbeStep, probe
 from bittern.system.commands import Runner
 from bittern.system.machine import Machine
 
@@ -28,7 +28,9 @@ class Installation:
         signature: the machine.
     """
 
-    def __init__(self, root: Path, runner: Runner, python: str, steps: Mapping[str, Step], signature: Machine) -> None:
+    def __init__(
+        self, root: Path, runner: Runner, python: str, steps: Mapping[str, ProbeStep], signature: Machine
+    ) -> None:
         probed = (steps["python"].result if "python" in steps else None) or {}
         self._root, self._runner, self._signature = root, runner, signature
         self._prefix = str(probed.get("prefix", ""))
@@ -72,13 +74,13 @@ class Installation:
         return self._is_venv and file.startswith(self._prefix + "/")
 
 
-def run_probe(root: Path, runner: Runner, python: str, signature: Machine) -> tuple[dict[str, Step], Installation]:
+def run_probe(root: Path, runner: Runner, python: str, signature: Machine) -> tuple[dict[str, ProbeStep], Installation]:
     """Probe the software in a child process. Returns its steps, and the installation that they describe."""
     steps = probe(runner, python, "bittern.doctor.probe_software", (), TIMEOUT_S)
     return steps, Installation(root, runner, python, steps, signature)
 
 
-def check(steps: Mapping[str, Step], installation: Installation, signature: Machine) -> list[Finding]:
+def check(steps: Mapping[str, ProbeStep], installation: Installation, signature: Machine) -> list[Finding]:
     """Turn the steps of the probe into findings."""
     if "start" in steps:
         error = steps["start"].error
@@ -91,7 +93,7 @@ def check(steps: Mapping[str, Step], installation: Installation, signature: Mach
     ]
 
 
-def _numpy(steps: Mapping[str, Step], installation: Installation) -> Finding:
+def _numpy(steps: Mapping[str, ProbeStep], installation: Installation) -> Finding:
     step = steps.get("numpy")
     if step is None:
         return skipped("numpy", "not reached")
@@ -114,7 +116,7 @@ def _numpy(steps: Mapping[str, Step], installation: Installation) -> Finding:
     return ok("numpy", summary)
 
 
-def _opencv(steps: Mapping[str, Step], installation: Installation) -> Finding:
+def _opencv(steps: Mapping[str, ProbeStep], installation: Installation) -> Finding:
     numpy, step, wheels = steps.get("numpy"), steps.get("cv2"), installation.opencv_wheels
     if step is None:
         return skipped("opencv", "not reached")
@@ -146,7 +148,7 @@ def _reinstall_opencv(installation: Installation) -> str:
     return installation.reinstall(*wheels) if wheels else "sudo apt install --reinstall -y python3-opencv"
 
 
-def _runtime(steps: Mapping[str, Step], installation: Installation, signature: Machine) -> Finding:
+def _runtime(steps: Mapping[str, ProbeStep], installation: Installation, signature: Machine) -> Finding:
     step, numpy = steps.get("runtime"), steps.get("numpy")
     if step is None:
         return skipped("runtime", "not reached")
@@ -183,11 +185,11 @@ def _runtime(steps: Mapping[str, Step], installation: Installation, signature: M
     return ok("runtime", f"{summary}; XNNPACK runs the graph of {', '.join(paths)}")
 
 
-def _intact(file: Step | None) -> bool:
+def _intact(file: ProbeStep | None) -> bool:
     return file is not None and file.result is not None and file.result["sha256"] == file.result["expected"]
 
 
-def _models(steps: Mapping[str, Step], installation: Installation) -> list[Finding]:
+def _models(steps: Mapping[str, ProbeStep], installation: Installation) -> list[Finding]:
     models = steps.get("models")
     if models is None:
         return [skipped("models", "not reached")]
@@ -201,7 +203,7 @@ def _models(steps: Mapping[str, Step], installation: Installation) -> list[Findi
     return findings
 
 
-def _model(steps: Mapping[str, Step], installation: Installation, name: str, folder: Path) -> list[Finding]:
+def _model(steps: Mapping[str, ProbeStep], installation: Installation, name: str, folder: Path) -> list[Finding]:
     """One finding about the file, one about the golden vectors."""
     model, golden = f"model {name}", f"golden {name}"
     file, replay = steps.get(f"file {name}"), steps.get(golden)
@@ -216,7 +218,7 @@ def _model(steps: Mapping[str, Step], installation: Installation, name: str, fol
         reason = f"sha256 is {digest[:12]}, the manifest says {expected[:12]}: the file is damaged or another one"
         return [failure(model, reason, restore), skipped(golden, "not the file that the vectors were recorded with")]
     intact = ok(model, f"version {file.result['version']}, sha256 {digest[:12]} as in the manifest")
-    missing = [name for name in ("numpy", "cv2", "runtime") if steps.get(name, Step(name)).result is None]
+    missing = [name for name in ("numpy", "cv2", "runtime") if steps.get(name, ProbeStep(name)).result is None]
     if replay is None or missing:
         return [intact, skipped(golden, f"{', '.join(missing)} does not load" if missing else "not reached")]
     if replay.result is not None:

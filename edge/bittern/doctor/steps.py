@@ -16,7 +16,7 @@ from bittern.system.commands import Runner
 _MARK = '{"step":'
 
 
-class Step(msgspec.Struct, frozen=True):
+class ProbeStep(msgspec.Struct, frozen=True):
     """The outcome of one step.
 
     Attributes:
@@ -47,7 +47,7 @@ def _print(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], timeout_s: float) -> dict[str, Step]:
+def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], timeout_s: float) -> dict[str, ProbeStep]:
     """Run a probe, a module of this package that is started as a program, and read its steps.
 
     Returns:
@@ -56,10 +56,10 @@ def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], ti
     """
     # -P: do not import from the current folder.
     done = runner((python, "-P", "-m", module, *arguments), timeout_s)
-    steps: dict[str, Step] = {}
+    steps: dict[str, ProbeStep] = {}
     for line in done.out.splitlines():
         if line.startswith(_MARK):  # libraries may print other lines
-            step = msgspec.json.decode(line, type=Step)
+            step = msgspec.json.decode(line, type=ProbeStep)
             steps[step.step] = step
     if done.code is None or done.code < 0:
         error = f"crashed with {_signal(-done.code)}" if done.code is not None else f"no answer within {timeout_s:g} s"
@@ -67,9 +67,9 @@ def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], ti
         error = (done.err.strip().splitlines() or [f"exit code {done.code}"])[-1]
     else:
         return steps
-    last = next(reversed(steps.values()), Step("start"))
+    last = next(reversed(steps.values()), ProbeStep("start"))
     if last.result is None and last.error is None:
-        steps[last.step] = Step(last.step, error=error)
+        steps[last.step] = ProbeStep(last.step, error=error)
     return steps
 
 

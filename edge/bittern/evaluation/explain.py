@@ -79,7 +79,7 @@ def figures(explanation: Explanation, path: str, model: str) -> PictureHeat:
     )
 
 
-class Summary(msgspec.Struct, frozen=True):
+class HeatSummary(msgspec.Struct, frozen=True):
     """The pictures of one true label that were answered correctly, or those that were not.
 
     Attributes:
@@ -127,11 +127,11 @@ class Survey(msgspec.Struct, frozen=True):
     fill: str
     n: int
     area: dict[str, float]
-    summaries: list[Summary] = msgspec.field(name="groups")
+    summaries: list[HeatSummary] = msgspec.field(name="groups")
     skipped: list[str]
 
 
-def summarize(label: str, correct: bool, groups: Sequence[str], heats: Sequence[PictureHeat]) -> Summary:
+def summarize(label: str, correct: bool, groups: Sequence[str], heats: Sequence[PictureHeat]) -> HeatSummary:
     """Sum up pictures of one label; `groups` names the group of near-duplicates of each."""
     zones = None
     intervals: dict[str, Interval | None] | None = None
@@ -148,7 +148,7 @@ def summarize(label: str, correct: bool, groups: Sequence[str], heats: Sequence[
         )
         if resamples is not None and len(clear) >= _LEAST_PICTURES:
             intervals = {zone: metrics.percentile_interval(resamples[:, i]) for i, zone in enumerate(ZONES)}
-    return Summary(
+    return HeatSummary(
         label=label,
         correct=correct,
         n=len(heats),

@@ -16,7 +16,7 @@ DARK, WARM = (0, 0, 0), (225, 180, 105)  # light that a surface emits at night
 
 
 @dataclass
-class Board:
+class Billboard:
     """A flat picture in space.
 
     Attributes:
@@ -54,7 +54,7 @@ class Thing:
     quads: Floats
     colours: Floats
     glow: Floats
-    boards: list[Board] = field(default_factory=list)
+    boards: list[Billboard] = field(default_factory=list)
     drift: float = 0.0
     visible_from: float = FAR
 
@@ -191,7 +191,7 @@ def tree(rng: np.random.Generator, p: float, x: float) -> Thing:
     build = _Builder()
     size, trunk = rng.uniform(3.0, 6.5), rng.uniform(1.0, 2.2)
     build.facing((x - 0.14, x + 0.14), (0, trunk + size * 0.4), 0.02, (84, 66, 50))
-    crown = Board(_crown(int(rng.integers(12))), _upright(x, trunk + size / 2, size, 0))
+    crown = Billboard(_crown(int(rng.integers(12))), _upright(x, trunk + size / 2, size, 0))
     return build.thing(p, 0, boards=[crown])
 
 
@@ -205,7 +205,7 @@ def lamp(rng: np.random.Generator, p: float, x: float, arm: int) -> Thing:
     reach = x + arm * 1.6
     build.quad([(x, height - 0.1, 0), (x, height, 0), (reach, height + 0.35, 0), (reach, height + 0.25, 0)], colour)
     build.facing((reach - 0.3, reach + 0.3), (height + 0.18, height + 0.36), 0, (206, 204, 196), (255, 236, 190))
-    return build.thing(p, 0, boards=[Board(_halo(), _upright(reach, height + 0.2, 3.4, -0.02), solid=False)])
+    return build.thing(p, 0, boards=[Billboard(_halo(), _upright(reach, height + 0.2, 3.4, -0.02), solid=False)])
 
 
 def car(rng: np.random.Generator, p: float, x: float, role: str) -> Thing:
@@ -272,7 +272,7 @@ def car(rng: np.random.Generator, p: float, x: float, role: str) -> Thing:
     for headlight in (x - half + 0.17, x + half - 0.17):
         build.facing((headlight - 0.15, headlight + 0.15), (0.66, 0.84), -0.04, lights, glow)
         if role == "oncoming":
-            boards.append(Board(_halo(), _upright(headlight, 0.75, 1.6, -0.05), solid=False))
+            boards.append(Billboard(_halo(), _upright(headlight, 0.75, 1.6, -0.05), solid=False))
     drift = {"parked": 0.0, "oncoming": -1.0, "ahead": 1.0}[role]
     return build.thing(p, length, boards=boards, drift=drift)
 
@@ -306,5 +306,5 @@ def post(
     build.facing((x - half, x + half), (0, y + size * rng.uniform(0.2, 0.55)), 0.03, colour)
     build.facing((x + half * 0.3, x + half), (0, y), 0.02, colour * 0.7)
     yaw, roll = float(rng.normal(0, turn)), float(rng.normal(0, 0.2 * turn))
-    board = Board(levels, _upright(x, y, size, 0, yaw, roll), retro=1.5, stop=stop)
+    board = Billboard(levels, _upright(x, y, size, 0, yaw, roll), retro=1.5, stop=stop)
     return build.thing(p, 0, boards=[board], visible_from=visible_from)

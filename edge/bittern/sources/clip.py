@@ -32,7 +32,7 @@ _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PN
 _NAME = re.compile(r"[0-9]{8}\.(png|jpg)")
 _MAX_INDEX_BYTES = 256 * 2**20
 
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Unsigned = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 T = TypeVar("T")
 
 
@@ -53,9 +53,9 @@ class ClipHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class ClipFrame(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A frame's line in the index: see `bittern.frames.Frame`."""
 
-    number: Count
-    monotonic_ns: Count
-    time_ns: Count
+    number: Unsigned
+    monotonic_ns: Unsigned
+    time_ns: Unsigned
 
 
 class Recorder:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bittern.camera import scene_watch
-from bittern.camera.scene_watch import Change, SceneWatch
+from bittern.camera.scene_watch import SceneChange, SceneWatch
 from bittern.frames import Pixels
 from bittern.scene.street import Street
 
@@ -34,7 +34,7 @@ class Film:
     def __init__(self, **more: float) -> None:
         self.view = SceneWatch(**more)
         self.number = 0
-        self.seen: list[tuple[float, Change]] = []
+        self.seen: list[tuple[float, SceneChange]] = []
 
     def show(self, *frames: Pixels, seconds: float, noise: float = 4.0) -> list[str]:
         """One frame after the other, again and again; what was said."""

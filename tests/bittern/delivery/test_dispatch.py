@@ -38,7 +38,7 @@ def test_without_sinks_there_is_no_thread_and_without_durable_ones_no_file(
     delivery = start_delivery()
     delivery.send(event(1))
     assert threading.active_count() == before
-    assert delivery.status() == module.Status((), 0, 0, None)
+    assert delivery.status() == module.DeliveryStatus((), 0, 0, None)
     pin = Device()
     delivery = start_delivery(pin)
     delivery.send(event(2))

@@ -13,7 +13,7 @@ from tests.doubles.pi_machines import pi
 
 from bittern.doctor import software
 from bittern.doctor.findings import Finding
-from bittern.doctor.steps import Step, probe
+from bittern.doctor.steps import ProbeStep, probe
 from bittern.model import runtime
 from bittern.system import machine
 from bittern.system.commands import run
@@ -114,7 +114,7 @@ def test_a_folder_of_the_user_is_no_module(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_python_that_does_not_start(tmp_path: Path) -> None:
     steps = probe(run, str(tmp_path / "python"), "bittern.doctor.probe_software", (), 5)
-    assert steps == {"start": Step("start", error="no answer within 5 s")} or steps["start"].error
+    assert steps == {"start": ProbeStep("start", error="no answer within 5 s")} or steps["start"].error
 
 
 def test_a_damaged_model(only_copy: Path) -> None:
