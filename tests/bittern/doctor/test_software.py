@@ -54,7 +54,9 @@ def test_this_installation() -> None:
     assert {f.status for f in checks} == {"ok"}
     assert finding(checks, "numpy").finding.startswith(np.__version__)
     assert finding(checks, "opencv").finding.startswith(cv2.__version__)
-    assert finding(checks, "runtime").finding.startswith(f"{runtime.DISTRIBUTION} {runtime.version()}; XNNPACK took")
+    assert finding(checks, "runtime").finding.startswith(
+        f"{runtime.DISTRIBUTION} {runtime.version()}; XNNPACK runs the graph"
+    )
     assert finding(checks, "golden stop_sign").finding == "replayed on xnnpack"
 
 
@@ -95,9 +97,9 @@ def test_a_broken_module(shadow: Path, module: str, code: str, check: str, says:
 
 def test_an_import_that_hangs(shadow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (shadow / "numpy.py").write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(software, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(software, "TIMEOUT_S", 6.0)
     broken = finding(found_here(), "numpy")
-    assert (broken.status, broken.finding) == ("failure", "does not load: no answer within 1 s")
+    assert (broken.status, broken.finding) == ("failure", "does not load: no answer within 6 s")
 
 
 def test_what_a_library_prints_is_not_taken_for_a_step(shadow: Path) -> None:
