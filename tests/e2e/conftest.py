@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.doubles.once import once
 
 REPO = Path(__file__).parents[2]
 USER = f"bittern-{os.getpid()}"  # where the tests run as root: made for one run
@@ -101,21 +102,18 @@ def debian_python(usr: Path) -> None:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The distribution, built from this checkout."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
-    run(*pip, "--wheel-dir", folder, REPO)
-    (path,) = folder.glob("bittern-*.whl")
+    """The distribution, built from this checkout as `make wheel` does."""
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", REPO, "--outdir")
+    (path,) = once(tmp_path_factory, "wheel", lambda folder: run(*build, folder)).glob("bittern-*.whl")
     return path
 
 
 @pytest.fixture(scope="session")
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the lock of a Raspberry Pi names, for this machine: no numpy and no OpenCV, which are Debian's."""
-    folder = tmp_path_factory.mktemp("wheelhouse")
     pip = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:")
-    run(*pip, "--require-hashes", "--dest", folder, "-r", REPO / "locks/pi.txt")
-    return folder
+    locked = ("--require-hashes", "-r", REPO / "locks/pi.txt", "--dest")
+    return once(tmp_path_factory, "wheelhouse", lambda folder: run(*pip, *locked, folder))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +166,7 @@ def pi(wheelhouse: Path) -> Iterator[Pi]:
         stack.callback(server.terminate)
         device = Pi(root, ssh_config, wheelhouse)
         stack.callback(end_daemons, root)
-        for _ in range(50):
+        for _ in range(300):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.1)
@@ -185,7 +183,7 @@ def end_daemons(root: Path) -> None:
 
 def remove_user() -> None:
     uid = pwd.getpwnam(USER).pw_uid
-    for _ in range(50):  # userdel refuses while a process of the user is there
+    for _ in range(300):  # userdel refuses while a process of the user is there
         for folder in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
                 if folder.name.isdecimal() and folder.stat().st_uid == uid:
