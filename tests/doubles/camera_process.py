@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.repetitions import pass_mark
 
 from bittern.camera.supervisor import Camera, Timing
 from bittern.frames import Frame
@@ -93,7 +94,7 @@ def read_until(camera: Camera, done: Callable[[], bool], within_s: float) -> flo
     """Read as the daemon does until something is true; how long it took."""
     begin = time.monotonic()
     while not done():
-        assert time.monotonic() - begin < within_s, f"not within {within_s} s"
+        assert time.monotonic() - begin < pass_mark(within_s), f"not within {within_s} s"
         camera.read(0.02)
     return time.monotonic() - begin
 
@@ -106,7 +107,7 @@ def read_for(camera: Camera, seconds: float) -> None:
 
 
 def next_frame(camera: Camera, within_s: float = 10.0) -> Frame:
-    frame = camera.read(within_s)
+    frame = camera.read(pass_mark(within_s))
     assert frame is not None, f"no frame within {within_s} s"
     return frame
 
@@ -130,7 +131,7 @@ def resident_kb(pid: int | str = "self") -> int:
 
 def gone(pid: int, within_s: float = 2.0) -> bool:
     """Whether a process is no more, not even as a zombie."""
-    deadline = time.monotonic() + within_s
+    deadline = time.monotonic() + pass_mark(within_s)
     while time.monotonic() < deadline:
         try:
             os.kill(pid, 0)

@@ -15,3 +15,8 @@ def examples(full: int) -> int:
 def times(full: int, few: int) -> int:
     """How often to play a fault: as often as its pass mark says, or a few times."""
     return full if FULL else few
+
+
+def pass_mark(seconds: float) -> float:
+    """A pass mark that is a time: as it stands where faults are played in full and alone, else ten times as long."""
+    return seconds if FULL else 10 * seconds

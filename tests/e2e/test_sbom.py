@@ -7,9 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).parents[2]
 
 
+@pytest.mark.slow  # an environment of its own, with the tools that write it
 def test_each_file_lists_its_lock() -> None:
     # cyclonedx-py validates what it writes, and fails otherwise.
     subprocess.run(["make", "sbom"], cwd=REPO, capture_output=True, check=True)

@@ -28,7 +28,8 @@ from tests.doubles.camera_process import (
     resident_kb,
     watch,
 )
-from tests.doubles.repetitions import times
+from tests.doubles.repetitions import pass_mark, times
+from tests.doubles.waiting import until
 
 from bittern.camera.supervisor import Camera
 from bittern.config.schema import RecoveryConfig
@@ -57,7 +58,7 @@ def test_fault_1_a_read_that_hangs(double: Double, record: Record) -> None:
             while "camera_stalled" not in double.names:
                 frame = camera.read(0.05)  # one may still be on its way
                 last = last if frame is None else max(last, frame.monotonic_ns / 1e9)
-                assert time.monotonic() - last < 5
+                assert time.monotonic() - last < pass_mark(5)
             noticed.append(double.when("camera_stalled") - last)
             double.say(fps=FPS)
             read_until(camera, lambda: "camera_ok" in double.names, 6)
@@ -65,8 +66,8 @@ def test_fault_1_a_read_that_hangs(double: Double, record: Record) -> None:
             assert double.names == ["camera_stalled", "camera_ok"]
             assert gone(pid)
         assert camera.restarts == n
-    assert max(noticed) <= mark_s
-    assert max(back) <= 5
+    assert max(noticed) <= pass_mark(mark_s)
+    assert max(back) <= pass_mark(5)
     record(
         *(1, "a read blocks for ever", n),
         f"noticed after at most {max(noticed):.2f} s, frames again {max(back):.2f} s later, one event each",
@@ -134,7 +135,7 @@ def test_fault_1_a_process_that_sigkill_does_not_end(double: Double, tmp_path: P
             read_until(camera, lambda: double.names[-1] == "camera_ok", 8)
             assert camera.pid != pid
         assert ran.read_text() == "x"
-    assert longest < 0.3
+    assert longest < pass_mark(0.3)
     record(
         *(1, "not even SIGKILL ends the process", n),
         f"one reboot_needed, the command once, no second process; read({0.1}) took at most {longest:.2f} s",
@@ -157,6 +158,7 @@ def test_fault_2_unplugged_and_back(double: Double, record: Record) -> None:
             double.file.with_suffix(".log").write_text("")
             double.say(do="raise", absent=True)
             read_for(camera, away_s)
+            read_until(camera, lambda: _looks(double) >= 3, 5)
             assert double.names == ["camera_lost", "camera_absent"]
             assert "came loose" in double.detail("camera_lost")
             assert "no camera found" in double.detail("camera_absent")
@@ -170,7 +172,7 @@ def test_fault_2_unplugged_and_back(double: Double, record: Record) -> None:
             assert len(waits) >= 2
             for number, wait in enumerate(waits):
                 least, most = 0.8 * 2**number, 2**number + 1.5  # and the start of a process
-                assert least <= wait <= most, waits
+                assert least <= wait <= pass_mark(most), waits
             memory.append(resident_kb())
     growth = memory[-1] - memory[len(memory) // 4] if len(memory) > 4 else 0
     assert growth < 2000
@@ -219,7 +221,7 @@ def test_fault_3_the_process_dies(double: Double, number: signal.Signals, record
     assert max(fds) == min(fds), fds
     growth = memory[-1] - memory[len(memory) // 4] if len(memory) > 4 else 0
     assert growth < 2000
-    assert max(took) <= 5
+    assert max(took) <= pass_mark(5)
     record(
         *(3, f"{number.name} to the child", n),
         f"frames again after at most {max(took):.2f} s, {fds[-1] - fds[0]:+d} descriptors, memory {growth:+d} kB",
@@ -248,10 +250,11 @@ def test_a_parent_that_is_killed_leaves_nothing(double: Double) -> None:
             os.kill(parent.pid, signal.SIGKILL)
             parent.communicate()
         # Not ours: whoever takes orphans reaps it, so that a zombie may be left here.
-        deadline = time.monotonic() + 2
-        while time.monotonic() < deadline and _runs(pid):
-            time.sleep(0.01)
-        assert not _runs(pid)
+        until(lambda pid=pid: not _runs(pid), pass_mark(2))  # type: ignore[misc]
+
+
+def _looks(double: Double) -> int:
+    return sum(what == "look" for _, _, what in double.log())
 
 
 def _runs(pid: int) -> bool:
@@ -274,9 +277,8 @@ def test_fault_4_absent_at_the_start(double: Double, record: Record) -> None:
         assert caught.value.exit_code == 2
         assert "\n" not in str(caught.value)
         with watch(double) as camera:
-            read_for(camera, 2.0)
+            read_until(camera, lambda camera=camera: camera.restarts >= 1, 4)  # type: ignore[misc]
             assert double.names == ["camera_absent"], "once, and it goes on trying"
-            assert camera.restarts >= 1
             double.say(fps=FPS)
             read_until(camera, lambda: double.names == ["camera_absent", "camera_ok"], 8)
     record(

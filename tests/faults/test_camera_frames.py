@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests.doubles.camera_process import FPS, QUICK, Double, next_frame, read_for, read_until, resident_kb, watch
 from tests.doubles.picamera2_double import picture
-from tests.doubles.repetitions import times
+from tests.doubles.repetitions import pass_mark, times
 
 from bittern.config.schema import RecoveryConfig
 from bittern.errors import SourceError
@@ -38,7 +38,7 @@ def test_fault_5_a_frozen_counter_is_a_stall(double: Double, what: str, record: 
             double.say(fps=FPS)
             read_until(camera, lambda: double.names == ["camera_stalled", "camera_ok"], 6)
     mark_s = 4 / FPS + 2  # a last frame may have been on its way
-    assert max(noticed) <= mark_s
+    assert max(noticed) <= pass_mark(mark_s)
     record(
         5,
         "frozen counter and stamp" if what == "frozen" else "frozen counter, moving stamp",
@@ -122,7 +122,7 @@ def test_fault_7_blind(double: Double, record: Record) -> None:
             begin = time.monotonic()
             while "blind" not in double.names:
                 frame = camera.read(0.1)
-                assert time.monotonic() - begin < 8
+                assert time.monotonic() - begin < pass_mark(8)
                 if frame is not None and frame.pixels.astype(int).std() < 6:
                     frames += 1
                     unmarked += not camera.blind
@@ -132,7 +132,7 @@ def test_fault_7_blind(double: Double, record: Record) -> None:
             assert double.names == ["blind", "seeing"]
             assert not camera.blind
         assert camera.restarts == 0
-    assert max(noticed) <= 5
+    assert max(noticed) <= pass_mark(5)
     assert frames > 20 * n
     assert unmarked == 0
     record(
@@ -171,9 +171,9 @@ def test_fault_8_faster_or_slower_than_asked(double: Double, factor: float, reco
         assert double.names == ["camera_ok"]
     period_s = 1 / (FPS * factor)
     age = float(np.median(ages))
-    assert age <= period_s + 0.02
+    assert age <= pass_mark(period_s + 0.02)
     assert max(memory) < 4000
-    assert (min(dropped) > 100) if factor > 1 else (max(dropped) <= 1)
+    assert (min(dropped) > times(100, 10)) if factor > 1 else (max(dropped) <= times(1, 5))
     record(
         *(8, f"{factor:g} times the rate asked", n),
         f"median age {age * 1000:.0f} ms, period {period_s * 1000:.0f} ms, {dropped[-1]} dropped and counted",

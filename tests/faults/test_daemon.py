@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from tests.doubles.command import BITTERN, OFTEN, bittern, one_line
 from tests.doubles.http_peer import Peer
-from tests.doubles.repetitions import times
+from tests.doubles.repetitions import pass_mark, times
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern.system import fileio
@@ -126,7 +126,7 @@ class Daemon:
 
     def takes_signals(self) -> None:
         """Wait until it has its own handlers; that of SIGHUP is the last one."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             if int(re.findall(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)[0], 16) >> (signal.SIGHUP - 1) & 1:
@@ -187,12 +187,13 @@ def test_fault_9_a_signal_at_any_moment(tmp_path: Path, peer: Peer, record: Reco
                 seen = len(daemon.alarms())
                 daemon.read(lambda daemon=daemon, seen=seen: len(daemon.alarms()) > seen + 5)  # type: ignore[misc]
             camera = daemon.camera()
+            daemon.told()  # a full queue would take no more
             seconds = daemon.end(
                 signal.SIGTERM if number == signal.SIGHUP else number, again=number, after=rng.random() / 5
             )
             assert camera is None or not Path(f"/proc/{camera}").exists(), "the camera's process is left"
             assert daemon.process.returncode == 0, daemon.errors.read_text()
-            assert seconds < 2
+            assert seconds < pass_mark(2)
             longest = max(longest, seconds)
             assert daemon.printed.endswith(b"\n") or not daemon.printed
             got = {event["id"] for event in peer.events}
@@ -219,10 +220,10 @@ def test_fault_10_a_main_loop_that_hangs(tmp_path: Path, peer: Peer, record: Rec
             assert daemon.figure("bittern_progress_age_seconds") > 2
             seen = len(daemon.alarms())
             daemon.read(lambda seen=seen: len(daemon.alarms()) > seen + 60)  # type: ignore[misc]
-            assert daemon.figure("bittern_progress_age_seconds") < 2
+            assert daemon.figure("bittern_progress_age_seconds") < pass_mark(2)
         time.sleep(2.5)  # full again
         daemon.process.send_signal(signal.SIGTERM)
-        assert daemon.process.wait(2) == 0, "it ends, although nobody reads what it prints"
+        assert daemon.process.wait(pass_mark(2)) == 0, "it ends, although nobody reads what it prints"
     finally:
         daemon.close()
     record(10, "stuck in a frame", n, "no keep-alive in 2.5 s (watchdog 2 s); the figure shows it", "keep-alive stops")
@@ -246,7 +247,7 @@ def test_fault_11_no_file_descriptors(tmp_path: Path, peer: Peer, record: Record
             last = daemon.alarms()[-1]
             daemon.read(lambda last=last: last in {event["id"] for event in peer.events})  # type: ignore[misc]
             assert len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir())) <= used + 3, f"descriptors leak, {i}"
-        assert daemon.end(signal.SIGTERM) < 2
+        assert daemon.end(signal.SIGTERM) < pass_mark(2)
     finally:
         daemon.close()
     record(11, "no file descriptors", n, "frames went on, one line, all delivered afterwards", "goes on, says so once")
@@ -270,7 +271,7 @@ def test_fault_11_no_memory_for_the_camera(tmp_path: Path, peer: Peer, record: R
             assert daemon.process.poll() is None, daemon.errors.read_text()
             resource.prlimit(pid, resource.RLIMIT_AS, limits)
             daemon.read(lambda: "camera_ok" in daemon.states() and len(daemon.alarms()) > 20)
-        assert daemon.end(signal.SIGTERM) < 2
+        assert daemon.end(signal.SIGTERM) < pass_mark(2)
     finally:
         daemon.close()
     record(11, "no memory for a new camera process", n, "stayed up, camera back by itself", "goes on, recovers")
@@ -299,11 +300,12 @@ def test_fault_8_the_wall_clock_is_set(tmp_path: Path, peer: Peer, record: Recor
             moments = [datetime.fromisoformat(event["time"]).timestamp() for event in events]
             jump = max(range(1, len(moments)), key=lambda i, moments=moments: abs(moments[i] - moments[i - 1]))  # type: ignore[misc]
             assert moments[jump] - moments[jump - 1] == pytest.approx(step, abs=1)
-            assert events.index(marked) in (jump, jump - 1), "the mark is where the times jump"
+            # The frame's time is of the camera's process, the mark of the daemon's.
+            assert 0 <= jump - events.index(marked) <= times(1, 5), "the mark is where the times jump"
             steps = [b["monotonic_ns"] - a["monotonic_ns"] for a, b in pairwise(events)]
             assert min(steps) >= 0
-            assert max(steps) < 1e9, "frames go on"
-        assert daemon.end(signal.SIGTERM) < 2
+            assert max(steps) < pass_mark(1) * 1e9, "frames go on"
+        assert daemon.end(signal.SIGTERM) < pass_mark(2)
         assert daemon.process.returncode == 0
     finally:
         daemon.close()
@@ -344,7 +346,7 @@ def test_a_second_daemon_on_one_outbox_refuses_and_a_kill_leaves_no_lock(tmp_pat
         again = Daemon(tmp_path / "e", peer, state=daemon.folder / "state")
         again.read(lambda: len(again.alarms()) >= 5)
         again.read(lambda: kept <= {event["id"] for event in peer.events})
-        assert again.end(signal.SIGTERM) < 2
+        assert again.end(signal.SIGTERM) < pass_mark(2)
         assert again.process.returncode == 0
     finally:
         daemon.close()

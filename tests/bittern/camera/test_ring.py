@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.doubles.camera_process import descriptors
+from tests.doubles.repetitions import times
 from tests.doubles.waiting import within
 
 from bittern.camera import ring
@@ -133,7 +134,7 @@ def test_no_frame_is_torn(writing: list[Writing], size: tuple[int, int]) -> None
 
 
 def test_a_writer_that_dies_in_the_middle_leaves_a_whole_frame_and_no_lock(writing: list[Writing]) -> None:
-    for number in range(12):
+    for number in range(times(12, 4)):
         writing.append(Writing(10**9, size=(1080, 1920)))
         one = writing[-1]
         reader = ring.Reader(one.fd)
