@@ -2,19 +2,19 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
-# What tests need of other systems (root file systems); outside of the checkout, so that a fresh clone finds it.
+# Downloads for tests (root file systems); outside of the checkout, so that a fresh clone finds them.
 CACHE ?= $(HOME)/.cache/bittern
-# Shipped tasks, or .toml files; RUN and MODEL say where one of them goes to.
+# Shipped tasks, or .toml files; RUN and MODEL are the folders for one of them.
 TASK ?= stop_sign face_mask car_damage
 RUN ?= runs/$$name
 MODEL ?= models/$$name
-# Where `bench` writes to.
+# Output of `bench`.
 OUT ?= build/bench
 MINUTES ?= 30
-# Weights to start from: a file beside the pictures if there is one, else what Keras fetches.
+# Weights to start from: a file beside the pictures if there is one, else downloaded by Keras.
 WEIGHTS ?= $(firstword $(wildcard $(DATA)/../weights/mobilenet_v2_1.0_224*no_top.h5) imagenet)
 
-# On a Raspberry Pi numpy, OpenCV and picamera2 are Debian's; a wheel of another numpy beside them breaks picamera2.
+# On a Raspberry Pi numpy, OpenCV and picamera2 are Debian's; a wheel of another numpy would break picamera2.
 PI := $(shell grep -qas 'Raspberry Pi' /proc/device-tree/model && echo yes)
 COMMA := ,
 DEV := .venv
@@ -23,7 +23,7 @@ OPENCV410 := .venv-opencv410
 BENCHENV := .venv-bench
 TOOLS := .venv-tools
 PIP := -m pip install --quiet --disable-pip-version-check
-# Runs its argument for every task, with its name in $$name; stops at the first that fails.
+# Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
@@ -77,38 +77,38 @@ $(TOOLS)/.ready: locks/tools.txt
 
 # --- for users ---
 
-demo: $(DEV)/.ready  ## watch a drawn street, print the events, leave build/demo.png
+demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo.png
 	@mkdir -p build
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-train: $(HOSTENV)/.ready  ## fine-tune on the pictures below DATA=folder (all shipped tasks, or TASK=stop_sign)
+train: $(HOSTENV)/.ready  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
 	$(NEED_DATA)
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force))
 
 convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the parity check
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))
 
-evaluate: $(DEV)/.ready  ## figures of the models on the test pictures below DATA=folder
+evaluate: $(DEV)/.ready  ## metrics of the models on the test pictures in DATA=folder
 	$(NEED_DATA)
 	@$(call EACH,(set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA)))
 
-reproduce:  ## train and convert all again, and say how far the figures moved from the shipped ones: DATA=folder
+reproduce:  ## train and convert everything again, and report how much the metrics differ from the shipped ones: DATA=folder
 	$(NEED_DATA)
 	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'
 	@$(call EACH,$(HOSTENV)/bin/bittern compare models/$$name build/reproduce/models/$$name)
 
-bench: $(BENCHENV)/.ready  ## what Bittern costs beside a bare inference, MediaPipe and a tutorial's loop, to OUT=build/bench
+bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, MediaPipe and a tutorial's loop; results in OUT=build/bench
 	$(BENCHENV)/bin/bittern bench --out $(OUT)
 
 report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
 	$(DEV)/bin/bittern report models/* --results docs/results --out docs/results.md
 
-deploy: wheel  ## put it on a Pi and start it: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
+deploy: wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
 	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
 	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG))
 
-wheel: $(DEV)/.dev  ## dist/bittern-VERSION-py3-none-any.whl, models included
+wheel: $(DEV)/.dev  ## build dist/bittern-VERSION-py3-none-any.whl, including the models
 	@rm -rf dist
 	$(DEV)/bin/python -m build --wheel --no-isolation --outdir dist .
 
@@ -129,7 +129,7 @@ lock: $(TOOLS)/.ready  ## renew locks/ after a change of pyproject.toml (ARGS=--
 	$(COMPILE) $(ARGS) --group tools -o locks/tools.txt
 
 # A lock does not say which package needs which, and cyclonedx-py warns of that.
-sbom: $(TOOLS)/.ready  ## what a device, a Raspberry Pi and a host install, as CycloneDX: build/sbom-SET.json
+sbom: $(TOOLS)/.ready  ## write the packages of a device, a Raspberry Pi and a host as CycloneDX: build/sbom-SET.json
 	@mkdir -p build
 	for set in device pi host; do \
 	    $(TOOLS)/bin/python -W ignore::UserWarning -m cyclonedx_py requirements locks/$$set.txt --pyproject pyproject.toml \
@@ -176,10 +176,10 @@ test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault as often as its pass 
 	BITTERN_TESTS=full $(DEVICE_TESTS) -m 'hypothesis or fuzz' $(DEVICE) $(ARGS)
 	BITTERN_TESTS=full $(HOST_TESTS) -m 'hypothesis or fuzz' $(HOST) $(ARGS)
 
-soak: $(DEV)/.dev  ## the daemon for MINUTES (30) at ten times the frame rate, events at 100 times; curves to build/soak
+soak: $(DEV)/.dev  ## run the daemon for MINUTES (30) at 10 times the frame rate and 100 times the events; plots in build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
 
-test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## contract and golden vectors with OpenCV 5 and 4.10
+test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing and golden vectors with OpenCV 5 and 4.10
 	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'
 	$(DEV)/bin/python -m pytest -q $(VECTORS)
 	$(OPENCV410)/bin/python -c 'import cv2; assert cv2.__version__.startswith("4.10."), cv2.__version__'
@@ -193,5 +193,5 @@ test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debi
 	tests/picamera2/root.sh $(CACHE) build
 	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
 
-clean:  ## remove what make made, but not runs/ and models/
+clean:  ## remove everything that make created, except runs/ and models/
 	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) $(TOOLS) build dist

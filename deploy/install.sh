@@ -1,49 +1,49 @@
 #!/usr/bin/env bash
-# The device's half of a deploy: checks what is needed; builds a release, switches to it, or goes back.
+# The device side of a deploy: checks the requirements, builds a release and switches to it, or rolls back.
 #
 #   install.sh check ROOT INSTANCE picamera|other install|report
-#       One line on stderr and exit 2 when something is missing.
+#       One line on stderr and exit 2 if something is missing.
 #   install.sh install ROOT INSTANCE STAGE ID
-#       Exit 1 when the device is left as it was.
+#       Exit 1 if it failed and the device is as before.
 #
 # Both run as root.
-# ROOT is empty, or the folder that stands for / (deploy.sh --prefix).
+# ROOT is empty, or the folder to use instead of / (deploy.sh --prefix).
 set -euo pipefail
 umask 022
-# The network may go at any moment: what has begun here is brought to its end, seen or not.
+# Finish even if the connection is lost.
 trap '' HUP PIPE
 
 KEEP=3        # releases left on the device
-SETTLE_S=3    # a daemon that dies this soon after READY=1 was not ready
-START_S=120   # longer than the unit's own TimeoutStartSec + TimeoutStopSec, for when systemctl itself hangs
-JOURNAL=20    # lines shown of a daemon that did not start
+SETTLE_S=3    # a daemon that dies within this time after READY=1 was not ready
+START_S=120   # longer than the unit's TimeoutStartSec + TimeoutStopSec, in case systemctl itself hangs
+JOURNAL=20    # log lines to show of a daemon that did not start
 PICAMERA="^[[:space:]]*source[[:space:]]*=[[:space:]]*[\"']picamera:"  # the same line is in deploy.sh
 
 say() { printf 'deploy: %s\n' "$*" 2>/dev/null || true; }
-lament() { printf 'deploy: %s\n' "$*" >&2 2>/dev/null || true; }
+warn() { printf 'deploy: %s\n' "$*" >&2 2>/dev/null || true; }
 
 check() {
     local root=$1 instance=$2 camera=$3 packages=$4
     local python=$root/usr/bin/python3 version bits machine module missing=() config
-    refuse() { lament "$*"; exit 2; }
+    refuse() { warn "$*"; exit 2; }
 
     for command in systemctl flock; do
         [ -n "$(command -v $command)" ] || refuse "there is no $command here; Bittern's daemon needs a Debian with systemd"
     done
-    [ -x "$python" ] || refuse "there is no $python here; say: sudo apt-get install python3"
+    [ -x "$python" ] || refuse "there is no $python here; run: sudo apt-get install python3"
     read -r version bits machine < <("$python" -c \
         'import platform, struct; print(platform.python_version(), 8 * struct.calcsize("P"), platform.machine())')
     case $version in
-        3.[0-9].* | 3.10.* | 2.*) refuse "Python here is $version, Bittern needs 3.11: Raspberry Pi OS bookworm or newer" ;;
+        3.[0-9].* | 3.10.* | 2.*) refuse "Python here is $version, but Bittern needs 3.11: use Raspberry Pi OS bookworm or newer" ;;
     esac
     if [ "$bits" = 32 ]; then
-        # pip chooses wheels by the kernel's name for the machine: under a 64-bit kernel it finds none for 32 bits.
+        # pip chooses wheels by the kernel's architecture: under a 64-bit kernel it finds none for 32 bits.
         case $machine in
-            armv7l) [ "${version%.*}" = 3.11 ] || refuse "no runtime for 32 bits exists for Python $version, only for 3.11:" \
+            armv7l) [ "${version%.*}" = 3.11 ] || refuse "there is no 32-bit runtime for Python $version, only for 3.11:" \
                         "use the 64-bit Raspberry Pi OS, or 32-bit bookworm" ;;
-            armv6l) refuse "no runtime exists for this processor (armv6l: Pi 1, Pi Zero); a Pi Zero 2 or newer is needed" ;;
+            armv6l) refuse "there is no runtime for this processor (armv6l: Pi 1, Pi Zero); use a Pi Zero 2 or newer" ;;
             *) refuse "this is a 32-bit system under a 64-bit kernel ($machine); use the 64-bit Raspberry Pi OS," \
-                   "or put arm_64bit=0 into /boot/firmware/config.txt and restart" ;;
+                   "or add arm_64bit=0 to /boot/firmware/config.txt and reboot" ;;
         esac
     fi
 
@@ -57,7 +57,7 @@ check() {
         "$python" -c "import ${module%:*}" 2>/dev/null || missing+=("${module#*:}")
     done
     if [ "$camera" = picamera ]; then "$python" -c 'import picamera2' 2>/dev/null || missing+=(python3-picamera2); fi
-    # msgspec has no wheel for 32 bits on PyPI: pip compiles it.
+    # msgspec has no 32-bit wheel on PyPI: pip compiles it.
     if [ "$bits" = 32 ]; then
         [ -n "$(command -v gcc)" ] || missing+=(gcc)
         "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
@@ -71,26 +71,26 @@ check() {
             refuse "apt-get could not install ${missing[*]}; see above"
         fi
     fi
-    # What a deploy that was cut off left behind; a running one is younger than a day.
+    # Remove leftovers of interrupted deploys; a running one is less than a day old.
     find /var/tmp -maxdepth 1 -name 'bittern-deploy.*' -mmin +1440 -exec rm -rf {} + 2>/dev/null || true
 }
 
 # --- install -----------------------------------------------------------------------------------------------------
 
-# In a subshell with set -e: the release whole, under a temporary name, then under its own. It touches nothing that runs.
+# Runs in a subshell with set -e. Builds the release under a temporary name, then renames it; touches nothing that runs.
 build() {
     local package python=$root/usr/bin/python3 log=$stage/pip.log
     local pip=("$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
     mkdir "$new"
-    # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. The lock holds neither, and
-    # what pip cannot find in it, it refuses: so a package that wants another numpy fails here.
+    # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. They are not in the lock, and
+    # pip refuses everything that is not: so a package that needs another numpy fails here.
     "$python" -m venv --system-site-packages "$new/venv"
     [ ! -d "$stage/wheelhouse" ] || pip+=(--no-index --find-links "$stage/wheelhouse")
-    # On 32 bits pip compiles msgspec, with what is locked too; with build isolation it would fetch something else.
+    # On 32 bits pip compiles msgspec, with locked build tools; with build isolation it would download other ones.
     if ! { { [ "$("$python" -c 'import struct; print(struct.calcsize("P"))')" = 8 ] || "${pip[@]}" -r "$stage/build.txt"; } &&
             "${pip[@]}" --no-build-isolation -r "$stage/requirements.txt"; } > "$log" 2>&1; then
         tail -n "$JOURNAL" "$log" >&2 || true
-        lament "pip could not install release $id; see above"
+        warn "pip could not install release $id; see above"
         exit 1
     fi
     mkdir "$new/models"
@@ -101,17 +101,17 @@ build() {
     if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
         sed -i '/^RestartSec=/a RestartSteps=5\nRestartMaxDelaySec=60' "$new/bittern@.service"
     fi
-    # A venv names its own folder in its scripts.
+    # The scripts of a venv contain the path of its folder.
     grep -rlIF "$new" "$new/venv/bin" "$new/venv/pyvenv.cfg" | xargs sed -i "s#$new#$base/releases/$id#g"
     chmod -R u=rwX,go=rX "$new"
     sync -f "$new"
     mv -T "$new" "$base/releases/$id"
     sync -f "$base/releases"
     "$base/releases/$id/venv/bin/bittern" --help > /dev/null ||
-        { lament "the new bittern does not start; see above"; exit 1; }
+        { warn "the new bittern command does not start; see above"; exit 1; }
 }
 
-switch() {  # $1: a release. The link and then the unit, each replaced by one rename
+switch() {  # $1: a release. Replaces the link and then the unit, each by one rename
     ln -sfn "releases/$1" "$base/current.new" &&
         mv -fT "$base/current.new" "$base/current" &&
         cp "$base/releases/$1/bittern@.service" "$units/.bittern@.service.new" &&
@@ -120,15 +120,15 @@ switch() {  # $1: a release. The link and then the unit, each replaced by one re
         systemctl daemon-reload
 }
 
-start() {  # $1: a unit. Type=notify: systemctl returns when the daemon has said READY=1, or is dead
+start() {  # $1: a unit. Type=notify: systemctl returns when the daemon has sent READY=1, or has died
     timeout "$START_S" systemctl restart "$1" && sleep "$SETTLE_S" && systemctl is-active --quiet "$1"
 }
 
-activate() {  # the new release, in every instance; false at the first that does not become ready
+activate() {  # starts the new release in every instance; fails at the first that does not become ready
     local unit since own=bittern@$instance.service
     since=$(date +%s)
     if ! { switch "$id" && systemctl enable --quiet "$own"; }; then
-        lament "could not switch to release $id"
+        warn "could not switch to release $id"
         return 1
     fi
     local units_to_start=("$own")
@@ -136,29 +136,29 @@ activate() {  # the new release, in every instance; false at the first that does
     for unit in "${units_to_start[@]}"; do
         say "starting $unit"
         if ! start "$unit"; then
-            lament "$unit did not become ready; its last lines:"
+            warn "$unit did not become ready; its last lines:"
             journalctl -u "$unit" -n "$JOURNAL" --no-pager -o cat --since "@$since" >&2 || true
             return 1
         fi
     done
 }
 
-back() {  # to the release before, or to none
+roll_back() {  # to the previous release, or to none
     local unit ok=1
-    if [ "$mine_config" = 1 ]; then rm -f "$config"; fi
+    if [ "$created_config" = 1 ]; then rm -f "$config"; fi
     if [ "$was_enabled" = 0 ]; then systemctl disable --quiet "bittern@$instance.service" || true; fi
     if [ -z "$previous" ]; then
         systemctl stop "bittern@$instance.service" || true
         rm -f "$base/current" "$units/bittern@.service"
         systemctl daemon-reload
-        lament "nothing was installed before, so nothing is now"
+        warn "removed again: nothing was installed before"
     else
-        switch "$previous" || lament "could not switch back to release $previous"
+        switch "$previous" || warn "could not switch back to release $previous"
         [[ " ${running[*]} " == *" bittern@$instance.service "* ]] || systemctl stop "bittern@$instance.service" || true
         for unit in "${running[@]}"; do
-            start "$unit" || { ok=0; lament "$unit does not start with release $previous either"; }
+            start "$unit" || { ok=0; warn "$unit does not start with release $previous either"; }
         done
-        [ $ok = 0 ] || lament "release $previous is back${running[*]:+ and runs}"
+        [ $ok = 0 ] || warn "restored release $previous${running[*]:+, which is running}"
     fi
     rm -rf "${base:?}/releases/$id"
 }
@@ -166,16 +166,16 @@ back() {  # to the release before, or to none
 install() {
     root=$1 instance=$2 stage=$3 id=$4
     base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
-    new=$base/releases/.new-$id mine_config=0 was_enabled=0 previous='' running=()
+    new=$base/releases/.new-$id created_config=0 was_enabled=0 previous='' running=()
     trap 'rm -rf "$new" "$stage" "$config.new"' EXIT
     mkdir -p "$base/releases" "$root/etc/bittern" "$units"
     exec 9> "$base/.lock"
-    flock -w 30 9 || { lament "another deploy is running here"; exit 1; }
+    flock -w 30 9 || { warn "another deploy is running here"; exit 1; }
     rm -rf "$base"/releases/.new-* "$base/current.new"
-    [ ! -e "$base/releases/$id" ] || { lament "release $id is already here"; exit 1; }
+    [ ! -e "$base/releases/$id" ] || { warn "release $id is already here"; exit 1; }
     if [ -e "$stage/config.toml" ] && [ -e "$config" ] && ! cmp -s "$stage/config.toml" "$config"; then
-        lament "$config is there, differs from the file of --config, and is never overwritten:" \
-            "change it there, or move it away"
+        warn "$config differs from the file of --config, and is never overwritten:" \
+            "change it on the device, or move it away"
         exit 2
     fi
     if [ -L "$base/current" ]; then previous=$(basename "$(readlink "$base/current")"); fi
@@ -195,35 +195,35 @@ install() {
     set -e
     if [ $built != 0 ]; then
         rm -rf "${base:?}/releases/$id"
-        lament "release $id could not be built; nothing was changed"
+        warn "release $id could not be built; nothing was changed"
         exit 1
     fi
 
     if [ ! -e "$config" ]; then
-        mine_config=1
+        created_config=1
         if [ -e "$stage/config.toml" ]; then cp "$stage/config.toml" "$config.new"
         else sed "s/@NAME/@$instance/" "$stage/default.toml" > "$config.new"; fi
-        # Addresses of cameras hold passwords: for root and the daemon only.
+        # A camera's address may contain a password: only root and the daemon may read it.
         chgrp bittern "$config.new"
         chmod 640 "$config.new"
         sync "$config.new"
         mv -f "$config.new" "$config"
     fi
     if systemctl is-enabled --quiet "bittern@$instance.service" 2>/dev/null; then was_enabled=1; fi
-    # Every instance runs from `current`, so every one that runs is restarted.
+    # Every instance runs from `current`, so all running ones are restarted.
     mapfile -t running < <(systemctl list-units --plain --no-legend --state=active,activating 'bittern@*.service' |
         awk '{print $1}')
 
     if ! activate; then
-        back
+        roll_back
         exit 1
     fi
 
-    # Names begin with the time, so the order of names is the order of age.
+    # Names begin with the time, so sorting by name sorts by age.
     find "$base/releases" -mindepth 1 -maxdepth 1 -type d ! -name "$id" ! -name '.*' -printf '%f\n' | sort -r |
         tail -n "+$KEEP" | while read -r old; do rm -rf "${base:?}/releases/$old"; done
-    say "bittern@$instance runs release $id; see its events:  journalctl -u bittern@$instance -f -o cat"
+    say "bittern@$instance runs release $id; to see its events:  journalctl -u bittern@$instance -f -o cat"
 }
 
-# The last line, so that half a script, after a lost connection, does nothing.
+# On the last line, so that an incomplete script, after a lost connection, does nothing.
 "$@"

@@ -182,7 +182,7 @@ def test_a_release_that_does_not_start_is_rolled_back(deployed: Pi, wheel: Path,
     assert result.returncode == 1
     assert "bittern@default.service did not become ready" in result.stderr
     assert "--frobnicate" in result.stderr  # the daemon's own last words
-    assert "is back and runs" in result.stderr
+    assert "which is running" in result.stderr
     assert state(deployed) == before
     assert deployed.pid("default") not in (None, pid)
 
@@ -264,7 +264,7 @@ def test_a_missing_debian_package_is_one_line_with_the_command(pi: Pi, wheel: Pa
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "say where to"),
+        ([], "no host given"),
         (["pi", "--wheel", "/nowhere.whl"], "no file /nowhere.whl"),
         (["pi", "--frobnicate"], "unknown option --frobnicate"),
         (["pi", "--instance", "../x"], "--instance is a name"),
