@@ -1,1 +1,1 @@
-"""The command `bittern`: one module for each command."""
+"""The command `bittern`: one module per subcommand."""

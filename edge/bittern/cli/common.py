@@ -61,16 +61,16 @@ def model_options(function: F) -> F:
     return function
 
 
-def _views(_ctx: click.Context, _option: click.Parameter, given: str | None) -> tuple[str, ...]:
-    if given is None:
+def _views(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
+    if value is None:
         return ("center",)
     from typing import get_args
 
     from bittern.model.preprocess import View
 
-    names = tuple(given.split(","))
+    names = tuple(value.split(","))
     if len(set(names)) < len(names) or not set(names) <= set(get_args(View)):
-        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, separated by commas, got {given!r}")
+        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, separated by commas, got {value!r}")
     return names
 
 
@@ -85,17 +85,17 @@ def views_option(function: F) -> F:
     )(function)
 
 
-def _region(_ctx: click.Context, _option: click.Parameter, given: str | None) -> Region | None:
-    if given is None:
+def _region(_ctx: click.Context, _option: click.Parameter, value: str | None) -> Region | None:
+    if value is None:
         return None
     from bittern.model.preprocess import Region
 
     try:
-        x, y, width, height = (int(part) for part in given.split(","))
+        x, y, width, height = (int(part) for part in value.split(","))
     except ValueError:  # too few or too many, or not whole numbers
         x = y = width = height = -1
     if min(x, y) < 0 or min(width, height) < 1:
-        raise click.BadParameter(f"expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,120,640,360, got {given!r}")
+        raise click.BadParameter(f"expected X,Y,WIDTH,HEIGHT in whole pixels, such as 0,120,640,360, got {value!r}")
     return Region(x, y, width, height)
 
 

@@ -1,1 +1,1 @@
-"""From an event to whoever wants it: snapshots, the outbox, and the sinks."""
+"""The delivery of events: snapshots, the outbox, and the sinks."""

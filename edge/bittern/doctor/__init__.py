@@ -1,1 +1,1 @@
-"""The doctor: looks at everything that Bittern needs on a machine, and names the command that mends it."""
+"""The doctor: checks everything that Bittern needs on a machine, and names the command that fixes a problem."""

@@ -1,1 +1,1 @@
-"""From a frame to an answer: preprocessing, the model folder and its proof, the runtime."""
+"""From a frame to results: preprocessing, the model folder and its verification, the runtime."""

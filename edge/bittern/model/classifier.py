@@ -29,7 +29,7 @@ class Result(msgspec.Struct, frozen=True):
     """The answer of one head.
 
     Attributes:
-        task: what was asked.
+        task: name of the task.
         label: the label with the highest score.
         score: its score, 0 to 1.
         alarm: whether a label that raises an alarm reached the threshold "default".
@@ -322,7 +322,7 @@ def _check_scale(folder: Path, name: str, expected: tuple[float, int], tensor: T
 
 def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, outputs: list[Tensor]) -> list[Head]:
     if len(outputs) != 1:
-        raise ModelRefused(f"{file}: expected one output where there is no manifest, got {_list(outputs)}")
+        raise ModelRefused(f"{file}: expected one output, because there is no manifest, got {_list(outputs)}")
     if labels is not None:
         try:
             text = Path(labels).read_text(encoding="utf-8")

@@ -232,7 +232,7 @@ class World:
 
     def uncover(self, way: float, box: tuple[float, float, float, float], depth: float) -> None:
         """Remove everything that hides a box (x0, y0, x1, y1 in px) `depth` metres ahead."""
-        kept = []
+        remaining = []
         for thing in self.things:
             ahead = _ahead(thing, way)
             if NEAR - thing.length < ahead < depth:
@@ -241,8 +241,8 @@ class World:
                 (x0, y0), (x1, y1) = projected.min(axis=0), projected.max(axis=0)
                 if x0 < box[2] and x1 > box[0] and y0 < box[3] and y1 > box[1]:
                     continue
-            kept.append(thing)
-        self.things = kept
+            remaining.append(thing)
+        self.things = remaining
 
     def _sky(self, rng: np.random.Generator, v: Floats) -> Pixels:
         """Sky, clouds and a forest on the horizon, for rays `v` px below it: (h, width, 3)."""

@@ -69,15 +69,15 @@ def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Source
 
 def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.Struct]:
     """Class, address and options of a source."""
-    scheme, address, given = _split(uri)
+    scheme, address, query = _split(uri)
     for key in options:
-        if key in given:
+        if key in query:
             raise ConfigurationError(
                 f"source {redacted(uri)!r}: the option {key!r} is also in [camera]: leave one of them out"
             )
     module, name, _ = SCHEMES[scheme]
     cls = getattr(import_module(module), name)
-    return cls, address, _convert(uri, cls.Options, {**given, **options})
+    return cls, address, _convert(uri, cls.Options, {**query, **options})
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
@@ -113,25 +113,25 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
     )
 
 
-def _convert(uri: str, options_type: type[msgspec.Struct], given: Mapping[str, Value]) -> msgspec.Struct:
+def _convert(uri: str, options_type: type[msgspec.Struct], values: Mapping[str, Value]) -> msgspec.Struct:
     known = options_type.__struct_fields__
-    for key in given:
+    for key in values:
         if key not in known:
             raise ConfigurationError(
                 f"source {redacted(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}"
                 f"{did_you_mean(key, known)}"
             )
     try:
-        return msgspec.convert(given, options_type, strict=False)
+        return msgspec.convert(values, options_type, strict=False)
     except msgspec.ValidationError as error:
         kinds = typing.get_type_hints(options_type, include_extras=True)
-        wrong = [k for k in given if not _fits(given[k], kinds[k])]
+        wrong = [k for k in values if not _fits(values[k], kinds[k])]
         if not wrong:
             raise ConfigurationError(f"source {redacted(uri)!r}: {error}") from None
     from bittern.config import toml_file
 
     key = wrong[0]
-    expected, got = toml_file.describe(kinds[key]), toml_file.format_value(given[key])
+    expected, got = toml_file.describe(kinds[key]), toml_file.format_value(values[key])
     raise ConfigurationError(f"source {redacted(uri)!r}: {key}: expected {expected}, got {got}")
 
 

@@ -1,1 +1,1 @@
-"""The sinks: one module for each place that events go to, and the registry that opens those of a configuration."""
+"""The sinks: one module per destination of events, and the registry that opens those of a configuration."""
