@@ -146,7 +146,7 @@ def test_no_such_sign() -> None:
 
 @settings(max_examples=examples(25))
 @given(seed=st.integers(0, 2**32), stop=st.booleans(), size=st.sampled_from([(320, 320), (224, 160), (96, 128)]))
-def test_random_views(seed: int, stop: bool, size: tuple[int, int]) -> None:
+def test_random_pictures(seed: int, stop: bool, size: tuple[int, int]) -> None:
     picture = random_picture(np.random.default_rng(seed), stop=stop, size=size)
     assert picture.shape == (size[1], size[0], 3)
     assert picture.dtype == np.uint8
@@ -161,7 +161,7 @@ def octagons(picture: Pixels) -> int:
     return sum(int(s[4] > 0.6 * s[2] * s[3] and 0.6 < s[2] / s[3] < 1.5 and s[3] > 20) for s in stats[1:n].tolist())
 
 
-def test_random_views_with_a_stop_sign_show_one() -> None:
+def test_random_pictures_with_a_stop_sign_show_one() -> None:
     rng = np.random.default_rng(3)
     shown = [octagons(random_picture(rng, stop=True)) > 0 for _ in range(40)]
     assert np.mean(shown) > 0.6, "the others are small, at night, or before a red wall"
