@@ -149,7 +149,7 @@ HOST_TESTS = $(HOSTENV)/bin/python -m pytest $(WORKERS) $(CORES)
 DEVICE := --ignore tests/bittern_train --ignore tests/bittern_convert
 HOST := tests/bittern_train tests/bittern_convert
 QUICK_DEVICE := tests/test_arrows.py tests/test_docs.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
-QUICK_HOST := $(addprefix tests/bittern_convert/,test_calibration.py test_parity.py test_augment.py test_run.py) tests/bittern_train/test_task_files.py
+QUICK_HOST := $(addprefix tests/bittern_convert/,test_parity.py test_calibration.py test_augment.py test_run.py test_tflite.py) $(addprefix tests/bittern_train/,test_task_files.py test_thresholds.py)
 
 test: test-device test-host  ## whatever proves a promise of README or docs (some 15 minutes on 2 cores)
 
