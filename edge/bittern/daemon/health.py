@@ -1,4 +1,4 @@
-"""The daemon's figures: plain counters that the main loop writes, and snapshots of them that other threads take."""
+"""The daemon's figures: plain counters that the main loop writes, and readings of them that other threads take."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Board(msgspec.Struct, frozen=True):
     throttled: tuple[str, ...] | None
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """All figures at one moment.
 
     Attributes:
@@ -126,14 +126,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Health:
-    """The figures of one daemon. The main loop alone writes; any thread may take a `snapshot`.
+    """The figures of one daemon. The main loop alone writes; any thread may take a `reading`.
 
     There is no lock: every figure is replaced in one step, so a reader gets each of them before or after a frame, never
     in between. Figures that belong together may be one frame apart.
 
     Attributes:
         stages: times by name, see `STAGES`.
-        frames: this and the next nine are the figures of `Snapshot` of the same name.
+        frames: this and the next nine are the figures of `Reading` of the same name.
         classified: as there.
         skipped: as there.
         dropped: as there.
@@ -144,7 +144,7 @@ class Health:
         camera: as there.
         models: as there.
         last_age_s: of the last frame that was classified, from its capture to its events.
-        sinks: called for the figures of every sink when a snapshot is taken, in the thread that takes it.
+        sinks: called for the figures of every sink when a reading is taken, in the thread that takes it.
     """
 
     def __init__(
@@ -227,12 +227,12 @@ class Health:
         latency_ms = None if age_s is None else round(1000 * age_s, 1)
         return Diagnostics(round(fps, 2), latency_ms, self.board().temperature_c)
 
-    def snapshot(self) -> Snapshot:
+    def reading(self) -> Reading:
         """All figures now. Runs a command on a Pi: not for the main loop."""
         fps, age_s = self.rate()
         now = self._clock()
         frame_s = self._frame_s
-        return Snapshot(
+        return Reading(
             uptime_s=now - self._start_s,
             fps=fps,
             latency_ms=None if age_s is None else 1000 * age_s,

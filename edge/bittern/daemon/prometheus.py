@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bittern.config.schema import HealthConfig
-from bittern.daemon.health import BOUNDS_S, Health, Histogram, Snapshot
+from bittern.daemon.health import BOUNDS_S, Health, Histogram, Reading
 from bittern.errors import ConfigurationError
 from bittern.system.machine import THROTTLED_BITS
 from bittern.version import __version__
@@ -43,16 +43,16 @@ class HealthCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All figures of one moment."""
-        snapshot = self._health.snapshot()
+        reading = self._health.reading()
         yield _info("bittern_build", "Version of Bittern, and of Python.", [(__version__, platform.python_version())])
-        yield _info("bittern_model", "Models that run now.", snapshot.models, ("model", "version", "path"))
-        yield from _counters(snapshot)
+        yield _info("bittern_model", "Models that run now.", reading.models, ("model", "version", "path"))
+        yield from _counters(reading)
         events = CounterMetricFamily("bittern_events", "Events that were raised, by type.", labels=["type"])
-        for kind, count in snapshot.events.items():
+        for kind, count in reading.events.items():
             events.add_metric([kind], count)
         yield events
-        yield from _sinks(snapshot)
-        yield from _gauges(snapshot)
+        yield from _sinks(reading)
+        yield from _gauges(reading)
         yield from self._histograms()
 
     def _histograms(self) -> Iterator[Metric]:
@@ -184,24 +184,24 @@ def _info(name: str, text: str, rows: Any, labels: tuple[str, ...] = ("version",
     return info
 
 
-def _counters(snapshot: Snapshot) -> Iterator[Metric]:
+def _counters(reading: Reading) -> Iterator[Metric]:
     for name, text, value in (
-        ("frames", "Frames that came from the source.", snapshot.frames),
-        ("frames_classified", "Frames that were classified.", snapshot.classified),
-        ("frames_skipped", "Frames that were not classified because nothing moved.", snapshot.skipped),
-        ("frames_dropped", "Frames that were never read because a newer one had come.", snapshot.dropped),
-        ("inference_errors", "Inferences that failed.", snapshot.errors),
-        ("camera_restarts", "Restarts of the camera.", snapshot.camera_restarts),
-        ("reloads", "Exchanges of models while running.", snapshot.reloads),
-        ("reloads_refused", "Models that a reload refused.", snapshot.reloads_refused),
+        ("frames", "Frames that came from the source.", reading.frames),
+        ("frames_classified", "Frames that were classified.", reading.classified),
+        ("frames_skipped", "Frames that were not classified because nothing moved.", reading.skipped),
+        ("frames_dropped", "Frames that were never read because a newer one had come.", reading.dropped),
+        ("inference_errors", "Inferences that failed.", reading.errors),
+        ("camera_restarts", "Restarts of the camera.", reading.camera_restarts),
+        ("reloads", "Exchanges of models while running.", reading.reloads),
+        ("reloads_refused", "Models that a reload refused.", reading.reloads_refused),
     ):
         yield CounterMetricFamily(f"bittern_{name}", text, value=value)
 
 
-def _sinks(snapshot: Snapshot) -> Iterator[Metric]:
+def _sinks(reading: Reading) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("bittern_outbox_events", "Events that wait for a sink.", labels=["sink"])
     done = CounterMetricFamily("bittern_sink_events", "Events by what became of them.", labels=["sink", "result"])
-    for sink, figures in snapshot.sinks.items():
+    for sink, figures in reading.sinks.items():
         waiting.add_metric([sink], figures.waiting)
         for result in ("delivered", "refused", "dropped"):
             done.add_metric([sink, result], getattr(figures, result))
@@ -209,26 +209,26 @@ def _sinks(snapshot: Snapshot) -> Iterator[Metric]:
     yield done
 
 
-def _gauges(snapshot: Snapshot) -> Iterator[Metric]:
+def _gauges(reading: Reading) -> Iterator[Metric]:
     state = GaugeMetricFamily("bittern_camera_state", "1 for the state that the camera is in.", labels=["state"])
-    state.add_metric([snapshot.camera], 1)
+    state.add_metric([reading.camera], 1)
     yield state
     for name, text, value in (
-        ("uptime_seconds", "Since the daemon started.", snapshot.uptime_s),
-        ("frame_age_seconds", "Since the last frame came.", snapshot.frame_age_s),
+        ("uptime_seconds", "Since the daemon started.", reading.uptime_s),
+        ("frame_age_seconds", "Since the last frame came.", reading.frame_age_s),
         (
             "progress_age_seconds",
             "Since the main loop last made progress.",
-            snapshot.progress_age_s,
+            reading.progress_age_s,
         ),
-        ("temperature_celsius", "Of the processor.", snapshot.board.temperature_c),
+        ("temperature_celsius", "Of the processor.", reading.board.temperature_c),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"bittern_{name}", text, value=value)
-    if snapshot.board.throttled is not None:
+    if reading.board.throttled is not None:
         throttled = GaugeMetricFamily(
             "bittern_throttled", "1 for each limit of a Pi that holds now.", labels=["reason"]
         )
         for reason in THROTTLED_BITS:
-            throttled.add_metric([reason], reason in snapshot.board.throttled)
+            throttled.add_metric([reason], reason in reading.board.throttled)
         yield throttled

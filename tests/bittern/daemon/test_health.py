@@ -69,38 +69,44 @@ def frames(health: Health, clock: Clock, count: int, every_s: float, age_s: floa
 
 
 def test_a_new_one(health: Health) -> None:
-    said = health.snapshot()
-    assert (said.frames, said.fps, said.latency_ms, said.frame_age_s, said.camera) == (0, 0, None, None, "starting")
-    assert (said.progress_age_s, said.uptime_s) == (0, 0)
+    reading = health.reading()
+    assert (reading.frames, reading.fps, reading.latency_ms, reading.frame_age_s, reading.camera) == (
+        0,
+        0,
+        None,
+        None,
+        "starting",
+    )
+    assert (reading.progress_age_s, reading.uptime_s) == (0, 0)
 
 
 def test_figures_of_the_last_ten_seconds(health: Health, clock: Clock) -> None:
     frames(health, clock, 15, 0.2, age_s=1.0)
     frames(health, clock, 50, 0.2)
-    said = health.snapshot()
-    assert said.fps == pytest.approx(5, rel=0.05)
-    assert said.latency_ms == pytest.approx(20)
-    assert (said.frames, said.classified, said.dropped) == (65, 65, 130)
+    reading = health.reading()
+    assert reading.fps == pytest.approx(5, rel=0.05)
+    assert reading.latency_ms == pytest.approx(20)
+    assert (reading.frames, reading.classified, reading.dropped) == (65, 65, 130)
     clock.now += 5
-    said = health.snapshot()
-    assert said.fps == pytest.approx(2.5, rel=0.05)
-    assert said.frame_age_s == said.progress_age_s == pytest.approx(5)
+    reading = health.reading()
+    assert reading.fps == pytest.approx(2.5, rel=0.05)
+    assert reading.frame_age_s == reading.progress_age_s == pytest.approx(5)
     clock.now += 6
-    said = health.snapshot()
-    assert (said.fps, said.latency_ms) == (0, None)
-    assert said.frame_age_s == pytest.approx(11)
+    reading = health.reading()
+    assert (reading.fps, reading.latency_ms) == (0, None)
+    assert reading.frame_age_s == pytest.approx(11)
 
 
 @pytest.mark.parametrize("fps", [0.5, 1, 30, 240, 2000])
 def test_any_rate_is_told_right(fps: float, health: Health, clock: Clock) -> None:
     frames(health, clock, round(fps * 12), 1 / fps)
-    assert health.snapshot().fps == pytest.approx(fps, rel=0.21 if fps < 1 else 0.11)
+    assert health.reading().fps == pytest.approx(fps, rel=0.21 if fps < 1 else 0.11)
     assert len(health._recent) <= RECENT_FRAMES
 
 
 def test_a_short_start_is_not_a_low_rate(health: Health, clock: Clock) -> None:
     frames(health, clock, 5, 0.2)
-    assert health.snapshot().fps == pytest.approx(5)
+    assert health.reading().fps == pytest.approx(5)
 
 
 def test_events_sinks_and_board(health: Health) -> None:
@@ -108,12 +114,12 @@ def test_events_sinks_and_board(health: Health) -> None:
         health.event(kind)
     health.sinks = lambda: {"mqtt": SinkFigures(waiting=3, delivered=2)}
     health.camera = "camera_stalled"
-    said = health.snapshot()
-    assert said.events == {"alarm.on": 2, "alarm.off": 1}
-    assert said.sinks["mqtt"] == (3, 2, 0, 0)
-    assert said.camera == "camera_stalled"
-    assert said.board.temperature_c == 48.312
-    assert said.board.throttled == ("under-voltage", "throttled")
+    reading = health.reading()
+    assert reading.events == {"alarm.on": 2, "alarm.off": 1}
+    assert reading.sinks["mqtt"] == (3, 2, 0, 0)
+    assert reading.camera == "camera_stalled"
+    assert reading.board.temperature_c == 48.312
+    assert reading.board.throttled == ("under-voltage", "throttled")
 
 
 def test_the_board_is_asked_every_few_seconds_only(health: Health, clock: Clock, tmp_path: Path) -> None:
@@ -287,13 +293,13 @@ def test_clients_that_hold_on_do_not_keep_a_scrape_out(page: MetricsServer) -> N
 
 
 @pytest.mark.parametrize(
-    "said",
+    "sent",
     [b"", b"\0" * 9000, b"GET\r\n\r\n", b"POST /metrics HTTP/1.1\r\n\r\n", b"GET /" + b"a" * 70_000 + b"\r\n\r\n"],
     ids=["nothing", "zeros", "half", "post", "long"],
 )
-def test_what_is_no_scrape_is_survived(said: bytes, page: MetricsServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_scrape_is_survived(sent: bytes, page: MetricsServer, capfd: pytest.CaptureFixture[str]) -> None:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", page.port), 5) as client:
-        client.sendall(said)
+        client.sendall(sent)
         client.shutdown(socket.SHUT_WR)
         client.recv(4096)
     assert "bittern_frames_total" in scrape(page)
