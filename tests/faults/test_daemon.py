@@ -61,6 +61,7 @@ class Daemon:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(folder / "notify"))
         self.notices.setblocking(False)
+        self._heard: list[str] = []
         out, into = os.pipe()
         if pipe_bytes:
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, pipe_bytes)
@@ -85,6 +86,7 @@ class Daemon:
                 if not part:
                     break
                 self.printed += part
+            self._hear()  # the system queues ten notices at most
             time.sleep(0.01)
 
     @property
@@ -100,11 +102,14 @@ class Daemon:
 
     def told(self) -> list[str]:
         """What systemd would have heard since the last call."""
-        heard = []
+        self._hear()
+        heard, self._heard = self._heard, []
+        return heard
+
+    def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                heard.append(self.notices.recv(4096).decode())
-        return heard
+                self._heard.append(self.notices.recv(4096).decode())
 
     def figure(self, name: str) -> float:
         """A figure of the page for Prometheus."""
