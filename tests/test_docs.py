@@ -1,4 +1,4 @@
-"""The pages: code, files, targets of make and links that they name are there."""
+"""The pages: code, files, targets of make and links that they name are there; and a name has one meaning."""
 
 from __future__ import annotations
 
@@ -75,3 +75,16 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         assert set(re.findall(r"(?:`|^)make ([a-z][\w-]*)", text, re.MULTILINE)) <= set(TARGETS)
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
+
+
+def test_a_class_has_its_name_for_itself() -> None:
+    """No other class, and no type alias, has the name of a public class; aliases of one type may be repeated."""
+    places: dict[str, set[str]] = {}
+    classes: set[str] = set()
+    for package, root in ROOTS.items():
+        for file in (root / package).rglob("*.py"):
+            for name, node in defined(ast.parse(file.read_text(encoding="utf-8")).body).items():
+                places.setdefault(name, set()).add(str(file.relative_to(root)))
+                if isinstance(node, ast.ClassDef) and not name.startswith("_"):
+                    classes.add(name)
+    assert {name: places[name] for name in classes if len(places[name]) > 1} == {}

@@ -17,7 +17,7 @@ from bittern.errors import BitternError, ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
     from bittern.decision.decision import Settings
-    from bittern.evaluation.tuning import Figures, Interval, Judged, Target, Track
+    from bittern.evaluation.tuning import Figures, Judged, LabelledInterval, Target, Track
     from bittern.events import AlarmKey
     from bittern.frames import Frame, Source
     from bittern.model.classifier import Classifier
@@ -165,7 +165,7 @@ def _open_models(settings: WatchConfig) -> list[Classifier]:
     return classifiers
 
 
-def _check_labels(file: Path | None, intervals: Sequence[Interval], known: Sequence[str]) -> None:
+def _check_labels(file: Path | None, intervals: Sequence[LabelledInterval], known: Sequence[str]) -> None:
     for interval in intervals:
         if interval.label not in known:
             names, hint = ", ".join(dict.fromkeys(map(repr, known))), did_you_mean(interval.label, known)
@@ -271,7 +271,7 @@ def _bar(clip: _Clip) -> AbstractContextManager[Iterable[Frame]]:
     return nullcontext(clip.source)
 
 
-def _tune(track: Track, intervals: Sequence[Interval], target: Target, current: Settings) -> Judged:
+def _tune(track: Track, intervals: Sequence[LabelledInterval], target: Target, current: Settings) -> Judged:
     from bittern.evaluation import tuning
 
     if not _has_bar():

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bittern")
 
 Taker = Callable[[Event], None]
-Picture = tuple[Pixels, Order]
+OrderedPixels = tuple[Pixels, Order]
 
 # NTP adjusts a clock by less than this between two frames; more is a jump.
 JUMP_S = 0.5
@@ -80,7 +80,7 @@ class Outlet:
         self.clock = Clock()
         self.failed: str | None = None
         self._takers, self._source, self._snapshots = takers, source, snapshots
-        self._queue: queue.Queue[tuple[Event, Picture | None] | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[tuple[Event, OrderedPixels | None] | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         if snapshots is not None:
             self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
@@ -97,7 +97,7 @@ class Outlet:
         if self._thread is None:
             self._pass_on(event)
             return
-        picture: Picture | None = None
+        picture: OrderedPixels | None = None
         if event.type == "alarm.on" and frame is not None and self._queue.qsize() < _WAITING_PICTURES:
             with contextlib.suppress(MemoryError):  # then without its picture
                 picture = frame.pixels.copy(), frame.order

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bittern.evaluation.tuning import Interval, Judged, Track
+from bittern.evaluation.tuning import Judged, LabelledInterval, Track
 from bittern.frames import Pixels
 from bittern.system import fileio
 
@@ -20,7 +20,7 @@ _SCORE, _INSIDE, _CORRECT, _FALSE = (160, 90, 30), (205, 235, 205), (70, 150, 40
 _MOST_S = 1e9
 
 
-def write(file: Path, panels: Sequence[tuple[Track, Judged]], intervals: Sequence[Interval]) -> None:
+def write(file: Path, panels: Sequence[tuple[Track, Judged]], intervals: Sequence[LabelledInterval]) -> None:
     """Draw a panel for each label, one below the other.
 
     Args:
@@ -39,7 +39,7 @@ def write(file: Path, panels: Sequence[tuple[Track, Judged]], intervals: Sequenc
     fileio.write(file, png.tobytes())
 
 
-def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[Interval], last_s: float) -> None:
+def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[LabelledInterval], last_s: float) -> None:
     wide = _WIDTH - _LEFT - _RIGHT
     foot = _TOP + _PANEL
 

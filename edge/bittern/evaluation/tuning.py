@@ -26,7 +26,7 @@ _MAX_INTERVALS_BYTES = 2**20
 _S = 1e9
 
 
-class Interval(NamedTuple):
+class LabelledInterval(NamedTuple):
     """The time in which an object is in view, in seconds since the first frame of the clip."""
 
     start_s: float
@@ -112,7 +112,7 @@ def parse_target(text: str) -> Target:
     return Target(int(match[1]), 1.0 if match[2] == "an hour" else 24.0, text)
 
 
-def read_intervals(file: Path) -> list[Interval]:
+def read_intervals(file: Path) -> list[LabelledInterval]:
     """Read a CSV with the header `start_s,end_s,label`, in seconds since the first frame of the clip.
 
     Raises:
@@ -129,7 +129,7 @@ def read_intervals(file: Path) -> list[Interval]:
         raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from None
     if len(data) > _MAX_INTERVALS_BYTES:
         raise ConfigurationError(f"{file}: larger than the limit of {_MAX_INTERVALS_BYTES >> 20} MiB")
-    rows: list[tuple[int, Interval]] = []
+    rows: list[tuple[int, LabelledInterval]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         for cells in reader:
@@ -143,7 +143,7 @@ def read_intervals(file: Path) -> list[Interval]:
         raise ConfigurationError(f"{file}: row {reader.line_num}: {error}") from None
     if not rows:
         raise ConfigurationError(f"{file}: no intervals: expected rows such as 12.5,20,stop")
-    last: dict[str, tuple[int, Interval]] = {}
+    last: dict[str, tuple[int, LabelledInterval]] = {}
     for row, interval in sorted(rows, key=lambda numbered: numbered[1]):
         before = last.get(interval.label)
         if before is not None and interval.start_s < before[1].end_s:
@@ -152,7 +152,7 @@ def read_intervals(file: Path) -> list[Interval]:
     return [interval for _, interval in rows]
 
 
-def _interval(cells: Sequence[str]) -> Interval:
+def _interval(cells: Sequence[str]) -> LabelledInterval:
     if len(cells) != len(_COLUMNS):
         raise ValueError(f"expected {len(_COLUMNS)} values, got {len(cells)}")
     numbers = []
@@ -166,7 +166,7 @@ def _interval(cells: Sequence[str]) -> Interval:
         raise ValueError(f"expected 0 <= start_s < end_s, got {start:g} and {end:g}")
     if not cells[2]:
         raise ValueError("the label is empty")
-    return Interval(start, end, cells[2])
+    return LabelledInterval(start, end, cells[2])
 
 
 def poisson_upper(count: int, confidence: float = 0.95) -> float:
@@ -187,7 +187,7 @@ OVERSTAY_S = 10.0
 
 
 def judge(
-    track: Track, intervals: Sequence[Interval], settings: Settings, alarms: Sequence[tuple[float, float]]
+    track: Track, intervals: Sequence[LabelledInterval], settings: Settings, alarms: Sequence[tuple[float, float]]
 ) -> Judged:
     """Compare the alarms that settings gave with the intervals.
 
@@ -222,7 +222,7 @@ def levels(track: Track) -> list[float]:
 
 def tune(
     track: Track,
-    intervals: Sequence[Interval],
+    intervals: Sequence[LabelledInterval],
     target: Target,
     settings: Settings,
     progress: Callable[[], None] = lambda: None,

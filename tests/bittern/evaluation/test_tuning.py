@@ -16,7 +16,7 @@ from bittern.decision.decision import Settings
 from bittern.errors import ConfigurationError
 from bittern.evaluation import tuning
 from bittern.evaluation.tuning import (
-    Interval,
+    LabelledInterval,
     NothingFits,
     Target,
     Track,
@@ -67,10 +67,10 @@ def written(folder: Path, text: str | bytes) -> Path:
 def test_intervals_are_read(tmp_path: Path) -> None:
     text = '\ufeffstart_s,end_s,label\r\n 1.5, 3 ,stop\r\n\r\n3,4e0,"a, b"\n0,1,stop\n2,9,a\n'
     assert read_intervals(written(tmp_path, text)) == [
-        Interval(1.5, 3.0, "stop"),
-        Interval(3.0, 4.0, "a, b"),
-        Interval(0.0, 1.0, "stop"),
-        Interval(2.0, 9.0, "a"),
+        LabelledInterval(1.5, 3.0, "stop"),
+        LabelledInterval(3.0, 4.0, "a, b"),
+        LabelledInterval(0.0, 1.0, "stop"),
+        LabelledInterval(2.0, 9.0, "a"),
     ]
 
 
@@ -145,7 +145,7 @@ def test_the_upper_bound_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
-    intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop"), Interval(50, 60, "stop")]
+    intervals = [LabelledInterval(10, 20, "stop"), LabelledInterval(30, 40, "stop"), LabelledInterval(50, 60, "stop")]
     alarms = [(5.0, 31.0), (12.0, 14.0), (15.0, 45.0), (50.0, 51.0), (60.5, math.inf)]
     judged = judge(track([0.0], clip_s=100.0), intervals, NOW, alarms)
     # The first and the last began outside; the third stayed on for 15 s outside of intervals.
@@ -163,7 +163,7 @@ def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
 
 def test_a_spike_outside_is_outvoted() -> None:
     scores = [0.0] * 20 + [0.9] + [0.0] * 20 + [0.6, 0.7, 0.8, 0.9, 0.9, 0.9] + [0.0] * 20
-    best = tune(track(scores), [Interval(8.0, 9.4, "stop")], HOUR, NOW)
+    best = tune(track(scores), [LabelledInterval(8.0, 9.4, "stop")], HOUR, NOW)
     assert (best.detected, best.false_alarms) == (1, 0)
     assert best.settings.votes > 1
     assert best.settings.cooldown_s == NOW.cooldown_s
@@ -172,10 +172,10 @@ def test_a_spike_outside_is_outvoted() -> None:
 
 def test_the_lowest_delay_wins_but_not_by_less_than_a_frame() -> None:
     ramp = [0.0] * 20 + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8] + [0.0] * 20
-    best = tune(track(ramp), [Interval(4.0, 6.0, "stop")], HOUR, NOW)
+    best = tune(track(ramp), [LabelledInterval(4.0, 6.0, "stop")], HOUR, NOW)
     assert best.settings.on == pytest.approx(0.1)
     flat = [0.0] * 20 + [0.1] + [0.8, 0.9, 0.8] * 3 + [0.0] * 20
-    best = tune(track(flat), [Interval(4.2, 6.0, "stop")], HOUR, NOW)
+    best = tune(track(flat), [LabelledInterval(4.2, 6.0, "stop")], HOUR, NOW)
     assert (best.settings.on, best.mean_delay_s) == (0.8, 0.0), "the highest that is as quick"
 
 
@@ -183,7 +183,7 @@ def test_a_day_allows_what_a_day_long_clip_would() -> None:
     spikes = ([0.9] + [0.0] * 59) * 3 + [0.9, 0.9] + [0.0] * 10
     day = Target(3, 24.0, "at most 3 false alarms a day")
     slow = track(spikes, fps=1 / 480)
-    interval = Interval(180 * 480.0 - 1, 182 * 480.0 + 1, "stop")
+    interval = LabelledInterval(180 * 480.0 - 1, 182 * 480.0 + 1, "stop")
     now = NOW._replace(cooldown_s=0.0, min_off_s=0.0)
     once = tune(slow._replace(clip_s=24 * 3600 + 970.0), [interval], day, now)
     assert (once.detected, once.false_alarms, once.settings.votes) == (1, 3, 1)
@@ -194,7 +194,7 @@ def test_a_day_allows_what_a_day_long_clip_would() -> None:
 def test_nothing_fits_and_what_comes_nearest() -> None:
     scores = ([0.9] * 8 + [0.0] * 12) * 4
     with pytest.raises(NothingFits) as caught:
-        tune(track(scores), [Interval(8.0, 9.0, "stop")], HOUR, NOW)
+        tune(track(scores), [LabelledInterval(8.0, 9.0, "stop")], HOUR, NOW)
     message = str(caught.value)
     assert (
         "street, stop: no settings detect an interval with at most 1 false alarm an hour, which is 0 in the" in message
@@ -202,7 +202,7 @@ def test_nothing_fits_and_what_comes_nearest() -> None:
     assert "nearest: 3 false alarms, 1 of 1 detected with threshold 0.9" in message
     assert caught.value.nearest is not None
     with pytest.raises(NothingFits, match="no settings detect any of 1 intervals: no score rises in them") as caught:
-        tune(track([0.0] * 30), [Interval(1.0, 2.0, "stop")], HOUR, NOW)
+        tune(track([0.0] * 30), [LabelledInterval(1.0, 2.0, "stop")], HOUR, NOW)
     assert caught.value.nearest is None
 
 
@@ -229,7 +229,7 @@ def test_a_long_quiet_clip_is_made_short() -> None:
 
 
 def test_figures_say_how_little_a_short_clip_can_say() -> None:
-    intervals = [Interval(10, 20, "stop"), Interval(30, 40, "stop")]
+    intervals = [LabelledInterval(10, 20, "stop"), LabelledInterval(30, 40, "stop")]
     judged = judge(track([0.0], clip_s=380.0), intervals, NOW, [(11.0, 12.0)])
     text = tuning.lines(tuning.figures(track([0.0]), judged), HOUR)
     assert text == [
