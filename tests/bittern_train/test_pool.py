@@ -67,7 +67,7 @@ def test_splits_keep_their_meaning(tmp_path: Path) -> None:
 
 
 def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:
-    """Under a label of this task, whatever they are called there; nothing is chosen with them or reported on."""
+    """Under a label of this task, whatever that set calls them; nothing is chosen with them or reported on."""
     indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
     indexed(
         tmp_path / "other",

@@ -41,15 +41,15 @@ rate = [1e-4]
 )
 def test_the_threshold_of_a_fold_is_chosen_on_the_others(scores: list[tuple[float, float]], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = np.array(scores, np.float32)
-    true = np.arange(len(found)) % 3
-    folds = np.array_split(rng.permutation(len(found)), 2)
-    answers = studies._answers(found, true, folds)
+    table = np.array(scores, np.float32)
+    true = np.arange(len(table)) % 3
+    folds = np.array_split(rng.permutation(len(table)), 2)
+    answers = studies._answers(table, true, folds)
     # What a picture's own label is must not change the answers of its fold.
     other = true.copy()
     other[folds[0]] = (other[folds[0]] + 1) % 3
-    assert np.array_equal(studies._answers(found, other, folds)[folds[0]], answers[folds[0]])
-    best = found.argmax(1)
+    assert np.array_equal(studies._answers(table, other, folds)[folds[0]], answers[folds[0]])
+    best = table.argmax(1)
     assert all(a in (2, b) for a, b in zip(answers, best, strict=True))
 
 
@@ -88,36 +88,36 @@ def run(root: Path, *words: str) -> None:
 
 def test_none(world: Path) -> None:
     run(world, "study", "none", "discs.toml", "--data", "pictures", "--weights", "none", "--out", "results")
-    found = json.loads((world / "results" / "none-discs.json").read_text())
-    assert found["n"] == 18
-    for kind in ("label", "exposed", "unexposed"):
-        of = found[kind]
-        assert of["correct"] == of["targets"]["correct"] + of["none"]["correct"] <= 18
-        assert (of["targets"]["n"], of["none"]["n"]) == (12, 6)
-    against = found["exposed"]["against_label"]
+    result = json.loads((world / "results" / "none-discs.json").read_text())
+    assert result["n"] == 18
+    for kind in studies.KINDS:
+        figures = result[kind]
+        assert figures["correct"] == figures["targets"]["correct"] + figures["none"]["correct"] <= 18
+        assert (figures["targets"]["n"], figures["none"]["n"]) == (12, 6)
+    against = result["exposed"]["against_label"]
     assert against["only_this_right"] - against["only_label_right"] == (
-        found["exposed"]["correct"] - found["label"]["correct"]
+        result["exposed"]["correct"] - result["label"]["correct"]
     )
 
 
 def test_twins(world: Path) -> None:
     words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
     run(world, "study", "twins", "discs.toml", "--data", "pictures", *words)
-    found = json.loads((world / "results" / "twins-discs.json").read_text())
-    assert (found["n"], found["twins"]) == (3, 3)
-    assert found["with"]["correct"] - found["without"]["correct"] == (
-        found["only_with_right"] - found["only_without_right"]
+    result = json.loads((world / "results" / "twins-discs.json").read_text())
+    assert (result["n"], result["twins"]) == (3, 3)
+    assert result["with"]["correct"] - result["without"]["correct"] == (
+        result["only_with_right"] - result["only_without_right"]
     )
 
 
 def test_soup(world: Path) -> None:
     words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
     run(world, "study", "soup", "discs.toml", "--data", "pictures", *words)
-    found = json.loads((world / "results" / "soup-discs.json").read_text())
-    assert (found["n"], len(found["fits"])) == (18, studies.SOUP)
+    result = json.loads((world / "results" / "soup-discs.json").read_text())
+    assert (result["n"], len(result["fits"])) == (18, studies.SOUP)
     # The first fit of every fold is the k-fold's own.
     chosen = json.loads((world / "runs/discs/run.json").read_text())["choice"]
     for key in ("accuracy", "harmed_accuracy", "loss"):
-        assert found["fits"][0][key] == pytest.approx(chosen[key], abs=1e-6)
+        assert result["fits"][0][key] == pytest.approx(chosen[key], abs=1e-6)
     # Three fits that differ, and an average that is none of them.
-    assert len({round(of["loss"], 6) for of in [*found["fits"], found["average"]]}) == studies.SOUP + 1
+    assert len({round(fit["loss"], 6) for fit in [*result["fits"], result["average"]]}) == studies.SOUP + 1

@@ -23,7 +23,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ('labels = ["a", "b"]\ncolour = 1', "colour"),
         ('labels = ["a"]', "labels"),
@@ -41,12 +41,12 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ("labels = [", "line"),
     ],
 )
-def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, change: str, said: str) -> None:
-    file = tmp_path / "mine.toml"
+def test_a_wrong_file_is_one_line_that_names_the_key(tmp_path: Path, change: str, message: str) -> None:
+    file = tmp_path / "own.toml"
     file.write_text(f'name = "mine"\nquestion = "which?"\n{change}\n')
     with pytest.raises(ConfigurationError) as caught:
         task_files.load(str(file))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -242,12 +242,12 @@ def test_a_disc_at_the_edge_is_found_by_the_views_alone(world: World) -> None:
 
 
 def test_the_run_says_what_thresholds_are_for(world: World) -> None:
-    seen = "the deciding one of the views left, center, right of the region 20, 150, 660, 220"
-    assert all(t.chosen_for.endswith(f", {seen}") for t in world.run.thresholds.values())
-    assert world.run.metrics["method"].endswith(f", {seen}")
+    field = "the deciding one of the views left, center, right of the region 20, 150, 660, 220"
+    assert all(t.chosen_for.endswith(f", {field}") for t in world.run.thresholds.values())
+    assert world.run.metrics["method"].endswith(f", {field}")
     assert world.centre.metrics["method"].endswith(", the region 20, 150, 660, 220")
-    found = {name: t.chosen_for for name, t in world.run.thresholds.items()}
-    assert found["sensitive"].startswith("99% of the alarms found, out of fold: 100.0% of 20 found")
+    reasons = {name: t.chosen_for for name, t in world.run.thresholds.items()}
+    assert reasons["sensitive"].startswith("99% of the alarms found, out of fold: 100.0% of 20 found")
 
 
 def test_reports_are_of_the_views(world: World) -> None:
@@ -262,10 +262,10 @@ def test_reports_are_of_the_views(world: World) -> None:
     assert 'give the daemon `region = [20, 150, 660, 220]` and `views = ["left", "center", "right"]`' in card
     for name, n in (("edge", 2), ("rest", 6)):
         words = ["evaluate", "models/discs", "--data", f"data/{name}", "--json"]
-        said, plain = json.loads(world.call(*words, *options)), json.loads(world.call(*words))
+        reported, plain = json.loads(world.call(*words, *options)), json.loads(world.call(*words))
         report = world.provenance["reports"][f"{name}/test"]
         keys = ("n", "correct", "alarms", "nll")
-        assert [report[k] for k in keys] == [said[k] for k in keys]
+        assert [report[k] for k in keys] == [reported[k] for k in keys]
         assert report["n"] == n == report["harmed"]["n"]
-        assert said["nll"] != plain["nll"]
+        assert reported["nll"] != plain["nll"]
     assert world.provenance["reports"]["edge/test"]["correct"] == 2
