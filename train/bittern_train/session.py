@@ -120,7 +120,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         },
         revision=revision,
         seconds=round(time.monotonic() - start, 1),
-        copies=_unseen_copies(task, loaded, seed),
+        copies=_unseen_copies(task, loaded, seed, progress),
     )
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
@@ -231,7 +231,7 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
     )
 
 
-def _unseen_copies(task: Task, loaded: Loaded, seed: int) -> UnseenCopies:
+def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) -> UnseenCopies:
     samples, photos, positions, _ = loaded.decoded
     count = max(CHECKED_COPIES, calibration.copies(loaded.everything, task.labels, seed, parity.PICTURES))
     # Numbers of their own: copies that no epoch has seen.
@@ -239,9 +239,8 @@ def _unseen_copies(task: Task, loaded: Loaded, seed: int) -> UnseenCopies:
     chosen = np.random.default_rng(seed).permutation(len(samples))[: -(-count // each)]
     numbers = range(task.augment.copies, task.augment.copies + each)
     drawn = copies.draw(task, [samples[i] for i in chosen], [photos[i] for i in chosen], seed, numbers)
-    return UnseenCopies(
-        samples=tuple(positions[i] for i in chosen), first=numbers[0], each=each, sha256=copies.digest(drawn)
-    )
+    sha256 = copies.digest(counted(drawn, progress, "draw copies", len(chosen)))
+    return UnseenCopies(samples=tuple(positions[i] for i in chosen), first=numbers[0], each=each, sha256=sha256)
 
 
 def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Threshold]:
