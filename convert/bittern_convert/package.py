@@ -25,7 +25,6 @@ from bittern.scene import street
 from bittern.system import fileio
 from bittern.system.progress import Progress, Steps, counted
 from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, tflite
-from bittern_convert.copies import TRAINED_SPLITS
 from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
@@ -280,11 +279,8 @@ def _reports(
 ) -> dict[str, dict[str, Any]]:
     """Figures of the int8 model on every split that neither training nor a choice has used, as it is and corrupted."""
     reports = {}
-    by_split: dict[str, list[Item]] = {}
-    for item in items:
-        if item.split not in TRAINED_SPLITS:
-            by_split.setdefault(f"{item.columns['set']}/{item.split}", []).append(item)
-    for key, chosen in sorted(by_split.items()):
+    for set_name, split, chosen in dataset.for_reporting(items):
+        key = f"{set_name}/{split}"
         answers, skipped = evaluate.answer_all([device], chosen, None, views=field.views, region=field.region)
         if len(skipped) == len(chosen):
             raise ConfigurationError(f"{key}: none of the pictures can be used, for example {skipped[0]}")
