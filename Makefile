@@ -25,9 +25,8 @@ TOOLS := .venv-tools
 PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
-NEED_DATA = @test -n "$(DATA)" || { echo "say where the pictures are: make $@ DATA=../shared/data" >&2; exit 2; }
 
-.PHONY: help demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -77,24 +76,28 @@ $(TOOLS)/.ready: locks/tools.txt
 
 # --- for users ---
 
+# What a target cannot do without is asked for before an environment is made for it.
+need-data:
+	@test -n "$(DATA)" || { echo "say where the pictures are: make $(MAKECMDGOALS) DATA=../shared/data" >&2; exit 2; }
+
+need-host:
+	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
+
 demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo.png
 	@mkdir -p build
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-train: $(HOSTENV)/.ready  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
-	$(NEED_DATA)
+train: need-data $(HOSTENV)/.ready  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force))
 
 convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the parity check
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))
 
-evaluate: $(DEV)/.ready  ## metrics of the models on the test pictures in DATA=folder
-	$(NEED_DATA)
-	@$(call EACH,(set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA)))
+evaluate: need-data $(DEV)/.ready  ## metrics of the models on the test pictures in DATA=folder, after make train
+	@$(call EACH,test -f $(RUN)/index.csv || { echo "no run at $(RUN): say make train first" >&2; exit 2; }; (set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(DATA)))
 
-reproduce:  ## train and convert everything again, and report how much the metrics differ from the shipped ones: DATA=folder
-	$(NEED_DATA)
+reproduce: need-data  ## train and convert everything again, and report how much the metrics differ from the shipped ones: DATA=folder
 	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'
 	@$(call EACH,$(HOSTENV)/bin/bittern compare models/$$name build/reproduce/models/$$name)
 
@@ -104,8 +107,7 @@ bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, Medi
 report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
 	$(DEV)/bin/bittern report models/* --results docs/results --out docs/results.md
 
-deploy: wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
-	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
+deploy: need-host wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
 	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG))
 
 wheel: $(DEV)/.dev  ## build dist/bittern-VERSION-py3-none-any.whl, including the models
@@ -146,35 +148,35 @@ WORKERS := --dist loadfile --no-loadscope-reorder -n
 CORES := $(shell nproc)
 DEVICE_TESTS = $(DEV)/bin/python -m pytest $(WORKERS) $$((2 * $(CORES)))
 HOST_TESTS = $(HOSTENV)/bin/python -m pytest $(WORKERS) $(CORES)
-DEVICE := --ignore tests/bittern_train --ignore tests/bittern_convert
-HOST := tests/bittern_train tests/bittern_convert
+DEVICE_SUITE := --ignore tests/bittern_train --ignore tests/bittern_convert
+HOST_SUITE := tests/bittern_train tests/bittern_convert
 QUICK_DEVICE := tests/test_arrows.py tests/test_docs.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
 QUICK_HOST := $(addprefix tests/bittern_convert/,test_parity.py test_calibration.py test_augment.py test_run.py test_tflite.py) $(addprefix tests/bittern_train/,test_task_files.py test_thresholds.py)
 
-test: test-device test-host  ## whatever proves a promise of README or docs (some 15 minutes on 2 cores)
+test: test-device test-host  ## everything that README and docs promise (some 15 minutes on 2 cores)
 
 test-quick: $(DEV)/.dev $(HOSTENV)/.ready  ## the inner loop: pure code and one journey on each side (under 2 minutes)
 	$(DEVICE_TESTS) -m 'not slow' $(QUICK_DEVICE) $(ARGS)
 	$(HOST_TESTS) -m 'not slow' $(QUICK_HOST) $(ARGS)
 
 test-device: $(DEV)/.dev  ## the device side and whole journeys, without TensorFlow
-	$(DEVICE_TESTS) -m 'not slow' $(DEVICE) $(ARGS)
+	$(DEVICE_TESTS) -m 'not slow' $(DEVICE_SUITE) $(ARGS)
 
 test-host: $(HOSTENV)/.ready  ## training and conversion, with TensorFlow
-	$(HOST_TESTS) -m 'not slow' $(HOST) $(ARGS)
+	$(HOST_TESTS) -m 'not slow' $(HOST_SUITE) $(ARGS)
 
 test-slow: $(DEV)/.dev $(HOSTENV)/.ready  ## what takes too long for `make test`; before a release
-	$(DEVICE_TESTS) -m slow $(DEVICE) $(ARGS)
-	$(HOST_TESTS) -m slow $(HOST) $(ARGS)
+	$(DEVICE_TESTS) -m slow $(DEVICE_SUITE) $(ARGS)
+	$(HOST_TESTS) -m slow $(HOST_SUITE) $(ARGS)
 
 VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/test_shipped_models.py
 
-test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault as often as its pass mark says, property tests in full; prints a table (some 25 minutes)
+test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault at its full number of repetitions, property tests in full; prints a table (some 25 minutes)
 	@mkdir -p build && rm -f build/faults.jsonl
 	BITTERN_TESTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
 	$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
-	BITTERN_TESTS=full $(DEVICE_TESTS) -m 'hypothesis or fuzz' $(DEVICE) $(ARGS)
-	BITTERN_TESTS=full $(HOST_TESTS) -m 'hypothesis or fuzz' $(HOST) $(ARGS)
+	BITTERN_TESTS=full $(DEVICE_TESTS) -m 'hypothesis or fuzz' $(DEVICE_SUITE) $(ARGS)
+	BITTERN_TESTS=full $(HOST_TESTS) -m 'hypothesis or fuzz' $(HOST_SUITE) $(ARGS)
 
 soak: $(DEV)/.dev  ## run the daemon for MINUTES (30) at 10 times the frame rate and 100 times the events; plots in build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
@@ -185,7 +187,7 @@ test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing and golden vector
 	$(OPENCV410)/bin/python -c 'import cv2; assert cv2.__version__.startswith("4.10."), cv2.__version__'
 	$(OPENCV410)/bin/python -m pytest -q $(VECTORS)
 
-test-arm64: $(DEV)/.ready  ## the same on aarch64 under qemu, scores compared (root, Debian; 0.6 GB in CACHE; SUITE=trixie)
+test-arm64: $(DEV)/.ready  ## preprocessing and golden vectors on aarch64 under qemu (root, Debian; 0.6 GB in CACHE; SUITE=trixie)
 	tests/arm64/root.sh $(CACHE) build
 	PYTHONPATH=. $(DEV)/bin/python tests/arm64/check_arm64.py $(CACHE) $(MODELS)
 
