@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, PictureError
 from bittern.evaluation import dataset
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
@@ -44,7 +44,7 @@ class Photo(NamedTuple):
     """What is kept of a picture that was decoded.
 
     Attributes:
-        frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `read`).
+        frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `keep`).
         exact: what the network sees of the picture where `frame` was shrunk, which cannot give it any more: of the
             centre, and if it chooses of each of the task's views, (1, 224, 224, 3) uint8 RGB. Else empty.
     """
@@ -111,14 +111,19 @@ def with_drawn(task: Task, samples: list[Sample], seed: int) -> list[Sample]:
     return [*samples, *streets, *pasted]
 
 
-def decode(task: Task, item: Item) -> Pixels:
+def decode(task: Task, item: Item, data: bytes) -> Pixels:
     """The task's region of a picture, (H, W, 3) uint8 BGR.
 
+    Args:
+        task: that the picture is for.
+        item: the picture, for the message.
+        data: its file.
+
     Raises:
-        PictureError: it cannot be read.
+        PictureError: it cannot be decoded.
         ConfigurationError: the region does not fit into it.
     """
-    frame = pictures.decode(item.path)
+    frame = pictures.decode_bytes(data, str(item.path))
     try:
         return preprocess.region_of(frame, task.region)
     except ConfigurationError as error:
@@ -127,19 +132,33 @@ def decode(task: Task, item: Item) -> Pixels:
         ) from None
 
 
-def read(task: Task, sample: Sample) -> Photo:
+def read(sample: Sample) -> bytes:
+    """The file of a sample's picture; empty for a drawn street.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    return b"" if sample.kind == "street" else pictures.read(sample.item.path)
+
+
+def keep(task: Task, sample: Sample, data: bytes) -> Photo:
     """Decode a sample's picture, and keep what its copies are drawn from.
 
     At most WIDEST times as long as it is wide, or as wide as it is where the task has side views; shrunk by a whole
     factor where the shorter side is four times augment.SIDE or more.
 
+    Args:
+        task: that the sample is for.
+        sample: whose picture it is.
+        data: see `read`.
+
     Raises:
-        PictureError: it cannot be read.
+        PictureError: it cannot be decoded.
         ConfigurationError: the task's region does not fit into it.
     """
     if sample.kind == "street":
         return Photo(np.empty((0, 0, 3), np.uint8), {})
-    whole = decode(task, sample.item)
+    whole = decode(task, sample.item, data)
     side = min(whole.shape[:2])
     factor = max(1, side // (2 * augment.SIDE))
     # Still centred, so that the centred square of what is kept is that of the picture.
@@ -193,7 +212,7 @@ def redraw(
 
     def one(position: int) -> tuple[Sample, npt.NDArray[np.uint8]]:
         sample = samples[position]
-        return sample, _copies(task, sample, read(task, sample), seed, numbers)
+        return sample, _copies(task, sample, keep(task, sample, read(sample)), seed, numbers)
 
     return in_parts(one, copies.samples)
 
@@ -206,11 +225,10 @@ def in_parts(function: Callable[[int], _T], positions: Sequence[int]) -> Iterato
 
 
 def picture_digest(file: Path) -> str:
-    """sha256 (hex) of a picture's file; empty if it cannot be read."""
+    """sha256 (hex) of a picture's file, as far as `pictures.read` reads it; empty if it cannot be read."""
     try:
-        with file.open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-    except OSError:
+        return hashlib.sha256(pictures.read(file)).hexdigest()
+    except PictureError:
         return ""
 
 

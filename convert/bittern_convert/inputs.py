@@ -50,6 +50,18 @@ def verify(made: Run, items: Sequence[Item], root: Path, progress: Progress) -> 
     if dataset.digest(items) != made.data_sha256:
         raise ConfigurationError(f"{run.INDEX} of run {made.id!r} was changed after the training: train again")
     expected = [item for item in items if item.columns.get("sha256")]
+    without = [
+        item.name
+        for item in items
+        if item.split in copies.TRAINED_SPLITS
+        and not item.columns.get("sha256")
+        and not any(f"{item.name}: " in line for line in made.skipped)
+    ]
+    if without and made.copies is not None:  # earlier versions left the copies, and no digests
+        raise ConfigurationError(
+            f"{run.INDEX} of run {made.id!r} has no sha256 for {len(without)} pictures ({without[0]}, ...), "
+            "so they cannot be checked: train again"
+        )
     digests = [
         copies.picture_digest(item.path) for item in counted(expected, progress, "check pictures", len(expected))
     ]

@@ -55,7 +55,11 @@ def trained(root: Path) -> tuple[Run, list[Item], np.ndarray]:
     positions = [i for i, s in enumerate(samples) if not s.item.name.endswith("broken.jpg")]
     chosen = [positions[i] for i in np.random.default_rng(SEED).permutation(len(positions))]
     drawn = copies.draw(
-        TASK, [samples[i] for i in chosen], [copies.read(TASK, samples[i]) for i in chosen], SEED, [2, 3]
+        TASK,
+        [samples[i] for i in chosen],
+        [copies.keep(TASK, samples[i], copies.read(samples[i])) for i in chosen],
+        SEED,
+        [2, 3],
     )
     tensors = np.concatenate(list(drawn))
     kept = UnseenCopies(samples=tuple(chosen), first=2, each=2, sha256=copies.digest(tensors))
@@ -120,6 +124,17 @@ def test_pictures_that_are_missing_are_refused(pictures: Path) -> None:
     (pictures / "stop" / "001.jpg").unlink()
     with pytest.raises(ConfigurationError, match=r"1 of 8 pictures .* \(stop/001\.jpg, .*: say with --data"):
         inputs.verify(made, items, pictures, Reports())
+
+
+def test_a_picture_that_was_trained_on_has_a_digest(pictures: Path) -> None:
+    """Only one that the training could not read has none, and runs of earlier versions, which brought their copies."""
+    made, items, _ = trained(pictures)
+    items = [i._replace(columns=i.columns | {"sha256": ""}) if i.name == "stop/001.jpg" else i for i in items]
+    with pytest.raises(ConfigurationError, match=r"no sha256 for 1 pictures \(stop/001\.jpg, \.\.\.\).*: train again"):
+        inputs.verify(made, items, pictures, Reports())
+    skipped = [f"{pictures / 'stop' / '001.jpg'}: Permission denied"]
+    inputs.verify(msgspec.structs.replace(made, skipped=skipped), items, pictures, Reports())
+    inputs.verify(msgspec.structs.replace(made, copies=None), items, pictures, Reports())
 
 
 def test_an_index_that_changed_is_refused(pictures: Path) -> None:

@@ -216,7 +216,7 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
     samples, _ = gather(TASK, folders, seed=1)
-    samples, photos, _, _ = pool.decode(TASK, samples[:3], Reports())
+    samples, photos, *_ = pool.decode(TASK, samples[:3], Reports())
 
     def made(seed: int, numbers: list[int]) -> list[Pixels]:
         return list(copies.draw(TASK, samples, photos, seed, numbers))
@@ -249,10 +249,25 @@ def test_pictures_behind_a_link_are_pictures(tmp_path: Path) -> None:
     (root / "a.png").symlink_to(tmp_path / "elsewhere.png")
     (tmp_path / "link").symlink_to(root)
     samples, everything = gather(TASK, tmp_path / "link", seed=1)
-    assert len(pool.decode(TASK, samples, Reports()).samples) == 2
-    pool.write_index(tmp_path / "index.csv", everything)
+    decoded = pool.decode(TASK, samples, Reports())
+    assert len(decoded.samples) == 2
+    pool.write_index(tmp_path / "index.csv", everything, decoded.digests)
     row = f"a.png,stop,train,g1,link,{hashlib.sha256((root / 'a.png').read_bytes()).hexdigest()}"
     assert row in (tmp_path / "index.csv").read_text().splitlines()
+
+
+def test_the_digest_is_that_of_the_picture_that_was_decoded(tmp_path: Path) -> None:
+    """Whatever becomes of the file while the network is trained; that of a broken file too."""
+    root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2")])
+    (root / "b.png").write_bytes(b"no picture")
+    before = {name: hashlib.sha256((root / name).read_bytes()).hexdigest() for name in ("a.png", "b.png")}
+    samples, everything = gather(TASK, root, seed=1)
+    decoded = pool.decode(TASK, samples, Reports())
+    cv2.imwrite(str(root / "a.png"), np.full((40, 50, 3), 200, np.uint8))
+    (root / "b.png").unlink()
+    pool.write_index(tmp_path / "index.csv", everything, decoded.digests)
+    with (tmp_path / "index.csv").open(newline="") as file:
+        assert {row["path"]: row["sha256"] for row in csv.DictReader(file)} == before
 
 
 def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
@@ -262,6 +277,6 @@ def test_signs_are_drawn_into_tiny_pictures_too(tmp_path: Path) -> None:
         cv2.imwrite(str(file), np.full((9, 12, 3), 90, np.uint8))
     task = msgspec.structs.replace(TASK, drawn=Drawn(with_sign="stop", without_sign="not_stop", pasted=2))
     samples = copies.with_drawn(task, gather(task, root, seed=1)[0], seed=1)
-    samples, photos, _, _ = pool.decode(task, samples, Reports())
+    samples, photos, *_ = pool.decode(task, samples, Reports())
     tensors = list(copies.draw(task, samples, photos, 1, [0, 1]))
     assert [t.shape for t in tensors] == [(2, 224, 224, 3)] * 6

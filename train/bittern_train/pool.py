@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from bittern.errors import ConfigurationError, PictureError
 from bittern.evaluation import dataset
 from bittern.evaluation.dataset import Item
-from bittern.model import preprocess
+from bittern.model import pictures, preprocess
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_convert import copies
@@ -42,12 +43,15 @@ class Decoded(NamedTuple):
         photos: what is kept of each.
         positions: of each among the samples that were to be decoded.
         skipped: a line for each file that cannot be read.
+        digests: sha256 (hex) of each file as it was read, by the name of its item; also of those that cannot be
+            decoded.
     """
 
     samples: list[Sample]
     photos: list[Photo]
     positions: list[int]
     skipped: list[str]
+    digests: dict[str, str]
 
 
 def gather(task: Task, root: Path, seed: int, progress: Progress) -> tuple[list[Sample], list[Item]]:
@@ -121,17 +125,22 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
             for, and to leave out every such picture would train on something else than what was asked for.
     """
 
-    def one(sample: Sample) -> Photo | str:
+    def one(sample: Sample) -> tuple[str | None, Photo | str]:
+        sha256 = None
         try:
-            return copies.read(task, sample)
+            data = copies.read(sample)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return sha256, copies.keep(task, sample, data)
         except PictureError as error:
-            return str(error)
+            return sha256, str(error)
 
-    decoded = Decoded([], [], [], [])
+    decoded = Decoded([], [], [], [], {})
     skipped = set()
     with ThreadPoolExecutor() as threads:
         photos = counted(threads.map(one, samples), progress, "read pictures", len(samples))
-        for position, (sample, photo) in enumerate(zip(samples, photos, strict=True)):
+        for position, (sample, (sha256, photo)) in enumerate(zip(samples, photos, strict=True)):
+            if sha256 is not None and sample.kind != "street":
+                decoded.digests[sample.item.name] = sha256
             if isinstance(photo, str):
                 skipped.add(photo)
             else:
@@ -208,7 +217,7 @@ def _near_duplicates(task: Task, items: Sequence[Item], progress: Progress) -> l
     hashes: dict[int, npt.NDArray[np.bool_]] = {}
     for position, item in enumerate(counted(items, progress, "compare pictures", len(items))):
         try:
-            bgr = copies.decode(task, item)
+            bgr = copies.decode(task, item, pictures.read(item.path))
         except PictureError:
             continue
         hashes[position] = imagehash.phash(Image.fromarray(bgr[:, :, ::-1])).hash.ravel()
@@ -234,16 +243,22 @@ def _near_duplicates(task: Task, items: Sequence[Item], progress: Progress) -> l
     return [root(i) for i in range(len(items))]
 
 
-def write_index(file: Path, items: Sequence[Item]) -> None:
+def write_index(file: Path, items: Sequence[Item], digests: Mapping[str, str]) -> None:
     """Write the index that a run really used; names are relative to the folder of its data.
 
     Its column "sha256" is that of the file where the picture was trained on, so that conversion knows it again; empty
-    where the file cannot be read.
+    where the file could not be read.
+
+    Args:
+        file: the index.
+        items: its rows.
+        digests: see `Decoded`.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", "group", "set", "sha256"])
     for item in items:
-        sha256 = copies.picture_digest(item.path) if item.split in copies.TRAINED_SPLITS else ""
-        writer.writerow([item.name, item.label, item.split, item.group, item.columns["set"], sha256])
+        writer.writerow(
+            [item.name, item.label, item.split, item.group, item.columns["set"], digests.get(item.name, "")]
+        )
     fileio.write(file, text.getvalue().encode())

@@ -124,7 +124,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
     )
     with fileio.atomic_folder(out, replace=replace) as new:
         model.save(new / run.MODEL)
-        pool.write_index(new / run.INDEX, everything)
+        pool.write_index(new / run.INDEX, everything, decoded.digests)
         (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
         report.curves(new / "curves.png", choices)
         report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
@@ -169,7 +169,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     for line in decoded.skipped:
         progress.say(f"skipped {line}")
     pool.check_classes(task, decoded.samples)
-    _, photos, _, _ = decoded
+    photos = decoded.photos
     if weights == "none":
         some = np.random.default_rng(seed).permutation(len(photos))[:SETTLING_PICTURES]
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])
@@ -178,7 +178,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
 
 
 def _cache(task: Task, loaded: Loaded, seed: int, progress: Progress) -> Cache:
-    network, (samples, photos, _, _) = loaded.network, loaded.decoded
+    network, samples, photos = loaded.network, loaded.decoded.samples, loaded.decoded.photos
     numbers = range(task.augment.copies)
     drawn = copies.draw(task, samples, photos, seed, numbers)
     cached = features(
@@ -232,7 +232,7 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
 
 
 def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) -> UnseenCopies:
-    samples, photos, positions, _ = loaded.decoded
+    samples, photos, positions = loaded.decoded.samples, loaded.decoded.photos, loaded.decoded.positions
     count = max(CHECKED_COPIES, calibration.copies(loaded.everything, task.labels, seed, parity.PICTURES))
     # Numbers of their own: copies that no epoch has seen.
     each = -(-count // len(samples))

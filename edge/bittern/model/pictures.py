@@ -38,14 +38,22 @@ def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixe
     Raises:
         PictureError: the file cannot be read, is not a picture, is broken, or exceeds a limit (bytes, pixels).
     """
+    return decode_bytes(read(path, max_bytes=max_bytes), str(path), max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def read(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> bytes:
+    """Read a picture file for `decode_bytes`: all of it, or one byte more than `max_bytes`.
+
+    Raises:
+        PictureError: the file cannot be read.
+    """
     try:
         with Path(path).open("rb") as file:
             # Reading up to the limit would allocate 64 MiB each time; a pipe or device has no size.
             size = os.fstat(file.fileno()).st_size or max_bytes
-            data = file.read(min(size, max_bytes) + 1)
+            return file.read(min(size, max_bytes) + 1)
     except OSError as error:
         raise PictureError(f"{path or repr(path)}: {error.strerror or error}") from None
-    return decode_bytes(data, str(path), max_bytes=max_bytes, max_pixels=max_pixels)
 
 
 def cut(frame: Pixels, name: str | os.PathLike[str], region: Region | None) -> Pixels:
