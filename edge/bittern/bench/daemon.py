@@ -59,7 +59,7 @@ class _Running(NamedTuple):
         loop: to be run.
         camera: that feeds it.
         moments: when the JSON of every alarm event was in the sink's buffer (`perf_counter`).
-        health: its figures.
+        health: its metrics.
     """
 
     loop: Loop
@@ -81,8 +81,8 @@ def _quiet_delivery() -> Iterator[None]:
 
 
 @contextmanager
-def _daemon(classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop) -> Iterator[_Running]:
-    """The whole daemon, on a camera that shows the two frames of `step` in turn."""
+def _daemon(classifier: Classifier, frame_to_event: FrameToEvent, fps: float, stop: Stop) -> Iterator[_Running]:
+    """The whole daemon, on a camera that shows the two frames of `frame_to_event` in turn."""
     try:
         from bittern.daemon.prometheus import MetricsServer
     except ImportError:
@@ -90,12 +90,12 @@ def _daemon(classifier: Classifier, step: FrameToEvent, fps: float, stop: Stop) 
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder, ExitStack() as stack:
         stack.enter_context(_quiet_delivery())
         file = Path(folder) / "frames.npy"
-        np.save(file, np.stack(step.pictures))
+        np.save(file, np.stack(frame_to_event.pictures))
         health_config = HealthConfig(port=0)
         config = WatchConfig(
             source=f"bench:{file}?fps={fps:g}",
             fps=240.0,
-            decision=step.decision,
+            decision=frame_to_event.decision,
             gate=GateConfig(),
             recovery=RecoveryConfig(warm_up_frames=0),
             outbox=OutboxConfig(folder=folder),
@@ -152,12 +152,12 @@ def more_row(subject: Subject, n: int) -> Row:
 
 def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float]) -> Pairs:
     """Times of n frames in the daemon and, between two of them, the times that `reference` returns, in ms."""
-    step = FrameToEvent(subject.classifier, subject.folder, size)
+    frame_to_event = FrameToEvent(subject.classifier, subject.folder, size)
     ours: list[float] = []
     theirs: list[float] = []
     # Fast enough that the next frame comes soon, slow enough that none is dropped: each one is an event.
     pause_s = 3 * statistics.median(reference() for _ in range(_WARM_UP)) / 1e3
-    with _daemon(subject.classifier, step, 1 / (2 * pause_s + 0.005), Stop()) as running, collector_off():
+    with _daemon(subject.classifier, frame_to_event, 1 / (2 * pause_s + 0.005), Stop()) as running, collector_off():
         for _ in running.loop.run():
             if running.moments:
                 ours.append((running.moments[-1] - running.camera.ready) * 1e3)
@@ -165,7 +165,8 @@ def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float])
                 theirs.append(reference())
             if len(ours) >= n + _WARM_UP:
                 break
-    return Pairs(ours[_WARM_UP:], theirs[_WARM_UP:], n)
+    ours, theirs = ours[_WARM_UP:], theirs[_WARM_UP:]
+    return Pairs(ours, theirs, len(ours))
 
 
 def age_row(subject: Subject, n: int) -> Row:
@@ -174,9 +175,9 @@ def age_row(subject: Subject, n: int) -> Row:
     tensor = np.zeros((1, classifier.size, classifier.size, 3), np.uint8)
     invoke_s = statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(20)) / 1e3
     period_s = invoke_s / 3
-    step = FrameToEvent(classifier, subject.folder, (640, 480))
+    frame_to_event = FrameToEvent(classifier, subject.folder, (640, 480))
     ages: list[float] = []
-    with _daemon(classifier, step, 1 / period_s, Stop()) as running:
+    with _daemon(classifier, frame_to_event, 1 / period_s, Stop()) as running:
         for result in running.loop.run():
             if result is not None and not result.skipped:
                 ages.append(running.health.last_age_s)
@@ -197,8 +198,8 @@ def age_row(subject: Subject, n: int) -> Row:
 
 
 def gate_row(subject: Subject, n: int) -> Row:
-    """A frame of a still scene with the motion gate, beside one without."""
-    step = FrameToEvent(subject.classifier, subject.folder, (640, 480))
+    """A frame of a still scene with the motion gate, beside one without the motion gate."""
+    frame_to_event = FrameToEvent(subject.classifier, subject.folder, (640, 480))
     gated, ungated = (
         Pipeline((subject.classifier,), WatchConfig(gate=GateConfig(enabled=on, heartbeat_s=5.0)))
         for on in (True, False)
@@ -209,19 +210,23 @@ def gate_row(subject: Subject, n: int) -> Row:
         # 30 frames per second: one in 150 is a heartbeat, and is timed too.
         nonlocal number
         number += 1
-        return Frame(step.pixels, "RGB", number * 33_333_333, time.time_ns(), number, "bench")
+        return Frame(frame_to_event.pixels, "RGB", number * 33_333_333, time.time_ns(), number, "bench")
 
     def block(pipeline: Pipeline, frames: int) -> float:
         return sum(milliseconds(lambda: pipeline.step(frame())) for _ in range(frames)) / frames
 
     for _ in range(100):
-        gated.step(frame())  # until the gate closes after the first frame
+        gated.step(frame())  # until the motion gate closes after the first frame
     blocks = max(6, n // 100)  # fewer give no 95 % interval
     with collector_off():
         pairs = [(block(gated, 150), block(ungated, 30)) for _ in range(blocks)]
     ours, theirs = zip(*pairs, strict=True)
     return row_of(
-        "gate", "still scene with the motion gate", "without the gate", 0.10, Pairs([*ours], [*theirs], 150 * blocks)
+        "gate",
+        "still scene with the motion gate",
+        "without the motion gate",
+        0.10,
+        Pairs([*ours], [*theirs], 150 * blocks),
     )
 
 

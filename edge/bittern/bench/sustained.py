@@ -76,13 +76,15 @@ def measure(subject: Subject, minutes: float, threads: Sequence[int]) -> Iterato
     Yields:
         a point when its slice is over.
     """
-    steps = [FrameToEvent(Classifier(subject.folder, threads=count), subject.folder, SIZE) for count in threads]
+    frames_to_events = [
+        FrameToEvent(Classifier(subject.folder, threads=count), subject.folder, SIZE) for count in threads
+    ]
     slice_s = min(SLICE_S, minutes * 60 / len(threads))
     tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
     start = time.monotonic()
     while True:
-        for count, step in zip(threads, steps, strict=True):
-            yield _slice(count, step, tensor, slice_s, start)
+        for count, frame_to_event in zip(threads, frames_to_events, strict=True):
+            yield _slice(count, frame_to_event, tensor, slice_s, start)
         if time.monotonic() - start >= minutes * 60:
             return
 
@@ -105,16 +107,18 @@ def table(points: Sequence[Point]) -> str:
     return "\n".join(lines)
 
 
-def _slice(count: int, step: FrameToEvent, tensor: np.typing.NDArray[np.uint8], slice_s: float, start: float) -> Point:
-    (classifier,) = step.classifiers
+def _slice(
+    count: int, frame_to_event: FrameToEvent, tensor: np.typing.NDArray[np.uint8], slice_s: float, start: float
+) -> Point:
+    (classifier,) = frame_to_event.classifiers
     invoke: list[float] = []
     event: list[float] = []
     end = time.monotonic() + slice_s
     with collector_off():
         while not invoke or time.monotonic() < end:
             invoke.append(milliseconds(lambda: classifier.invoke(tensor)))
-            step.deliver()
-            event.append(milliseconds(step))
+            frame_to_event.deliver()
+            event.append(milliseconds(frame_to_event))
     slowed = machine.throttled()
     return Point(
         at_s=round(time.monotonic() - start, 1),
