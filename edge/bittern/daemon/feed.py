@@ -14,10 +14,6 @@ class Feed(Protocol):
     """Gives the loop its frames. `bittern.camera.supervisor.Camera` is one, `Recording` is the other."""
 
     @property
-    def name(self) -> str:
-        """What events call the source."""
-
-    @property
     def live(self) -> bool:
         """A camera, whose clock is the machine's and whose old frames are dropped; else every frame counts."""
 
@@ -68,7 +64,6 @@ class Recording:
     def __init__(self, source: Source, stop: Stop) -> None:
         """Nothing is read yet; `close` closes the source."""
         self._source, self._stop = source, stop
-        self.name = source.name
         self.ended = False
 
     @property

@@ -1,4 +1,4 @@
-"""The daemon's figures: plain counters that the main loop writes, and readings of them that other threads take."""
+"""The daemon's metrics: plain counters that the main loop writes, and readings of them that other threads take."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class ModelInfo(NamedTuple):
 
 
 def model_infos(classifiers: Sequence[Classifier]) -> tuple[ModelInfo, ...]:
-    """What the figures say of the models that run."""
+    """What the metrics say of the models that run."""
     return tuple(ModelInfo(c.name, c.version, c.path) for c in classifiers)
 
 
-class SinkFigures(NamedTuple):
+class SinkMetrics(NamedTuple):
     """Events of one sink: waiting now, and since the start delivered, refused by the peer, dropped unsent."""
 
     waiting: int = 0
@@ -82,7 +82,7 @@ class Board(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
-    """All figures at one moment.
+    """All metrics at one moment.
 
     Attributes:
         uptime_s: since the daemon started.
@@ -121,19 +121,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     reloads: int
     reloads_refused: int
     models: tuple[ModelInfo, ...]
-    sinks: dict[str, SinkFigures]
+    sinks: dict[str, SinkMetrics]
     board: Board
 
 
 class Health:
-    """The figures of one daemon. The main loop alone writes; any thread may take a `reading`.
+    """The metrics of one daemon. The main loop alone writes; any thread may take a `reading`.
 
-    There is no lock: every figure is replaced in one step, so a reader gets each of them before or after a frame, never
-    in between. Figures that belong together may be one frame apart.
+    There is no lock: every metric is replaced in one step, so a reader gets each of them before or after a frame, never
+    in between. Metrics that belong together may be one frame apart.
 
     Attributes:
         stages: times by name, see `STAGES`.
-        frames: this and the next nine are the figures of `Reading` of the same name.
+        frames: this and the next nine are the metrics of `Reading` of the same name.
         classified: as there.
         skipped: as there.
         dropped: as there.
@@ -144,7 +144,7 @@ class Health:
         camera: as there.
         models: as there.
         last_age_s: of the last frame that was classified, from its capture to its events.
-        sinks: called for the figures of every sink when a reading is taken, in the thread that takes it.
+        sinks: called for the metrics of every sink when a reading is taken, in the thread that takes it.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class Health:
         self.last_age_s = 0.0
         self.camera = "starting"
         self.models = tuple(models)
-        self.sinks: Callable[[], Mapping[str, SinkFigures]] = dict
+        self.sinks: Callable[[], Mapping[str, SinkMetrics]] = dict
 
     def frame(self, now_s: float, wait_s: float, dropped: int = 0) -> None:
         """A frame came: when, after which wait, and how many were dropped before it."""
@@ -228,7 +228,7 @@ class Health:
         return Diagnostics(round(fps, 2), latency_ms, self.board().temperature_c)
 
     def reading(self) -> Reading:
-        """All figures now. Runs a command on a Pi: not for the main loop."""
+        """All metrics now. Runs a command on a Pi: not for the main loop."""
         fps, age_s = self.rate()
         now = self._clock()
         frame_s = self._frame_s

@@ -63,8 +63,8 @@ class Loop:
         Args:
             feed: where frames come from.
             pipeline: what each frame goes through.
-            config: name, and rate at which frames of a camera are taken at most.
-            outlet: takes every event, in order.
+            config: rate at which frames of a camera are taken at most.
+            outlet: takes every event, in order; names the source.
             reloader: exchanges the models when `stop.reload` asks for it.
             health: is kept up to date.
             stop: see `Stop`.
@@ -72,7 +72,7 @@ class Loop:
         self._feed, self._pipeline, self._outlet, self._reloader = feed, pipeline, outlet, reloader
         self._health, self._stop = health, stop
         self._period_s = 1 / config.fps
-        self._name = config.name or feed.name
+        self._name = outlet.source
         self._watchdog = Watchdog()
         self._state = "starting"
         self._last_number = -1
@@ -105,6 +105,7 @@ class Loop:
             ConfigurationError: the camera cannot follow an option, or a frame does not contain the configured region.
             SourceError: see `Feed.read`.
             OSError: events cannot be written to stdout.
+            BitternError: events cannot be passed on for another reason.
         """
         feed, health, stop = self._feed, self._health, self._stop
         start = time.monotonic()
@@ -116,7 +117,9 @@ class Loop:
                 self._recorded_ns = frame.monotonic_ns
             health.camera_restarts = feed.restarts
             states = feed.states()
-            if not self._begun and not stop.asked and (frame is not None or states or feed.ended):
+            # A recording without a frame is watched too; a camera that ends before its first one is not.
+            begins = frame is not None or states or (feed.ended and not feed.live)
+            if begins and not self._begun and not stop.asked:
                 self._begin()
             for state in states:
                 self._begin_state(state)
@@ -145,7 +148,7 @@ class Loop:
         self._outlet.state(State("started", models), self._recorded_ns)
 
     def _begin_state(self, state: State) -> None:
-        """A state begins: in the log, in the figures, and as an event."""
+        """A state begins: in the log, in the metrics, and as an event."""
         good = state.name in ("camera_ok", "seeing", "models_loaded")
         text = state.name.replace("_", " ") + (f": {state.detail}" if state.detail else "")
         _log.log(logging.INFO if good else logging.WARNING, "%s: %s", self._name, text)
@@ -162,9 +165,7 @@ class Loop:
         self._last_number = frame.number
         try:
             step = self._pipeline.step(frame, blind=self._feed.blind)
-            decided = time.monotonic()
-            self._pass_on(step.events, frame)
-        except (BitternError, OSError):  # a region that does not fit; stdout is gone
+        except BitternError:  # a region that does not fit
             raise
         except Exception as error:
             # The runtime's, OpenCV's, or no memory for a moment. The frame is lost and counted, and the watchdog is
@@ -174,6 +175,8 @@ class Loop:
                 _log.error("a frame could not be classified: %s", one_line(error))
             self._failing = True
             return None
+        decided = time.monotonic()
+        self._pass_on(step.events, frame)
         if self._failing:
             _log.warning("frames are classified again; %d were not", health.errors)
             self._failing = False
@@ -191,10 +194,18 @@ class Loop:
         return step
 
     def _pass_on(self, events: Sequence[Event], frame: Frame | None) -> None:
+        failure: Exception | None = None
         for event in events:
             self._events += 1
             self._health.event(event.type)
-            self._outlet.take(event, frame)
+            try:
+                self._outlet.take(event, frame)
+            except Exception as error:  # the alarms of all events have changed already: the others are passed on
+                failure = failure or error
+        if isinstance(failure, BitternError | OSError):  # stdout is gone
+            raise failure
+        if failure is not None:
+            raise BitternError(f"an event could not be passed on: {one_line(failure)}") from failure
 
     def _outage(self, now: float) -> None:
         """No frame came for a while: the camera is slow, or being restarted, which counts as progress."""
@@ -222,4 +233,4 @@ class Loop:
     def _status(self) -> str:
         fps, age_s = self._health.rate()
         age = "" if age_s is None else f", {1000 * age_s:.0f} ms old when classified"
-        return f"{self._name}: {fps:.1f} frames a second{age}, {self._events} events"
+        return f"{self._name}: {fps:.1f} frames per second{age}, {self._events} events"

@@ -1,4 +1,4 @@
-"""The daemon's figures for Prometheus: read when they are scraped, over HTTP from a thread of their own."""
+"""The daemon's metrics for Prometheus: read when they are scraped, over HTTP from a thread of their own."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class HealthCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All figures of one moment."""
+        """All metrics of one moment."""
         reading = self._health.reading()
         yield _info("bittern_build", "Version of Bittern, and of Python.", [(__version__, platform.python_version())])
         yield _info("bittern_model", "Models that run now.", reading.models, ("model", "version", "path"))
@@ -201,10 +201,10 @@ def _counters(reading: Reading) -> Iterator[Metric]:
 def _sinks(reading: Reading) -> Iterator[Metric]:
     waiting = GaugeMetricFamily("bittern_outbox_events", "Events that wait for a sink.", labels=["sink"])
     done = CounterMetricFamily("bittern_sink_events", "Events by what became of them.", labels=["sink", "result"])
-    for sink, figures in reading.sinks.items():
-        waiting.add_metric([sink], figures.waiting)
+    for sink, metrics in reading.sinks.items():
+        waiting.add_metric([sink], metrics.waiting)
         for result in ("delivered", "refused", "dropped"):
-            done.add_metric([sink, result], getattr(figures, result))
+            done.add_metric([sink, result], getattr(metrics, result))
     yield waiting
     yield done
 

@@ -61,6 +61,7 @@ class Reloader:
         Args:
             current: the models that run now. They are only read.
         """
+        assert not self.busy, "one check at a time"
         try:
             config = schema.load(self._file) if self._file is not None else self._config
         except ConfigurationError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bittern import events
 from bittern.config.schema import WatchConfig
 from bittern.daemon.feed import Feed, Recording
-from bittern.daemon.health import Health, SinkFigures, model_infos
+from bittern.daemon.health import Health, SinkMetrics, model_infos
 from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
@@ -52,7 +52,7 @@ class Daemon:
         """
         for step in self._loop.run(frames):
             if (reason := self.failed) is not None:
-                raise BitternError(f"{reason}: to be started again")
+                raise BitternError(f"{reason}; the daemon must be restarted")
             if step is not None:
                 yield step
 
@@ -111,7 +111,7 @@ def opened(
         )
         delivery = Delivery(config.outbox, sinks, name, outbox)
         unowned.pop_all()  # from here on the delivery closes the outbox
-        health.sinks = lambda: _sink_figures(delivery)
+        health.sinks = lambda: _sink_metrics(delivery)
         # The outbox first: an event that cannot be printed is not lost.
         outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots)
         feed = _open_feed(config, stop, live=source.live, once=once)
@@ -122,6 +122,7 @@ def opened(
         if not stop.asked:
             # It ended by itself and is in no hurry: a program that takes a while for an event is not killed.
             feed.close()
+            reloader.close()
             outlet.drain(lambda: stop.asked)
             delivery.drain(lambda: stop.asked)
             if (reason := daemon.failed) is not None:
@@ -191,8 +192,8 @@ def _close(feed: Feed, outlet: Outlet, delivery: Delivery) -> None:
     closing.join(1.6)
 
 
-def _sink_figures(delivery: Delivery) -> dict[str, SinkFigures]:
+def _sink_metrics(delivery: Delivery) -> dict[str, SinkMetrics]:
     return {
-        sink.name: SinkFigures(sink.waiting, sink.delivered, sink.refused, sink.dropped)
+        sink.name: SinkMetrics(sink.waiting, sink.delivered, sink.refused, sink.dropped)
         for sink in delivery.status().sinks
     }

@@ -64,6 +64,7 @@ class Outlet:
     are passed on at once.
 
     Attributes:
+        source: what events call the source.
         clock: of the events; to be looked at between events too.
         failed: why events cannot be passed on any more; None as long as they can.
     """
@@ -79,7 +80,8 @@ class Outlet:
         """
         self.clock = Clock()
         self.failed: str | None = None
-        self._takers, self._source, self._snapshots = takers, source, snapshots
+        self.source = source
+        self._takers, self._snapshots = takers, snapshots
         self._queue: queue.Queue[tuple[Event, OrderedPixels | None] | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         if snapshots is not None:
@@ -120,7 +122,7 @@ class Outlet:
                 type="state",
                 time=rfc3339(now),
                 monotonic_ns=time.monotonic_ns() if monotonic_ns is None else monotonic_ns,
-                source=self._source,
+                source=self.source,
                 state=state.name,
                 detail=state.detail or None,
             )

@@ -24,7 +24,7 @@ from tests.doubles.waiting import until, within
 
 from bittern import __version__
 from bittern.config.schema import HealthConfig
-from bittern.daemon.health import BOUNDS_S, RECENT_FRAMES, Health, Histogram, ModelInfo, SinkFigures
+from bittern.daemon.health import BOUNDS_S, RECENT_FRAMES, Health, Histogram, ModelInfo, SinkMetrics
 from bittern.daemon.prometheus import MetricsServer
 from bittern.errors import ConfigurationError
 
@@ -112,7 +112,7 @@ def test_a_short_start_is_not_a_low_rate(health: Health, clock: Clock) -> None:
 def test_events_sinks_and_board(health: Health) -> None:
     for kind in ("alarm.on", "alarm.off", "alarm.on"):
         health.event(kind)
-    health.sinks = lambda: {"mqtt": SinkFigures(waiting=3, delivered=2)}
+    health.sinks = lambda: {"mqtt": SinkMetrics(waiting=3, delivered=2)}
     health.camera = "camera_stalled"
     reading = health.reading()
     assert reading.events == {"alarm.on": 2, "alarm.off": 1}
@@ -177,7 +177,7 @@ def test_a_scrape_sees_every_figure(health: Health, clock: Clock, page: MetricsS
     health.event("alarm.on")
     health.skipped, health.errors, health.camera_restarts, health.reloads, health.reloads_refused = 4, 1, 2, 3, 5
     health.camera = "camera_ok"
-    health.sinks = lambda: {"mqtt": SinkFigures(waiting=3, delivered=2, refused=1, dropped=7)}
+    health.sinks = lambda: {"mqtt": SinkMetrics(waiting=3, delivered=2, refused=1, dropped=7)}
     clock.now += 1.5
     text = scrape(page)
     for name, expected in {

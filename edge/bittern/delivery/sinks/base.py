@@ -32,7 +32,7 @@ class Undelivered(Exception):
 
 
 class Diagnostics(msgspec.Struct, frozen=True):
-    """Figures of the daemon, for sinks that publish them; None if unknown (yet).
+    """Metrics of the daemon, for sinks that publish them; None if unknown (yet).
 
     Attributes:
         fps: frames classified per second.
