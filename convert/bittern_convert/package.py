@@ -23,7 +23,7 @@ from bittern.model.classifier import Classifier
 from bittern.model.manifest import GoldenPath, Head, Input, Manifest
 from bittern.scene import street
 from bittern.system import fileio
-from bittern.system.progress import Progress, Steps, counted
+from bittern.system.progress import Counter, Progress, counted
 from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, tflite
 from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
@@ -36,7 +36,7 @@ MAX_MODEL_BYTES = 3_000_000
 _RECIPE = ("recipe", "augment", "drawn", "labels", "alarm", "nothing")
 # Golden frames: a size that is enlarged in one linear step, one that shrinks by area and then linear, one as it is.
 GOLDEN_SIZES = ((200, 160), (600, 500), (224, 224))
-# Each is chosen among so many drawn ones.
+# Each is chosen from this many drawn pictures.
 GOLDEN_CANDIDATES = 16
 # Output steps that a machine may be off: of the same architecture (XNNPACK was exact on x86-64 from Nehalem on, the
 # plain kernels 2 off between CPUs with and without AVX2), and of another (at most 5 on XNNPACK, 40 on the plain ones).
@@ -96,9 +96,13 @@ def convert(
         quantized = tflite.quantize(model, tensors)
     packed = tflite.pack(
         quantized,
-        name=name, version=version, question=task.question, output=output, labels=labels,
+        name=name,
+        version=version,
+        question=task.question,
+        output=output,
+        labels=labels,
         licence=task.licence,
-    )  # fmt: skip
+    )
     progress("quantize", 1, 1)
     if len(packed) > MAX_MODEL_BYTES:
         raise BitternError(f"the int8 model has {len(packed)} bytes, at most {MAX_MODEL_BYTES} are allowed")
@@ -258,8 +262,9 @@ def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np
 
 def _compare(model: Any, device: Classifier, checked: Sequence[Picture], progress: Progress) -> Outcome:
     tensors = [picture.tensor for picture in checked]
-    parent = _float_scores(model, counted(tensors, progress, "parity check", len(tensors)))
-    int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in tensors]
+    parent = _float_scores(model, counted(tensors, progress, "parity check, float", len(tensors)))
+    again = counted(tensors, progress, "parity check, int8", len(tensors))
+    int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in again]
     targets = np.array([picture.target for picture in checked], np.int64)
     return parity.judge(Pair(parent, np.array(int8, np.float32), targets), [picture.kind for picture in checked])
 
@@ -281,15 +286,16 @@ def _reports(
     reports = {}
     for set_name, split, chosen in dataset.for_reporting(items):
         key = f"{set_name}/{split}"
-        answers, skipped = evaluate.answer_all([device], chosen, None, views=field.views, region=field.region)
+        counter = Counter(progress, key, len(chosen))
+        answers, skipped = evaluate.answer_all([device], chosen, None, counter.reach, field.views, field.region)
         if len(skipped) == len(chosen):
             raise ConfigurationError(f"{key}: none of the pictures can be used, for example {skipped[0]}")
         figures = evaluate.report(device, device.heads[0], key, answers[0][0], skipped)
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are private
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]
-        steps = Steps(progress, f"corrupted {key}", len(chosen))
-        corrupted = robustness.measure(device, chosen, field, seed, steps.reach)
+        counter = Counter(progress, f"corrupted {key}", len(chosen))
+        corrupted = robustness.measure(device, chosen, field, seed, counter.reach)
         reports[key] = kept | {"harmed": msgspec.to_builtins(corrupted)}
     return reports
 

@@ -27,10 +27,10 @@ def bar(console: Console) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bars(*columns, console=console) as bars:
-        yield _Steps(bars)
+        yield _StepBars(bars)
 
 
-class _Steps:
+class _StepBars:
     """A bar for each step."""
 
     def __init__(self, bars: Bars) -> None:

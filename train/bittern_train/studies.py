@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.model import pictures, preprocess
-from bittern.system.progress import Progress, Steps
+from bittern.system.progress import Counter, Progress
 from bittern_convert import run
 from bittern_convert.copies import Sample
 from bittern_convert.task import Task
@@ -46,7 +46,7 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
     (Hendrycks and Gimpel 2017). The last two answer "none" below a best score that is chosen on the other folds.
     """
     if len(task.nothing) != 1 or len(task.labels) < 3:
-        raise ConfigurationError(f"task {task.name!r} has no label for none of the others")
+        raise ConfigurationError(f"task {task.name!r} has no 'none' label")
     recipe = msgspec.structs.replace(task.recipe, epochs=-(-task.recipe.epochs // 2))
     task = msgspec.structs.replace(task, recipe=recipe)
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress)
@@ -58,11 +58,11 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
     splits = training.split(ready.decoded.samples, targets, recipe.folds, seed)
     true = splits.targets
     is_none = true == own
-    steps = Steps(progress, "cross-validation", len(KINDS) * recipe.folds * recipe.epochs)
+    counter = Counter(progress, "cross-validation", len(KINDS) * recipe.folds * recipe.epochs)
     answers: dict[str, Indices] = {}
     figures: dict[str, Any] = {}
     for kind in KINDS:
-        scores = _out_of_fold(task, ready, _variant(kind, targets, own), splits, seed, steps)
+        scores = _out_of_fold(task, ready, _variant(kind, targets, own), splits, seed, counter)
         answer = scores.argmax(1) if kind == "label" else _answers(scores, true, [p.validated for p in splits.parts])
         answers[kind] = answer
         noneness = scores[:, own] if kind == "label" else -scores.max(1)
@@ -105,7 +105,7 @@ def _variant(kind: str, targets: Indices, own: int) -> Variant:
     return Variant(targets, scores, (targets != own) | (kind != "unexposed"))
 
 
-def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, seed: int, steps: Steps) -> Floats:
+def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, seed: int, counter: Counter) -> Floats:
     """Out-of-fold scores of the pictures as they are, (n, labels of the variant's scores)."""
     features = ready.cache.features
     choosing = np.flatnonzero([s.chooses for s in ready.decoded.samples])
@@ -115,7 +115,7 @@ def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, 
         weights = criteria.weights(variant.targets, trained, np.ones(len(task.labels)))
         fit = Fit(max(task.recipe.rate), task.recipe.epochs, seed + k)
         examples = Examples(features, variant.scores, trained, weights)
-        head, _ = training.fit_once(ready.network, task.recipe, fit, examples, steps=steps)
+        head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
         model = keras.Sequential([ready.network.tail, head])
         plain = features[choosing[part.validated], 0].astype(np.float32)
         scores[part.validated] = model.predict(plain, batch_size=128, verbose=0)
@@ -142,6 +142,7 @@ def _below(scores: Floats, threshold: float, own: int) -> Indices:
 
 def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, progress: Progress) -> dict[str, Any]:
     """What would near-copies of test pictures in the training change?
+
     The float network of the finished run, and one that was also trained on the split "twin" with the same recipe, rate
     and number of epochs, on the same test pictures.
     """
@@ -211,14 +212,14 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
     true = splits.targets
     versions = ready.cache.judged.shape[1]
     scores = np.zeros((SOUP + 1, len(true), versions, len(task.labels)), np.float32)  # the last is the average
-    steps = Steps(progress, "cross-validation", task.recipe.folds * SOUP * epochs)
+    counter = Counter(progress, "cross-validation", task.recipe.folds * SOUP * epochs)
     for k, part in enumerate(splits.parts):
         examples = training.of_labels(ready.cache, part.trained, task)
         validated = ready.cache.judged[part.validated]
         members = []
         for member in range(SOUP):
             fit = Fit(candidate.rate, epochs, seed + k + member * task.recipe.folds)
-            head, _ = training.fit_once(ready.network, task.recipe, fit, examples, steps=steps)
+            head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
             model = keras.Sequential([ready.network.tail, head])
             scores[member, part.validated] = training.judged_scores(model, validated, task)
             members.append([*ready.network.tail.get_weights(), *head.get_weights()])

@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from bittern.system.progress import Progress, Steps
+from bittern.system.progress import Counter, Progress
 from bittern_convert.copies import Sample
 from bittern_convert.task import Recipe, Task
 from bittern_train import criteria
 from bittern_train.network import Floats, Network
 
-# The head alone: so many epochs, or more where the pictures are few.
+# The head alone: at least this many epochs; more if there are few pictures.
 HEAD_EPOCHS = 20
 HEAD_STEPS = 400
 _HEAD_BATCH = 128
-# The rate grows over so many epochs: Adam's first steps, at full rate, undo what the start weights know.
+# The rate warms up over this many epochs: Adam's first steps, at full rate, undo what the start weights know.
 WARM_UP_EPOCHS = 2
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
@@ -166,7 +166,7 @@ def cross_validate(
     """
     recipe = task.recipe
     splits = split(pool, cache.targets, recipe.folds, seed)
-    steps = Steps(progress, "cross-validation", len(candidates(recipe)) * recipe.folds * recipe.epochs)
+    counter = Counter(progress, "cross-validation", len(candidates(recipe)) * recipe.folds * recipe.epochs)
     best = []
     for number, candidate in enumerate(candidates(recipe)):
         folds = []
@@ -174,8 +174,8 @@ def cross_validate(
             fit = Fit(candidate.rate, recipe.epochs, seed + k)
             examples = of_labels(cache, part.trained, task)
             validation = Validation(cache.judged[part.validated], splits.targets[part.validated], task)
-            folds.append(fit_once(network, recipe, fit, examples, validation, steps)[1])
-            steps.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
+            folds.append(fit_once(network, recipe, fit, examples, validation, counter)[1])
+            counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
         best.append(_best_length(task, candidate, folds, splits))
     return sorted(best, key=lambda c: (-(c.accuracy + c.corrupted_accuracy), c.loss))
 
@@ -237,14 +237,14 @@ def final_fit(
     examples = of_labels(cache, np.arange(len(cache.targets)), task)
     # Heads alone differ by nothing that an average would improve.
     count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
-    steps = Steps(progress, "final fit", count * max(1, choice.epochs))
+    counter = Counter(progress, "final fit", count * max(1, choice.epochs))
     folds, weights = [], []
     for k in range(count):
         fit = Fit(choice.candidate.rate, choice.epochs, seed + k)
-        head, fold = fit_once(network, task.recipe, fit, examples, None, steps)
+        head, fold = fit_once(network, task.recipe, fit, examples, None, counter)
         folds.append(fold)
         weights.append([*network.tail.get_weights(), *head.get_weights()])
-    steps.reach(count * max(1, choice.epochs))
+    counter.reach(count * max(1, choice.epochs))
     set_average(network, head, weights)
     return network.classifier(head), folds
 
@@ -268,7 +268,7 @@ def fit_once(
     fit: Fit,
     examples: Examples,
     validation: Validation | None = None,
-    steps: Steps | None = None,
+    counter: Counter | None = None,
 ) -> tuple[keras.layers.Dense, Fold]:
     """One fit, from the weights that the network was built with.
 
@@ -278,7 +278,7 @@ def fit_once(
         fit: what the recipe leaves open.
         examples: what to train on.
         validation: what to validate on after every epoch; None trains for all epochs.
-        steps: advanced by each epoch.
+        counter: advanced by each epoch.
 
     Returns:
         The head, and the fold; without `validation` its history has no scores.
@@ -289,7 +289,7 @@ def fit_once(
     _fit_head(network, head, examples, recipe)
     model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])
     model.build((None, *examples.features.shape[2:]))
-    record = _Record(model, validation, recipe.patience, steps)
+    record = _Record(model, validation, recipe.patience, counter)
     record.add(0, float("nan"))
     if fit.rate > 0 and fit.epochs > 0:
         batches = _Batches(examples, recipe.batch, fit.seed)
@@ -315,8 +315,8 @@ def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: T
     flat = features.reshape(-1, *shape[3:])
     # In parts: all of it as float32 would be gigabytes.
     predicted = [
-        model.predict(flat[at : at + 512].astype(np.float32), batch_size=128, verbose=0)
-        for at in range(0, len(flat), 512)
+        model.predict(flat[start : start + 512].astype(np.float32), batch_size=128, verbose=0)
+        for start in range(0, len(flat), 512)
     ]
     return criteria.decided(np.concatenate(predicted).reshape(*shape[:3], len(task.labels)), task)
 
@@ -350,15 +350,17 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
 class _Record(keras.callbacks.Callback):  # type: ignore[misc]
     """What a fit is like after every epoch; ends it when the validation loss has not improved for `patience` epochs."""
 
-    def __init__(self, network: keras.Model, validation: Validation | None, patience: int, steps: Steps | None) -> None:
+    def __init__(
+        self, network: keras.Model, validation: Validation | None, patience: int, counter: Counter | None
+    ) -> None:
         super().__init__()
         self.fold = Fold([], [])
-        self._network, self._validation, self._patience, self._steps = network, validation, patience, steps
+        self._network, self._validation, self._patience, self._counter = network, validation, patience, counter
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See the class."""
-        if self._steps is not None:
-            self._steps.advance()
+        if self._counter is not None:
+            self._counter.advance()
         self.add(epoch + 1, (logs or {})["loss"])
         if self._validation is not None:
             losses = [row["val_loss"] for row in self.fold.history]

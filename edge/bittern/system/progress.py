@@ -23,7 +23,7 @@ class Progress(Protocol):
         """Show a line that stays."""
 
 
-class Steps:
+class Counter:
     """Counts the parts of one step, for work that cannot count them itself."""
 
     def __init__(self, progress: Progress, step: str, total: int) -> None:
@@ -36,7 +36,7 @@ class Steps:
         self.reach(self.done + 1)
 
     def reach(self, done: int) -> None:
-        """So many parts are done."""
+        """Set the number of finished parts."""
         self.done = done
         self._progress(self._step, done, self._total)
 
@@ -59,13 +59,13 @@ class ProgressLines:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="progress")
         # Step, done, total, and when the step began; replaced as a whole, because two threads use it.
-        self._at: tuple[str, int, int, float] | None = None
+        self._step: tuple[str, int, int, float] | None = None
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """See `Progress`."""
-        before = self._at
+        before = self._step
         began = before[3] if before is not None and before[0] == step else self._clock()
-        self._at = step, done, total, began
+        self._step = step, done, total, began
 
     def say(self, line: str) -> None:
         """See `Progress`."""
@@ -73,13 +73,15 @@ class ProgressLines:
         self._stream.flush()
 
     def line(self) -> str | None:
-        """The line that is due now; None before the work has reported anything."""
-        if self._at is None:
+        """The line that is due now; None before the first step, and after one until the next begins."""
+        if self._step is None:
             return None
-        step, done, total, began = self._at
+        step, done, total, began = self._step
+        if done >= total:
+            return None
         elapsed = self._clock() - began
-        if not 0 < done < total:
-            return f"{step}: {done} of {total}, for {duration(elapsed)}"
+        if done == 0:
+            return f"{step}: 0 of {total} after {duration(elapsed)}"
         left = elapsed * (total - done) / done
         return f"{step}: {done} of {total} ({done / total:.0%}), about {duration(left)} left"
 
