@@ -34,6 +34,11 @@ _PART = 64
 TRAINED_SPLITS = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
 
 Kind = Literal["photo", "street", "pasted"]
+KINDS: dict[Kind, str] = {
+    "photo": "photographs",
+    "street": "drawn streets",
+    "pasted": "photographs with a drawn sign",
+}
 # Beside a seed, what makes a generator of its own for each purpose, picture and copy (`pool` has 3 and 4).
 _COPY, _STREET, _PASTE = range(3)
 

@@ -18,9 +18,8 @@ from bittern_convert import copies, run
 from bittern_convert.run import Run
 from bittern_convert.task import FieldOfView
 
-KINDS: dict[copies.Kind, str] = {
-    "photo": "augmented copies", "street": "drawn streets", "pasted": "photographs with a drawn sign",
-}  # fmt: skip
+# Of copies.
+KINDS = copies.KINDS | {"photo": "augmented copies"}
 
 
 class Picture(NamedTuple):

@@ -182,7 +182,7 @@ class Task(Strict, frozen=True, kw_only=True):
             if label not in self.labels:
                 raise ValueError(f"label {label!r} is not among the labels {list(self.labels)}")
         if set(self.alarm) >= set(self.labels):
-            raise ValueError("every label raises an alarm: one at least has to mean that all is well")
+            raise ValueError("every label raises an alarm: at least one label must not raise an alarm")
 
     @property
     def field_of_view(self) -> FieldOfView:
@@ -190,22 +190,26 @@ class Task(Strict, frozen=True, kw_only=True):
         return FieldOfView(Region(*self.region) if self.region else None, self.views)
 
 
-def of_run(values: dict[str, Any]) -> Task:
+def of_run(values: object) -> Task:
     """The task of a run, which an earlier version may have written: keys that are not known any more are left out.
 
     Raises:
         ConfigurationError: a value that does not fit; the message names the key.
     """
-    values = _known(values, Task)
-    for key, kind in (("drawn", Drawn), ("augment", Augment), ("recipe", Recipe)):
-        if values.get(key):
-            values[key] = _known(values[key], kind)
-    values["data"] = [_known(data, Data) for data in values.get("data", [{}])]
+    known = _known(values, Task)
+    if isinstance(known, dict):
+        for key, kind in (("drawn", Drawn), ("augment", Augment), ("recipe", Recipe)):
+            if key in known:
+                known[key] = _known(known[key], kind)
+        if isinstance(known.get("data"), list):
+            known["data"] = [_known(data, Data) for data in known["data"]]
     try:
-        return msgspec.convert(values, Task)
+        return msgspec.convert(known, Task)
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigurationError(f"task: {error}") from None
 
 
-def _known(values: dict[str, Any], kind: type[Strict]) -> dict[str, Any]:
+def _known(values: object, kind: type[Strict]) -> Any:
+    if not isinstance(values, dict):
+        return values  # which is refused with the whole
     return {key: value for key, value in values.items() if key in kind.__struct_fields__}

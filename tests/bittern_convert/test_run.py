@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,18 @@ def test_a_task_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         ({"task": RUN["task"] | {"labels": ["stop"]}}, "labels"),
         ({"task": RUN["task"] | {"alarm": ["yield"]}}, "'yield'"),
         ({"task": {}}, "name"),
+        ({"task": []}, "task: Expected `object`, got `array`"),
+        ({"task": None}, "task: Expected `object`, got `null`"),
+        ({"task": RUN["task"] | {"recipe": "x"}}, "task: Expected `object`, got `str` - at `$.recipe`"),
+        ({"task": RUN["task"] | {"drawn": [1]}}, "task: Expected `object | null`, got `array` - at `$.drawn`"),
+        ({"task": RUN["task"] | {"data": None}}, "task: Expected `array`, got `null` - at `$.data`"),
+        ({"task": RUN["task"] | {"data": [1]}}, "task: Expected `object`, got `int` - at `$.data[0]`"),
         ({"seed": "one"}, "seed"),
         ({"novel": 1}, "novel"),
     ],
 )
 def test_a_run_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message) as caught:
+    with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         run.load(written(tmp_path, **changes))
     assert str(caught.value).startswith(f"{tmp_path / run.FILE}: ")
     assert "\n" not in str(caught.value)

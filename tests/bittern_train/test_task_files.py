@@ -56,5 +56,5 @@ def test_folders_make_a_task_without_alarms() -> None:
     for labels in ([], ["cat"]):
         with pytest.raises(ConfigurationError, match="two labels"):
             task_files.from_folders(labels, "pets")
-    with pytest.raises(ConfigurationError, match="every label raises an alarm: one at least"):
+    with pytest.raises(ConfigurationError, match="every label raises an alarm: at least one"):
         task_files.from_folders(["fire", "smoke"], "burning", ("fire", "smoke"))

@@ -15,7 +15,7 @@ from bittern.cli.common import tensorflow_command
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
-@click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be given again.')
+@click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be repeated.')
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
 @click.option("--force", is_flag=True, help="Replace an existing run.")
 def train(
@@ -27,6 +27,7 @@ def train(
     label. Pictures that cannot be read are skipped and listed. Choices are made by grouped k-fold on train + val; the
     final fit uses both.
     """
+    from bittern_convert.copies import KINDS
     from bittern_convert.quiet import quiet
     from bittern_convert.run import check_target
     from bittern_convert.screen import bar
@@ -47,14 +48,13 @@ def train(
         from bittern_train import session
 
         made = session.train(chosen, data, target, weights=weights, seed=seed, replace=force, progress=progress)
-    kinds = {"photo": "photographs", "street": "drawn streets", "pasted": "photographs with a drawn sign"}
-    trained = ", ".join(f"{sum(labels.values())} {kinds[k]}" for k, labels in made.pictures["trained_on"].items())
+    trained = ", ".join(f"{sum(labels.values())} {KINDS[k]}" for k, labels in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 
 
 @tensorflow_command
 @click.command(epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results")
-@click.argument("kind", type=click.Choice(["none", "twins", "soup"]))
+@click.argument("kind", metavar="KIND", type=click.Choice(["none", "twins", "soup"]))
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")

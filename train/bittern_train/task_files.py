@@ -57,4 +57,4 @@ def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) ->
     try:
         return msgspec.convert(values, Task)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"the folders make no task: {error}") from None
+        raise ConfigurationError(f"cannot make a task from these folders: {error}") from None

@@ -95,8 +95,10 @@ class Commands(click.Group):
             click.echo(error.format_message(), err=True)
             code = error.exit_code
         except click.UsageError as error:
-            hint = f" Try '{error.ctx.command_path} --help'." if error.ctx else ""
-            _fail(f"{error.format_message()}{hint}", error.exit_code)
+            message = " ".join(error.format_message().split())  # click puts each choice on a line
+            end = "" if message.endswith((".", "?")) else "."
+            hint = f"{end} Try '{error.ctx.command_path} --help'." if error.ctx else ""
+            _fail(f"{message}{hint}", error.exit_code)
         except click.ClickException as error:
             _fail(error.format_message(), error.exit_code)
         except BitternError as error:

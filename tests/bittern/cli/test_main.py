@@ -33,6 +33,11 @@ def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not TENSORFLOW, reason="study is refused without TensorFlow")
+def test_a_missing_choice_is_one_line() -> None:
+    one_line(bittern("study"), 2, "Missing argument 'KIND'. Choose from: none, twins, soup. Try 'bittern study --help'.")
+
+
 def test_compare_needs_no_tensorflow() -> None:
     done = bittern("compare", "models/stop_sign", "models/face_mask", "--json", cwd=REPO)
     assert (done.code, done.err) == (0, "")
