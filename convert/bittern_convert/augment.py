@@ -1,4 +1,4 @@
-"""Augmentation: copies of a frame as a camera might have taken it, before the contract's preprocessing."""
+"""Augmentation: copies of a frame as a camera might have taken it, before the preprocessing."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 from bittern.frames import Pixels
 from bittern_convert.task import Augment
 
-# Side of the altered picture in pixels: a little more than the network's input, so that the contract still resizes.
+# Side of the altered picture in pixels: larger than the network's input, so that the preprocessing still resizes.
 SIDE = 288
 
 
-def alter(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
+def alter(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
     """One altered copy of a frame, of its centred square or of one beside it.
 
     Zoom, shift, turn and mirror in one step, then light (gain, gamma, contrast, colour of the light), blur, noise.
@@ -20,27 +20,27 @@ def alter(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
     Args:
         rng: drawn from in a fixed order, so that a seed gives the same copies.
         frame: (H, W, 3) uint8 BGR.
-        how: the ranges.
+        ranges: what is drawn from.
 
     Returns:
         (SIDE, SIDE, 3) uint8 BGR.
     """
-    return _lens(rng, _light(rng, _view(rng, frame, how), how), how)
+    return _lens(rng, _light(rng, _view(rng, frame, ranges), ranges), ranges)
 
 
-def _view(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
+def _view(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
     size = np.array(frame.shape[1::-1], float)
     side = size.min()
-    seen = side * rng.uniform(*how.zoom)
-    room = side + how.aside * (size - side) - seen
+    width = side * rng.uniform(*ranges.zoom)
+    room = side + ranges.aside * (size - side) - width
     center = size / 2 + rng.uniform(-0.5, 0.5, 2) * room
-    turn = np.deg2rad(rng.uniform(-how.turn_degrees, how.turn_degrees))
+    turn = np.deg2rad(rng.uniform(-ranges.turn_degrees, ranges.turn_degrees))
     stretch = rng.uniform(0.92, 1.08)
-    scale = seen / SIDE
+    scale = width / SIDE
     # from a pixel of the copy back to a pixel of the frame
     cos, sin = np.cos(turn) * scale, np.sin(turn) * scale
     back = np.array([[cos * stretch, -sin, 0.0], [sin * stretch, cos, 0.0]])
-    if how.mirror and rng.random() < 0.5:
+    if ranges.mirror and rng.random() < 0.5:
         back[:, 0] *= -1
     back[:, 2] = center - back[:, :2] @ np.array([SIDE / 2, SIDE / 2])
     # A large picture is first shrunk by a whole factor, or the warp would alias.
@@ -55,12 +55,12 @@ def _view(rng: np.random.Generator, frame: Pixels, how: Augment) -> Pixels:
     return np.asarray(warped, np.uint8)
 
 
-def _light(rng: np.random.Generator, picture: Pixels, how: Augment) -> Pixels:
+def _light(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
     # In the logarithm, so that halving is as likely as doubling.
-    gain = np.exp(rng.uniform(*np.log(how.brightness)))
+    gain = np.exp(rng.uniform(*np.log(ranges.brightness)))
     gamma = np.exp(rng.uniform(-0.25, 0.25))
-    contrast = rng.uniform(*how.contrast)
-    cast = 1 + rng.uniform(-how.colour, how.colour, 3)
+    contrast = rng.uniform(*ranges.contrast)
+    cast = 1 + rng.uniform(-ranges.colour, ranges.colour, 3)
     ramp = np.arange(256) / 255.0
     table = np.empty((256, 3))
     for channel in range(3):
@@ -70,9 +70,9 @@ def _light(rng: np.random.Generator, picture: Pixels, how: Augment) -> Pixels:
     return np.asarray(cv2.LUT(picture, lut[:, None, :].reshape(1, 256, 3)), np.uint8)
 
 
-def _lens(rng: np.random.Generator, picture: Pixels, how: Augment) -> Pixels:
+def _lens(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
     kind = rng.random()
-    sigma = rng.uniform(0, how.blur) * SIDE / 224
+    sigma = rng.uniform(0, ranges.blur) * SIDE / 224
     if kind < 0.25 and sigma > 0.3:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     elif kind < 0.35 and sigma > 0.3:  # motion: a short line of sight moved while the shutter was open
@@ -84,7 +84,7 @@ def _lens(rng: np.random.Generator, picture: Pixels, how: Augment) -> Pixels:
             kernel[round(middle + t * np.sin(angle)), round(middle + t * np.cos(angle))] = 1
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
     if rng.random() < 0.4:
-        strength = rng.uniform(0, how.noise)
+        strength = rng.uniform(0, ranges.noise)
         noise = rng.standard_normal(picture.shape, np.float32) * strength
         picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:  # a small picture blown up, as cheap cameras and web pages give

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bittern.evaluation.metrics import paired_loss_interval, wilson
 
-# What a model needs to pass: the same answer on this share of at least so many pictures, and no accuracy loss that is
+# What a model needs to pass: the same answer on this share of at least this many pictures, and no accuracy loss that is
 # larger than a point and whose interval excludes zero.
 AGREEMENT = 0.98
 PICTURES = 1000

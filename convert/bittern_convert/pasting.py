@@ -60,9 +60,9 @@ def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixe
 
 
 def _extent(used: npt.NDArray[np.uint8], size: int) -> tuple[int, int]:
-    at = np.flatnonzero(used)
+    indices = np.flatnonzero(used)
     margin = 6
-    return (max(int(at[0]) - margin, 0), min(int(at[-1]) + 1 + margin, size)) if len(at) else (0, size)
+    return (max(int(indices[0]) - margin, 0), min(int(indices[-1]) + 1 + margin, size)) if len(indices) else (0, size)
 
 
 def _turned(rng: np.random.Generator, px: float) -> Floats:
@@ -75,8 +75,8 @@ def _turned(rng: np.random.Generator, px: float) -> Floats:
     x, depth = flat[:, 0] * np.cos(yaw), flat[:, 0] * np.sin(yaw)
     y, depth = flat[:, 1] * np.cos(pitch), depth + flat[:, 1] * np.sin(pitch)
     away = rng.uniform(1.8, 8)
-    seen = np.stack([x, y], axis=1) * (away / (away + depth))[:, None]
-    return floats(seen * px)
+    projected = np.stack([x, y], axis=1) * (away / (away + depth))[:, None]
+    return floats(projected * px)
 
 
 def _post(rng: np.random.Generator, layer: Pixels, quad: Floats, px: float) -> None:
@@ -142,10 +142,10 @@ def _weathered(rng: np.random.Generator, colour: Floats, centre: tuple[float, fl
     if rng.random() < 0.15:
         colour = colour.copy()
         for _ in range(int(rng.integers(1, 5))):
-            at = np.array(centre) + rng.normal(0, px * 0.2, 2)
+            spot = np.array(centre) + rng.normal(0, px * 0.2, 2)
             size = max(int(px * rng.uniform(0.01, 0.07)), 1)
             tone = rng.uniform(40, 240, 3).tolist()
-            cv2.circle(colour, (int(at[0]), int(at[1])), size, tone, -1)
+            cv2.circle(colour, (int(spot[0]), int(spot[1])), size, tone, -1)
     return colour
 
 

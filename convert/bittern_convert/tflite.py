@@ -26,7 +26,7 @@ def quantize(model: Any, calibration: Sequence[Pixels]) -> bytes:
 
     Args:
         model: Keras model, (1, S, S, 3) float32 in [-1, 1] to (1, labels).
-        calibration: the representative data set, (1, S, S, 3) uint8 RGB tensors of the contract.
+        calibration: the representative data set, (1, S, S, 3) uint8 RGB, preprocessed.
 
     Raises:
         BitternError: the input quantization came out other than 1/127.5 with zero point 127 or 128.

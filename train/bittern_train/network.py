@@ -62,8 +62,8 @@ class Network:
         norms = [x for x in self.base.layers if isinstance(x, keras.layers.BatchNormalization)]
         for layer in norms:
             layer.trainable, layer.momentum = True, 0.5
-        for at in range(0, len(tensors), _BATCH):
-            self.base(scale(tensors[at : at + _BATCH]), training=True)
+        for start in range(0, len(tensors), _BATCH):
+            self.base(scale(tensors[start : start + _BATCH]), training=True)
         for layer in norms:
             layer.trainable = False
         self._start = self.tail.get_weights()

@@ -35,7 +35,7 @@ def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, 
 
 @pytest.mark.skipif(not TENSORFLOW, reason="study is refused without TensorFlow")
 def test_a_missing_choice_is_one_line() -> None:
-    one_line(bittern("study"), 2, "Missing argument 'KIND'. Choose from: none, twins, soup. Try 'bittern study --help'.")
+    one_line(bittern("study"), 2, "Missing argument 'KIND'. Choose from: none, twins, soup. Try ")
 
 
 def test_compare_needs_no_tensorflow() -> None:
