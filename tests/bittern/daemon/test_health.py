@@ -288,7 +288,7 @@ def test_clients_that_hold_on_do_not_keep_a_scrape_out(page: MetricsServer) -> N
             client.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: " if i % 2 else b"")
         with within():
             assert "bittern_frames_total" in scrape(page)
-        assert threading.active_count() - before <= 8
+        until(lambda: threading.active_count() - before <= 8)  # one too many is closed, but not in no time
     until(lambda: threading.active_count() <= before)
 
 
