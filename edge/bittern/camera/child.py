@@ -52,7 +52,7 @@ def main() -> int:
         source = open_source(request.uri, request.options)
     except ConfigurationError as error:
         return _fail(send, Failed("configuration", str(error)))
-    except Exception as error:  # whatever a driver's library raises, the parent has to be told
+    except Exception as error:  # whatever a driver's library raises: report it to the parent
         return _fail(send, Failed("busy" if getattr(error, "busy", False) else "absent", _line(error)))
     opened.append(source)
     source.timeout_s = request.timeout_s

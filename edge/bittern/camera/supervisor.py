@@ -45,7 +45,7 @@ class Timing(NamedTuple):
 
 _POLL_S = 0.02  # interval at which a process that is about to end is polled
 _STUCK_POLL_S = 0.5  # the same for one that SIGKILL did not end
-_PERIODS = 3  # a camera that gives no frame for so many periods hangs
+_PERIODS = 3  # a camera without a frame for this many periods counts as hung
 
 
 class Camera:
@@ -97,7 +97,7 @@ class Camera:
     ) -> None:
         checked = check_source(uri, options)
         if not checked.live:
-            raise ConfigurationError(f"source {uri!r}: expected a camera, but every frame of a recording counts")
+            raise ConfigurationError(f"source {uri!r} is a recording, not a camera")
         self.name = checked.name
         self.dropped = 0
         self.restarts = 0

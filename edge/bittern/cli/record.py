@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the clip; is created."
 )
 @click.option("--seconds", type=FiniteRange(min=0, min_open=True), help="Stop after this many seconds.")
-@click.option("--fps", type=FiniteRange(0.1, 240), help="Frames a second at most, of a camera.  [default: 5]")
+@click.option("--fps", type=FiniteRange(0.1, 240), help="Maximum frames per second, for a camera.  [default: 5]")
 @click.option(
     "--max-mb", type=FiniteRange(min=1), default=1000, show_default=True, help="Stop after this many megabytes."
 )
@@ -72,11 +72,12 @@ def record(
             with recorder:
                 warn(f"recording {opened.name} to {out}; Ctrl-C ends it")
                 try:
-                    dropped = _record(opened, recorder, stop, fps or default_fps, seconds)
+                    skipped = _record(opened, recorder, stop, fps or default_fps, seconds)
                 finally:
                     warn(f"{out}: {recorder.frames} frames, {recorder.bytes / 1e6:.1f} MB")
-    if dropped:
-        warn(f"{dropped} frames in between were dropped")
+    if skipped:
+        limit = f" (--fps {fps or default_fps:g})" if opened.live else ""
+        warn(f"{skipped} other frames were skipped{limit}")
     if opened.unreadable:
         ctx.exit(1)
 
@@ -112,7 +113,7 @@ def _record(source: Source, recorder: Recorder, stop: Stop, fps: float, seconds:
     import time
     from functools import partial
 
-    dropped = 0
+    skipped = 0
     first_ns = last = None
     while not stop.asked:
         due = time.monotonic() + 1 / fps
@@ -127,8 +128,8 @@ def _record(source: Source, recorder: Recorder, stop: Stop, fps: float, seconds:
             warn(f"{why}: the clip ends here")
             break
         recorder.write(frame)
-        dropped += frame.number - last - 1
+        skipped += frame.number - last - 1
         last = frame.number
         if source.live and (rest := due - time.monotonic()) > 0:
             stop.wait(partial(time.sleep, rest))
-    return dropped
+    return skipped

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 @click.command(epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'")
 @click.argument("clip", type=click.Path())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file, as for `bittern watch`.")
-@click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
+@click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when there was something to find."
+    "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when there was something to detect."
 )
 @click.option("--tune", metavar="BOUND", help="Find thresholds: 'at most N false alarms an hour', or 'a day'.")
 @click.option(
@@ -52,12 +52,12 @@ def replay(
     gives the same events as when it was taken, with ids of their own; for other clips, whose date is not known, `time`
     counts from 1970. The same clip always gives the same lines.
 
-    --labels says from when to when there was something to find, in seconds since the first frame. An interval is found
-    if an alarm goes on within it; an alarm that goes on elsewhere is false.
+    --labels says from when to when there was something to detect, in seconds since the first frame. An interval is
+    detected if an alarm goes on within it; an alarm that goes on elsewhere is false.
 
     --tune tries every score of the clip as threshold, four shares of it as `off`, and every N of M up to 5 of 8, on the
     scores of all frames, without the motion gate. Of the settings that keep the bound on this clip it takes those that
-    find the most intervals, then those with the shortest delay, and prints them as TOML for the configuration.
+    detect the most intervals, then those with the shortest delay, and prints them as TOML for the configuration.
 
     Exit code 1 if a picture could not be read, or if --tune found no settings.
     """
@@ -68,6 +68,7 @@ def replay(
         raise click.UsageError("--json needs --tune: events are always printed as JSON lines", ctx)
     if plot is not None and not plot.absolute().parent.is_dir():
         raise ConfigurationError(f"--plot: no folder {plot.parent}")
+    _check_clip(clip)
     import msgspec
 
     from bittern.config import schema
@@ -169,14 +170,26 @@ def _check_labels(file: Path | None, intervals: Sequence[LabelledInterval], know
     for interval in intervals:
         if interval.label not in known:
             names, hint = ", ".join(dict.fromkeys(map(repr, known))), did_you_mean(interval.label, known)
-            raise ConfigurationError(f"{file}: label {interval.label!r} raises no alarm, {names} does{hint}")
+            raise ConfigurationError(
+                f"{file}: label {interval.label!r} does not raise an alarm; these do: {names}{hint}"
+            )
+
+
+def _check_clip(clip: str) -> None:
+    """Refuse a camera, without opening it."""
+    from bittern.sources.clip import is_clip
+    from bittern.sources.registry import check_source
+    from bittern.sources.uri import redacted
+
+    if not is_clip(Path(clip)) and check_source(clip).live:
+        raise ConfigurationError(f"{redacted(clip)!r} is a camera, not a clip: record it first with `bittern record`")
 
 
 def _open(clip: str) -> _Clip:
     """Open a clip.
 
     Raises:
-        ConfigurationError: there is none, or it is a camera.
+        ConfigurationError: there is none.
     """
     import logging
 
@@ -187,11 +200,7 @@ def _open(clip: str) -> _Clip:
     if is_clip(Path(clip)):
         recorded = ClipSource(Path(clip))
         return _Clip(recorded, recorded.length, dated=True)
-    source = open_source(clip)
-    if source.live:
-        source.close()
-        raise ConfigurationError(f"{clip}: is a camera: make a clip of it with `bittern record`")
-    return _Clip(source, None, dated=False)
+    return _Clip(open_source(clip), None, dated=False)
 
 
 def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig, *, print_events: bool) -> _Played:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import one_blas_thread, warn
+from bittern.cli.common import FiniteRange, one_blas_thread, warn
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -28,11 +28,9 @@ SHEET_TILES = 24
 @click.option(
     "--source", metavar="URI", help="picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]"
 )
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options given here win over it."
-)
-@click.option("--model", "models", multiple=True, help="Name or folder; may be given again.  [default: stop_sign]")
-@click.option("--fps", type=float, help="Frames a second that are classified at most.  [default: 5]")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options override it.")
+@click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
+@click.option("--fps", type=FiniteRange(0.1, 240), help="Classify at most this many frames per second.  [default: 5]")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--once", is_flag=True, help="Give up if the camera cannot be opened at the start.")
 @click.option(
@@ -54,9 +52,9 @@ def watch(
     """Watch a camera and print its events on stdout, one JSON object per line.
 
     Ends with the source or after --frames, when every sink has received all events, or cleanly on Ctrl-C and SIGTERM.
-    Of a camera the newest frame wins: frames that come while one is classified are dropped and counted. A camera that
-    hangs or is unplugged is started again until it works. SIGHUP reloads changed models, if they pass their checks.
-    Other sinks (MQTT, webhook, ...) are set in the configuration file: see `bittern config --example`.
+    A camera always delivers its newest frame: frames that come while one is classified are dropped and counted. A
+    camera that hangs or is unplugged is started again until it works. SIGHUP reloads changed models, if they pass their
+    checks. Other sinks (MQTT, webhook, ...) are set in the configuration file: see `bittern config --example`.
     """
     from bittern.system.stop import Stop
 

@@ -20,11 +20,11 @@ from bittern.errors import ConfigurationError
 from bittern.model import catalog, manifest
 from bittern.model.manifest import Head
 
-# Table: the library that it needs, and the extra that installs it.
-_EXTRAS = {
-    "mqtt": ("paho.mqtt", "mqtt"),
-    "gpio": ("gpiozero", "gpio"),
-    "health": ("prometheus_client", "metrics"),
+# Table: the module that it imports, and its package with the command that installs it.
+_PACKAGES = {
+    "mqtt": ("paho.mqtt", "paho-mqtt 2 or later: pip install 'bittern[mqtt]'"),
+    "gpio": ("gpiozero", "gpiozero: sudo apt install python3-gpiozero python3-lgpio"),
+    "health": ("prometheus_client", "prometheus-client: pip install 'bittern[metrics]'"),
 }
 
 
@@ -103,7 +103,8 @@ def _models(config: WatchConfig, *, default_known: bool) -> Iterator[Mistake]:
             folder = catalog.find(model)
             if not folder.is_dir():
                 complete = False
-                yield Mistake(path, f"{folder}: no manifest, so that no label of it raises an alarm: expected a folder")
+                reason = "no manifest, so none of its labels can raise an alarm: expected a folder"
+                yield Mistake(path, f"{folder}: {reason}")
                 continue
             contents = manifest.read(folder)
         except (ConfigurationError, OSError, ValueError) as error:
@@ -163,7 +164,7 @@ def _folders(config: WatchConfig, source: str) -> Iterator[Mistake]:
         try:
             existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
             if not existing.is_dir():
-                yield Mistake(path, f"{existing} is no folder")
+                yield Mistake(path, f"{existing} is not a folder")
             elif os.statvfs(existing).f_flag & os.ST_RDONLY:
                 yield Mistake(path, f"{existing} is on a read-only file system")
             elif not os.access(existing, os.W_OK | os.X_OK):
@@ -209,15 +210,15 @@ def _programs(config: WatchConfig) -> Iterator[Mistake]:
         if not words:
             continue
         if "\0" in "".join(words):
-            yield Mistake(path, "a word of it has a NUL")
+            yield Mistake(path, "contains a NUL character")
         elif shutil.which(words[0]) is None:
             yield Mistake(path, f"{words[0]!r}: no such program, or not executable")
 
 
 def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
-    for table, (module, extra) in _EXTRAS.items():
+    for table, (module, package) in _PACKAGES.items():
         if getattr(config, table) is not None and not _installed(module):
-            yield Mistake((table,), f"needs {module}: pip install 'bittern[{extra}]'")
+            yield Mistake((table,), f"needs {package}")
     if (mqtt := config.mqtt) is not None:
         if not re.fullmatch(r"[\w.:%-]+", mqtt.host):
             yield Mistake(("mqtt", "host"), f"expected the name or address of a broker, got {mqtt.host!r}")
@@ -237,7 +238,7 @@ def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
     if (gpio := config.gpio) is not None and gpio.pin > 27:
         yield Mistake(("gpio", "pin"), f"pin {gpio.pin} is not on the header of a Raspberry Pi: expected 0 to 27", True)
     if (health := config.health) is not None and 0 < health.port < 1024:
-        yield Mistake(("health", "port"), f"port {health.port} is for root: expected one from 1024", True)
+        yield Mistake(("health", "port"), f"port {health.port} needs root: choose 1024 or above", True)
 
 
 def _installed(module: str) -> bool:

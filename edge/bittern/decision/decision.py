@@ -197,24 +197,27 @@ def _best(entries: Sequence[AlarmConfig], model: str, label: str) -> int:
 def _check_names(where: str, entry: AlarmConfig, models: Mapping[str, Sequence[Head]]) -> None:
     if entry.model is not None and entry.model not in models:
         known = ", ".join(map(repr, models))
-        raise ConfigurationError(f"{where}: no model {entry.model!r} among {known}{did_you_mean(entry.model, models)}")
+        raise ConfigurationError(
+            f"{where}: model {entry.model!r} is not configured: models has {known}{did_you_mean(entry.model, models)}"
+        )
     candidates = [head for model, heads in models.items() if entry.model in (None, model) for head in heads]
     alarm_labels = dict.fromkeys(label for head in candidates for label in head.alarm)
     if entry.label is not None and entry.label not in alarm_labels:
         of_model = f" of model {entry.model!r}" if entry.model is not None else ""
         known = ", ".join(map(repr, alarm_labels))
         if any(entry.label in head.labels for head in candidates):
-            raise ConfigurationError(f"{where}: label {entry.label!r}{of_model} raises no alarm, only {known} does")
-        raise ConfigurationError(
-            f"{where}: no label {entry.label!r}{of_model} among {known}{did_you_mean(entry.label, alarm_labels)}"
-        )
+            raise ConfigurationError(
+                f"{where}: label {entry.label!r}{of_model} does not raise an alarm; these do: {known}"
+            )
+        hint = did_you_mean(entry.label, alarm_labels)
+        raise ConfigurationError(f"{where}: no alarm label {entry.label!r}{of_model}: expected {known}{hint}")
 
 
 def _settings(table: str, values: dict[str, object], model: str, head: Head) -> Settings:
     try:
         config = msgspec.convert(values, DecisionConfig)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{table}, with what it leaves to decision: {error}") from None
+        raise ConfigurationError(f"{table}, with the rest from [decision]: {error}") from None
     if isinstance(config.threshold, str):
         threshold = head.thresholds.get(config.threshold)
         if threshold is None:

@@ -240,8 +240,10 @@ class Pipeline:
             height, width = region_of(frame.pixels, self._region).shape[:2]
             _log.warning(
                 "views %s: the frame or region has %d x %d pixels and is not wider than high: only its centre is used",
-                ", ".join(self._views), width, height,
-            )  # fmt: skip
+                ", ".join(self._views),
+                width,
+                height,
+            )
 
 
 class _Moment(NamedTuple):

@@ -279,7 +279,7 @@ def test_options_reach_the_source(double: Double) -> None:
         ("picamera:", {"colour": True}, "unknown option 'colour'"),
         ("usb:front", {}, "expected the number of a camera"),
         ("carrot:", {}, "unknown source"),
-        (".", {}, "expected a camera, but every frame of a recording counts"),
+        (".", {}, "source '.' is a recording, not a camera"),
     ],
 )
 def test_a_wrong_configuration_starts_nothing(uri: str, options: dict[str, str | bool], says: str) -> None:

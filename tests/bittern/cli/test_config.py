@@ -90,8 +90,11 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
         ("models = ['./nothing']", "a.toml:1: models[0]: no model at ./nothing"),
         ("[decision]\nthreshold = 'quite'", "a.toml:3: decision.threshold: model 'means' has no threshold 'quite'"),
         ("[decision]\noff = 0.9", "a.toml:3: decision.off: 0.9 is above the threshold 0.5 of model 'means'"),
-        ("[[alarm]]\n[[alarm]]\nmodel = 'meens'", "a.toml:3: alarm[1]: no model 'meens' among 'means'; did you mean"),
-        ("[[alarm]]\nlabel = 'grass'", "a.toml:2: alarm[0]: label 'grass' raises no alarm, only 'red' does"),
+        (
+            "[[alarm]]\n[[alarm]]\nmodel = 'meens'",
+            "a.toml:3: alarm[1]: model 'meens' is not configured: models has 'means'; did you mean",
+        ),
+        ("[[alarm]]\nlabel = 'grass'", "a.toml:2: alarm[0]: label 'grass' does not raise an alarm; these do: 'red'"),
         ("[[alarm]]\n\nthreshold = 'x'", "a.toml:4: alarm[0].threshold: model 'means' has no threshold 'x'"),
         ("[[alarm]]\nvotes = 9", "a.toml:2: alarm[0]: "),
         ("[outbox]\nfolder = 'a.toml/x'", "a.toml:3: outbox.folder: "),
@@ -106,8 +109,14 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
             "a.toml:4: webhook.secret_file: /dev/null: expected",
         ),
         ("[webhook]\nurl = 'http://'", "a.toml:3: webhook.url: 'http://': expected http://HOST/PATH or https://"),
-        ("[gpio]\npin = 1\nlabel = 'redd'", "a.toml:4: gpio.label: no label 'redd' among 'red'; did you mean 'red'?"),
-        ("[gpio]\npin = 1\nlabel = 'grass'", "a.toml:4: gpio.label: label 'grass' raises no alarm, only 'red' does"),
+        (
+            "[gpio]\npin = 1\nlabel = 'redd'",
+            "a.toml:4: gpio.label: no alarm label 'redd': expected 'red'; did you mean 'red'?",
+        ),
+        (
+            "[gpio]\npin = 1\nlabel = 'grass'",
+            "a.toml:4: gpio.label: label 'grass' does not raise an alarm; these do: 'red'",
+        ),
         ("models = ['./means/model.tflite']", "a.toml:1: models[0]: means/model.tflite: no manifest"),
         ("[command]\nrun = ['nonono', 'x']", "a.toml:3: command.run: 'nonono': no such program, or not executable"),
         ("[recovery]\nreboot_command = ['./means']", "a.toml:3: recovery.reboot_command: './means': no such program"),
@@ -208,7 +217,7 @@ def test_warnings_do_not_fail(tmp_path: Path, check: Callable[..., tuple[int, li
     assert check(SINKS)[0] == 2
     code, lines = check("[health]\nport = 80\n[mqtt]\nhost = 'h'\nuser = 'u'")
     assert code == 0
-    assert "health.port: port 80 is for root" in lines[0]
+    assert "health.port: port 80 needs root: choose 1024 or above" in lines[0]
     assert "user and password are sent unencrypted" in lines[1]
 
 

@@ -157,7 +157,7 @@ def test_pictures_that_cannot_be_read_are_exit_code_1(means_clip: Path, often: P
 
 
 def test_what_cannot_be_replayed_is_said_in_one_line(means_clip: Path, place: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="demo:: is a camera"):
+    with pytest.raises(ConfigurationError, match="'demo:' is a camera, not a clip: record it first"):
         run("demo:", "--model", place / "means")
     with pytest.raises(ConfigurationError, match="no such file or folder"):
         run(tmp_path / "absent", "--model", place / "means")
@@ -167,7 +167,9 @@ def test_what_cannot_be_replayed_is_said_in_one_line(means_clip: Path, place: Pa
     assert run(means_clip, "--json").exit_code == 2
     labels = tmp_path / "labels.csv"
     labels.write_text("start_s,end_s,label\n1,2,rad\n")
-    with pytest.raises(ConfigurationError, match="label 'rad' raises no alarm, 'red' does; did you mean 'red'"):
+    with pytest.raises(
+        ConfigurationError, match="label 'rad' does not raise an alarm; these do: 'red'; did you mean 'red'"
+    ):
         run(means_clip, "--model", place / "means", "--labels", labels)
 
 
@@ -195,7 +197,7 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, words: str) -> None:
 
 def test_in_a_shell(means_clip: Path, place: Path, tmp_path: Path) -> None:
     assert len(bittern("replay", means_clip, "--model", place / "means").lines) == 4
-    says = "is a camera: make a clip of it with `bittern record`"
+    says = "is a camera, not a clip: record it first with `bittern record`"
     one_line(bittern("replay", "demo:", "--model", place / "means"), 2, says)
     one_line(bittern("record", "--source", "demo:", "--out", means_clip), 2, "--force deletes it first")
     one_line(bittern("replay", means_clip, "--labels", tmp_path / "absent.csv"), 2, "expected labelled intervals")

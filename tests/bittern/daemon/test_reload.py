@@ -148,8 +148,8 @@ def test_an_alarm_that_is_on_ends_and_the_pin_follows_the_new_label(
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ('[[alarm]]\nlabel = "red"\nvotes = 1\nof = 1\n', "alarm 1: no label 'red' among 'crimson'"),
-        ('[gpio]\npin = 17\nlabel = "red"\n', "gpio.label: no label 'red' among 'crimson'"),
+        ('[[alarm]]\nlabel = "red"\nvotes = 1\nof = 1\n', "alarm 1: no alarm label 'red': expected 'crimson'"),
+        ('[gpio]\npin = 17\nlabel = "red"\n', "gpio.label: no alarm label 'red': expected 'crimson'"),
     ],
     ids=["alarm", "gpio"],
 )
@@ -183,5 +183,7 @@ def test_a_pin_for_a_label_that_no_model_has_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setattr(gpiozero.Device, "pin_factory", MockFactory())
     run = Run(tmp_path, '[gpio]\npin = 17\nlabel = "redd"\n')
-    with pytest.raises(ConfigurationError, match=r"^gpio.label: no label 'redd' among 'red'; did you mean 'red'\?$"):
+    with pytest.raises(
+        ConfigurationError, match=r"^gpio.label: no alarm label 'redd': expected 'red'; did you mean 'red'\?$"
+    ):
         run(lambda: True)

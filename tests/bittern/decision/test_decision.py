@@ -276,12 +276,28 @@ def test_two_heads_for_one_task_and_label_are_refused() -> None:
 @pytest.mark.parametrize(
     ("entry", "default", "says"),
     [
-        (AlarmConfig(model="stret"), {}, "alarm 1: no model 'stret' among 'street', 'yard'; did you mean 'street'?"),
-        (AlarmConfig(label="stpo"), {}, "alarm 1: no label 'stpo' among 'stop', 'yield', 'dog'; did you mean 'stop'?"),
-        (AlarmConfig(model="street", label="dog"), {}, "no label 'dog' of model 'street' among 'stop', 'yield'"),
-        (AlarmConfig(label="none"), {}, "alarm 1: label 'none' raises no alarm, only 'stop', 'yield', 'dog' does"),
+        (
+            AlarmConfig(model="stret"),
+            {},
+            "alarm 1: model 'stret' is not configured: models has 'street', 'yard'; did you mean 'street'?",
+        ),
+        (
+            AlarmConfig(label="stpo"),
+            {},
+            "alarm 1: no alarm label 'stpo': expected 'stop', 'yield', 'dog'; did you mean 'stop'?",
+        ),
+        (
+            AlarmConfig(model="street", label="dog"),
+            {},
+            "no alarm label 'dog' of model 'street': expected 'stop', 'yield'",
+        ),
+        (
+            AlarmConfig(label="none"),
+            {},
+            "alarm 1: label 'none' does not raise an alarm; these do: 'stop', 'yield', 'dog'",
+        ),
         (AlarmConfig(label="stop", threshold="quiet"), {}, "alarm 1.threshold: model 'yard' has no threshold 'quiet'"),
-        (AlarmConfig(votes=4), {}, "alarm 1, with what it leaves to decision: votes (4) must not exceed of (3)"),
+        (AlarmConfig(votes=4), {}, "alarm 1, with the rest from [decision]: votes (4) must not exceed of (3)"),
         (AlarmConfig(threshold=0.3), {"off": 0.4}, "off (0.4) must not exceed threshold (0.3)"),
         (AlarmConfig(threshold="default", off=0.6), {}, "alarm 1.off 0.6 is above the threshold 0.5 of model 'street'"),
     ],

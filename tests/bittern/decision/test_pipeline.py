@@ -201,7 +201,7 @@ def test_a_label_that_is_gone_without_an_alarm_is_no_event(means: Classifier, tm
 def test_models_that_do_not_fit_change_nothing(means: Classifier, tmp_path: Path) -> None:
     run = Run(means, alarm=(AlarmConfig(model="means", votes=1),))
     run.see(255)
-    with pytest.raises(ConfigurationError, match="no model 'means' among 'other'"):
+    with pytest.raises(ConfigurationError, match="model 'means' is not configured: models has 'other'"):
         run.replace(made(tmp_path / "other", name="other"))
     run.see(0)
     assert run.changes() == [("alarm.on", 0), ("alarm.off", 1)]
