@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.doubles.capture_double import SIZE, Camera, red_of, refuse, write_video
+from tests.doubles.waiting import within
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame, Source
@@ -170,7 +171,7 @@ def test_hangs_in_a_read(plug: Plug) -> None:
     wakes = threading.Event()
 
     def hang() -> tuple[bool, Any]:
-        wakes.wait(10)
+        wakes.wait(60)
         return False, None
 
     camera = Camera(frames=0, then=hang)
@@ -178,9 +179,8 @@ def test_hangs_in_a_read(plug: Plug) -> None:
     source.timeout_s = 0.1
     with pytest.raises(SourceError, match=r"no frame within 0\.1 s"):
         source.read()
-    started = time.monotonic()
-    source.close()
-    assert time.monotonic() - started < 2
+    with within():
+        source.close()
     assert not camera.released.is_set()  # nobody but the thread may touch the device
     wakes.set()
     assert camera.released.wait(2)
@@ -188,12 +188,11 @@ def test_hangs_in_a_read(plug: Plug) -> None:
 
 def test_closed_while_a_read_waits(plug: Plug) -> None:
     wakes = threading.Event()
-    source = open_source(plug(Camera(frames=0, then=lambda: (wakes.wait(5), None))))
+    source = open_source(plug(Camera(frames=0, then=lambda: (wakes.wait(60), None))))
     timer = threading.Timer(0.1, source.close)
     timer.start()
-    started = time.monotonic()
-    assert source.read() is None
-    assert time.monotonic() - started < 1
+    with within():
+        assert source.read() is None
     wakes.set()
     timer.join()
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto, until
 from tests.doubles.mqtt_sinks import ALARM, ALARMS, Opens, deliver, delivered, event
+from tests.doubles.waiting import within
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import mqtt_connection
@@ -63,10 +64,8 @@ def test_user_and_password(folder: Path, opened: Opens, tmp_path: Path) -> None:
         refused = r"^127\.0\.0\.1:\d+: not authorised: check user and password_file"
         logins: list[dict[str, Any]] = [{}, {"user": USER}, {"user": USER, "password_file": str(wrong)}]
         for config in logins:
-            started = time.monotonic()
-            with pytest.raises(Undelivered, match=refused):
+            with within(), pytest.raises(Undelivered, match=refused):
                 deliver(opened(broker.port, **config), event())
-            assert time.monotonic() - started < 5
 
 
 def test_a_password_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None:
@@ -139,10 +138,8 @@ def test_certificates_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None
 )
 def test_a_broker_that_is_not_there_is_said_soon(opened: Opens, host: str, expected: str) -> None:
     sink = opened(free_port(), host=host)
-    started = time.monotonic()
-    with pytest.raises(Undelivered, match=f"(?i){expected}"):
+    with within(), pytest.raises(Undelivered, match=f"(?i){expected}"):
         deliver(sink, event())
-    assert time.monotonic() - started < 11
     sink.close()
 
 
@@ -156,10 +153,8 @@ def test_a_broker_that_hangs_gets_the_event_once_it_goes_on(
         broker.send(signal.SIGSTOP)
         sent = event()
         for _ in range(4):
-            started = time.monotonic()
-            with pytest.raises(Undelivered, match=r"no acknowledgement within 0\.5 s"):
+            with within(), pytest.raises(Undelivered, match=r"no acknowledgement within 0\.5 s"):
                 deliver(sink, sent)
-            assert time.monotonic() - started < 2
         broker.send(signal.SIGCONT)
         delivered(sink, sent)
         assert until(lambda: len(listener.got) == 2)
@@ -207,10 +202,9 @@ def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> 
     for _ in range(5):
         sink = MqttSink(MqttConfig(host="127.0.0.1", port=broker.port), "door", ALARMS, Diagnostics, None)
         deliver(sink, event())
-        started = time.monotonic()
-        sink.close()
-        sink.close()
-        assert time.monotonic() - started < 1
+        with within():
+            sink.close()
+            sink.close()
         with pytest.raises(Undelivered, match="closing"):
             deliver(sink, event())
     del sink
@@ -229,9 +223,8 @@ def test_close_is_quick_whatever_the_broker_does(broker: Broker, opened: Opens, 
         elif state == "hung":
             broker.send(signal.SIGSTOP)
         time.sleep(0.3)
-        started = time.monotonic()
-        sink.close()
-        assert time.monotonic() - started < 2
+        with within():
+            sink.close()
 
 
 def test_close_ends_a_delivery_that_waits(opened: Opens) -> None:
