@@ -34,7 +34,10 @@ MOST_TILES = 30
 MATRIX_LABELS = 8
 
 
-@click.command(epilog="Example: bittern evaluate stop_sign --data pictures/ --split test --json")
+@click.command(
+    short_help="Report the figures of a model on labelled pictures.",
+    epilog="Example: bittern evaluate stop_sign --data pictures/index.csv --split test --json",
+)
 @click.argument("model")
 @click.option(
     "--data",
@@ -144,7 +147,7 @@ def evaluate(
                 _print_json(figures, compared, subset.set)
             else:
                 click.echo("\n".join(_lines(figures, compared, _source(data, subset))))
-    # After the figures: if the disk takes no files, they are out all the same.
+    # After the figures: if the disk takes no files, they have been printed already.
     if answered[0]:
         for head, of_head in zip(classifier.heads, answered, strict=True):
             if scores is not None:
@@ -159,10 +162,10 @@ def _subsets(items: list[Item], split: str | None, data: Path) -> list[Subset]:
     from bittern.evaluation import dataset
 
     splits = {item.split for item in items}
-    if splits == {""}:
-        return [dataset.Subset("", "all", items)]
     if split is not None:
         return [dataset.Subset("", split, dataset.of_split(items, split, data))]
+    if splits == {""}:
+        return [dataset.Subset("", "all", items)]
     subsets = dataset.for_reporting(items)
     if not subsets:
         names = ", ".join(sorted(splits))

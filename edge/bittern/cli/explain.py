@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from bittern.model.runtime import ExecutionPath
 
 
-@click.command(epilog="Example: bittern explain street.jpg --out heat.png")
+@click.command(
+    short_help="Show what an answer depends on, as heat.", epilog="Example: bittern explain street.jpg --out heat.png"
+)
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @click.option("--model", default="stop_sign", show_default=True, help="Name, folder or .tflite.")
 @click.option(
@@ -28,9 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--root", type=click.Path(path_type=Path), help="What the index's paths are relative to.  [default: its folder]"
 )
-@click.option(
-    "--split", default="val", show_default=True, help="Split of the index; all pictures if there is no index."
-)
+@click.option("--split", help="Split of the index.  [default: val; all pictures where there is no index]")
 @click.option("--label", help="Label of pictures that have none in the index.  [default: the model's 'nothing']")
 @click.option(
     "--each",
@@ -65,7 +65,7 @@ def explain(
     model: str,
     data: Path | None,
     root: Path | None,
-    split: str,
+    split: str | None,
     label: str | None,
     each: int,
     fill: Fill,
@@ -97,7 +97,9 @@ def explain(
     from bittern.evaluation import explain as explaining
     from bittern.model.classifier import Classifier
 
-    items = dataset.of_split(dataset.read(data, root), split, data) if data else []
+    items = dataset.read(data, root) if data else []
+    if data and (split is not None or any(item.split for item in items)):
+        items = dataset.of_split(items, split or "val", data)
     files, empty = explaining.picture_files(images)
     classifier = Classifier(model, labels=labels, path=path, threads=threads)
     if classifier.manifest is None:
@@ -119,7 +121,7 @@ def explain(
     for survey in surveys:
         _show_survey(survey, as_json)
     if tiles and not as_json:
-        click.echo(f"{out}: the heat is what the answer depends on, not why")
+        click.echo(f"{out}: heat shows where the answer depends on the picture, not why")
     if skipped:
         ctx.exit(1)
 

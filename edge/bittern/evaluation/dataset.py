@@ -78,7 +78,7 @@ def select(items: list[Item], where: Mapping[str, str], data: Path) -> list[Item
 
 
 def of_split(items: list[Item], split: str, data: Path) -> list[Item]:
-    """The items of a split; all of them where no item has one, because there is no index.
+    """The items of a split.
 
     Args:
         items: at least one.
@@ -86,11 +86,13 @@ def of_split(items: list[Item], split: str, data: Path) -> list[Item]:
         data: the index or folder that they come from, for the message.
 
     Raises:
-        ConfigurationError: there is no such split.
+        ConfigurationError: there is no such split, or no item has one.
     """
     splits = {item.split for item in items}
     if splits == {""}:
-        return items
+        has_index = data.is_file() or (data / "index.csv").is_file()
+        reason = "gives no picture a split" if has_index else "has no index.csv"
+        raise ConfigurationError(f"{data} {reason}, so there is no split {split!r}: leave out --split")
     if split not in splits:
         raise ConfigurationError(f"{data}: no split {split!r}; it has {', '.join(sorted(splits))}")
     return [item for item in items if item.split == split]

@@ -97,7 +97,7 @@ def test_the_table_is_aligned(here: Path) -> None:
         assert len({len(line) for line in block}) == 1
     assert [line.split()[1:] for line in matrix[1:]] == [["1", "1", "0"], ["0", "2", "0"], ["1", "0", "1"]]
     assert "alarms" not in done.out
-    done = bittern("evaluate", "two_heads", "--data", "set", "--split", "x", cwd=here)
+    done = bittern("evaluate", "two_heads", "--data", "set", cwd=here)
     one_line(done, 2, "label 'blue' is not one of the model's: red, grass, sky")
 
 
@@ -344,6 +344,15 @@ def test_without_a_split_every_set_and_split_for_testing_is_evaluated(here: Path
     assert done.err.splitlines()[-1] == "bittern: set, set ours, split test: no picture could be read"
     refusal = bittern(*words, "--where", "label=red", "--where", "set=ours", "--split", "val", cwd=here)
     one_line(refusal, 2, "no split 'val'; it has test, train")
+
+
+def test_a_split_of_pictures_without_one_is_refused(here: Path) -> None:
+    words = ("evaluate", "right.tflite", "--split", "test", "--data")
+    refusal = bittern(*words, "set", cwd=here)
+    one_line(refusal, 2, "set has no index.csv, so there is no split 'test': leave out --split")
+    (here / "index.csv").write_text("path,label,split,group\nset/red/a.png,red,,\n")
+    refusal = bittern(*words, "index.csv", cwd=here)
+    one_line(refusal, 2, "index.csv gives no picture a split, so there is no split 'test': leave out --split")
 
 
 def test_without_a_split_for_testing_it_says_which_there_are(here: Path) -> None:

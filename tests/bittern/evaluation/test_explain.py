@@ -348,6 +348,9 @@ def test_a_labelled_set_with_correct_answers_and_mistakes(model: Path, tmp_path:
     framed = [tuple(sheet[6 + r * (SIZE + 40), 6 + c * (SIZE + 6)]) == (40, 40, 215) for r in (0, 1) for c in range(6)]
     assert framed == [False] * 8 + [True] * 2 + [False] * 2
 
+    refused = run("--data", data, "--model", model, "--out", tmp_path / "heat.png", "--split", "val").exception
+    assert isinstance(refused, ConfigurationError)
+    assert str(refused) == f"{data} has no index.csv, so there is no split 'val': leave out --split"
     text = run("--data", data, "--model", model, "--out", tmp_path / "heat.png").stdout.splitlines()
     assert text[0].startswith("means unverified, bare, split all: ")
     assert [line.split()[:3] for line in text[2:5]] == [
