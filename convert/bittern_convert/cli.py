@@ -68,7 +68,10 @@ def convert(
     click.echo(f"next: bittern classify PICTURE --model {target}")
 
 
-@click.command(epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign")
+@click.command(
+    short_help="Compare the figures of two model folders.",
+    epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign",
+)
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -102,7 +105,10 @@ def _show_comparison(comparison: FolderComparison) -> None:
         click.echo(f"  {f.name:<{width}}  {before:>8}  {after:>8}  {change if change not in ('+0', '-0') else '='}")
 
 
-@click.command(epilog="Example: bittern report models/* --results docs/results --out docs/results.md")
+@click.command(
+    short_help="Write the figures of models and studies as one page.",
+    epilog="Example: bittern report models/* --results docs/results --out docs/results.md",
+)
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder of result files.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Page to write (Markdown).")

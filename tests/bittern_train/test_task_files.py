@@ -33,7 +33,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ('labels = ["a", "b"]\n[recipe]\nrate = []', "recipe.rate"),
         ('labels = ["a", "b"]\n[augment]\nmirrored = true', "mirrored"),
         ('labels = ["a", "b"]\nviews = []', "views"),
-        ('labels = ["a", "b"]\nviews = ["left", "left"]', "views ['left', 'left'] must be distinct"),
+        ('labels = ["a", "b"]\nviews = ["left", "left"]', 'views: "left" is listed twice'),
         ('labels = ["a", "b"]\nviews = ["top"]', "views"),
         ('labels = ["a", "b"]\nregion = [0, 0, 640]', "region"),
         ('labels = ["a", "b"]\nregion = [0, -1, 640, 480]', "region"),

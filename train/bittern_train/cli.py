@@ -10,7 +10,10 @@ from bittern.cli.common import tensorflow_command
 
 
 @tensorflow_command
-@click.command(epilog="Example: bittern train stop_sign --data ../shared/data --weights imagenet --out runs/stop_sign")
+@click.command(
+    short_help="Fine-tune MobileNetV2 on pictures, and leave a run.",
+    epilog="Example: bittern train stop_sign --data ../shared/data --weights imagenet --out runs/stop_sign",
+)
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
@@ -53,7 +56,10 @@ def train(
 
 
 @tensorflow_command
-@click.command(epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results")
+@click.command(
+    short_help="Repeat a study on which a task's choice rests.",
+    epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results",
+)
 @click.argument("kind", metavar="KIND", type=click.Choice(["none", "twins", "soup"]))
 @click.argument("task")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")

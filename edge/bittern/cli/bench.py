@@ -33,7 +33,9 @@ class _Options:
     threads: tuple[int, ...]
 
 
-@click.command(epilog="Example: bittern bench --out build/bench")
+@click.command(
+    short_help="Measure what Bittern costs on this machine.", epilog="Example: bittern bench --out build/bench"
+)
 @click.option("--model", default="stop_sign", show_default=True, help="Name or folder.")
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Measure only this row; may be repeated.")
 @click.option("--n", type=click.IntRange(min=2), default=200, show_default=True, help="Measurements of each side.")

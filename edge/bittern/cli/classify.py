@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bittern.model.runtime import ExecutionPath
 
 
-@click.command(epilog="Example: bittern classify street.jpg holiday/ --json")
+@click.command(short_help="Classify pictures.", epilog="Example: bittern classify street.jpg holiday/ --json")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--model",

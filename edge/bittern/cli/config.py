@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from bittern.daemon.preflight import Instance
 
 
-@click.command(epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml")
+@click.command(
+    short_help="Explain or check the configuration of `bittern watch`.",
+    epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml",
+)
 @click.option("--example", is_flag=True, help="Print a configuration with every key, its default and why to change it.")
 @click.option("--check", is_flag=True, help="Check FILES, and that everything they refer to exists.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file: file, ok, problems.")

@@ -7,7 +7,10 @@ import click
 from bittern.cli.common import print_json, warn
 
 
-@click.command(epilog="Example: bittern doctor --source usb:0 --red")
+@click.command(
+    short_help="Check this machine, and say how to fix what is wrong.",
+    epilog="Example: bittern doctor --source usb:0 --red",
+)
 @click.option(
     "--source", metavar="URI", help="The camera to check, as in `bittern watch`.  [default: picamera: on a Pi]"
 )

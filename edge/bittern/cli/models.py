@@ -7,7 +7,7 @@ import click
 from bittern.cli.common import print_json
 
 
-@click.command(epilog="Example: bittern models --json")
+@click.command(short_help="Verify the models and list them.", epilog="Example: bittern models --json")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per model.")
 @click.pass_context
 def models(ctx: click.Context, as_json: bool) -> None:

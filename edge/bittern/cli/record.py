@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from bittern.system.stop import Stop
 
 
-@click.command(epilog="Example: bittern record --source usb:0 --seconds 60 --out clip")
+@click.command(
+    short_help="Record a camera into a folder, for `bittern replay`.",
+    epilog="Example: bittern record --source usb:0 --seconds 60 --out clip",
+)
 @click.option("--source", metavar="URI", help="As for `bittern watch`.  [default: picamera:]")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file to take source, camera and fps from."

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from bittern.model.classifier import Classifier
 
 
-@click.command(epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'")
+@click.command(
+    short_help="Run a recorded clip as `bittern watch` would.",
+    epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'",
+)
 @click.argument("clip", type=click.Path())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file, as for `bittern watch`.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")

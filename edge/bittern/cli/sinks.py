@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 _ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
 
 
-@click.command(epilog="Example: bittern sinks --config /etc/bittern/porch.toml --test")
+@click.command(
+    short_help="List the sinks and how many events wait, or test them.",
+    epilog="Example: bittern sinks --config /etc/bittern/porch.toml --test",
+)
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), required=True, help="TOML file, as in bittern watch."
 )

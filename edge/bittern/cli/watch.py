@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 SHEET_TILES = 24
 
 
-@click.command(epilog="Example: bittern watch --source 'demo:?laps=1' --sheet demo.png")
+@click.command(
+    short_help="Watch a camera and print its events.",
+    epilog="Example: bittern watch --source 'demo:?laps=1' --sheet demo.png",
+)
 @click.option(
     "--source", metavar="URI", help="picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]"
 )

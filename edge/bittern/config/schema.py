@@ -16,16 +16,20 @@ Offset = Annotated[int, Meta(ge=0)]
 Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 # File names cannot contain NUL.
-Folder = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
+Folder = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", description="the path of a folder")]
 # Left, top, width, height in pixels.
-Rectangle = tuple[Offset, Offset, Length, Length]
+Rectangle = Annotated[
+    tuple[Offset, Offset, Length, Length],
+    Meta(description="four whole numbers: left, top, width, height (the last two at least 1)"),
+]
 Views = Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_length=1, max_length=3)]
 
 
 def check_views(views: Views) -> None:
     """Raises ValueError if a view is named twice."""
-    if len(set(views)) < len(views):
-        raise ValueError(f"views {list(views)} must be distinct: each one costs an inference")
+    for view in views:
+        if views.count(view) > 1:
+            raise ValueError(f'views: "{view}" is listed twice')
 
 
 class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -179,7 +183,7 @@ class WebhookConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         timeout_s: time limit of one request, including its response.
     """
 
-    url: Annotated[str, Meta(pattern="^https?://")]
+    url: Annotated[str, Meta(pattern="^https?://", description="a URL that begins with http:// or https://")]
     secret_file: str = ""
     timeout_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date, time
 from pathlib import Path
 from types import UnionType
@@ -163,8 +163,12 @@ def _broken(line: int | None, message: str) -> Parsed[Any]:
 def _syntax_error(text: str, message: str) -> tuple[int | None, str]:
     """Line and message of tomllib's error: "Invalid value (at line 3, column 7)"."""
     message = " ".join(message.split())
-    if match := re.search(r" \(at line ([0-9]+), column [0-9]+\)$", message):
-        return int(match[1]), message[: match.start()]
+    if match := re.search(r" \(at line ([0-9]+), column ([0-9]+)\)$", message):
+        number, column = int(match[1]), int(match[2])
+        message = message[: match.start()]
+        if message == "Invalid value" and re.match(r"[\w./~]", text.split("\n")[number - 1][column - 1 :]):
+            message += ': text needs quotes, as in source = "demo:"'
+        return number, message
     if message.endswith(" (at end of document)"):
         return text.rstrip("\n").count("\n") + 1, message.removesuffix(
             " (at end of document)"
@@ -238,7 +242,7 @@ def _check_combination(
             words = re.findall(r"\w+", message)
             if wrong & set(words) or not (first or words[0] in table):
                 return
-            yield ((*path, words[0]) if words[0] in table else path), message
+            yield ((*path, words[0]) if words[0] in table else path), message.removeprefix(f"{words[0]}: ")
             if words[0] not in table:
                 return
             first, table = False, {k: v for k, v in table.items() if k != words[0]}
@@ -292,8 +296,10 @@ def _with_hint(message: str, path: KeyPath, tables: dict[str, tuple[str, ...]]) 
 
 def _describe(info: inspect.Type) -> str:
     match info:
+        case inspect.Metadata(extra_json_schema={"description": str() as text}):
+            return text
         case inspect.UnionType(types=types):
-            return " or ".join(dict.fromkeys(_describe(t) for t in types if not isinstance(t, inspect.NoneType)))
+            return _describe_union(types)
         case inspect.BoolType():
             return "true or false"
         case inspect.IntType():
@@ -318,6 +324,14 @@ def _describe(info: inspect.Type) -> str:
         case inspect.StructType():
             return "a table"
     raise TypeError(f"no description for the type {info}")
+
+
+def _describe_union(types: Sequence[inspect.Type]) -> str:
+    """The alternatives in words. A whole number is a number too."""
+    parts = list(dict.fromkeys(_describe(t) for t in types if not isinstance(t, inspect.NoneType)))
+    if {"a number", "a whole number"} <= {*parts}:
+        parts.remove("a whole number")
+    return " or ".join(parts) if len(parts) < 3 else ", ".join(parts)
 
 
 def _range(info: inspect.IntType | inspect.FloatType) -> str:

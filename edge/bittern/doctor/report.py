@@ -39,7 +39,9 @@ def table(checks: Iterable[Finding]) -> str:
         if finding.fix is not None:
             lines.append(f"{'':<8} {'':<{width}}  do: {finding.fix}")
     counts = Counter(finding.status for finding in findings)
-    lines.append(", ".join(f"{counts[status]} {status}" for status in ("ok", "warning", "failure", "skipped")))
+    summary = [f"{counts['ok']} ok"]
+    summary += [f"{counts[x]} {x}{'' if counts[x] == 1 else 's'}" for x in ("warning", "failure")]
+    lines.append(", ".join([*summary, f"{counts['skipped']} skipped"]))
     return "\n".join(lines)
 
 

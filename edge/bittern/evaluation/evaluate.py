@@ -13,7 +13,6 @@ import numpy.typing as npt
 from bittern.errors import ConfigurationError, PictureError
 from bittern.evaluation import metrics
 from bittern.evaluation.dataset import Item
-from bittern.evaluation.metrics import Z95 as Z95
 from bittern.evaluation.metrics import Interval
 from bittern.evaluation.metrics import auc as auc
 from bittern.evaluation.metrics import wilson as wilson

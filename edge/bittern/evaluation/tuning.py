@@ -370,7 +370,7 @@ def figures(track: Track, judged: Judged) -> Figures:
 
 
 def lines(figures: Figures, target: Target | None = None) -> list[str]:
-    """The figures as text; with a target also how long a clip must be to show it."""
+    """The figures as text; with a target also how long a clip must be to prove it."""
     n, low, high = figures.intervals, *figures.detected_ci95
     delay = ""
     if figures.mean_delay_s is not None:
@@ -381,10 +381,13 @@ def lines(figures: Figures, target: Target | None = None) -> list[str]:
         f"false alarms: {figures.false_alarms} in the {_hours(figures.outside_h)} outside of the intervals",
     ]
     if figures.false_alarms_at_most is not None:
-        text[1] += f"; the true rate is at most {figures.false_alarms_at_most:.3g} an hour (95 %, Poisson)"
+        rate = figures.false_alarms_at_most
+        text[1] += (
+            f"; the true rate is at most {f'{rate:.3g}' if rate < 1000 else f'{rate:.0f}'} an hour (95 %, Poisson)"
+        )
     if target is not None and target.false_alarms:
         need_h = poisson_upper(0) * target.hours / target.false_alarms
-        text.append(f"to show {target.text} takes {_hours(need_h)} without a false alarm")
+        text.append(f"proving {target.text} takes a clip of {_hours(need_h)} without a false alarm")
     return text
 
 

@@ -334,7 +334,8 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
     names = [line.strip() for line in text.splitlines() if line.strip()]
     output = outputs[0]
     if len(names) != output.shape[1]:
-        raise ModelRefused(f"{origin}: has {len(names)} labels, the output {output} has {output.shape[1]} values")
+        labels_text = f"{len(names)} label{'' if len(names) == 1 else 's'}"
+        raise ModelRefused(f"{origin}: has {labels_text}, but the model's output has {output.shape[1]} values")
     if output.scale <= 0:
         raise ModelRefused(f"{file}: output {output} has no quantization")
     try:

@@ -253,7 +253,7 @@ def _import_picamera2(name: str) -> tuple[Any, Any]:
     except ModuleNotFoundError as error:
         raise SourceError(
             f"{name}: Python has no module {error.name}: apt install python3-picamera2 --no-install-recommends; "
-            "a virtual environment needs --system-site-packages to see it",
+            "a virtual environment needs --system-site-packages to see it; not a Raspberry Pi? Use --source usb:0",
             exit_code=2,
         ) from None
     except (ImportError, ValueError) as error:  # ValueError: "numpy.dtype size changed"

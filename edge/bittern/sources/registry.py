@@ -106,7 +106,7 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         )
     if not parts.scheme or "/" in uri or "." in uri:
         raise ConfigurationError(f"no such file or folder: {uri}")
-    known = [f"{scheme}:" for scheme in SCHEMES]
+    known = [f"{scheme}:" for scheme in SCHEMES if scheme != "bench"]  # which is for `bittern bench` alone
     hint = did_you_mean(f"{parts.scheme}:", known)
     raise ConfigurationError(
         f"unknown source {uri!r}: expected a folder, a video file, or one of {', '.join(known)}{hint}"

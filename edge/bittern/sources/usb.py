@@ -127,9 +127,10 @@ def _set_controls(capture: Any, name: str, options: UsbSource.Options) -> None:
 
 def _open_device(device: str, name: str) -> Any:
     if not Path(device).exists():
-        devices = ", ".join(sorted(map(str, Path("/dev").glob("video*")))) or "no /dev/video* at all"
+        devices = ", ".join(sorted(map(str, Path("/dev").glob("video*"))))
+        reason = f"; found {devices}" if devices else ": no camera is connected (there is no /dev/video*)"
         raise SourceError(
-            f"{name}: there is no {device}, only {devices}: check the plug, then `v4l2-ctl --list-devices`",
+            f"{name}: no {device}{reason}: check the plug, then `v4l2-ctl --list-devices`",
             exit_code=2,
         )
     if not os.access(device, os.R_OK | os.W_OK):

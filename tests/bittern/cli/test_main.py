@@ -21,6 +21,7 @@ def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
     out = bittern("--help").out
     listed = set(re.findall(r"^  ([a-z]+) ", out.partition("Commands:")[2].partition("More")[0], re.M))
     assert listed == {*COMMANDS, *WITHOUT, *(WITH if TENSORFLOW else ())}
+    assert "..." not in out.partition("Commands:")[2], "no summary is cut"
     assert (
         "More commands (convert, study, train) need TensorFlow: pip install" in " ".join(out.split())
     ) is not TENSORFLOW

@@ -158,7 +158,7 @@ def test_views_of_a_frame_that_is_not_wide_are_logged_once(means: Classifier, ca
 
 def test_views_are_distinct(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('views = ["left", "left"]\n')
-    with pytest.raises(ConfigurationError, match="must be distinct"):
+    with pytest.raises(ConfigurationError, match='views: "left" is listed twice'):
         load(tmp_path / "c.toml")
 
 

@@ -137,7 +137,7 @@ def test_the_command_prints_a_table() -> None:
     done = CliRunner().invoke(command, [])
     assert done.exit_code == 0
     assert re.search(r"^ok +runtime +.*XNNPACK runs the graph of", done.stdout, re.MULTILINE)
-    assert " 0 failure, " in done.stdout.splitlines()[-1]
+    assert " 0 failures, " in done.stdout.splitlines()[-1]
 
 
 def test_a_failed_check_is_exit_code_1(tmp_path: Path) -> None:

@@ -235,5 +235,5 @@ def test_figures_say_how_little_a_short_clip_can_say() -> None:
     assert text == [
         "street, stop: 1 of 2 intervals detected (95 % 9% to 91%); delay 1.00 s on average, 1.00 s at most",
         "false alarms: 0 in the 6.0 min outside of the intervals; the true rate is at most 30 an hour (95 %, Poisson)",
-        "to show at most 1 false alarm an hour takes 3.0 h without a false alarm",
+        "proving at most 1 false alarm an hour takes a clip of 3.0 h without a false alarm",
     ]

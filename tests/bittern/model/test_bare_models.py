@@ -46,7 +46,8 @@ def test_a_bare_file_knows_its_own_quantization(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (b"a\nb\n", "has 2 labels, the output means_0 (1, 3) uint8 has 3 values"),
+        (b"a\nb\n", "has 2 labels, but the model's output has 3 values"),
+        (b"a", "has 1 label, but"),
         (b"a\nb\nc\nd", "has 4 labels"),
         (b"", "has 0 labels"),
         (b"a\nb\na", "not distinct"),

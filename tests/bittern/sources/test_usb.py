@@ -209,7 +209,7 @@ def test_the_thread_on_opencv_itself(tmp_path: Path, plug: Plug) -> None:
 
 
 def test_absent_and_wrong_devices(tmp_path: Path) -> None:
-    assert "there is no /dev/video99" in refuse("usb:99", SourceError)
+    assert "usb:99: no /dev/video99" in refuse("usb:99", SourceError)
     refuse("usb:", ConfigurationError)
     refuse("usb:front", ConfigurationError)
     refuse("usb:0?size=0x0", ConfigurationError)
