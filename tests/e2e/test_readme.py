@@ -28,7 +28,7 @@ JOURNEY = "tests/bittern_train/test_journey.py"
 ELSEWHERE = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": ".ci/run",
-    "pip install '.[opencv]'": "tests/e2e/test_wheel.py",
+    "python3 -m venv v && . v/bin/activate && pip install '.[opencv]'": "tests/e2e/test_wheel.py",
     "make train convert evaluate bench DATA=../shared/data": JOURNEY,
     "make deploy HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
     "bittern train folders --data pictures/ --alarm cat --weights imagenet --out runs/mine": JOURNEY,
@@ -95,6 +95,14 @@ def test_the_configuration_loads() -> None:
     assert shown.mqtt is not None
 
 
+def test_the_check_finds_nothing_wrong_with_the_configuration(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    (tmp_path / "door.toml").write_text(text)
+    command = [BITTERN, "config", "--check", "door.toml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "door.toml: ok\n"), done.stderr
+
+
 def test_the_commands_of_the_daemons_page(folder: Path) -> None:
     """One after the other, in one folder: what one leaves the next one takes."""
     page = (REPO / "docs" / "daemon.md").read_text(encoding="utf-8")
@@ -110,7 +118,7 @@ def test_the_commands_of_the_daemons_page(folder: Path) -> None:
         )
         assert done.returncode == 0, (command, done.stderr)
         if "--check" in command:  # from here on a camera that is there
-            shutil.copy(folder / "door.toml", folder / "gate.toml")
+            shutil.copy(folder / "door.toml", folder / "garden.toml")
     assert (folder / "scores.png").stat().st_size > 1000
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Explain or check the configuration of `bittern watch`.",
-    epilog="Example: bittern config --example > gate.toml; bittern config --check gate.toml",
+    epilog="Example: bittern config --example > garden.toml; bittern config --check garden.toml",
 )
 @click.option("--example", is_flag=True, help="Print a configuration with every key, its default and why to change it.")
 @click.option("--check", is_flag=True, help="Check FILES, and that everything they refer to exists.")

@@ -99,7 +99,7 @@ UNITS: dict[str, str] = {
 # A value to show where the default is none.
 EXAMPLES: dict[str, Any] = {
     "camera": {"size": "640x480"},
-    "name": "gate",
+    "name": "garden",
     "region": [0, 0, 640, 480],
     "decision.off": 0.25,
     "alarm.model": "stop_sign",
