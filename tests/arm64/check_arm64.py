@@ -187,7 +187,7 @@ def main() -> int:
         here = machine(outside(str(measure), str(inside.folder / "pictures.npz"), *map(str, folders)))
         print(f"here: {here.machine}, OpenCV {here.opencv}, {here.runtime}")
         check(here.opencv.startswith("5."), "it is OpenCV 5", here.opencv)
-        check(not here.differ, f"{here.vectors} contract vectors equal to the byte", ", ".join(here.differ))
+        check(not here.differ, f"{here.vectors} preprocessing vectors equal to the byte", ", ".join(here.differ))
         for opencv in (metadata.version("opencv-python-headless"), OLD_OPENCV):
             inside.install(opencv)
             models = [f"models/{folder.name}" for folder in folders]
@@ -196,7 +196,7 @@ def main() -> int:
             check(there.machine == "aarch64", "it is aarch64", there.machine)
             check(opencv.startswith(there.opencv), f"it is OpenCV {opencv}", there.opencv)
             check(there.runtime == here.runtime, f"it is {here.runtime}", there.runtime)
-            check(not there.differ, f"{there.vectors} contract vectors equal to the byte", ", ".join(there.differ))
+            check(not there.differ, f"{there.vectors} preprocessing vectors equal to the byte", ", ".join(there.differ))
             check(there.tensors == here.tensors, f"tensors of {PICTURES} drawn pictures equal to the byte")
             for folder in folders:
                 said = manifest.load((folder / "manifest.json").read_bytes())

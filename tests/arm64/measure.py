@@ -45,7 +45,7 @@ class Machine(msgspec.Struct):
         machine: `platform.machine()`.
         opencv: its version.
         runtime: name and version of the runtime.
-        vectors: how many contract vectors there are.
+        vectors: how many preprocessing vectors there are.
         differ: those that differ from the stored ones.
         tensors: sha256 of the tensor of every picture.
         models: by folder name and execution path.

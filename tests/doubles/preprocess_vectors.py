@@ -4,7 +4,7 @@
     python tests/doubles/preprocess_vectors.py --write   store this machine's
 
 No drawing or resizing function has a part in the frames: they are the same bytes on every machine and with every
-OpenCV, so that a digest that differs is the contract's. The stored digests come from x86-64.
+OpenCV, so a digest that differs is due to the preprocessing. The stored digests come from x86-64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The contract's bytes: against stored digests, and against exact integer arithmetic that knows nothing of OpenCV."""
+"""The bytes of preprocessing: against stored digests, and against exact integer arithmetic without OpenCV."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def linear(square: Pixels, size: int) -> Pixels:
 
 
 def reference(vector: Vector) -> Pixels:
-    """`preprocess` once more: what the contract says, in integers."""
+    """`preprocess` once more: its definition, in integers."""
     frame = vector.frame()
     if vector.region is not None:
         x, y, width, height = vector.region
@@ -77,7 +77,7 @@ def stored() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 def test_a_frame_becomes_the_same_bytes_everywhere(vector: Vector, stored: dict[str, dict[str, str]]) -> None:
-    assert sha256(vector.frame()) == stored["frames"][vector.frame_name], "the drawn frame differs, not the contract"
+    assert sha256(vector.frame()) == stored["frames"][vector.frame_name], "the drawn frame itself differs"
     assert sha256(vector.tensor()) == stored["tensors"][vector.name]
 
 
