@@ -98,7 +98,7 @@ def test_the_configuration_loads() -> None:
 def test_the_check_finds_nothing_wrong_with_the_configuration(tmp_path: Path) -> None:
     (text,) = blocks("toml")
     (tmp_path / "door.toml").write_text(text)
-    command = [BITTERN, "config", "--check", "door.toml"]
+    command = [str(BITTERN), "config", "--check", "door.toml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "door.toml: ok\n"), done.stderr
 
