@@ -77,6 +77,17 @@ def test_what_a_page_names_is_there(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_the_tables_that_contributing_names_are_there() -> None:
+    """A name in capitals is assigned in a module, or a variable that the Makefile reads."""
+    names = set(re.findall(r"`(_?[A-Z][A-Z_]{2,})`", (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8")))
+    assigned = set(re.findall(r"\$\((\w+)\)", (REPO / "Makefile").read_text(encoding="utf-8")))
+    for root in ("edge", "convert", "train", "tests"):
+        for file in (REPO / root).rglob("*.py"):
+            assigned |= set(re.findall(r"^(\w+)(?:: .+)? = ", file.read_text(encoding="utf-8"), re.MULTILINE))
+    assert len(names) > 5
+    assert names <= assigned
+
+
 def test_a_class_has_its_name_for_itself() -> None:
     """No other class, and no type alias, has the name of a public class; aliases of one type may be repeated."""
     places: dict[str, set[str]] = {}
