@@ -194,18 +194,19 @@ class Loop:
         return step
 
     def _pass_on(self, events: Sequence[Event], frame: Frame | None) -> None:
-        failure: Exception | None = None
+        failure: BitternError | OSError | None = None
         for event in events:
             self._events += 1
             self._health.event(event.type)
             try:
                 self._outlet.take(event, frame)
-            except Exception as error:  # the alarms of all events have changed already: the others are passed on
+            except (BitternError, OSError) as error:  # stdout is gone; the outbox may still take the other events
                 failure = failure or error
-        if isinstance(failure, BitternError | OSError):  # stdout is gone
-            raise failure
+            except Exception as error:  # no memory for a moment
+                self._health.errors += 1
+                _log.error("event %s (%s) could not be passed on: %s", event.id, event.type, one_line(error))
         if failure is not None:
-            raise BitternError(f"an event could not be passed on: {one_line(failure)}") from failure
+            raise failure
 
     def _outage(self, now: float) -> None:
         """No frame came for a while: the camera is slow, or being restarted, which counts as progress."""
