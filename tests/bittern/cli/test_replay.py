@@ -252,7 +252,7 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     assert done.exit_code == 0
     assert "fitted to it" in done.stdout
     assert "2 of 2 intervals detected (95 % 34% to 100%)" in done.stdout
-    assert "takes 3.0 h" in done.stdout
+    assert "a clip of 3.0 h" in done.stdout
     (tmp_path / "found.toml").write_text(done.stdout)
     found = schema.load(tmp_path / "found.toml")
     assert isinstance(found.decision.threshold, float)
