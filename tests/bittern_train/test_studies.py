@@ -100,6 +100,7 @@ def test_none(world: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_twins(world: Path) -> None:
     words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
     run(world, "study", "twins", "discs.toml", "--data", "pictures", *words)
@@ -110,6 +111,7 @@ def test_twins(world: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_soup(world: Path) -> None:
     words = ["--run", "runs/discs", "--weights", "none", "--out", "results"]
     run(world, "study", "soup", "discs.toml", "--data", "pictures", *words)
