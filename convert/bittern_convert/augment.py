@@ -6,33 +6,109 @@ import cv2
 import numpy as np
 
 from bittern.frames import Pixels
+from bittern.scene import street
+from bittern.scene.signs import Floats, floats
+from bittern_convert import conditions
 from bittern_convert.task import Augment
 
 # Side of the altered picture in pixels: larger than the network's input, so that the preprocessing still resizes.
 SIDE = 288
+# Part of the shorter side that a close-up of nothing shows.
+_CLOSE_UP = (0.1, 0.6)
 
 
-def alter(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
+def alter(rng: np.random.Generator, frame: Pixels, ranges: Augment, *, nothing: bool = False) -> Pixels:
     """One altered copy of a frame, of its centred square or of one beside it.
 
-    Zoom, shift, turn and mirror in one step, then light (gain, gamma, contrast, colour of the light), blur, noise.
+    Zoom, shift, turn and mirror in one step; perhaps small in other surroundings, or with something in front; then
+    light (gain, gamma, contrast, colour of the light), blur, noise.
 
     Args:
-        rng: drawn from in a fixed order, so that a seed gives the same copies.
+        rng: drawn from in a fixed order, so that a seed gives the same copies. A share of 0 draws nothing: a task that
+            does not use it has the copies that it would have without the key.
         frame: (H, W, 3) uint8 BGR.
         ranges: what is drawn from.
+        nothing: whether the picture's label says that the thing is absent.
 
     Returns:
         (SIDE, SIDE, 3) uint8 BGR.
     """
-    return _lens(rng, _light(rng, _view(rng, frame, ranges), ranges), ranges)
+    if nothing and happens(rng, ranges.close_ups):
+        # Any part of a picture of nothing is nothing.
+        picture = _view(rng, frame, ranges, _CLOSE_UP, 1.0)
+    elif happens(rng, ranges.far):
+        picture = _far(rng, frame, ranges)
+    else:
+        picture = _view(rng, frame, ranges, ranges.zoom, ranges.aside)
+    if happens(rng, ranges.poles):
+        picture = conditions.behind_pole(rng, picture)
+    if nothing and happens(rng, ranges.hands):
+        picture = conditions.behind_hand(rng, picture)
+    if not happens(rng, ranges.conditions):
+        return _sensor(rng, _blur(rng, _light(rng, picture, ranges), ranges), ranges)
+    number = int(rng.integers(len(conditions.LIGHT) + len(conditions.LENS)))
+    if number < len(conditions.LIGHT):  # in place of the light of an ordinary day
+        return _sensor(rng, conditions.LIGHT[number](rng, picture), ranges)
+    blurred = conditions.LENS[number - len(conditions.LIGHT)](rng, picture)
+    return _sensor(rng, _light(rng, blurred, ranges), ranges)
 
 
-def _view(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
+def happens(rng: np.random.Generator, share: float) -> bool:
+    """Whether a copy is one of a share of them; nothing is drawn for a share of 0."""
+    return share > 0 and float(rng.random()) < share
+
+
+def _far(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
+    """The picture small, somewhere in other surroundings, perhaps cut by the edge; its own edges are soft."""
+    inner = _view(rng, frame, ranges, ranges.zoom, ranges.aside)
+    low, high = np.log(ranges.far_size)
+    side = max(8, round(SIDE * float(np.exp(rng.uniform(low, high)))))
+    # At most a fifth of it is outside.
+    left, top = (round(v) for v in rng.uniform(-0.2 * side, SIDE - 0.8 * side, 2))
+    around = _surroundings(rng, frame)
+    small = cv2.resize(inner, (side, side), interpolation=cv2.INTER_AREA)
+    y, x = np.mgrid[0:side, 0:side].astype(np.float32) / np.float32(side - 1) * 2 - 1
+    # From nearly a square to nearly a disc.
+    power = np.float32(rng.uniform(2.2, 12))
+    away = (np.abs(x) ** power + np.abs(y) ** power) ** (1 / power)
+    mask = np.clip((1 - away) / np.float32(rng.uniform(0.04, 0.35)), 0, 1)[..., None]
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + side, SIDE), min(top + side, SIDE)
+    share, part = mask[y0 - top : y1 - top, x0 - left : x1 - left], around[y0:y1, x0:x1]
+    part[:] = np.rint(part * (1 - share) + small[y0 - top : y1 - top, x0 - left : x1 - left] * share)
+    return np.asarray(around, np.uint8)
+
+
+def _surroundings(rng: np.random.Generator, frame: Pixels) -> Pixels:
+    """A street without a stop sign, the picture's own colours out of focus, or a wall; (SIDE, SIDE, 3) uint8 BGR."""
+    kind = rng.random()
+    if kind < 0.35:
+        drawn = street.random_picture(rng, stop=False, size=(SIDE, SIDE))
+        return np.ascontiguousarray(drawn[:, :, ::-1])
+    if kind < 0.75:
+        square = cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        flip = int(rng.integers(-1, 2))
+        return np.asarray(cv2.GaussianBlur(cv2.flip(square, flip), (0, 0), SIDE * rng.uniform(0.03, 0.12)), np.uint8)
+    # A wall, a sky or a floor: two or three tones with straight borders, in uneven light, with some grain.
+    tones = rng.uniform(20, 235, (3, 1)) + rng.uniform(-28, 28, (3, 3))
+    wall = np.empty((SIDE, SIDE, 3), np.float32)
+    wall[:] = tones[0]
+    for tone in tones[1 : int(rng.integers(1, 4))]:
+        edge, lean = rng.uniform(0, SIDE), rng.normal(0, 0.2) * SIDE
+        half = floats([(0, edge), (SIDE, edge + lean), (SIDE, 2 * SIDE), (0, 2 * SIDE)])
+        corners = half if rng.random() < 0.6 else half[:, ::-1]
+        cv2.fillPoly(wall, [np.rint(corners).astype(np.int32)], tone.tolist(), cv2.LINE_AA)
+    light: Floats = cv2.resize(floats(rng.uniform(0.6, 1.2, (3, 3))), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    fine = int(rng.choice([SIDE, SIDE // 2, SIDE // 4, SIDE // 12]))
+    grain = cv2.resize(rng.standard_normal((fine, fine), np.float32), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    lit = wall * light[..., None] + floats(grain)[..., None] * np.float32(rng.uniform(0, 14))
+    return np.asarray(np.rint(np.clip(lit, 0, 255)), np.uint8)
+
+
+def _view(rng: np.random.Generator, frame: Pixels, ranges: Augment, zoom: tuple[float, float], aside: float) -> Pixels:
     size = np.array(frame.shape[1::-1], float)
     side = size.min()
-    width = side * rng.uniform(*ranges.zoom)
-    room = side + ranges.aside * (size - side) - width
+    width = side * rng.uniform(*zoom)
+    room = side + aside * (size - side) - width
     center = size / 2 + rng.uniform(-0.5, 0.5, 2) * room
     turn = np.deg2rad(rng.uniform(-ranges.turn_degrees, ranges.turn_degrees))
     stretch = rng.uniform(0.92, 1.08)
@@ -70,7 +146,7 @@ def _light(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels
     return np.asarray(cv2.LUT(picture, lut[:, None, :].reshape(1, 256, 3)), np.uint8)
 
 
-def _lens(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
+def _blur(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
     kind = rng.random()
     sigma = rng.uniform(0, ranges.blur) * SIDE / 224
     if kind < 0.25 and sigma > 0.3:
@@ -83,6 +159,10 @@ def _lens(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
         for t in np.linspace(-middle, middle, 4 * length):
             kernel[round(middle + t * np.sin(angle)), round(middle + t * np.cos(angle))] = 1
         picture = cv2.filter2D(picture, -1, kernel / kernel.sum())
+    return np.asarray(picture, np.uint8)
+
+
+def _sensor(rng: np.random.Generator, picture: Pixels, ranges: Augment) -> Pixels:
     if rng.random() < 0.4:
         strength = rng.uniform(0, ranges.noise)
         noise = rng.standard_normal(picture.shape, np.float32) * strength

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -21,7 +22,7 @@ from bittern.model.manifest import Strict
 from bittern.model.preprocess import View
 from bittern.scene import street
 from bittern_convert import augment
-from bittern_convert.pasting import paste_sign
+from bittern_convert.pasting import paste_decoy, paste_sign
 from bittern_convert.task import Task
 
 # Side in pixels that a photograph is enlarged to before a sign is drawn into it.
@@ -256,17 +257,14 @@ def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> n
     picture = _unaltered(task, sample, photo.frame, seed, number)
     if number == 0:
         return preprocess.preprocess(picture)
-    ranges = task.augment
+    ranges, label = task.augment, task.labels[sample.target]
     rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
-    drawn = task.drawn
-    if (
-        drawn is not None
-        and sample.kind == "photo"
-        and task.labels[sample.target] == drawn.without_sign
-        and rng.random() < ranges.other_signs
-    ):
-        picture = _paste(rng, picture, stop=False)
-    return preprocess.preprocess(augment.alter(rng, picture, ranges))
+    if task.drawn is not None and label == task.drawn.without_sign:
+        if sample.kind == "photo" and rng.random() < ranges.other_signs:
+            picture = _paste(rng, picture, partial(paste_sign, stop=False))
+        if augment.happens(rng, ranges.decoys):
+            picture = _paste(rng, picture, paste_decoy)
+    return preprocess.preprocess(augment.alter(rng, picture, ranges, nothing=label in task.nothing))
 
 
 def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:
@@ -278,14 +276,14 @@ def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int
     rng = np.random.default_rng([seed, _STREET, _stable(sample), number])
     if sample.kind == "street":
         return np.ascontiguousarray(street.random_picture(rng, stop=stop)[:, :, ::-1])
-    return _paste(rng, frame, stop=True)
+    return _paste(rng, frame, partial(paste_sign, stop=True))
 
 
-def _paste(rng: np.random.Generator, frame: Pixels, *, stop: bool) -> Pixels:
+def _paste(rng: np.random.Generator, frame: Pixels, paste: Callable[[np.random.Generator, Pixels], Pixels]) -> Pixels:
     square = preprocess.square_of(frame)
     if square.shape[0] < _LEAST_SIDE:
         square = preprocess.resize_exact(square, _LEAST_SIDE)
-    return np.ascontiguousarray(paste_sign(rng, square[:, :, ::-1], stop=stop)[:, :, ::-1])
+    return np.ascontiguousarray(paste(rng, square[:, :, ::-1])[:, :, ::-1])
 
 
 def _stable(sample: Sample) -> int:

@@ -7,27 +7,28 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern.frames import Pixels
-from bittern.scene.signs import OTHERS, Floats, composite, floats, variant_of
+from bittern.scene.signs import DECOYS, OTHERS, Floats, composite, floats, variant_of
 
 
 def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixels:
     """A copy of a photograph, (H, W, 3) uint8 RGB, with a drawn sign on a post inside the centred square.
 
-    The sign is a stop sign, or any other kind if `stop` is false, 28 to 180 px high where the picture's
-    short side is 288 px. It is turned in space, weathered, lit like the bright parts of the picture, and as
-    sharp and as noisy as it.
+    The sign is a stop sign, or any other kind if `stop` is false, 28 to 180 px high where the picture's short side is
+    288 px; one stop sign in four is as high as 0.6 to 1 of that side, or a part of it is cut by the edge. It is turned
+    in space, weathered, lit like the bright parts of the picture, and as sharp and as noisy as it.
 
     Raises:
         ValueError: the short side is below 32 px.
     """
-    height, width = picture.shape[:2]
-    short = min(height, width)
-    if short < 32:
-        raise ValueError(f"expected a picture of at least 32 x 32 px, got {width} x {height}")
+    height, width, short = _size(picture)
     px = float(short * np.exp(rng.uniform(np.log(28 / 288), np.log(180 / 288))))
-    reach = max(short * 0.48 - px / 2, 1.0)
-    cx = width / 2 + rng.uniform(-1, 1) * reach
-    cy = height / 2 + rng.uniform(-1, 0.8) * reach
+    reach, beyond = max(short * 0.48 - px / 2, 1.0), rng.random() if stop else 1.0
+    if beyond < 0.125:  # close by
+        px = float(short * rng.uniform(0.6, 1.0))
+        reach = short * 0.06 + max(short * 0.5 - px / 2, 0)
+    elif beyond < 0.25:  # at the edge, at least three quarters of it in the square
+        reach = short * 0.5 - px / 4
+    cx, cy = width / 2 + rng.uniform(-1, 1) * reach, height / 2 + rng.uniform(-1, 0.8) * reach
     layer = np.zeros((height, width, 4), np.uint8)
     quad = _turned(rng, px) + floats([cx, cy])
     _post(rng, layer, quad, px)
@@ -35,14 +36,48 @@ def paste_sign(rng: np.random.Generator, picture: Pixels, *, stop: bool) -> Pixe
         _plate(rng, layer, quad)
     one = np.ones(3, np.float32)
     composite(layer, variant_of(rng, "stop" if stop else str(rng.choice(np.array(OTHERS)))), quad, one)
+    return _blended(rng, picture, layer, (cx, cy), px)
 
+
+def paste_decoy(rng: np.random.Generator, picture: Pixels) -> Pixels:
+    """A copy of a photograph, (H, W, 3) uint8 RGB, with something drawn that is no stop sign, see `DECOYS`.
+
+    It is 0.12 to 1.6 times as high as the centred square, and the edge may cut it: its middle is in that square. One in
+    three is a sign of another kind.
+
+    Raises:
+        ValueError: the short side is below 32 px.
+    """
+    height, width, short = _size(picture)
+    layer = np.zeros((height, width, 4), np.uint8)
+    px = float(short * np.exp(rng.uniform(np.log(0.12), np.log(1.6))))
+    cx, cy = width / 2 + rng.uniform(-0.5, 0.5) * short, height / 2 + rng.uniform(-0.5, 0.5) * short
+    quad = _turned(rng, px) + floats([cx, cy])
+    kind = str(rng.choice(np.array(OTHERS if rng.random() < 0.35 else DECOYS)))
+    composite(layer, variant_of(rng, kind), quad, np.ones(3, np.float32))
+    return _blended(rng, picture, layer, (cx, cy), px)
+
+
+def _size(picture: Pixels) -> tuple[int, int, int]:
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    if short < 32:
+        raise ValueError(f"expected a picture of at least 32 x 32 px, got {width} x {height}")
+    return height, width, short
+
+
+def _blended(
+    rng: np.random.Generator, picture: Pixels, layer: Pixels, middle: tuple[float, float], px: float
+) -> Pixels:
+    """A layer (H, W, 4) of something drawn, about `px` high around `middle`, over a copy of a picture."""
+    height, width = picture.shape[:2]
     # Work on the part of the layer that has something on it.
     x0, x1 = _extent(layer.max(axis=(0, 2)), width)
     y0, y1 = _extent(layer.max(axis=(1, 2)), height)
     part = layer[y0:y1, x0:x1].astype(np.float32)
     alpha = part[:, :, 3:] / np.float32(255)
     colour = part[:, :, :3] / np.maximum(alpha, np.float32(1 / 255))
-    centre = (cx - x0, cy - y0)
+    centre = (middle[0] - x0, middle[1] - y0)
     colour = _weathered(rng, colour, centre, px)
     colour = _lit(rng, colour, picture, centre, px)
     if rng.random() < 0.2:

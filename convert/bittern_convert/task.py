@@ -70,6 +70,14 @@ class Augment(Strict, frozen=True, kw_only=True):
         noise: standard deviation of 255, at most.
         blur: sigma in pixels of the network's input, at most.
         other_signs: share of copies without a stop sign that get a drawn sign of another kind.
+        decoys: share of copies without a stop sign that get something else that is drawn, red, round or eight-sided, or
+            another sign: at any size, also very large and cut by the edge.
+        close_ups: share of copies of pictures of nothing (`Task.nothing`) that show a small part, from anywhere.
+        far: share of copies that show the picture small in other surroundings.
+        far_size: side of the picture in those, of that of the square.
+        conditions: share of copies at night, in rain, against the light, out of focus or blurred by motion.
+        poles: share of copies with a pole in front.
+        hands: share of copies of pictures of nothing with fingers or a hand near the lens.
     """
 
     copies: PositiveInt = 8
@@ -83,14 +91,21 @@ class Augment(Strict, frozen=True, kw_only=True):
     noise: NotNegative = 8.0
     blur: NotNegative = 1.2
     other_signs: Share = 0.0
+    decoys: Share = 0.0
+    close_ups: Share = 0.0
+    far: Share = 0.0
+    far_size: tuple[Positive, Positive] = (1 / 6, 1.0)
+    conditions: Share = 0.0
+    poles: Share = 0.0
+    hands: Share = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("zoom", "brightness", "contrast"):
+        for key in ("zoom", "far_size", "brightness", "contrast"):
             low, high = getattr(self, key)
             if low > high:
                 raise ValueError(f"{key}: {low:g} is above {high:g}; the smaller one comes first")
-        if self.zoom[1] > 1:
-            raise ValueError(f"zoom: {self.zoom[1]:g} is above 1; it is the part of the square that is seen")
+            if high > 1 and key in ("zoom", "far_size"):
+                raise ValueError(f"{key}: {high:g} is above 1; it is a part of the square")
 
 
 class Recipe(Strict, frozen=True, kw_only=True):

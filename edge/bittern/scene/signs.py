@@ -43,7 +43,16 @@ OTHERS = (
     "parking", "arrow", "no_parking", "no_vehicles", "wrong_way", "one_way", "street_name", "red_board",
     "red_disc", "traffic_light", "no_turn", "construction",
 )  # fmt: skip
-VARIANTS = {"stop": 10, "red_board": 6, "red_disc": 6, "speed_limit": 5}
+# No signs, but red, round or eight-sided: what a network may take for a stop sign. The drawn street has none of them.
+DECOYS = (
+    "ball", "bucket", "lid", "umbrella", "octagon", "advert", "banner", "tail_lights", "shop_front", "screen", "car",
+    "cup",
+)  # fmt: skip
+VARIANTS = {"stop": 10, "red_board": 6, "red_disc": 6, "speed_limit": 5} | dict.fromkeys(DECOYS, 6)
+_WORDS = (
+    "SALE", "OPEN", "CAFE", "PIZZA", "COLA", "BUS", "BANK", "TAXI", "SHOP", "STORE", "SPORT", "TOP", "POST", "STEP",
+    "SPOT", "STEAK", "50 OFF", "24 H", "GO", "BAR", "PUSH", "EXIT", "SUPER", "HOTEL", "MARKET",
+)  # fmt: skip
 
 # Centre lines of the letters in a unit box, y down: (width, straight strokes, round strokes).
 _Strokes = Sequence[Sequence[tuple[float, float]]]
@@ -72,6 +81,11 @@ _GLYPHS: dict[str, tuple[float, _Strokes, _Strokes]] = {
     "U": (0.54, [], [[(0, 0), (0, 0.3), (0, 0.7), (0, 1), (1, 1), (1, 0.7), (1, 0.3), (1, 0)]]),
     "W": (0.8, [[(0, 0), (0.25, 1)], [(0.25, 1), (0.5, 0.2)],
                 [(0.5, 0.2), (0.75, 1)], [(0.75, 1), (1, 0)]], []),
+    "F": (0.48, [_STEM, _HEAD, _BAR], []),
+    "H": (0.56, [_STEM, [(1, 0), (1, 1)], [(0, 0.5), (1, 0.5)]], []),
+    "X": (0.58, [[(0, 0), (1, 1)], [(1, 0), (0, 1)]], []),
+    "Z": (0.54, [_HEAD, [(0.95, 0), (0.05, 1)], _FOOT], []),
+    "4": (0.54, [[(0.75, 0), (0.75, 1)], [(0.7, 0), (0, 0.7)], [(0, 0.7), (1, 0.7)]], []),
     "Y": (0.58, [[(0, 0), (0.5, 0.5)], [(1, 0), (0.5, 0.5)], [(0.5, 0.5), (0.5, 1)]], []),
     "0": (0.54, [], [_O]),
     "1": (0.3, [[(0.7, 0), (0.7, 1)], [(0.1, 0.2), (0.7, 0)]], []),
@@ -193,10 +207,12 @@ def variant_of(rng: np.random.Generator, kind: str) -> Face:
     return face(kind, int(rng.integers(VARIANTS.get(kind, 3))))
 
 
-@lru_cache(maxsize=96)
+@lru_cache(maxsize=192)
 def face(kind: str, variant: int) -> Face:
-    """The face of "stop" or of one of `OTHERS`; the variant selects proportions, colours and lettering."""
+    """The face of "stop", of one of `OTHERS` or of `DECOYS`; the variant selects proportions, colours and lettering."""
     rng = np.random.default_rng([variant, *kind.encode()])
+    if kind in DECOYS:
+        return _decoy(rng, kind)
 
     def vary(colour: Colour, by: int = 14) -> Colour:
         r, g, b = np.clip(np.add(colour, rng.integers(-by, by + 1, 3)), 0, 255).tolist()
@@ -309,6 +325,127 @@ def face(kind: str, variant: int) -> Face:
             sheet.fill(_disc(0.26) + floats([0, y]), colour if i == lit else off)
     else:
         raise ValueError(f"no such sign: {kind!r}")
+    return sheet.levels()
+
+
+def _shaded(sheet: _Sheet, outline: Floats, colour: Colour, light: Floats, steps: int = 28) -> None:
+    """Fill an outline around 0 as if it were round, the brightest towards `light`."""
+    for part in np.linspace(1, 0, steps, endpoint=False):
+        tone = np.clip(np.array(colour) * (1.15 - 0.6 * part**2) + 40 * (1 - part) ** 3, 0, 255)
+        sheet.fill(
+            outline * np.float32(part) + light * np.float32(1 - part), (int(tone[0]), int(tone[1]), int(tone[2]))
+        )
+
+
+def _decoy(rng: np.random.Generator, kind: str) -> Face:
+    def near(colour: Colour, by: int) -> Colour:
+        r, g, b = np.clip(np.add(colour, rng.integers(-by, by + 1, 3)), 0, 255).tolist()
+        return r, g, b
+
+    red, white = near((196, 30, 36), 26), near(WHITE, 8)
+    others = (
+        (30, 80, 170),
+        (20, 130, 80),
+        (230, 170, 30),
+        (110, 70, 48),
+        (60, 60, 66),
+        (220, 110, 30),
+        (150, 150, 150),
+    )
+    colour = red if rng.random() < 0.7 else near(others[int(rng.integers(len(others)))], 20)
+    word = str(rng.choice(np.array(_WORDS)))
+    light = floats(rng.uniform(-0.5, 0.1, 2))
+    sheet = _Sheet(colour)
+    if kind == "ball":
+        _shaded(sheet, _disc(0.98), colour, light)
+        if rng.random() < 0.5:
+            sheet.stroke(_rounded([(-0.6, -0.75), (-0.1, 0), (-0.6, 0.75)]), 0.05, white)
+    elif kind == "bucket":
+        width = rng.uniform(0.62, 0.85)
+        for part in np.linspace(1, 0.1, 14):  # round: lighter towards the middle
+            tone = np.clip(np.array(colour) * (1.15 - 0.55 * part), 0, 255).astype(int).tolist()
+            edge = floats([(-0.9, -0.6), (0.9, -0.6), (width, 0.95), (-width, 0.95)]) * floats([part, 1])
+            sheet.fill(edge + floats([-0.1, 0]) * np.float32(1 - part), (tone[0], tone[1], tone[2]))
+        sheet.fill(_disc(0.9) * floats([1, 0.28]) + floats([0, -0.62]), near((70, 10, 14), 8))
+        sheet.stroke(_rounded([(-0.88, -0.62), (-0.7, -0.98), (0.7, -0.98), (0.88, -0.62)]), 0.04, (170, 170, 172))
+    elif kind == "lid":
+        for radius, tone in ((1.0, 0.7), (0.93, 1.0), (0.8, 0.85), (0.77, 1.05)):
+            r, g, b = (int(min(255, c * tone)) for c in colour)
+            sheet.fill(_disc(radius), (r, g, b))
+        if rng.random() < 0.6:
+            sheet.text(word, (0, 0, 1.15, rng.uniform(0.25, 0.4)), white, 0.18)
+    elif kind == "umbrella":
+        tip = floats(rng.uniform(-0.2, 0.2, 2))
+        second = white if rng.random() < 0.5 else near(colour, 30)
+        for i in range(8):
+            shade = 0.75 + 0.3 * np.cos(i * np.pi / 4 - 2)
+            r, g, b = (int(min(255, c * shade)) for c in (colour if i % 2 else second))
+            sheet.fill(np.stack([tip, OCTAGON[i - 1], OCTAGON[i]]), (r, g, b))
+    elif kind == "octagon":  # a tile, a window, a table: never red and empty, as a stop sign far off is
+        ground = near(others[int(rng.choice([0, 1, 2, 4, 6]))], 20)
+        sheet.fill(OCTAGON, white if rng.random() < 0.5 else near(ground, 40))
+        sheet.fill(OCTAGON * np.float32(rng.uniform(0.84, 0.96)), ground)
+        if rng.random() < 0.4:
+            sheet.fill(OCTAGON * np.float32(rng.uniform(0.4, 0.7)), white)
+    elif kind in ("advert", "banner"):
+        wide, tall = (1.0, rng.uniform(0.5, 1.0)) if kind == "advert" else (1.0, rng.uniform(0.18, 0.34))
+        ground, ink = (colour, white) if rng.random() < 0.6 else (white, colour)
+        sheet.fill(_panel(wide, tall, corner=0.03), ground)
+        lines = int(rng.integers(1, 4)) if kind == "advert" else 1
+        for i in range(lines):
+            y = (i + 0.5) / lines * 2 * tall - tall
+            text = str(rng.choice(np.array(_WORDS)))
+            size = min(tall / lines * rng.uniform(0.7, 1.4), 0.9)
+            sheet.text(text, (0, y, min(1.8, size * len(text) * 0.8), size), ink, rng.uniform(0.14, 0.22))
+        if kind == "advert" and rng.random() < 0.4:
+            badge = _disc(rng.uniform(0.2, 0.45)) + floats([rng.uniform(-0.5, 0.5), rng.uniform(-0.3, 0.3) * tall])
+            sheet.fill(badge, near((240, 200, 40), 20) if rng.random() < 0.5 else ink)
+    elif kind == "tail_lights":
+        paints = ((40, 42, 48), (150, 152, 156), (200, 200, 202), (120, 20, 24), (30, 50, 90))
+        paint = near(paints[int(rng.integers(5))], 12)
+        sheet.fill(_panel(1, 0.52, corner=0.12), paint)
+        sheet.fill(_panel(0.75, 0.2, -0.3, corner=0.08), (34, 40, 48))
+        lit = near((255, 60, 48), 20) if rng.random() < 0.6 else near((150, 20, 24), 14)
+        round_lamps = rng.random() < 0.4
+        for side in (-1, 1):
+            lamp = _disc(0.15) if round_lamps else _panel(0.16, rng.uniform(0.08, 0.2), corner=0.04)
+            sheet.fill(lamp + floats([side * 0.78, 0.08]), lit)
+            sheet.fill(lamp * np.float32(0.4) + floats([side * 0.78, 0.08]), near((255, 180, 150), 20))
+        sheet.fill(_panel(0.26, 0.08, 0.22, corner=0.01), white)
+    elif kind == "shop_front":
+        sheet.fill(_panel(1, 1, corner=0.01), near((150, 130, 110), 40))
+        sheet.fill(_panel(0.94, 0.2, -0.72, corner=0.01), colour)
+        sheet.text(word, (0, -0.72, min(1.6, 0.3 * len(word)), 0.24), white, 0.18)
+        for x in (-0.5, 0.5):
+            sheet.fill(_panel(0.4, 0.55, 0.25, corner=0.01) + floats([x, 0]), near((60, 76, 90), 26))
+            for _ in range(int(rng.integers(1, 5))):
+                spot = floats([x + rng.uniform(-0.3, 0.3), rng.uniform(0, 0.7)])
+                sheet.fill(_disc(rng.uniform(0.05, 0.14)) + spot, near((190, 120, 90), 60))
+    elif kind == "screen":
+        sheet.fill(_panel(1, 0.66, corner=0.03), near((26, 26, 28), 12))
+        sheet.fill(_panel(0.94, 0.6, corner=0.01), near((150, 180, 220), 60))
+        for _ in range(int(rng.integers(2, 7))):
+            at = floats([rng.uniform(-0.6, 0.6), rng.uniform(-0.35, 0.35)])
+            shape = _panel(rng.uniform(0.06, 0.3), rng.uniform(0.05, 0.18), corner=0.01)
+            sheet.fill((shape if rng.random() < 0.7 else _disc(0.15)) + at, near(colour, 60))
+    elif kind == "car":
+        half = [(0, -0.8), (0.45, -0.8), (0.6, -0.55), (0.98, 0.0), (0.98, 0.62), (0, 0.62)]
+        body = _rounded(half)
+        sheet.fill(np.concatenate([body, body[::-1] * floats([-1, 1])]), colour)
+        sheet.fill([(-0.5, -0.68), (0.5, -0.68), (0.7, -0.2), (-0.7, -0.2)], near((50, 60, 72), 18))
+        sheet.fill(_panel(0.45, 0.13, 0.2, corner=0.05), near((30, 30, 34), 10))
+        for side in (-1, 1):
+            sheet.fill(_disc(0.14) * floats([1.2, 0.8]) + floats([side * 0.74, 0.14]), near((236, 232, 214), 14))
+            sheet.fill(_panel(0.13, 0.17, 0.76, corner=0.04) + floats([side * 0.7, 0]), (24, 24, 26))
+        sheet.fill(_panel(0.24, 0.07, 0.45, corner=0.01), white)
+    else:  # a cup or a can
+        width = rng.uniform(0.45, 0.65)
+        for part in np.linspace(1, 0.1, 16):
+            tone = np.clip(np.array(colour) * (1.2 - 0.65 * part), 0, 255).astype(int).tolist()
+            wall = floats([(-width, -0.95), (width, -0.95), (width * 0.85, 0.95), (-width * 0.85, 0.95)])
+            sheet.fill(wall * floats([part, 1]), (tone[0], tone[1], tone[2]))
+        sheet.fill(_disc(width) * floats([1, 0.2]) + floats([0, -0.9]), white)
+        sheet.text(word, (0, 0.1, width * 1.3, 0.3), white, 0.18)
     return sheet.levels()
 
 

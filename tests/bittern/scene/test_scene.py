@@ -11,7 +11,7 @@ from tests.doubles.colours import redness
 from tests.doubles.repetitions import examples
 
 from bittern.frames import Pixels
-from bittern.scene.signs import FACE_PX, OTHERS, VARIANTS, face
+from bittern.scene.signs import DECOYS, FACE_PX, OTHERS, VARIANTS, face
 from bittern.scene.street import Street, StreetPicture, random_picture
 
 MOMENTS = np.arange(0, 12, 0.25).tolist()
@@ -121,7 +121,7 @@ def test_any_size(width: int, height: int, seed: int, t: float) -> None:
         assert 0 <= y < y + h <= height
 
 
-@pytest.mark.parametrize("kind", ["stop", *OTHERS])
+@pytest.mark.parametrize("kind", ["stop", *OTHERS, *DECOYS])
 def test_faces_are_premultiplied(kind: str) -> None:
     for variant in range(VARIANTS.get(kind, 3)):
         levels = face(kind, variant)
