@@ -45,9 +45,10 @@ class Source(abc.ABC):
     Attributes:
         name: what events call this source.
         live: whether it is a camera, which drops old frames, so that the next frame is the newest one; a recorded
-            source gives every frame.
+            source gives every frame, unless `thin` says otherwise.
         timeout_s: how long to wait for one frame, in seconds.
         unreadable: how many of its pictures a recorded source could not read.
+        left_out: how many of its frames a recorded source left out so far, see `thin`.
         path: the file or folder that a recorded source reads; None for a camera.
     """
 
@@ -55,11 +56,22 @@ class Source(abc.ABC):
     live: bool
     timeout_s: float = 5.0
     unreadable: int = 0
+    left_out: int = 0
     path: Path | None = None
 
     @abc.abstractmethod
     def read(self) -> Frame | None:
         """The next frame, or None at the end. Raises `SourceError`."""
+
+    def thin(self, fps: float) -> None:  # noqa: B027 - a camera has nothing to thin
+        """Give only those frames of a recording that a daemon would look at; called before the first `read`.
+
+        A camera is not concerned: whoever reads it decides how often. A recording without times of its own is not
+        thinned either.
+
+        Args:
+            fps: frames a second at most, by the recording's own clock; see `bittern.sources.sampling.Sampler`.
+        """
 
     @abc.abstractmethod
     def close(self) -> None:

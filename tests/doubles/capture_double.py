@@ -67,6 +67,7 @@ class Camera:
         self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps}
         self.sizes, self.lacks, self.picture = sizes, lacks, picture
         self.given = 0
+        self.grabbed: tuple[bool, Any] = (False, None)
         self.released = threading.Event()
 
     def isOpened(self) -> bool:  # noqa: N802
@@ -88,6 +89,13 @@ class Camera:
         if what == cv2.CAP_PROP_FRAME_COUNT:
             return 0.0  # not known
         return self.properties[what]
+
+    def grab(self) -> bool:
+        self.grabbed = self.read()
+        return self.grabbed[0]
+
+    def retrieve(self) -> tuple[bool, Any]:
+        return self.grabbed
 
     def read(self) -> tuple[bool, Any]:
         if self.left == 0:

@@ -53,10 +53,10 @@ def record(
 ) -> None:
     """Record a camera into a folder, for `bittern replay`.
 
-    Every frame is kept unchanged, with its time and number, at the rate at which `bittern watch` would classify it.
-    The clip is complete at any moment, even if this command is killed. It ends with the source, after --seconds or
-    --max-mb, when the disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM. Exit code 1 if a picture of
-    the source could not be read.
+    Frames are kept unchanged, with time and number: of a camera those that `bittern watch` would look at, of a video or
+    a folder of pictures all. The clip is complete at any moment, even if this command is killed. It ends with the
+    source, after --seconds or --max-mb, when the disk has less than 256 MiB free, or cleanly on Ctrl-C and SIGTERM.
+    Exit code 1 if a picture of the source could not be read.
     """
     from bittern.system.stop import Stop
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bittern.decision.decision import Settings
     from bittern.evaluation.tuning import Figures, Judged, LabelledInterval, Target, Track
     from bittern.events import AlarmKey
-    from bittern.frames import Frame, Source
+    from bittern.frames import Source
     from bittern.model.classifier import Classifier
 
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.argument("clip", type=click.Path())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file, as for `bittern watch`.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
+@click.option("--every-frame", is_flag=True, help="Look at every frame, instead of `fps` a second.")
 @click.option(
     "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when there was something to detect."
 )
@@ -44,6 +45,7 @@ def replay(
     clip: str,
     config_file: Path | None,
     models: tuple[str, ...],
+    every_frame: bool,
     labels: Path | None,
     tune: str | None,
     plot: Path | None,
@@ -55,12 +57,17 @@ def replay(
     gives the same events as when it was taken, with ids of their own; for other clips, whose date is not known, `time`
     counts from 1970. The same clip always gives the same lines.
 
+    As many frames are looked at as the daemon would, at most `fps` a second (5 without --config) by the clip's own
+    clock; --every-frame looks at all. A recording that was taken at this rate is looked at whole. A folder of pictures
+    has no clock: every picture is looked at, and they count as one a second; folder:PATH?fps=25 gives them one.
+
     --labels says from when to when there was something to detect, in seconds since the first frame. An interval is
     detected if an alarm goes on within it; an alarm that goes on elsewhere is false.
 
     --tune tries every score of the clip as threshold, four shares of it as `off`, and every N of M up to 5 of 8, on the
-    scores of all frames, without the motion gate. Of the settings that keep the bound on this clip it takes those that
-    detect the most intervals, then those with the shortest delay, and prints them as TOML for the configuration.
+    scores of all frames that are looked at, without the motion gate. Of the settings that keep the bound on this clip
+    it takes those that detect the most intervals, then those with the shortest delay, and prints them as TOML for the
+    configuration.
 
     Exit code 1 if a picture could not be read, or if --tune found no settings.
     """
@@ -90,6 +97,8 @@ def replay(
     decisions = decision.settings_of({c.name: c.heads for c in classifiers}, settings.decision, settings.alarm)
     _check_labels(labels, intervals, [key.label for key in decisions])
     opened = _open(clip)
+    if not every_frame:
+        opened.source.thin(settings.fps)
     with opened.source as source:
         played = _play(opened, classifiers, settings, print_events=target is None)
     if played.frames == 0:
@@ -207,7 +216,7 @@ def _open(clip: str) -> _Clip:
 
 
 def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig, *, print_events: bool) -> _Played:
-    """Take every frame of a clip, in its own time."""
+    """Take the frames of a clip, in its own time."""
     from random import Random
     from time import perf_counter
 
@@ -228,8 +237,9 @@ def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig,
     scores: list[list[float]] = []
     frames = skipped = raised = last_ns = 0
     start = perf_counter()
-    with _bar(clip) as bar:
-        for frame in bar:
+    with _bar(clip) as show:
+        for frame in clip.source:
+            show(frames + clip.source.left_out + clip.source.unreadable)
             if not clip.dated:
                 frame = msgspec.structs.replace(frame, time_ns=frame.monotonic_ns)
             if first_ns is None:
@@ -253,8 +263,8 @@ def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig,
     sys.stdout.flush()
     seconds, clip_s = perf_counter() - start, (last_ns - (first_ns or 0)) / 1e9
     warn(
-        f"{frames} frames, {clip_s:.1f} s, in {seconds:.1f} s ({clip_s / seconds:.1f} times real time), "
-        f"{skipped} still and not classified, {raised} events"
+        f"looked at {frames} of {frames + clip.source.left_out} frames, {clip_s:.1f} s, in {seconds:.1f} s "
+        f"({clip_s / seconds:.1f} times real time), {skipped} still and not classified, {raised} events"
     )
     columns = list(zip(*scores, strict=True))
     tracks = [
@@ -277,10 +287,14 @@ def _has_bar() -> bool:
     return sys.stderr is not None and sys.stderr.isatty() and not (sys.stdout and sys.stdout.isatty())
 
 
-def _bar(clip: _Clip) -> AbstractContextManager[Iterable[Frame]]:
-    if _has_bar():
-        return click.progressbar(clip.source, length=clip.length, label="replay", file=sys.stderr)
-    return nullcontext(clip.source)
+@contextmanager
+def _bar(clip: _Clip) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where there is one; yields `show(done)`, the number of frames that were passed."""
+    if not _has_bar():
+        yield lambda done: None
+        return
+    with click.progressbar(range(clip.length or 0), clip.length, "replay", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)
 
 
 def _tune(track: Track, intervals: Sequence[LabelledInterval], target: Target, current: Settings) -> Judged:

@@ -33,7 +33,10 @@ SHEET_TILES = 24
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options override it.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
-@click.option("--fps", type=FiniteRange(0.1, 240), help="Classify at most this many frames per second.  [default: 5]")
+@click.option(
+    "--fps", type=FiniteRange(0.1, 240), help="Look at no more than this many frames per second.  [default: 5]"
+)
+@click.option("--every-frame", is_flag=True, help="Look at every frame of a recording, whatever its rate.")
 @click.option("--frames", type=click.IntRange(min=1), help="Stop after this many frames.")
 @click.option("--once", is_flag=True, help="Give up if the camera cannot be opened at the start.")
 @click.option(
@@ -48,6 +51,7 @@ def watch(
     config_file: Path | None,
     models: tuple[str, ...],
     fps: float | None,
+    every_frame: bool,
     frames: int | None,
     once: bool,
     sheet: Path | None,
@@ -58,6 +62,9 @@ def watch(
     A camera always delivers its newest frame: frames that come while one is classified are dropped and counted. A
     camera that hangs or is unplugged is started again until it works. SIGHUP reloads changed models, if they pass their
     checks. Other sinks (MQTT, webhook, ...) are set in the configuration file: see `bittern config --example`.
+
+    A recording is looked at as a camera would be, at --fps by its own clock, but as fast as possible. A folder of
+    pictures has no clock: every picture is looked at, and they count as one a second; folder:PATH?fps=25 gives it one.
     """
     from bittern.system.stop import Stop
 
@@ -77,7 +84,10 @@ def watch(
         settings, classifiers = ready
         file = None if models else config_file
         try:
-            with run.opened(settings, classifiers, partial(_print, stop), stop, file=file, once=once) as daemon:
+            opened = run.opened(
+                settings, classifiers, partial(_print, stop), stop, file=file, once=once, every_frame=every_frame
+            )
+            with opened as daemon:
                 for step in daemon.steps(frames):
                     if film is not None:
                         film.take(step)
@@ -85,8 +95,9 @@ def watch(
             if film is not None and sheet is not None:
                 film.develop(sheet)
     summary = daemon.summary
+    of_all = f" of {summary.frames + summary.left_out}" if summary.left_out else ""
     warn(
-        f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.skipped} of them still, "
+        f"{summary.frames}{of_all} frames in {summary.seconds:.1f} s, {summary.skipped} of them still, "
         f"{summary.dropped} dropped, {summary.events} alarm events"
     )
     if summary.unreadable:

@@ -247,8 +247,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         camera: options of the source, the same ones that its URI takes after a question mark.
         name: name of the source in events; left out: the source's own name.
         models: names or folders of the models.
-        fps: how many frames per second are classified at most; recordings are read as fast as possible. At least 0.1,
-            because frames feed the watchdog, which waits 30 s.
+        fps: how many frames per second are looked at at most; of a recording by its own clock, as fast as possible. At
+            least 0.1, because frames feed the watchdog, which waits 30 s.
         threads: number of threads for one inference.
         timeout_s: seconds without a frame after which the camera is restarted.
         region: left, top, width, height in pixels of the part of the frame to classify instead of the whole frame.

@@ -15,7 +15,7 @@ class Feed(Protocol):
 
     @property
     def live(self) -> bool:
-        """A camera, whose clock is the machine's and whose old frames are dropped; else every frame counts."""
+        """A camera, whose clock is the machine's and whose old frames are dropped; else a recording."""
 
     @property
     def blind(self) -> bool:
@@ -32,6 +32,10 @@ class Feed(Protocol):
     @property
     def unreadable(self) -> int:
         """How many pictures of a recording could not be read."""
+
+    @property
+    def left_out(self) -> int:
+        """How many frames of a recording were left out, to keep to a rate."""
 
     def read(self, timeout_s: float) -> Frame | None:
         """The next frame; its pixels are valid until the next call.
@@ -55,7 +59,7 @@ class Feed(Protocol):
 
 
 class Recording:
-    """A recorded source, read in the loop's own thread: every frame counts, as fast as the loop takes them."""
+    """A recorded source, read in the loop's own thread, as fast as the loop takes its frames: none is dropped."""
 
     live = False
     blind = False
@@ -71,6 +75,11 @@ class Recording:
         """See `Feed`."""
         return self._source.unreadable
 
+    @property
+    def left_out(self) -> int:
+        """See `Feed`."""
+        return self._source.left_out
+
     def read(self, timeout_s: float) -> Frame | None:
         """See `Feed`. How long to wait for a frame is the source's own affair, which raises `SourceError` then."""
         frame = self._stop.wait(self._source.read)
@@ -78,7 +87,7 @@ class Recording:
         return frame
 
     def rest(self, seconds: float) -> None:
-        """Nothing: a recording has no rate that would need a cap."""
+        """Nothing: a recording is thinned by its own clock, see `Source.thin`."""
 
     def states(self) -> Sequence[State]:
         """None: a recording either gives frames or has ended."""

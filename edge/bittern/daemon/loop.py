@@ -35,6 +35,7 @@ class Summary(NamedTuple):
         events: of alarms.
         seconds: that it ran.
         unreadable: pictures of a recording that could not be read.
+        left_out: frames of a recording that were not looked at, to keep to `fps`.
     """
 
     frames: int
@@ -43,6 +44,7 @@ class Summary(NamedTuple):
     events: int
     seconds: float
     unreadable: int
+    left_out: int
 
 
 class Loop:
@@ -86,9 +88,15 @@ class Loop:
     @property
     def summary(self) -> Summary:
         """What it did; complete when `run` has ended."""
-        health = self._health
+        health, feed = self._health, self._feed
         return Summary(
-            health.frames, health.skipped, health.dropped, self._events, self._seconds, self._feed.unreadable
+            health.frames,
+            health.skipped,
+            health.dropped,
+            self._events,
+            self._seconds,
+            feed.unreadable,
+            feed.left_out,
         )
 
     def run(self, frames: int | None = None) -> Iterator[Step | None]:
@@ -160,7 +168,9 @@ class Loop:
     def _take(self, frame: Frame, began: float, now: float) -> Step | None:
         """Count a frame and take its step, which is None if it cannot be classified."""
         health = self._health
-        dropped = max(0, frame.number - self._last_number - 1) if self._last_number >= 0 else 0
+        # Of a recording nothing is dropped: a gap is as old as the recording, or frames were left out.
+        gap = self._feed.live and self._last_number >= 0
+        dropped = max(0, frame.number - self._last_number - 1) if gap else 0
         health.frame(now, now - began, dropped)
         self._last_number = frame.number
         try:

@@ -76,6 +76,7 @@ def opened(
     *,
     file: Path | None = None,
     once: bool = False,
+    every_frame: bool = False,
 ) -> Iterator[Daemon]:
     """Open a daemon; at the end of the block, events are delivered and everything is closed.
 
@@ -86,6 +87,7 @@ def opened(
         stop: see `Stop`.
         file: of the configuration, where a reload reads the names of the models; None keeps those of `config`.
         once: give up if the camera cannot be opened at the start.
+        every_frame: take every frame of a recording, instead of `fps` a second by its clock.
 
     Raises:
         ConfigurationError: a table that cannot be right, decisions that do not fit the models, a library that is
@@ -114,7 +116,7 @@ def opened(
         health.sinks = lambda: _sink_metrics(delivery)
         # The outbox first: an event that cannot be printed is not lost.
         outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots)
-        feed = _open_feed(config, stop, live=source.live, once=once)
+        feed = _open_feed(config, stop, live=source.live, once=once, every_frame=every_frame)
         stack.callback(_close, feed, outlet, delivery)
         reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks)))
         daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery)
@@ -161,7 +163,7 @@ def _open_snapshots(config: WatchConfig, name: str) -> SnapshotStore | None:
     return SnapshotStore(chosen, config.snapshots.budget_mb, config.snapshots.quality)
 
 
-def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool) -> Feed:
+def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool, every_frame: bool) -> Feed:
     """A camera in a process of its own, or a recording in this one."""
     if live:
         from bittern.camera.supervisor import Camera
@@ -176,6 +178,8 @@ def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool) -> Fe
         )
     source = open_source(config.source, config.camera)
     source.timeout_s = config.timeout_s
+    if not every_frame:
+        source.thin(config.fps)
     return Recording(source, stop)
 
 

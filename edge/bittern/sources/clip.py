@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import os
 import re
 import shutil
@@ -21,6 +22,7 @@ from msgspec import Meta
 from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.frames import Frame, Source
 from bittern.model import pictures
+from bittern.sources.sampling import Sampler
 
 _log = logging.getLogger("bittern")
 
@@ -138,7 +140,7 @@ def is_clip(path: Path) -> bool:
 
 
 class ClipSource(Source):
-    """A clip as a source: every frame with the pixels, times and number that were recorded; not live.
+    """A clip as a source: frames with the pixels, times and numbers that were recorded; not live.
 
     A picture that cannot be read is named in one warning and counted in `unreadable`.
 
@@ -159,13 +161,26 @@ class ClipSource(Source):
         self.name = head.source
         self.length = len(self._entries)
         self._folder, self._suffix = folder, head.suffix
+        self._sampler: Sampler | None = None
         self._next = 0
 
+    def thin(self, fps: float) -> None:
+        """See `Source`."""
+        if self._entries:
+            # The recorder waits from turn to turn, but its first frame may be fresh and its last one old: together
+            # they lack less than one interval.
+            clip_ns = self._entries[-1].monotonic_ns - self._entries[0].monotonic_ns
+            intervals = len(self._entries) - 2
+            self._sampler = Sampler(fps, clip_ns / intervals if intervals > 0 else math.inf)
+
     def read(self) -> Frame | None:
-        """The next frame whose picture can be read; None after the last one, and once closed."""
+        """The next frame that is due and whose picture can be read; None after the last one, and once closed."""
         while self._next < len(self._entries):
             index = self._next
             self._next += 1
+            if self._sampler is not None and not self._sampler.due(self._entries[index].monotonic_ns):
+                self.left_out += 1
+                continue
             try:
                 pixels = pictures.decode(self._folder / _file(index, self._suffix))
             except PictureError as error:

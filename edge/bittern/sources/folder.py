@@ -12,12 +12,16 @@ import msgspec
 from bittern.errors import ConfigurationError, PictureError
 from bittern.frames import Frame, Source
 from bittern.model import pictures
+from bittern.sources.sampling import Sampler
 
 _log = logging.getLogger("bittern")
 
 
 class FolderSource(Source):
-    """The picture files below a folder, sorted by path; not live: every picture is given.
+    """The picture files below a folder, sorted by path; not live.
+
+    Picture files have no times. Without the option `fps` they count as one a second, and every one of them is given,
+    however few frames a daemon takes; with it they are frames of a film of that rate, which may be thinned.
 
     A picture that cannot be read is named in one warning, counted in `unreadable`, and leaves a gap in the numbers.
 
@@ -31,9 +35,9 @@ class FolderSource(Source):
     live = False
 
     class Options(msgspec.Struct, forbid_unknown_fields=True):
-        """Options of the URI; `fps` spaces the pictures on the recorded clock, in pictures per second."""
+        """Options of the URI; `fps`: the rate at which the pictures were taken, in pictures per second."""
 
-        fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
+        fps: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
 
     @classmethod
     def check(cls, address: str, options: Options) -> str:
@@ -46,21 +50,32 @@ class FolderSource(Source):
         self.name = self.check(address, options)
         self.path = folder = Path(address)
         self.unreadable = 0
-        self._fps = options.fps
+        self._dated = options.fps is not None
+        self._fps = options.fps or 1.0
+        self._sampler: Sampler | None = None
         self._paths = pictures.find(folder)
         if not self._paths:
             expected = ", ".join(sorted(pictures.SUFFIXES))
             raise ConfigurationError(f"{folder}: no pictures in this folder: expected files ending in {expected}")
         self._next = 0
 
+    def thin(self, fps: float) -> None:
+        """See `Source`."""
+        if self._dated:
+            self._sampler = Sampler(fps, 1e9 / self._fps)
+
     def read(self) -> Frame | None:
-        """The next readable picture; None after the last one, and once closed.
+        """The next readable picture that is due; None after the last one, and once closed.
 
         `time_ns` is the time of reading: a picture file does not reliably say when it was taken.
         """
         while self._next < len(self._paths):
             number = self._next
             self._next += 1
+            monotonic_ns = round(number * 1e9 / self._fps)
+            if self._sampler is not None and not self._sampler.due(monotonic_ns):
+                self.left_out += 1
+                continue
             try:
                 pixels = pictures.decode(self._paths[number])
             except PictureError as error:
@@ -70,7 +85,7 @@ class FolderSource(Source):
             return Frame(
                 pixels=pixels,
                 order="BGR",
-                monotonic_ns=round(number * 1e9 / self._fps),
+                monotonic_ns=monotonic_ns,
                 time_ns=time.time_ns(),
                 number=number,
                 source=self.name,

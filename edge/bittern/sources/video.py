@@ -12,9 +12,10 @@ import cv2
 import msgspec
 
 from bittern.errors import ConfigurationError
-from bittern.frames import Frame, Pixels, Source
+from bittern.frames import Frame, Source
 from bittern.model import pictures
 from bittern.sources.capture import silence_logs
+from bittern.sources.sampling import Sampler
 
 _log = logging.getLogger("bittern")
 
@@ -25,7 +26,7 @@ _COMPLETE = 0.95
 
 
 class VideoSource(Source):
-    """A video file; not live: every frame is given, as fast as it is read.
+    """A video file; not live: frames are given as fast as they are read.
 
     Raises:
         ConfigurationError: the file is missing, cannot be read, or is not a video.
@@ -50,46 +51,57 @@ class VideoSource(Source):
         self._capture: Any = cv2.VideoCapture(address, cv2.CAP_FFMPEG)
         self._period_ns = _period_ns(self._capture.get(cv2.CAP_PROP_FPS))
         self._stated = float(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self._sampler: Sampler | None = None
         self._number = 0
         self._origin_ns = 0
         self._clock_ns = 0
-        self._first = self._decode()
-        if self._first is None:
+        # The first frame is decoded, which shows that it is a video.
+        self._first: tuple[bool, Any] | None = self._capture.read()
+        if not self._first[0]:
             self.close()
             raise ConfigurationError(f"{address}: not a video that OpenCV's FFmpeg can read, or it has no frames")
 
-    def _decode(self) -> tuple[Pixels, int] | None:
-        """Pixels and the file's own time stamp (ns) of the next frame."""
-        ok, pixels = self._capture.read()
-        return (pixels, round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)) if ok else None
+    def thin(self, fps: float) -> None:
+        """See `Source`."""
+        self._sampler = Sampler(fps, self._period_ns)
 
     def read(self) -> Frame | None:
-        """The next frame; None at the end, and once closed.
+        """The next frame that is due; None at the end, and once closed.
 
         `monotonic_ns` counts from the first frame, by the file's time stamps; where they do not increase, by the
         frame rate. `time_ns` is the time of reading: a file does not reliably say when it was taken.
         """
         if self._capture is None:
             return None
-        decoded, self._first = self._first or self._decode(), None
-        if decoded is None:
-            self._warn_if_cut()
-            return None
-        pixels, stamp_ns = decoded
+        while self._first is not None or self._capture.grab():
+            self._tick()
+            if self._sampler is not None and not self._sampler.due(self._clock_ns):
+                self.left_out += 1  # and spare the conversion to BGR
+                continue
+            ok, pixels = self._first or self._capture.retrieve()
+            self._first = None
+            if not ok:
+                break
+            return Frame(
+                pixels=pixels,
+                order="BGR",
+                monotonic_ns=self._clock_ns,
+                time_ns=time.time_ns(),
+                number=self._number - 1,
+                source=self.name,
+            )
+        self._warn_if_cut()
+        return None
+
+    def _tick(self) -> None:
+        """Count the frame that was grabbed last, and set the clock to it."""
+        stamp_ns = round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
         if self._number == 0:
             self._origin_ns = stamp_ns
         else:
             elapsed_ns = stamp_ns - self._origin_ns
             self._clock_ns = elapsed_ns if elapsed_ns > self._clock_ns else self._clock_ns + self._period_ns
         self._number += 1
-        return Frame(
-            pixels=pixels,
-            order="BGR",
-            monotonic_ns=self._clock_ns,
-            time_ns=time.time_ns(),
-            number=self._number - 1,
-            source=self.name,
-        )
 
     def _warn_if_cut(self) -> None:
         stated, self._stated = self._stated, 0.0

@@ -81,7 +81,7 @@ def test_a_recording_replays_with_the_clock_of_its_day(means_clip: Path, often: 
     assert of_head[0]["monotonic_ns"] == 10**15 + 2 * 10**9
     assert of_head[0]["time"] == "2023-11-26T12:00:02.000Z"
     assert {e["source"] for e in events} == {"the gate"}
-    assert "10 frames, 9.0 s, in " in done.stderr
+    assert "looked at 10 of 10 frames, 9.0 s, in " in done.stderr
     assert "times real time), 0 still and not classified, 8 events" in done.stderr
     assert done.stdout == run(means_clip, "--config", often).stdout, "to the byte, ids too"
     assert len({e["id"] for e in events}) == 8
@@ -105,7 +105,7 @@ def test_a_replay_gives_the_events_that_came_live(model_folder: Path, tmp_path: 
     config = tmp_path / "c.toml"
     for gate, events in zip(gates, live, strict=True):
         assert [event.type for event in events] == ["alarm.on", "alarm.off"]
-        config.write_text(f"[gate]\nenabled = {str(gate.enabled).lower()}\nthreshold = {gate.threshold}\n")
+        config.write_text(f"fps = 8\n[gate]\nenabled = {str(gate.enabled).lower()}\nthreshold = {gate.threshold}\n")
         replayed = lines(run(tmp_path / "c", "--config", config, "--model", model_folder))
         assert [without_id(e) for e in replayed] == [without_id(json.loads(to_line(e))) for e in events]
 
@@ -129,6 +129,36 @@ def test_a_folder_and_a_video_count_from_their_first_frame(place: Path, often: P
         ("alarm.on", 2),
         ("alarm.off", 4),
     ]
+    assert "looked at 3 of 6 frames, 0.4 s" in done.stderr
+
+
+def test_a_video_is_looked_at_as_a_camera_would_be(place: Path, often: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48))
+    for number in range(50):
+        writer.write(coloured((48, 64), 255 if number in (7, 8, 14, 15, 16, 30) else 0))
+    writer.release()
+    for words, looked, changes in (
+        ((), "10 of 50", [("alarm.on", 15), ("alarm.off", 20), ("alarm.on", 30), ("alarm.off", 35)]),
+        (
+            ("--every-frame",),
+            "50 of 50",
+            [
+                ("alarm.on", 7),
+                ("alarm.off", 9),
+                ("alarm.on", 14),
+                ("alarm.off", 17),
+                ("alarm.on", 30),
+                ("alarm.off", 31),
+            ],
+        ),
+    ):
+        done = run(film, "--config", often, *words)
+        assert [(e["type"], e["frame"]) for e in lines(done) if e["task"] == "colour_0"] == changes
+        assert f"looked at {looked} frames" in done.stderr
+        watched = bittern("watch", "--source", film, "--config", often, *words)
+        assert [(e["type"], e["frame"]) for e in watched.alarms if e["task"] == "colour_0"] == changes
+        assert f"{looked.removesuffix(' of 50') if words else looked} frames in" in watched.err
 
 
 def test_a_covered_camera_raises_nothing_as_it_would_not_live(often: Path, tmp_path: Path) -> None:
@@ -137,7 +167,7 @@ def test_a_covered_camera_raises_nothing_as_it_would_not_live(often: Path, tmp_p
     covered = keep(tmp_path / "covered", given)
     done = run(covered, "--config", often)
     assert done.stdout == ""
-    assert "10 frames" in done.stderr
+    assert "10 of 10 frames" in done.stderr
     with pytest.raises(BitternError, match="no frame shows anything"):
         run(covered, "--config", often, "--plot", tmp_path / "plot.png")
 

@@ -107,8 +107,10 @@ def test_all_events_of_a_run_have_one_clock(classifier: Classifier, live: bool) 
 
 
 def test_gaps_are_counted_and_frames_are_a_limit(classifier: Classifier) -> None:
-    summary = Watched(Film([0] * 9, step=4), [classifier], WatchConfig()).run(frames=3)
+    summary = Watched(Film([0] * 9, step=4, live=True), [classifier], WatchConfig(fps=100)).run(frames=3)
     assert (summary.frames, summary.dropped) == (3, 6)
+    summary = Watched(Film([0] * 9, step=4), [classifier], WatchConfig()).run(frames=3)
+    assert (summary.frames, summary.dropped) == (3, 0), "a gap in a recording is as old as the recording"
 
 
 def test_the_cap_holds_for_a_camera(classifier: Classifier) -> None:

@@ -235,6 +235,25 @@ def test_the_rate_is_that_of_watch(tmp_path: Path) -> None:
     assert "skipped" in done.stderr
 
 
+@pytest.mark.parametrize("camera_fps", [6, 8, 10, 15, 30])
+def test_a_recording_is_whole_at_its_rate_and_thinned_below_it(tmp_path: Path, camera_fps: float) -> None:
+    """Frames as the recorder takes them: the newest one, at turns that are a period and up to 20 ms apart."""
+    turns = np.cumsum(0.2 + np.random.default_rng(1).uniform(0, 0.02, 60))
+    numbers = [int(turn * camera_fps) for turn in turns]
+    with Recorder(tmp_path / "clip", "cam", max_bytes=MB) as recorder:
+        for number in numbers:
+            pixels = np.full((8, 8, 3), number % 256, np.uint8)
+            recorder.write(Frame(pixels, "BGR", round(number / camera_fps * 1e9), number, number, "cam"))
+    assert len(set(np.diff(numbers))) > 1, "there is jitter"
+    for fps, kept in ((5.0, 60), (2.5, 30)):
+        source = ClipSource(tmp_path / "clip")
+        source.thin(fps)
+        taken = [frame.number for frame in source]
+        assert len(taken) + source.left_out == 60
+        assert set(taken) <= set(numbers)
+        assert abs(len(taken) - kept) <= (0 if kept == 60 else 3)
+
+
 def test_record_ends_at_its_size(tmp_path: Path) -> None:
     done = run("--source", "demo:?fps=100&size=640x480", "--fps", "100", "--max-mb", "1", "--out", tmp_path / "clip")
     assert done.exit_code == 0

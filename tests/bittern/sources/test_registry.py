@@ -34,6 +34,21 @@ def test_a_folder_gives_every_picture_once_sorted(tmp_path: Path) -> None:
     assert abs(frames[0].time_ns - time.time_ns()) < 60e9
 
 
+def test_a_folder_is_thinned_only_if_its_rate_is_stated(tmp_path: Path) -> None:
+    for i in range(30):
+        cv2.imwrite(str(tmp_path / f"{i:02}.png"), flat(80 + i))
+    for uri, fps, kept in (
+        (tmp_path, 0.5, 30),
+        (f"folder:{tmp_path}?fps=5", 5.0, 30),
+        (f"folder:{tmp_path}?fps=30", 5.0, 5),
+    ):
+        with open_source(str(uri)) as source:
+            source.thin(fps)
+            frames = list(source)
+            assert (len(frames), source.left_out) == (kept, 30 - kept)
+            assert [red_of(frame) for frame in frames] == [80 + i for i in range(0, 30, 30 // kept)]
+
+
 def test_a_broken_picture_is_skipped_said_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.png", "c.png"):
         cv2.imwrite(str(tmp_path / name), flat(90))
@@ -77,6 +92,22 @@ def test_a_video_gives_every_frame(tmp_path: Path) -> None:
     reds = [red_of(frame) for frame in frames]
     assert all(abs(red - (60 + 10 * n)) <= 3 for n, red in enumerate(reds)), reds
     assert frames[0].pixels.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(("rate", "fps"), [(10.0, 5.0), (25.0, 5.0), (29.97, 5.0), (24.0, 5.0), (10.0, 10.0)])
+def test_a_video_is_thinned_by_its_own_clock(tmp_path: Path, rate: float, fps: float) -> None:
+    path = write_video(tmp_path / "clip.avi", 60, rate)
+    with open_source(str(path)) as source:
+        every = list(source)
+    with open_source(str(path)) as source:
+        source.thin(fps)
+        frames = list(source)
+        assert len(frames) + source.left_out == len(every)
+    step = round(rate / fps, 1)
+    assert [frame.number for frame in frames] == [round(i * step) for i in range(len(frames))]
+    for frame in frames:
+        whole = every[frame.number]
+        assert (frame.monotonic_ns, frame.pixels.tobytes()) == (whole.monotonic_ns, whole.pixels.tobytes())
 
 
 @pytest.mark.parametrize(
