@@ -88,8 +88,17 @@ demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-train: need-data $(HOSTENV)/.ready  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
-	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(DATA) --weights $(WEIGHTS) --out $(RUN) --force))
+# Of GTSRB only the archive is kept in DATA: it is unpacked beside links to the other sets.
+GTSRB := $(wildcard $(DATA)/gtsrb/train.zip)
+PICTURES := $(if $(GTSRB),build/data,$(DATA))
+
+build/data/gtsrb/index.csv: $(GTSRB) $(HOSTENV)/.ready
+	@mkdir -p build/data
+	@ln -sfn $(abspath $(filter-out %/gtsrb,$(wildcard $(DATA)/*))) build/data
+	$(HOSTENV)/bin/python -m bittern_train.gtsrb $(GTSRB) build/data/gtsrb
+
+train: need-data $(HOSTENV)/.ready $(if $(GTSRB),build/data/gtsrb/index.csv)  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
+	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(PICTURES) --weights $(WEIGHTS) --out $(RUN) --force))
 
 convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pass the parity check
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))

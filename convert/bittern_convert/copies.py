@@ -21,7 +21,7 @@ from bittern.model import pictures, preprocess
 from bittern.model.manifest import Strict
 from bittern.model.preprocess import View
 from bittern.scene import street
-from bittern_convert import augment
+from bittern_convert import augment, chin_mask
 from bittern_convert.pasting import paste_decoy, paste_sign
 from bittern_convert.task import Task
 
@@ -264,7 +264,18 @@ def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> n
             picture = _paste(rng, picture, partial(paste_sign, stop=False))
         if augment.happens(rng, ranges.decoys):
             picture = _paste(rng, picture, paste_decoy)
+    face = _face(task, sample) if ranges.chin_masks > 0 else None
+    if face is not None and augment.happens(rng, ranges.chin_masks):
+        picture = chin_mask.wear(rng, picture, face)
     return preprocess.preprocess(augment.alter(rng, picture, ranges, nothing=label in task.nothing))
+
+
+def _face(task: Task, sample: Sample) -> chin_mask.Face | None:
+    for data in task.data:
+        name = sample.item.name.removeprefix(f"{data.path}/" if data.path else "")
+        if name in data.faces and sample.kind == "photo":
+            return data.faces[name]
+    return None
 
 
 def _unaltered(task: Task, sample: Sample, frame: Pixels, seed: int, number: int) -> Pixels:

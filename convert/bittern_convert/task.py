@@ -11,11 +11,26 @@ from bittern.config.schema import Rectangle, Views, check_views
 from bittern.errors import ConfigurationError
 from bittern.model.manifest import Name, Strict, Text
 from bittern.model.preprocess import CENTER, Region, View
+from bittern_convert.chin_mask import Face
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
+
+
+class Correction(Strict, frozen=True, kw_only=True):
+    """What a task says of one picture of a data set, whose index stays as it is.
+
+    Attributes:
+        path: of the picture, as in the index.
+        why: what is to be seen on it.
+        label: the right one; without it the picture is left out.
+    """
+
+    path: str
+    why: Text
+    label: str | None = None
 
 
 class Data(Strict, frozen=True, kw_only=True):
@@ -29,6 +44,10 @@ class Data(Strict, frozen=True, kw_only=True):
             them or reported on them.
         report: splits that conversion reports figures on; no choice is made on them.
         without_note: pictures whose column `note` has this text are neither trained on nor chosen with.
+        most: of an extra set, train on at most so many pictures: first one of every group, chosen by a hash of the
+            names, so that the choice stays when pictures are added or go.
+        corrections: of pictures that are trained on or chosen with; those of other splits stay as they are.
+        faces: where a face without a mask is on a picture, by its path: x, y, size (`chin_mask.Face`).
     """
 
     path: str = ""
@@ -37,6 +56,13 @@ class Data(Strict, frozen=True, kw_only=True):
     extra: bool = False
     report: tuple[str, ...] = ("test",)
     without_note: str | None = None
+    most: PositiveInt | None = None
+    corrections: tuple[Correction, ...] = ()
+    faces: dict[str, Face] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.most is not None and not self.extra:
+            raise ValueError("most: only a set with extra = true can be cut")
 
 
 class Drawn(Strict, frozen=True, kw_only=True):
@@ -78,6 +104,7 @@ class Augment(Strict, frozen=True, kw_only=True):
         conditions: share of copies at night, in rain, against the light, out of focus or blurred by motion.
         poles: share of copies with a pole in front.
         hands: share of copies of pictures of nothing with fingers or a hand near the lens.
+        chin_masks: share of copies of pictures with a face (`Data.faces`) that get a drawn mask at or below the chin.
     """
 
     copies: PositiveInt = 8
@@ -98,6 +125,7 @@ class Augment(Strict, frozen=True, kw_only=True):
     conditions: Share = 0.0
     poles: Share = 0.0
     hands: Share = 0.0
+    chin_masks: Share = 0.0
 
     def __post_init__(self) -> None:
         for key in ("zoom", "far_size", "brightness", "contrast"):
@@ -191,6 +219,7 @@ class Task(Strict, frozen=True, kw_only=True):
             raise ValueError(f"labels {list(self.labels)} are not distinct")
         check_views(self.views)
         named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
+        named += [c.label for d in self.data for c in d.corrections if c.label is not None]
         if self.drawn:
             named += [self.drawn.with_sign, self.drawn.without_sign]
         for label in named:

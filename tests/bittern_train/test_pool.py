@@ -19,7 +19,7 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern_convert import copies
 from bittern_convert.copies import Sample
-from bittern_convert.task import Data, Drawn, Task
+from bittern_convert.task import Correction, Data, Drawn, Task
 from bittern_train import pool
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
@@ -64,6 +64,52 @@ def test_splits_keep_their_meaning(tmp_path: Path) -> None:
         "c.png": False,
     }
     assert [i.name for i in everything] == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_task_corrects_what_is_trained_on_and_nothing_else(tmp_path: Path) -> None:
+    root = indexed(
+        tmp_path / "set",
+        [
+            ("a.png", "stop", "train", "g1"),
+            ("b.png", "not_stop", "val", "g2"),
+            ("c.png", "stop", "extra", "g3"),
+            ("d.png", "stop", "test", "g4"),
+        ],
+    )
+    before = (root / "index.csv").read_bytes()
+
+    def corrected(*corrections: Correction) -> dict[str, str | None]:
+        task = msgspec.structs.replace(TASK, data=(Data(path="set", corrections=corrections),))
+        return {item.name: item.label for item in gather(task, tmp_path, seed=1)[1]}
+
+    assert corrected(
+        Correction(path="b.png", label="stop", why="a stop sign"), Correction(path="c.png", why="no road")
+    ) == {"set/a.png": "stop", "set/b.png": "stop", "set/d.png": "stop"}
+    assert (root / "index.csv").read_bytes() == before
+    with pytest.raises(ConfigurationError, match=r"d\.png is of the split 'test': only what is trained on"):
+        corrected(Correction(path="d.png", label="not_stop", why="a tree"))
+    with pytest.raises(ConfigurationError, match=r"e\.png is not among its pictures"):
+        corrected(Correction(path="e.png", why="a tree"))
+
+
+def test_of_a_large_extra_set_a_stable_part_of_many_groups_is_taken(tmp_path: Path) -> None:
+    indexed(tmp_path / "own", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "val", "g2")])
+    rows = [(f"{i}.png", "tree", "extra", f"g{i // 4}") for i in range(20)]
+    indexed(tmp_path / "large", rows)
+    indexed(tmp_path / "larger", [*rows, ("z.png", "tree", "test", "z")])
+
+    def taken(path: str, most: int) -> list[str]:
+        extra = Data(path=path, label="not_stop", extra=True, most=most)
+        task = msgspec.structs.replace(TASK, data=(Data(path="own"), extra))
+        return [Path(s.item.name).name for s in gather(task, tmp_path, seed=most)[0][2:]]
+
+    assert len({int(Path(name).stem) // 4 for name in taken("large", 5)}) == 5
+    assert set(taken("large", 5)) < set(taken("large", 7)) < set(taken("large", 50))
+    assert len(taken("large", 7)) == 7
+    assert taken("large", 50) == [name for name, *_ in rows]
+    assert taken("larger", 7) == taken("large", 7)
+    with pytest.raises(ValueError, match="only a set with extra = true can be cut"):
+        Data(most=3)
 
 
 def test_pictures_of_another_task_may_be_extra(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from bittern.system.progress import Progress, counted
 from bittern_convert import copies
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.corruption import CORRUPTIONS, corrupt
-from bittern_convert.task import Task
+from bittern_convert.task import Data, Task
 
 # Of the pictures of a folder without an index, this share becomes the test split.
 TEST_SHARE = 0.2
@@ -80,11 +81,15 @@ def gather(task: Task, root: Path, seed: int, progress: Progress) -> tuple[list[
                 raise ConfigurationError(f"{root / data.path}: extra = true, but none of its splits may be trained on")
         elif without:
             items = _derive_splits(task, items, seed, progress)
+        items = _without_left_out(data, items, root)
+        corrected = {c.path: c.label for c in data.corrections}
+        if data.most is not None:
+            items = _at_most(items, data.most)
         for item in items:
             used = item.split in copies.TRAINED_SPLITS
             if not used and item.split not in data.report:
                 continue
-            label = data.label or item.label
+            label = corrected.get(item.name) or data.label or item.label
             if label not in task.labels:
                 raise ConfigurationError(
                     f"{item.path}: label {label!r} is not one of the task's: {', '.join(task.labels)}"
@@ -104,6 +109,33 @@ def gather(task: Task, root: Path, seed: int, progress: Progress) -> tuple[list[
             "near-duplicates of test pictures must not be trained on"
         )
     return samples, everything
+
+
+def _without_left_out(data: Data, items: list[Item], root: Path) -> list[Item]:
+    """The items but those that the task leaves out."""
+    splits = {item.name: item.split for item in items}
+    for correction in data.corrections:
+        split = splits.get(correction.path)
+        if split not in copies.TRAINED_SPLITS:
+            what = "is not among its pictures" if split is None else f"is of the split {split!r}"
+            raise ConfigurationError(
+                f"{root / data.path}: {correction.path} {what}: only what is trained on or chosen with may be corrected"
+            )
+    left_out = {c.path for c in data.corrections if c.label is None}
+    return [item for item in items if item.name not in left_out]
+
+
+def _at_most(items: list[Item], most: int) -> list[Item]:
+    """So many of them, in their order: first one of every group, then another one of every group, and so on."""
+    hashes = {item.name: hashlib.sha256(item.name.encode()).digest() for item in items}
+    taken: Counter[str] = Counter()
+    ranked = []
+    for item in sorted(items, key=lambda i: hashes[i.name]):
+        group = item.group or item.name
+        ranked.append((taken[group], hashes[item.name], item.name))
+        taken[group] += 1
+    chosen = {name for *_, name in sorted(ranked)[:most]}
+    return [item for item in items if item.name in chosen]
 
 
 def check_classes(task: Task, samples: Sequence[Sample]) -> None:
