@@ -64,10 +64,10 @@ def replay(
     --labels says from when to when there was something to detect, in seconds since the first frame. An interval is
     detected if an alarm goes on within it; an alarm that goes on elsewhere is false.
 
-    --tune tries every score of the clip as threshold, four shares of it as `off`, and every N of M up to 5 of 8, on the
-    scores of all frames that are looked at, without the motion gate. Of the settings that keep the bound on this clip
-    it takes those that detect the most intervals, then those with the shortest delay, and prints them as TOML for the
-    configuration.
+    --tune tries every score of the clip, and others in between, as threshold, four shares of it as `off`, and
+    `evidence` from 0 to 6, on the scores of all frames that are looked at, without the motion gate. Of the settings
+    that keep the bound on this clip it takes those that detect the most intervals, then those with the shortest delay,
+    and prints them as TOML for the configuration.
 
     Exit code 1 if a picture could not be read, or if --tune found no settings.
     """
@@ -323,7 +323,7 @@ def _toml(clip: str, tuned: Sequence[Figures], target: Target, settings: WatchCo
             lines.append("[decision]")
         else:
             lines += ["[[alarm]]", f"model = {_quoted(figures.model)}", f"label = {_quoted(figures.label)}"]
-        lines += [f"{key} = {getattr(figures, key)}" for key in ("threshold", "off", "votes", "of")]
+        lines += [f"{key} = {getattr(figures, key)}" for key in ("threshold", "off", "evidence")]
         if alarms == 1:
             lines += [f"cooldown_s = {settings.decision.cooldown_s}", f"min_off_s = {settings.decision.min_off_s}"]
     return lines

@@ -15,6 +15,8 @@ Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 Offset = Annotated[int, Meta(ge=0)]
 Length = Annotated[int, Meta(ge=1)]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+Evidence = Annotated[float, Meta(ge=0.0, le=1000.0)]
+Frames = Annotated[int, Meta(ge=1, le=1000)]
 # File names cannot contain NUL.
 Folder = Annotated[str, Meta(pattern=r"^[^\x00]*\Z", description="the path of a folder")]
 # Left, top, width, height in pixels.
@@ -32,28 +34,47 @@ def check_views(views: Views) -> None:
             raise ValueError(f'views: "{view}" is listed twice')
 
 
+# What an alarm takes if nothing else is said: at five frames a second two that are well above the threshold.
+EVIDENCE = 2.0
+
+
 class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[decision]`: when scores raise an alarm, and when it ends.
 
     Attributes:
         threshold: the name of one of the model's thresholds, or a score that switches an alarm on.
         off: the score below which an alarm may end; left out: the named threshold's own, or half of the score.
-        votes: how many of the last `of` frames must reach the threshold.
-        of: how many of the last frames are considered for `votes`.
+        evidence: how much evidence an alarm takes: scores above the threshold add to it, scores below it take it away,
+            in log-odds, and one frame in 0.2 s by at most 1.5; left out: 2.0, or with `votes` or `of` 0, which takes
+            none.
+        votes: how many of the last `of` frames must reach the threshold; left out: 1, or with `of` 2.
+        of: how many of the last frames are considered for `votes`; left out: 1, or with `votes` 3.
         cooldown_s: seconds from the end of an alarm to the next.
         min_off_s: seconds below `off` before an alarm ends.
     """
 
     threshold: str | Score = "default"
     off: Score | None = None
-    votes: Annotated[int, Meta(ge=1, le=1000)] = 2
-    of: Annotated[int, Meta(ge=1, le=1000)] = 3
+    evidence: Evidence | None = None
+    votes: Frames | None = None
+    of: Frames | None = None
     cooldown_s: Seconds = 5.0
     min_off_s: Seconds = 0.5
 
+    def rule(self) -> tuple[float, int, int]:
+        """The evidence and the votes that an alarm takes, and the number of frames that votes are counted over.
+
+        Votes alone are counted without evidence, as before there was any.
+        """
+        if self.votes is None and self.of is None:
+            return EVIDENCE if self.evidence is None else self.evidence, 1, 1
+        votes = 2 if self.votes is None else self.votes
+        return self.evidence or 0.0, votes, 3 if self.of is None else self.of
+
     def __post_init__(self) -> None:
-        if self.votes > self.of:
-            raise ValueError(f"votes ({self.votes}) must not exceed of ({self.of})")
+        _, votes, of = self.rule()
+        if votes > of:
+            raise ValueError(f"votes ({votes}) must not exceed of ({of})")
         if isinstance(self.threshold, float | int) and self.off is not None and self.off > self.threshold:
             raise ValueError(f"off ({self.off}) must not exceed threshold ({self.threshold})")
 
@@ -67,8 +88,9 @@ class AlarmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     Attributes:
         model: name of a model; left out: every model.
         label: an alarm label; left out: every label.
-        threshold: as in `[decision]`; if it or one of the next five is left out, the value of `[decision]` applies.
+        threshold: as in `[decision]`; if it or one of the next six is left out, the value of `[decision]` applies.
         off: as in `[decision]`.
+        evidence: as in `[decision]`.
         votes: as in `[decision]`.
         of: as in `[decision]`.
         cooldown_s: as in `[decision]`.
@@ -79,8 +101,9 @@ class AlarmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     label: str | None = None
     threshold: str | Score | None = None
     off: Score | None = None
-    votes: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    of: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    evidence: Evidence | None = None
+    votes: Frames | None = None
+    of: Frames | None = None
     cooldown_s: Seconds | None = None
     min_off_s: Seconds | None = None
 

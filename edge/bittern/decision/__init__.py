@@ -1,1 +1,1 @@
-"""From answers to events: the motion gate, hysteresis and votes, and the pipeline that runs them for a frame."""
+"""From answers to events: the motion gate, evidence and hysteresis, and the pipeline that runs them for a frame."""

@@ -1,7 +1,8 @@
-"""From scores to alarms: hysteresis, N of the last M, cooldown and a minimum time off; pure, on the frames' clock."""
+"""From scores to alarms: evidence over time, votes, hysteresis and cooldown; pure, on the frames' clock."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -16,26 +17,57 @@ from bittern.model.manifest import Head
 Change = Literal["on", "off"]
 
 
+# Scores are weighed as log-odds. int8 gives none above 255/256, and none but 0 below 1/256.
+_LEAST = 1 / 256
+# The highest score adds at least this much, also above a threshold next to it, which could never be exceeded else.
+_HEADROOM = 0.5
+# The time that one frame's evidence stands for: frames that follow one another faster show much the same picture.
+EVIDENCE_FRAME_NS = 200_000_000
+# One frame (of that time) adds or takes away at most this much evidence: a single picture proves little, however high
+# its score. It is the clipped log-likelihood ratio of robust sequential tests (Huber 1965, "A Robust Version of the
+# Probability Ratio Test").
+MOST_EVIDENCE = 1.5
+# During the cooldown an alarm goes on all the same if its log-odds exceed the highest of the last alarm by this much
+# (odds 7 times as high): what raised the last alarm may have been something else.
+COOLDOWN_BREAK = 2.0
+
+
 class Decision:
     """The state of one alarm.
 
-    The alarm goes on when a score reaches `on`, at least `votes` of the last `of` scores did, and the last alarm ended
-    at least `cooldown_s` ago. It goes off when no score has reached `off` for `min_off_s`.
+    Evidence is summed over frames: the log-odds of the score less those of `on`, from 0 up to `evidence` (a one-sided
+    CUSUM: Page 1954, "Continuous Inspection Schemes"). A frame counts in proportion to the time since the last one, at
+    most as EVIDENCE_FRAME_NS, and for at most MOST_EVIDENCE.
+
+    The alarm goes on when a score reaches `on`, the evidence has reached `evidence`, at least `votes` of the last `of`
+    scores reached `on`, and the last alarm ended at least `cooldown_s` ago, or the score is much higher than any of
+    that alarm (COOLDOWN_BREAK). It goes off when no score has reached `off` for `min_off_s`.
 
     Attributes:
         alarm: whether the alarm is on.
     """
 
-    def __init__(self, *, on: float, off: float, votes: int, of: int, cooldown_s: float, min_off_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        on: float,
+        off: float,
+        cooldown_s: float,
+        min_off_s: float,
+        evidence: float = 0.0,
+        votes: int = 1,
+        of: int = 1,
+    ) -> None:
         """See the class.
 
         Args:
             on: score, 0 to 1.
             off: score, 0 to 1, at most `on`.
-            votes: at least 1, at most `of`.
-            of: number of frames that votes are counted over.
             cooldown_s: seconds.
             min_off_s: seconds.
+            evidence: in units of log-odds; 0 asks for none.
+            votes: at least 1, at most `of`.
+            of: number of frames that votes are counted over.
 
         Raises:
             ValueError: a value is out of its range.
@@ -46,11 +78,16 @@ class Decision:
             raise ValueError(f"expected 1 <= votes <= of, got votes {votes}, of {of}")
         if cooldown_s < 0 or min_off_s < 0:
             raise ValueError("times must not be negative")
-        self._on, self._off, self._votes = on, off, votes
+        if not 0 <= evidence < math.inf:
+            raise ValueError(f"expected 0 <= evidence, got {evidence}")
+        self._on, self._off, self._votes, self._needed = on, off, votes, evidence
         self._cooldown_ns, self._min_off_ns = int(cooldown_s * 1e9), int(min_off_s * 1e9)
         self._last: deque[bool] = deque(maxlen=of)
+        self._evidence = 0.0
+        self._now_ns: int | None = None  # time of the last score
         self._high_ns = 0  # the last time the score reached `off` while the alarm was on
         self._low = False  # while the alarm is on: the last score did not reach `off`
+        self._peak = 0.0  # the highest score of the alarm that is on, or was the last one
         self._ended_ns: int | None = None
         self.alarm = False
 
@@ -65,31 +102,49 @@ class Decision:
             "on" or "off" if the alarm changed, else None.
         """
         self._last.append(score >= self._on)
+        if self._needed:
+            self._weigh(score, now_ns)
         if self.alarm:
+            self._peak = max(self._peak, score)
             self._low = score < self._off
             if not self._low:
                 self._high_ns = now_ns
             elif now_ns - self._high_ns >= self._min_off_ns:
                 self.alarm = False
                 self._ended_ns = now_ns
-                self._last.clear()
+                self._forget()
                 return "off"
             return None
-        if score < self._on or sum(self._last) < self._votes:
+        if score < self._on or self._evidence < self._needed or sum(self._last) < self._votes:
             return None
-        if self._ended_ns is not None and now_ns - self._ended_ns < self._cooldown_ns:
+        if (
+            self._ended_ns is not None
+            and now_ns - self._ended_ns < self._cooldown_ns
+            and log_odds(score) < log_odds(self._peak) + COOLDOWN_BREAK
+        ):
             return None
-        self.alarm, self._low = True, False
+        self.alarm, self._low, self._peak = True, False, score
         self._high_ns = now_ns
         return "on"
 
+    def _weigh(self, score: float, now_ns: int) -> None:
+        """Add the evidence of a score."""
+        passed_ns = EVIDENCE_FRAME_NS if self._now_ns is None else now_ns - self._now_ns
+        self._now_ns = now_ns
+        self._evidence = min(self._needed, add_evidence(self._evidence, score, self._on, passed_ns))
+
+    def _forget(self) -> None:
+        """Forget votes and evidence."""
+        self._last.clear()
+        self._evidence = 0.0
+
     @property
     def unsettled(self) -> bool:
-        """Whether more frames like the last one may change the alarm: there is a vote, or the score fell below `off`.
+        """Whether more frames like the last one may change the alarm: votes, evidence, or a score below `off`.
 
         As long as this is true, a scene has to be classified even if nothing moves in it.
         """
-        return self._low if self.alarm else True in self._last
+        return self._low if self.alarm else self._evidence > 0 or True in self._last
 
     def hold(self, until_ns: int) -> None:
         """Assume that all frames up to this moment looked like the last one, which is why they were not scored.
@@ -102,17 +157,38 @@ class Decision:
     def blind(self, now_ns: int) -> None:
         """Take a frame that shows nothing, in place of `update`: no alarm goes on or off.
 
-        The votes are forgotten. An alarm that is on stays on, because covering the camera must not end it; the
+        Votes and evidence are forgotten. An alarm that is on stays on, because covering the camera must not end it; the
         `min_off_s` after which it may end begin with the first frame that shows something again.
         """
-        self._last.clear()
+        self._forget()
         self._high_ns, self._low = now_ns, False
 
     def take_over(self, old: Decision) -> None:
-        """Continue another decision of this alarm: its state, votes and times, but with these thresholds."""
-        self.alarm, self._low = old.alarm, old._low
-        self._high_ns, self._ended_ns = old._high_ns, old._ended_ns
+        """Continue another decision of this alarm: its state, votes, evidence and times, but with these thresholds."""
+        self.alarm, self._low, self._peak = old.alarm, old._low, old._peak
+        self._high_ns, self._ended_ns, self._now_ns = old._high_ns, old._ended_ns, old._now_ns
         self._last.extend(old._last)
+        self._evidence = min(old._evidence, self._needed)
+
+
+def add_evidence(evidence: float, score: float, on: float, passed_ns: int) -> float:
+    """The evidence after another frame, see `Decision`; not limited upwards.
+
+    Args:
+        evidence: until now.
+        score: of the frame, 0 to 1.
+        on: the threshold.
+        passed_ns: since the last frame.
+    """
+    threshold = min(log_odds(on), log_odds(1.0) - _HEADROOM)
+    excess = max(-MOST_EVIDENCE, min(MOST_EVIDENCE, log_odds(score) - threshold))
+    return max(0.0, evidence + excess * min(passed_ns, EVIDENCE_FRAME_NS) / EVIDENCE_FRAME_NS)
+
+
+def log_odds(score: float) -> float:
+    """The logarithm of score / (1 - score), for a score from 0 to 1; at most 5.54 either way, as far as int8 goes."""
+    score = min(1 - _LEAST, max(_LEAST, score))
+    return math.log(score / (1 - score))
 
 
 class Settings(NamedTuple):
@@ -120,14 +196,22 @@ class Settings(NamedTuple):
 
     on: float
     off: float
-    votes: int
-    of: int
     cooldown_s: float
     min_off_s: float
+    evidence: float
+    votes: int = 1
+    of: int = 1
 
     def decision(self) -> Decision:
         """A new decision with these settings."""
         return Decision(**self._asdict())
+
+    @property
+    def rule(self) -> str:
+        """What an alarm takes, in words."""
+        votes = f"{self.votes} of {self.of} frames" if self.of > 1 else ""
+        evidence = f"evidence {self.evidence:g}" if self.evidence else ""
+        return " and ".join(filter(None, [evidence, votes])) or "one frame"
 
 
 def settings_of(
@@ -231,4 +315,5 @@ def _settings(table: str, values: dict[str, object], model: str, head: Head) -> 
         off = on / 2 if config.off is None else config.off
     if off > on:
         raise ConfigurationError(f"{table}.off {off:g} is above the threshold {on:g} of model {model!r}")
-    return Settings(on, off, config.votes, config.of, config.cooldown_s, config.min_off_s)
+    evidence, votes, of = config.rule()
+    return Settings(on, off, config.cooldown_s, config.min_off_s, evidence, votes, of)

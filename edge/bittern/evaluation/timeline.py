@@ -74,7 +74,7 @@ def _panel(picture: Pixels, track: Track, judged: Judged, intervals: Sequence[La
         colour = _CORRECT if in_interval else _FALSE
         cv2.rectangle(picture, (x(on_s), foot + 6), (max(x(off_s), x(on_s) + 2), foot + 6 + _BAR), colour, -1)
     _text(picture, "alarm", (_LEFT + wide + 8, foot + 6 + _BAR), _INK)
-    title = f"{track.model}, {track.label}: {len(judged.alarms)} alarms with {settings.votes} of {settings.of}"
+    title = f"{track.model}, {track.label}: {len(judged.alarms)} alarms with {settings.rule}"
     if intervals:
         title += (
             f", {judged.detected} of {judged.intervals} intervals detected (green), {judged.false_alarms} false (red)"

@@ -1,4 +1,4 @@
-"""Thresholds and votes from a clip with labelled intervals, by running the daemon's own `Decision` over its scores."""
+"""Thresholds from a clip with labelled intervals, by running the daemon's own `Decision` over its scores."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bittern.decision.decision import Settings
+from bittern.decision.decision import EVIDENCE_FRAME_NS, Settings, add_evidence
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import metrics
 
-# What is tried: up to 5 votes of the last 8 frames, and `off` as a share of `on`.
-MOST_VOTES, MOST_OF = 5, 8
+# What is tried: how much evidence an alarm takes, and `off` as a share of `on`.
+EVIDENCE = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 OFF_SHARES = (1.0, 0.75, 0.5, 0.25)
 _COLUMNS = ["start_s", "end_s", "label"]
 _MAX_INTERVALS_BYTES = 2**20
@@ -216,8 +216,14 @@ def judge(
 
 
 def levels(track: Track) -> list[float]:
-    """The scores that occur, without 0: all thresholds between two of them give the same alarms."""
-    return sorted({score for score in track.scores.tolist() if score > 0}, reverse=True)
+    """The thresholds to try: the scores that occur, without 0, and a grid below the highest of them.
+
+    For alarms that take no evidence all thresholds between two scores are alike. Evidence depends on how far scores are
+    above the threshold: the grid has steps of half a unit of log-odds.
+    """
+    scores = {score for score in track.scores.tolist() if score > 0}
+    grid = (round(1 / (1 + math.exp(-step / 2)), 4) for step in range(-10, 11))
+    return sorted(scores | {level for level in grid if level < max(scores, default=0.0)}, reverse=True)
 
 
 def tune(
@@ -229,8 +235,8 @@ def tune(
 ) -> Judged:
     """The settings that detect the most intervals of a clip, among those that keep to the target on it.
 
-    Every score that occurs is tried as `on`, with four shares of it as `off` and all votes up to 5 of 8. Ties go to
-    the shortest mean delay, in whole frames, then the highest `on`, then the most votes: those are the furthest from a
+    Each of `levels` is tried as `on`, with four shares of it as `off` and every EVIDENCE. Ties go to the
+    shortest mean delay, in whole frames, then the highest `on`, then the most evidence: those are the furthest from a
     false alarm.
 
     Args:
@@ -246,22 +252,21 @@ def tune(
     Raises:
         NothingFits: no settings keep to the target and detect an interval.
     """
-    counts = [(votes, of) for of in range(1, MOST_OF + 1) for votes in range(1, min(of, MOST_VOTES) + 1)]
     frame_s = float(np.median(np.diff(track.times_ns))) / _S if len(track.times_ns) > 1 else 1.0
     best: tuple[tuple[float, ...], Judged] | None = None
     nearest: tuple[tuple[float, ...], Judged] | None = None
     allowed = 0.0
     for on in levels(track):
         for share in OFF_SHARES:
-            short = _without_quiet(track, on * share, settings.min_off_s)
-            for votes, of in counts:
-                candidate = Settings(on, on * share, votes, of, settings.cooldown_s, settings.min_off_s)
+            short = _without_quiet(track, on, on * share, settings.min_off_s)
+            for evidence in EVIDENCE:
+                candidate = Settings(on, on * share, settings.cooldown_s, settings.min_off_s, evidence)
                 tried = judge(track, intervals, candidate, _alarms(short, candidate))
                 allowed = target.false_alarms * tried.outside_h / target.hours
                 if not tried.detected:
                     continue
                 delay = round(tried.mean_delay_s / frame_s) if frame_s > 0 else tried.mean_delay_s
-                rank: tuple[float, ...] = (tried.detected, -delay, on, votes, -of, -abs(share - 0.5))
+                rank: tuple[float, ...] = (tried.detected, -delay, on, evidence, -abs(share - 0.5))
                 if tried.false_alarms <= allowed + 1e-9 and (best is None or rank > best[0]):
                     best = rank, tried
                 fewest = (-tried.false_alarms, *rank)
@@ -281,7 +286,7 @@ def tune(
         f"--tune: {track.model}, {track.label}: no settings detect an interval with {target.text}, which is "
         f"{math.floor(allowed + 1e-9)} in the {_hours(near.outside_h)} outside of the intervals; nearest: "
         f"{near.false_alarms} false alarms, {near.detected} of {near.intervals} detected with threshold "
-        f"{closest.on:g}, off {closest.off:g}, {closest.votes} of {closest.of}",
+        f"{closest.on:g}, off {closest.off:g}, evidence {closest.evidence:g}",
         near,
     )
 
@@ -298,27 +303,40 @@ def _alarms(track: Track, settings: Settings) -> list[tuple[float, float]]:
     return alarms
 
 
-def _without_quiet(track: Track, off: float, min_off_s: float) -> Track:
-    """The track without the frames that cannot change a decision: those long after the last score that reached `off`.
+def _without_quiet(track: Track, on: float, off: float, min_off_s: float) -> Track:
+    """The track without the frames that cannot change a decision without votes.
 
-    A frame below `off` matters to an alarm until it has ended, `min_off_s` after that score, and to the votes until the
-    longest memory is full of such frames. Most of a clip is quiet, so this saves most of the time.
+    A frame below `off` matters to an alarm until it has ended, `min_off_s` after the last score that reached `off`, and
+    to the evidence until none is left. Most of a clip is quiet, so this saves most of the time.
     """
     times, n = track.times_ns, len(track.times_ns)
     high = np.flatnonzero(track.scores >= off)
     ended = np.searchsorted(times, times[high] + int(min_off_s * _S), "left")
     marks = np.zeros(n + 1, np.int64)
     np.add.at(marks, high, 1)
-    np.add.at(marks, np.minimum(np.maximum(ended, high + MOST_OF) + 1, n), -1)
+    np.add.at(marks, np.minimum(np.maximum(ended, high + 1) + 1, n), -1)
     keep = np.cumsum(marks[:n]) > 0
+    keep |= _with_evidence(track, on)
+    keep[:-1] |= keep[1:]  # how much a frame counts depends on when the one before it was
     return track._replace(times_ns=times[keep], scores=track.scores[keep])
+
+
+def _with_evidence(track: Track, on: float) -> npt.NDArray[np.bool_]:
+    """Frames after which there may be evidence, as much as any of EVIDENCE lets there be."""
+    passed = np.diff(track.times_ns, prepend=track.times_ns[:1] - EVIDENCE_FRAME_NS)
+    some, evidence = np.zeros(len(track.scores), bool), 0.0
+    for i, (score, passed_ns) in enumerate(zip(track.scores.tolist(), passed.tolist(), strict=True)):
+        if evidence or score > on:
+            evidence = min(max(EVIDENCE), add_evidence(evidence, score, on, passed_ns))
+            some[i] = evidence > 0
+    return some
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """The figures of one label that `--json` prints.
 
     Attributes:
-        threshold: with `off`, `votes` and `of`: the settings, as in `[decision]`.
+        threshold: with `off` and `evidence`: the settings, as in `[decision]`.
         intervals: number of labelled intervals.
         detected: number of these in which an alarm went on; in JSON the key is "found".
         detected_ci95: Wilson interval of detected / intervals; in JSON "found_ci95".
@@ -334,8 +352,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     threshold: float
     off: float
-    votes: int
-    of: int
+    evidence: float
     intervals: int
     detected: int = msgspec.field(name="found")
     detected_ci95: tuple[float, float] = msgspec.field(name="found_ci95")
@@ -356,8 +373,7 @@ def figures(track: Track, judged: Judged) -> Figures:
         label=track.label,
         threshold=settings.on,
         off=settings.off,
-        votes=settings.votes,
-        of=settings.of,
+        evidence=settings.evidence,
         intervals=judged.intervals,
         detected=judged.detected,
         detected_ci95=metrics.wilson(judged.detected, judged.intervals),

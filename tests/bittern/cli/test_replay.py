@@ -296,9 +296,7 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     assert "2 of 2 intervals detected" in again.stderr
     assert "false alarms: 0 in" in again.stderr
     (told,) = lines(run(*words, "--json"))
-    assert (told["threshold"], told["votes"], told["of"]) == (
-        found.decision.threshold, found.decision.votes, found.decision.of,
-    )  # fmt: skip
+    assert (told["threshold"], told["evidence"]) == (found.decision.threshold, found.decision.evidence)
     assert (told["found"], told["intervals"], told["false_alarms"]) == (2, 2, 0)
     assert told["false_alarms_at_most"] > 100, "half a minute says next to nothing"
 

@@ -288,6 +288,7 @@ def test_every_number_says_what_it_counts(tmp_path: Path) -> None:
                 "seconds;",
                 "frames;",
                 "a score;",
+                "log-odds;",
                 "pixels;",
                 "megabytes;",
                 "times;",

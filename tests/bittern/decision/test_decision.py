@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,6 +26,7 @@ class Case(NamedTuple):
     of: int
     cooldown_s: float
     min_off_s: float
+    evidence: float
     steps: list[tuple[float, int]]  # score, ns since the frame before
 
     def run(self) -> list[tuple[int, float, Change]]:
@@ -50,29 +52,42 @@ def cases(draw: st.DrawFn) -> Case:
     seconds = st.sampled_from([0.0, 0.5, 1.0, 2.0, 5.0])
     gap = st.sampled_from([0, S // 10, S // 2, S, 3 * S])
     steps = draw(st.lists(st.tuples(score, gap), max_size=60))
-    return Case(on, off, draw(st.integers(1, of)), of, draw(seconds), draw(seconds), steps)
+    evidence = draw(st.sampled_from([0.0, 0.0, 0.5, 2.0, 5.0]))
+    return Case(on, off, draw(st.integers(1, of)), of, draw(seconds), draw(seconds), evidence, steps)
 
 
 def naive(case: Case) -> list[tuple[int, float, Change]]:
     """The class docstring, word for word, over the whole history."""
     seen: list[tuple[int, float, Change]] = []
     history: list[tuple[int, float]] = []  # since the last change to off
-    now = 0
-    for score, gap in case.steps:
+    evidence, peak, now = 0.0, 0.0, 0
+    for i, (score, gap) in enumerate(case.steps):
         now += gap
         history.append((now, score))
+        weight = 1 if i == 0 else min(1, gap / (S / 5))
+        excess = logit(score) - min(logit(case.on), logit(1.0) - 0.5)
+        evidence = min(max(0, evidence + weight * min(1.5, max(-1.5, excess))), case.evidence)
         if seen and seen[-1][2] == "on":
             began = seen[-1][0]
             high = max([t for t, s in history if s >= case.off and t >= began] + [began])
+            peak = max(peak, score)
             if score < case.off and now - high >= case.min_off_s * S:
                 seen.append((now, score, "off"))
                 history.clear()
+                evidence = 0
         else:
             reached = sum(s >= case.on for _, s in history[-case.of :])
             cooled = not seen or now - seen[-1][0] >= case.cooldown_s * S
-            if score >= case.on and reached >= case.votes and cooled:
+            cooled = cooled or logit(score) >= logit(peak) + 2
+            if score >= case.on and reached >= case.votes and evidence >= case.evidence and cooled:
                 seen.append((now, score, "on"))
+                peak = score
     return seen
+
+
+def logit(score: float) -> float:
+    score = min(255 / 256, max(1 / 256, score))
+    return math.log(score / (1 - score))
 
 
 @given(cases())
@@ -96,15 +111,15 @@ def test_an_alarm_ends_only_below_off_and_not_before_min_off(case: Case) -> None
 
 
 @given(cases())
-def test_no_alarm_within_the_cooldown(case: Case) -> None:
+def test_within_the_cooldown_an_alarm_takes_a_much_higher_score_than_the_last_one(case: Case) -> None:
     seen = case.run()
-    for (ended, _, _), (began, _, change) in itertools.pairwise(seen):
-        if change == "on":
-            assert began - ended >= case.cooldown_s * S
+    for (last, highest, _), (ended, _, _), (began, score, change) in zip(seen, seen[1:], seen[2:], strict=False):
+        if change == "on" and began - ended < case.cooldown_s * S:
+            assert logit(score) >= logit(highest) + 2, last
 
 
 @given(cases())
-@example(Case(0.5, 0.5, 1, 2, 1.0, 0.0, [(1.0, S), (0.0, 0), (1.0, S // 2), (0.0, S // 2)]))
+@example(Case(0.5, 0.5, 1, 2, 1.0, 0.0, 0.0, [(1.0, S), (0.0, 0), (1.0, S // 2), (0.0, S // 2)]))
 def test_an_alarm_begins_with_a_frame_that_reaches_the_threshold(case: Case) -> None:
     """The event carries this frame's score and snapshot: they must show what was seen."""
     assert all(score >= case.on for _, score, change in case.run() if change == "on")
@@ -114,24 +129,48 @@ def test_an_alarm_begins_with_a_frame_that_reaches_the_threshold(case: Case) -> 
 def test_an_alarm_needs_its_votes(case: Case) -> None:
     if not any(score >= case.on for score, _ in case.steps):
         assert case.run() == []
-    high = Case(*case[:6], steps=[(1.0, S)] * case.of)
-    seen = high.run()
-    assert seen == [(case.votes * S, 1.0, "on")]
+    high = case._replace(evidence=0.0, steps=[(1.0, S)] * case.of)
+    assert high.run() == [(case.votes * S, 1.0, "on")]
+
+
+@given(cases(), st.sampled_from([5, 25, 100]))
+def test_evidence_takes_time_however_many_frames_there_are(case: Case, fps: int) -> None:
+    """A certain answer at every frame: the alarm comes after the same time, whatever the rate."""
+    certain = case._replace(on=0.5, off=0.5, votes=1, of=1, evidence=4.0, steps=[(1.0, S // fps)] * fps)
+    ((at_ns, _, _),) = certain.run()
+    # The first frame counts for a fifth of a second that was not waited for.
+    assert at_ns == pytest.approx((4 / 1.5 - 1) / 5 * S + S // fps, abs=S // fps + 1)
+
+
+def test_one_frame_is_not_enough_and_two_are() -> None:
+    case = Case(0.5, 0.5, 1, 1, 0.0, 0.0, 2.0, [(s, S // 5) for s in (1.0, 0.0, 1.0, 0.0, 1.0, 1.0)])
+    assert case.run() == [(6 * S // 5, 1.0, "on")]
+
+
+def test_a_threshold_next_to_certainty_can_be_reached() -> None:
+    case = Case(255 / 256, 0.5, 1, 1, 0.0, 0.0, 2.0, [(255 / 256, S)] * 4)
+    assert case.run() == [(4 * S, 255 / 256, "on")]
+
+
+def test_a_true_alarm_after_a_false_one_does_not_wait_for_the_cooldown() -> None:
+    scores = (0.7, 0.7, 0.1, 0.7, 0.7, 0.98, 0.98)
+    case = Case(0.5, 0.3, 1, 1, 60.0, 0.0, 0.0, [(s, S) for s in scores])
+    assert [(t // S, c) for t, _, c in case.run()] == [(1, "on"), (3, "off"), (6, "on")]
 
 
 def test_n_of_m_looks_back_on_m_frames() -> None:
-    case = Case(0.5, 0.3, 2, 3, 0.0, 0.0, [(s, S) for s in (0.9, 0.1, 0.1, 0.9, 0.1, 0.9)])
+    case = Case(0.5, 0.3, 2, 3, 0.0, 0.0, 0.0, [(s, S) for s in (0.9, 0.1, 0.1, 0.9, 0.1, 0.9)])
     assert case.run() == [(6 * S, 0.9, "on")]
 
 
 def test_hysteresis() -> None:
     scores = (0.6, 0.4, 0.31, 0.29, 0.4, 0.49, 0.5)
-    case = Case(0.5, 0.3, 1, 1, 0.0, 0.0, [(s, S) for s in scores])
+    case = Case(0.5, 0.3, 1, 1, 0.0, 0.0, 0.0, [(s, S) for s in scores])
     assert [(t // S, c) for t, _, c in case.run()] == [(1, "on"), (4, "off"), (7, "on")]
 
 
 def test_votes_from_before_the_end_do_not_count_again() -> None:
-    case = Case(0.5, 0.5, 3, 8, 0.0, 0.0, [(s, S) for s in (1, 1, 1, 0, 1, 1, 0, 1)])
+    case = Case(0.5, 0.5, 3, 8, 0.0, 0.0, 0.0, [(s, S) for s in (1, 1, 1, 0, 1, 1, 0, 1)])
     assert [(t // S, c) for t, _, c in case.run()] == [(3, "on"), (4, "off"), (8, "on")]
 
 
@@ -145,13 +184,16 @@ def test_votes_from_before_the_end_do_not_count_again() -> None:
         {"votes": 0},
         {"votes": 4},
         {"of": 0},
+        {"evidence": -0.1},
+        {"evidence": float("nan")},
+        {"evidence": float("inf")},
         {"cooldown_s": -1},
         {"min_off_s": -0.1},
     ],
     ids=str,
 )
 def test_values_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    right = {"on": 0.5, "off": 0.4, "votes": 2, "of": 3, "cooldown_s": 1, "min_off_s": 1}
+    right = {"on": 0.5, "off": 0.4, "evidence": 2.0, "votes": 2, "of": 3, "cooldown_s": 1, "min_off_s": 1}
     Decision(**right)  # type: ignore[arg-type]
     with pytest.raises(ValueError):
         Decision(**(right | wrong))  # type: ignore[arg-type]
@@ -242,7 +284,7 @@ def settings(*alarms: AlarmConfig, **default: Any) -> dict[AlarmKey, Settings]:
 
 
 def test_without_entries_all_have_the_default() -> None:
-    assert set(settings().values()) == {Settings(0.5, 0.4, 2, 3, 5.0, 0.5)}
+    assert set(settings().values()) == {Settings(0.5, 0.4, 5.0, 0.5, 2.0)}
     assert list(settings()) == [STREET_STOP, STREET_YIELD, YARD_DOG, YARD_STOP]
 
 
@@ -260,10 +302,19 @@ def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
     assert votes == {STREET_STOP: 1, STREET_YIELD: 3, YARD_DOG: 6, YARD_STOP: 6}
 
 
+def test_votes_alone_are_counted_without_evidence() -> None:
+    assert settings(votes=2)[STREET_STOP][4:] == (0.0, 2, 3)
+    assert settings(of=5)[STREET_STOP][4:] == (0.0, 2, 5)
+    assert settings(evidence=1.0, of=5)[STREET_STOP][4:] == (1.0, 2, 5)
+    assert settings(AlarmConfig(evidence=3.0), votes=1, of=1)[STREET_STOP][4:] == (3.0, 1, 1)
+    assert settings(AlarmConfig(label="stop", votes=3))[STREET_STOP][4:] == (0.0, 3, 3)
+    assert settings(AlarmConfig(label="stop", votes=3))[YARD_DOG][4:] == (2.0, 1, 1)
+
+
 def test_an_entry_leaves_the_rest_to_decision() -> None:
     stop = settings(AlarmConfig(label="stop", min_off_s=7.0), threshold=0.8, votes=1, of=1, cooldown_s=9.0)
-    assert stop[STREET_STOP] == Settings(0.8, 0.4, 1, 1, 9.0, 7.0)
-    assert stop[STREET_YIELD] == Settings(0.8, 0.4, 1, 1, 9.0, 0.5)
+    assert stop[STREET_STOP] == Settings(0.8, 0.4, 9.0, 7.0, 0.0)
+    assert stop[STREET_YIELD] == Settings(0.8, 0.4, 9.0, 0.5, 0.0)
     quiet = settings(AlarmConfig(model="street", label="stop", threshold="quiet"))
     assert quiet[STREET_STOP][:2] == (0.9, 0.7)
 

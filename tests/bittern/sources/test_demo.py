@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,12 +57,12 @@ def test_a_fast_consumer_waits_for_the_next_frame() -> None:
 
 
 class Clock:
-    """The machine's clock and its sleep, at our command."""
+    """The source's clock and its sleep, at our command: not the process's, in which other threads may sleep too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 5_000_000_000
-        monkeypatch.setattr("time.monotonic_ns", lambda: self.now)
-        monkeypatch.setattr("time.sleep", self.sleep)
+        clock = SimpleNamespace(monotonic_ns=lambda: self.now, sleep=self.sleep)
+        monkeypatch.setattr("bittern.sources.demo.time", clock)
 
     def sleep(self, seconds: float) -> None:
         self.now += max(round(seconds * 1e9), 1)
