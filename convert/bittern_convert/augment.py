@@ -63,8 +63,8 @@ def _far(rng: np.random.Generator, frame: Pixels, ranges: Augment) -> Pixels:
     inner = _view(rng, frame, ranges, ranges.zoom, ranges.aside)
     low, high = np.log(ranges.far_size)
     side = max(8, round(SIDE * float(np.exp(rng.uniform(low, high)))))
-    # At most a fifth of it is outside.
-    left, top = (round(v) for v in rng.uniform(-0.2 * side, SIDE - 0.8 * side, 2))
+    # At most an eighth of it is outside, either way.
+    left, top = (round(v) for v in rng.uniform(-side / 8, SIDE - 7 / 8 * side, 2))
     around = _surroundings(rng, frame)
     small = cv2.resize(inner, (side, side), interpolation=cv2.INTER_AREA)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32) / np.float32(side - 1) * 2 - 1
