@@ -19,7 +19,7 @@ NotNegative = Annotated[float, Meta(ge=0.0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
 
 
-class Correction(Strict, frozen=True, kw_only=True):
+class Erratum(Strict, frozen=True, kw_only=True):
     """What a task says of one picture of a data set, whose index stays as it is.
 
     Attributes:
@@ -46,7 +46,7 @@ class Data(Strict, frozen=True, kw_only=True):
         without_note: pictures whose column `note` has this text are neither trained on nor chosen with.
         most: of an extra set, train on at most so many pictures: first one of every group, chosen by a hash of the
             names, so that the choice stays when pictures are added or go.
-        corrections: of pictures that are trained on or chosen with; those of other splits stay as they are.
+        errata: wrong labels, and pictures that cannot be answered; only of what is trained on or chosen with.
         faces: where a face without a mask is on a picture, by its path: x, y, size (`chin_mask.Face`).
     """
 
@@ -57,7 +57,7 @@ class Data(Strict, frozen=True, kw_only=True):
     report: tuple[str, ...] = ("test",)
     without_note: str | None = None
     most: PositiveInt | None = None
-    corrections: tuple[Correction, ...] = ()
+    errata: tuple[Erratum, ...] = ()
     faces: dict[str, Face] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class Task(Strict, frozen=True, kw_only=True):
             raise ValueError(f"labels {list(self.labels)} are not distinct")
         check_views(self.views)
         named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
-        named += [c.label for d in self.data for c in d.corrections if c.label is not None]
+        named += [e.label for d in self.data for e in d.errata if e.label is not None]
         if self.drawn:
             named += [self.drawn.with_sign, self.drawn.without_sign]
         for label in named:

@@ -19,7 +19,7 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern_convert import copies
 from bittern_convert.copies import Sample
-from bittern_convert.task import Correction, Data, Drawn, Task
+from bittern_convert.task import Data, Drawn, Erratum, Task
 from bittern_train import pool
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
@@ -78,18 +78,20 @@ def test_a_task_corrects_what_is_trained_on_and_nothing_else(tmp_path: Path) -> 
     )
     before = (root / "index.csv").read_bytes()
 
-    def corrected(*corrections: Correction) -> dict[str, str | None]:
-        task = msgspec.structs.replace(TASK, data=(Data(path="set", corrections=corrections),))
+    def labels(*errata: Erratum) -> dict[str, str | None]:
+        task = msgspec.structs.replace(TASK, data=(Data(path="set", errata=errata),))
         return {item.name: item.label for item in gather(task, tmp_path, seed=1)[1]}
 
-    assert corrected(
-        Correction(path="b.png", label="stop", why="a stop sign"), Correction(path="c.png", why="no road")
-    ) == {"set/a.png": "stop", "set/b.png": "stop", "set/d.png": "stop"}
+    assert labels(Erratum(path="b.png", label="stop", why="a stop sign"), Erratum(path="c.png", why="no road")) == {
+        "set/a.png": "stop",
+        "set/b.png": "stop",
+        "set/d.png": "stop",
+    }
     assert (root / "index.csv").read_bytes() == before
-    with pytest.raises(ConfigurationError, match=r"d\.png is of the split 'test': only what is trained on"):
-        corrected(Correction(path="d.png", label="not_stop", why="a tree"))
+    with pytest.raises(ConfigurationError, match=r"d\.png is of the split 'test': errata are of what is trained on"):
+        labels(Erratum(path="d.png", label="not_stop", why="a tree"))
     with pytest.raises(ConfigurationError, match=r"e\.png is not among its pictures"):
-        corrected(Correction(path="e.png", why="a tree"))
+        labels(Erratum(path="e.png", why="a tree"))
 
 
 def test_of_a_large_extra_set_a_stable_part_of_many_groups_is_taken(tmp_path: Path) -> None:

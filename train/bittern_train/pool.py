@@ -82,14 +82,14 @@ def gather(task: Task, root: Path, seed: int, progress: Progress) -> tuple[list[
         elif without:
             items = _derive_splits(task, items, seed, progress)
         items = _without_left_out(data, items, root)
-        corrected = {c.path: c.label for c in data.corrections}
+        labels = {e.path: e.label for e in data.errata}
         if data.most is not None:
             items = _at_most(items, data.most)
         for item in items:
             used = item.split in copies.TRAINED_SPLITS
             if not used and item.split not in data.report:
                 continue
-            label = corrected.get(item.name) or data.label or item.label
+            label = labels.get(item.name) or data.label or item.label
             if label not in task.labels:
                 raise ConfigurationError(
                     f"{item.path}: label {label!r} is not one of the task's: {', '.join(task.labels)}"
@@ -114,14 +114,14 @@ def gather(task: Task, root: Path, seed: int, progress: Progress) -> tuple[list[
 def _without_left_out(data: Data, items: list[Item], root: Path) -> list[Item]:
     """The items but those that the task leaves out."""
     splits = {item.name: item.split for item in items}
-    for correction in data.corrections:
-        split = splits.get(correction.path)
+    for erratum in data.errata:
+        split = splits.get(erratum.path)
         if split not in copies.TRAINED_SPLITS:
             what = "is not among its pictures" if split is None else f"is of the split {split!r}"
             raise ConfigurationError(
-                f"{root / data.path}: {correction.path} {what}: only what is trained on or chosen with may be corrected"
+                f"{root / data.path}: {erratum.path} {what}: errata are of what is trained on or chosen with"
             )
-    left_out = {c.path for c in data.corrections if c.label is None}
+    left_out = {e.path for e in data.errata if e.label is None}
     return [item for item in items if item.name not in left_out]
 
 
