@@ -117,9 +117,14 @@ def test_the_commands_of_the_daemons_page(folder: Path) -> None:
             command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
         assert done.returncode == 0, (command, done.stderr)
+        if "record" in command:
+            shutil.copytree(folder / "morning", folder / "clips" / "morning")
+            (folder / "intervals").mkdir()
+            shutil.copy(folder / "seen.csv", folder / "intervals" / "morning.stop.csv")
         if "--check" in command:  # from here on a camera that is there
             shutil.copy(folder / "door.toml", folder / "garden.toml")
     assert (folder / "scores.png").stat().st_size > 1000
+    assert (folder / "curves" / "morning.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("model", ["stop_sign", "face_mask", "car_damage"])

@@ -1,13 +1,12 @@
-"""`bittern replay`: runs a clip through the daemon's own pipeline at full speed, and tunes thresholds on it."""
+"""`bittern replay`: runs clips through the daemon's own pipeline at full speed, and tunes thresholds on one."""
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,30 +14,35 @@ from bittern.cli.common import one_blas_thread, print_json, warn
 from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
+    from bittern.cli.playing import Clip, Player
     from bittern.config.schema import WatchConfig
     from bittern.decision.decision import Settings
     from bittern.evaluation.tuning import Figures, Judged, LabelledInterval, Target, Track
-    from bittern.events import AlarmKey
-    from bittern.frames import Source
-    from bittern.model.classifier import Classifier
 
 
 @click.command(
-    short_help="Run a recorded clip as `bittern watch` would.",
-    epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'",
+    short_help="Run recorded clips as `bittern watch` would.",
+    epilog="Examples: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'; "
+    "bittern replay clips/ --labels clips/intervals/ --plot scores/",
 )
 @click.argument("clip", type=click.Path())
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file, as for `bittern watch`.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
 @click.option("--every-frame", is_flag=True, help="Look at every frame, instead of `fps` a second.")
 @click.option(
-    "--labels", type=click.Path(path_type=Path), help="CSV start_s,end_s,label: when there was something to detect."
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="CSV start_s,end_s,label: when there was something to detect. For a folder of clips a folder of them.",
 )
 @click.option("--tune", metavar="BOUND", help="Find thresholds: 'at most N false alarms an hour', or 'a day'.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="PNG of scores over time, thresholds and alarms."
+    "--plot",
+    type=click.Path(path_type=Path),
+    help="PNG of scores over time, thresholds and alarms. For a folder of clips a folder, for a PNG of each.",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --tune: one JSON object for each label instead of TOML.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object for each label; for a folder of clips, also for each clip."
+)
 @click.pass_context
 def replay(
     ctx: click.Context,
@@ -59,71 +63,131 @@ def replay(
 
     As many frames are looked at as the daemon would, at most `fps` a second (5 without --config) by the clip's own
     clock; --every-frame looks at all. A recording that was taken at this rate is looked at whole. A folder of pictures
-    has no clock: every picture is looked at, and they count as one a second; folder:PATH?fps=25 gives them one.
+    has no clock: every picture is looked at, and they count as one a second; folder:PATH?fps=25 gives it one.
 
-    --labels says from when to when there was something to detect, in seconds since the first frame. An interval is
-    detected if an alarm goes on within it; an alarm that goes on elsewhere is false.
+    --labels says from when to when there was something to detect, in seconds since the first frame; without rows,
+    nothing happens in the clip. An alarm, from on to off, detects every interval that it meets, 0.5 s either way. One
+    that meets none is false; so is one that is on for more than 10 s outside of the intervals, which detects only the
+    interval in which it went on.
+
+    CLIP may also be a folder of clips (video files, recordings); then events are not printed, but figures over all of
+    them: intervals detected, delays, and false alarms an hour, with 95 % intervals (Wilson, exact Poisson). --labels is
+    a folder of files CLIP.LABEL.csv (without the suffix of the clip), or CLIP.csv with several labels; where a label
+    has no interval in a clip, there is nothing to detect. If there is an index.csv with columns clip,models, a clip
+    judges only the models that are named there. Each model is run by itself.
 
     --tune tries every score of the clip, and others in between, as threshold, four shares of it as `off`, and
     `evidence` from 0 to 6, on the scores of all frames that are looked at, without the motion gate. Of the settings
     that keep the bound on this clip it takes those that detect the most intervals, then those with the shortest delay,
     and prints them as TOML for the configuration.
 
-    Exit code 1 if a picture could not be read, or if --tune found no settings.
+    Exit code 1 if a picture or a clip could not be read, or if --tune found no settings.
     """
     one_blas_thread()
     if tune is not None and labels is None:
         raise click.UsageError("--tune needs --labels", ctx)
-    if as_json and tune is None:
-        raise click.UsageError("--json needs --tune: events are always printed as JSON lines", ctx)
+    from bittern.sources.clip import find_clips
+
+    clips = find_clips(Path(clip))
+    if clips and labels is None:
+        raise click.UsageError(f"{clip} is a folder of clips, which needs --labels with a folder of intervals", ctx)
+    if clips and tune is not None:
+        raise click.UsageError("--tune takes one clip, not a folder of clips", ctx)
+    if not clips and as_json and tune is None:
+        raise click.UsageError("--json needs --tune or a folder of clips: events are always JSON lines", ctx)
     if plot is not None and not plot.absolute().parent.is_dir():
         raise ConfigurationError(f"--plot: no folder {plot.parent}")
-    _check_clip(clip)
+    if plot is not None and not clips and plot.is_dir():
+        raise ConfigurationError(f"--plot: {plot} is a folder: expected the name of a PNG")
+    if plot is not None and clips and (plot.suffix == ".png" or plot.is_file()):
+        raise ConfigurationError(f"--plot: {plot}: expected a folder, for a PNG of each clip")
+    if not clips:
+        _check_clip(clip)
+        if labels is not None and labels.is_dir():
+            raise ConfigurationError(
+                f"--labels: {labels} is a folder, but there are no clips in {clip}: expected video files or recordings"
+            )
+    import logging
+
     import msgspec
 
+    from bittern.config import schema
+
+    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    settings = schema.load(config_file) if config_file else schema.WatchConfig()
+    if models:
+        settings = msgspec.structs.replace(settings, models=models)
+    fps = None if every_frame else settings.fps
+    if clips:
+        from bittern.cli import replay_folder
+
+        assert labels is not None
+        failed = replay_folder.replay(clips, labels, settings, fps, plot, as_json=as_json)
+    else:
+        failed = _replay(clip, settings, fps, labels, tune, plot, as_json=as_json)
+    if failed:
+        ctx.exit(1)
+
+
+def _replay(
+    clip: str,
+    settings: WatchConfig,
+    fps: float | None,
+    labels: Path | None,
+    tune: str | None,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> bool:
+    """Replay one clip.
+
+    Returns:
+        Whether something failed.
+    """
+    import msgspec
+
+    from bittern.cli.playing import Player, open_clip, open_models
     from bittern.config import schema
     from bittern.decision import decision
     from bittern.evaluation import tuning
     from bittern.events import AlarmKey
 
     target = tuning.parse_target(tune) if tune is not None else None
-    intervals = tuning.read_intervals(labels) if labels is not None else []
-    settings = schema.load(config_file) if config_file else schema.WatchConfig()
-    if models:
-        settings = msgspec.structs.replace(settings, models=models)
+    intervals = tuning.read_intervals(labels) if labels is not None else None
     if target is not None:
+        if not intervals:
+            raise ConfigurationError(f"{labels}: no intervals: --tune needs rows such as 12.5,20,stop")
         settings = msgspec.structs.replace(settings, gate=schema.GateConfig(enabled=False))
-    classifiers = _open_models(settings)
+    classifiers = open_models(settings)
     decisions = decision.settings_of({c.name: c.heads for c in classifiers}, settings.decision, settings.alarm)
-    _check_labels(labels, intervals, [key.label for key in decisions])
-    opened = _open(clip)
-    if not every_frame:
-        opened.source.thin(settings.fps)
+    _check_labels(labels, intervals or (), [key.label for key in decisions])
+    opened = open_clip(clip, fps)
     with opened.source as source:
-        played = _play(opened, classifiers, settings, print_events=target is None)
-    if played.frames == 0:
+        player = Player(opened, [(classifiers, settings)])
+        _play(opened, player, print_events=target is None)
+    if player.frames == 0:
         raise BitternError(f"{clip}: no frame could be read")
     failed = source.unreadable > 0
-    if not played.tracks and (intervals or target is not None or plot is not None):
+    tracks = player.tracks
+    if not any(len(track.times_ns) for track in tracks) and (labels is not None or plot is not None):
         raise BitternError(f"{clip}: no frame shows anything: black, white or of one colour throughout")
     panels: list[tuple[Track, Judged]] = []
     tuned: list[Figures] = []
-    for track in played.tracks:
+    for track in tracks:
         key = AlarmKey(track.model, track.task, track.label)
-        current = decisions[key]
-        labelled = [interval for interval in intervals if interval.label == track.label]
-        judged = tuning.judge(track, labelled, current, played.alarms[key])
+        labelled = [interval for interval in intervals or () if interval.label == track.label]
+        judged = tuning.judge(track, labelled, decisions[key], player.alarms[key])
         if target is not None and not labelled:
             warn(f"{track.model}, {track.label}: no interval in {labels}: its settings stay unchanged")
         elif target is not None:
             try:
-                judged = _tune(track, labelled, target, current)
+                judged = _tune(track, labelled, target, decisions[key])
                 tuned.append(tuning.figures(track, judged))
             except tuning.NothingFits as error:
                 warn(str(error))
                 failed = True
                 judged = error.nearest or judged
-        elif labelled:
+        elif labelled or intervals == []:
             for line in tuning.lines(tuning.figures(track, judged)):
                 warn(line)
         panels.append((track, judged))
@@ -136,46 +200,7 @@ def replay(
         from bittern.evaluation import timeline
 
         timeline.write(plot, panels, intervals)
-    if failed:
-        ctx.exit(1)
-
-
-class _Clip(NamedTuple):
-    """What is replayed.
-
-    Attributes:
-        source: of its frames.
-        length: number of frames; None if it is not known before the end.
-        dated: whether its frames have the wall-clock time at which they were taken.
-    """
-
-    source: Source
-    length: int | None
-    dated: bool
-
-
-class _Played(NamedTuple):
-    """What came of a clip.
-
-    Attributes:
-        frames: how many there were.
-        tracks: the scores of each alarm; none if no frame decided anything.
-        alarms: the periods in which each alarm was on, in s since the first frame.
-    """
-
-    frames: int
-    tracks: list[Track]
-    alarms: dict[AlarmKey, list[tuple[float, float]]]
-
-
-def _open_models(settings: WatchConfig) -> list[Classifier]:
-    from bittern.model.classifier import Classifier
-
-    classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
-    for classifier in classifiers:
-        if classifier.manifest is None:
-            warn(f"{classifier.name}: no manifest: not verified")
-    return classifiers
+    return failed
 
 
 def _check_labels(file: Path | None, intervals: Sequence[LabelledInterval], known: Sequence[str]) -> None:
@@ -197,89 +222,22 @@ def _check_clip(clip: str) -> None:
         raise ConfigurationError(f"{redacted(clip)!r} is a camera, not a clip: record it first with `bittern record`")
 
 
-def _open(clip: str) -> _Clip:
-    """Open a clip.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    import logging
-
-    from bittern.sources.clip import ClipSource, is_clip
-    from bittern.sources.registry import open_source
-
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
-    if is_clip(Path(clip)):
-        recorded = ClipSource(Path(clip))
-        return _Clip(recorded, recorded.length, dated=True)
-    return _Clip(open_source(clip), None, dated=False)
-
-
-def _play(clip: _Clip, classifiers: Sequence[Classifier], settings: WatchConfig, *, print_events: bool) -> _Played:
-    """Take the frames of a clip, in its own time."""
-    from random import Random
-    from time import perf_counter
-
-    import msgspec
-    import numpy as np
-
+def _play(clip: Clip, player: Player, *, print_events: bool) -> None:
+    """Take the frames of a clip; print its events, and on stderr what it was."""
     from bittern import events
-    from bittern.camera.scene_watch import SceneWatch
-    from bittern.decision.pipeline import Pipeline
-    from bittern.evaluation.tuning import Track
 
-    random = Random()
-    pipeline = Pipeline(classifiers, settings, new_id=lambda time_ns: events.uuid7(time_ns, random))
-    scene = SceneWatch(settings.recovery.blind_after_s)
-    alarms: dict[AlarmKey, list[tuple[float, float]]] = {key: [] for key in pipeline.alarms}
-    first_ns: int | None = None
-    times: list[int] = []
-    scores: list[list[float]] = []
-    frames = skipped = raised = last_ns = 0
-    start = perf_counter()
     with _bar(clip) as show:
-        for frame in clip.source:
-            show(frames + clip.source.left_out + clip.source.unreadable)
-            if not clip.dated:
-                frame = msgspec.structs.replace(frame, time_ns=frame.monotonic_ns)
-            if first_ns is None:
-                first_ns = frame.monotonic_ns
-                # Seeded by the clip, so that it gives the same ids every time, and another clip others.
-                random.seed(f"{clip.source.name} {frame.time_ns}")
-            last_ns = frame.monotonic_ns
-            scene.look(frame.pixels, last_ns)
-            step = pipeline.step(frame, blind=scene.blind)
-            frames += 1
-            skipped += step.skipped
-            raised += len(step.events)
-            for event in step.events:
-                if print_events:
+        for step in player.steps():
+            if print_events:
+                for event in step.events:
                     sys.stdout.buffer.write(events.to_line(event))
-                assert event.alarm is not None, "a pipeline raises alarms only"
-                _note(alarms[event.alarm], event.type == "alarm.on", (last_ns - first_ns) / 1e9)
-            if step.scores:
-                times.append(last_ns - first_ns)
-                scores.append([step.scores[key] for key in alarms])
+            show(player.passed)
     sys.stdout.flush()
-    seconds, clip_s = perf_counter() - start, (last_ns - (first_ns or 0)) / 1e9
     warn(
-        f"looked at {frames} of {frames + clip.source.left_out} frames, {clip_s:.1f} s, in {seconds:.1f} s "
-        f"({clip_s / seconds:.1f} times real time), {skipped} still and not classified, {raised} events"
+        f"looked at {player.frames} of {player.frames + player.left_out} frames, {player.clip_s:.1f} s, in "
+        f"{player.took_s:.1f} s ({player.clip_s / player.took_s:.1f} times real time), "
+        f"{player.skipped} still and not classified, {player.events} events"
     )
-    columns = list(zip(*scores, strict=True))
-    tracks = [
-        Track(key.model, key.task, key.label, np.array(times, np.int64), np.array(columns[i]), clip_s)
-        for i, key in enumerate(alarms if scores else ())
-    ]
-    return _Played(frames, tracks, alarms)
-
-
-def _note(periods: list[tuple[float, float]], on: bool, at_s: float) -> None:
-    """Begin or end a period in which an alarm is on; one that has not ended lasts for ever."""
-    if on:
-        periods.append((at_s, math.inf))
-    else:
-        periods[-1] = periods[-1][0], at_s
 
 
 def _has_bar() -> bool:
@@ -288,8 +246,8 @@ def _has_bar() -> bool:
 
 
 @contextmanager
-def _bar(clip: _Clip) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr, where there is one; yields `show(done)`, the number of frames that were passed."""
+def _bar(clip: Clip) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr, where there is one; yields `show(done)`, the number of frames that are behind."""
     if not _has_bar():
         yield lambda done: None
         return

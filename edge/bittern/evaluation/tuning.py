@@ -68,23 +68,28 @@ class Judged(NamedTuple):
     Attributes:
         settings: of the decision.
         alarms: start and end of each, in s; the end is infinite if the alarm was still on after the last frame.
-        delays_s: for every interval in which an alarm went on, seconds from its start to the first of them.
+        correct: for each alarm, whether `judge` counts it as correct, else it is false.
+        delays_s: for every detected interval, seconds from its start to its first alarm; 0 if that began before.
         intervals: number of intervals.
-        false_alarms: number of alarms that `judge` counts as false.
         outside_h: hours of the clip outside of the intervals, in which a false alarm can happen.
     """
 
     settings: Settings
     alarms: list[tuple[float, float]]
+    correct: list[bool]
     delays_s: list[float]
     intervals: int
-    false_alarms: int
     outside_h: float
 
     @property
     def detected(self) -> int:
-        """Number of intervals in which an alarm went on."""
+        """Number of intervals that an alarm detected."""
         return len(self.delays_s)
+
+    @property
+    def false_alarms(self) -> int:
+        """Number of alarms that are false."""
+        return self.correct.count(False)
 
     @property
     def mean_delay_s(self) -> float:
@@ -115,6 +120,8 @@ def parse_target(text: str) -> Target:
 def read_intervals(file: Path) -> list[LabelledInterval]:
     """Read a CSV with the header `start_s,end_s,label`, in seconds since the first frame of the clip.
 
+    Without rows nothing happens in the clip.
+
     Raises:
         ConfigurationError: no such file, another header, or a row that is no interval or overlaps another interval of
             its label; the message gives the number of the row, where the header is row 1.
@@ -141,8 +148,8 @@ def read_intervals(file: Path) -> list[LabelledInterval]:
                 rows.append((reader.line_num, _interval(cells)))
     except (ValueError, csv.Error) as error:
         raise ConfigurationError(f"{file}: row {reader.line_num}: {error}") from None
-    if not rows:
-        raise ConfigurationError(f"{file}: no intervals: expected rows such as 12.5,20,stop")
+    if reader.line_num == 0:
+        raise ConfigurationError(f"{file}: empty: expected the header {','.join(_COLUMNS)}")
     last: dict[str, tuple[int, LabelledInterval]] = {}
     for row, interval in sorted(rows, key=lambda numbered: numbered[1]):
         before = last.get(interval.label)
@@ -174,7 +181,7 @@ def poisson_upper(count: int, confidence: float = 0.95) -> float:
 
     The mean at which `count` events or fewer have a probability of 1 - confidence: 3.00 for no event.
     """
-    low, high = float(count), 2.0 * count + 20.0
+    low, high = 0.0, 2.0 * count + 20.0
     for _ in range(60):
         mean = (low + high) / 2
         total = sum(math.exp(k * math.log(mean) - mean - math.lgamma(k + 1)) for k in range(count + 1))
@@ -182,6 +189,14 @@ def poisson_upper(count: int, confidence: float = 0.95) -> float:
     return high
 
 
+def poisson_interval(count: int) -> metrics.Interval:
+    """The exact two-sided 95 % interval of a Poisson mean after `count` events (Garwood 1936): 0 to 3.69 for none."""
+    # At the lower end, `count` or more events have a probability of 2.5 %, so that fewer have one of 97.5 %.
+    return poisson_upper(count - 1, 0.025) if count else 0.0, poisson_upper(count, 0.975)
+
+
+# Intervals are labelled by eye: an alarm that is on this near to one meets it.
+MARGIN_S = 0.5
 # An alarm may outlast the object by its minimum time off and a little more.
 OVERSTAY_S = 10.0
 
@@ -191,8 +206,10 @@ def judge(
 ) -> Judged:
     """Compare the alarms that settings gave with the intervals.
 
-    An alarm is correct if it goes on within an interval and is on for at most OVERSTAY_S outside of intervals of its
-    label; otherwise it is false. Without that limit an alarm that never ends would detect everything after it.
+    An alarm, from on to off, detects every interval that it meets, MARGIN_S either way: it may have begun before, as
+    when the object is far away. One that meets none is false. So is one that is on for more than OVERSTAY_S outside of
+    the intervals: it detects only the interval in which it went on. Without that limit an alarm that never ends would
+    detect everything after it.
 
     Args:
         track: the scores of the label.
@@ -200,19 +217,22 @@ def judge(
         settings: of the decision.
         alarms: start and end of each, in s since the first frame.
     """
-    delays = []
-    for interval in intervals:
-        inside = [on - interval.start_s for on, _ in alarms if interval.start_s <= on <= interval.end_s]
-        delays += inside[:1]
-    false = 0
+    correct: list[bool] = []
+    delays: dict[int, float] = {}
     for on, off in alarms:
         end = min(off, track.clip_s)
         within = sum(max(0.0, min(i.end_s, end) - max(i.start_s, on)) for i in intervals)
-        in_interval = any(i.start_s <= on <= i.end_s for i in intervals)
-        false += not in_interval or end - on - within > OVERSTAY_S
+        overstays = end - on - within > OVERSTAY_S
+        meets = False
+        for number, (start_s, end_s, _) in enumerate(intervals):
+            if start_s - MARGIN_S <= off and on <= end_s + MARGIN_S:
+                meets = True
+                if not overstays or start_s - MARGIN_S <= on:
+                    delays.setdefault(number, max(0.0, on - start_s))
+        correct.append(meets and not overstays)
     inside_s = sum(max(0.0, min(i.end_s, track.clip_s) - i.start_s) for i in intervals)
     outside_h = max(0.0, track.clip_s - inside_s) / 3600
-    return Judged(settings, list(alarms), delays, len(intervals), false, outside_h)
+    return Judged(settings, list(alarms), correct, list(delays.values()), len(intervals), outside_h)
 
 
 def levels(track: Track) -> list[float]:
@@ -338,7 +358,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         threshold: with `off` and `evidence`: the settings, as in `[decision]`.
         intervals: number of labelled intervals.
-        detected: number of these in which an alarm went on; in JSON the key is "found".
+        detected: number of these that an alarm met, see `judge`; in JSON the key is "found".
         detected_ci95: Wilson interval of detected / intervals; in JSON "found_ci95".
         mean_delay_s: from the start of an interval to its alarm; None if none was detected.
         longest_delay_s: the longest of these.
@@ -393,7 +413,9 @@ def lines(figures: Figures, target: Target | None = None) -> list[str]:
         delay = f"; delay {figures.mean_delay_s:.2f} s on average, {figures.longest_delay_s:.2f} s at most"
     text = [
         f"{figures.model}, {figures.label}: {figures.detected} of {n} intervals detected "
-        f"(95 % {low:.0%} to {high:.0%}){delay}",
+        f"(95 % {low:.0%} to {high:.0%}){delay}"
+        if n
+        else f"{figures.model}, {figures.label}: nothing to detect",
         f"false alarms: {figures.false_alarms} in the {_hours(figures.outside_h)} outside of the intervals",
     ]
     if figures.false_alarms_at_most is not None:

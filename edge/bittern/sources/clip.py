@@ -23,6 +23,7 @@ from bittern.errors import BitternError, ConfigurationError, PictureError
 from bittern.frames import Frame, Source
 from bittern.model import pictures
 from bittern.sources.sampling import Sampler
+from bittern.sources.video import SUFFIXES
 
 _log = logging.getLogger("bittern")
 
@@ -137,6 +138,17 @@ class Recorder:
 def is_clip(path: Path) -> bool:
     """Whether a path is the folder of a clip."""
     return (path / INDEX).is_file()
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """The clips in a folder, sorted: video files by their suffix, and recordings. None if it is a recording itself."""
+    if is_clip(folder) or not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and (is_clip(path) or (path.suffix.lower() in SUFFIXES and path.is_file()))
+    )
 
 
 class ClipSource(Source):

@@ -19,6 +19,11 @@ from bittern.sources.sampling import Sampler
 
 _log = logging.getLogger("bittern")
 
+# By which a folder of clips is recognized; a video file that is named as the source may have any suffix.
+SUFFIXES = frozenset(
+    {".3gp", ".avi", ".flv", ".h264", ".h265", ".m2ts", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+     ".mts", ".ogv", ".ts", ".webm", ".wmv"}
+)  # fmt: skip
 _HEAD_BYTES = 64 * 1024
 # A file with fewer of its stated frames is reported as cut. Not 1: where a container states no number of frames, OpenCV
 # estimates it from length and rate.

@@ -243,7 +243,7 @@ def labelled(folder: Path, *rows: str) -> Path:
 
 
 def test_labels_say_what_was_found(means_clip: Path, often: Path, tmp_path: Path) -> None:
-    file = labelled(tmp_path, "1.5,4.5,red", "5,6,red")
+    file = labelled(tmp_path, "1.5,4.5,red", "8.6,9,red")
     done = run(means_clip, "--config", often, "--labels", file, "--plot", tmp_path / "plot.png")
     assert len(lines(done)) == 8, "the events all the same"
     assert done.stderr.count("means, red: 1 of 2 intervals detected") == 2, "for each head"
@@ -257,6 +257,31 @@ def test_labels_say_what_was_found(means_clip: Path, often: Path, tmp_path: Path
     right_green = (picture == (70, 150, 40)).all(2).sum()
     assert false_red > 100
     assert right_green > 2 * false_red, "three seconds against one"
+
+
+def test_labels_without_rows_are_footage_in_which_nothing_happens(
+    means_clip: Path, often: Path, tmp_path: Path
+) -> None:
+    file = labelled(tmp_path)
+    done = run(means_clip, "--config", often, "--labels", file, "--plot", tmp_path / "plot.png")
+    assert done.exit_code == 0
+    assert done.stderr.count("means, red: nothing to detect\n") == 2, "for each head"
+    assert done.stderr.count("false alarms: 2 in the 9.0 s outside of the intervals") == 0
+    assert done.stderr.count("false alarms: 2 in the 0.1 min") == 2
+    picture = cv2.imread(str(tmp_path / "plot.png"))
+    assert picture is not None
+    assert (picture == (40, 40, 215)).all(2).sum() > 100, "false"
+    assert not (picture == (70, 150, 40)).all(2).any(), "none is correct"
+    with pytest.raises(ConfigurationError, match="no intervals: --tune needs rows such as"):
+        run(means_clip, "--config", often, "--labels", file, "--tune", "at most 1 false alarm an hour")
+
+
+def test_without_labels_no_alarm_is_false(means_clip: Path, often: Path, tmp_path: Path) -> None:
+    run(means_clip, "--config", often, "--plot", tmp_path / "plot.png")
+    picture = cv2.imread(str(tmp_path / "plot.png"))
+    assert picture is not None
+    assert not (picture == (40, 40, 215)).all(2).any()
+    assert (picture == (120, 120, 120)).all(2).sum() > 100
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,7 @@ from bittern.evaluation.tuning import (
     Track,
     judge,
     parse_target,
+    poisson_interval,
     poisson_upper,
     read_intervals,
     tune,
@@ -74,11 +75,14 @@ def test_intervals_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_without_rows_nothing_happens(tmp_path: Path) -> None:
+    assert read_intervals(written(tmp_path, "start_s,end_s,label\n\n")) == []
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no intervals"),
-        ("start_s,end_s,label\n", "no intervals: expected rows such as 12.5,20,stop"),
+        ("", "empty: expected the header start_s,end_s,label"),
         ("start,end,label\n1,2,a", "row 1: expected the header start_s,end_s,label, got 'start,end,label'"),
         ("1,2,a\n", "row 1: expected the header"),
         ("start_s,end_s,label\n1,2,a\n3,4", "row 3: expected 3 values, got 2"),
@@ -119,7 +123,7 @@ def test_mutated_intervals_are_read_or_refused(tmp_path: Path) -> None:
                 rng.choices(b'",\n\r .019einfa\xff\0', k=rng.randint(0, 3))
             )
         try:
-            assert read_intervals(written(tmp_path, bytes(data)))
+            assert all(i.start_s < i.end_s for i in read_intervals(written(tmp_path, bytes(data))))
         except ConfigurationError as error:
             messages.append(str(error))
     assert n * 0.1 < len(messages) < n
@@ -141,6 +145,15 @@ def test_the_upper_bound_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert poisson_upper(2000) == pytest.approx(2000 + 1.645 * math.sqrt(2000), abs=3)
 
 
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    [(0, 0.0, 3.6889), (1, 0.0253, 5.5716), (2, 0.2422, 7.2247), (10, 4.7954, 18.3904), (100, 81.3640, 121.6270)],
+)
+def test_the_interval_is_that_of_the_tables(count: int, low: float, high: float) -> None:
+    """Halves of the 2.5 and 97.5 % points of chi-squared with 2 count and 2 (count + 1) degrees of freedom."""
+    assert poisson_interval(count) == pytest.approx((low, high), abs=1e-3)
+
+
 # --- judging ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,6 +169,22 @@ def test_an_alarm_is_right_within_an_interval_and_false_elsewhere() -> None:
     assert judged.mean_delay_s == 1.0
     assert judged.outside_h == pytest.approx(70 / 3600)
     assert judge(track([0.0], clip_s=15.0), intervals[:1], NOW, []).outside_h == pytest.approx(10 / 3600)
+
+
+def test_an_alarm_detects_what_it_meets() -> None:
+    intervals = [LabelledInterval(10, 20, "stop"), LabelledInterval(23, 25, "stop"), LabelledInterval(50, 60, "stop")]
+
+    def judged(*alarms: tuple[float, float]) -> tuple[int, list[bool], list[float]]:
+        result = judge(track([0.0], clip_s=100.0), intervals, NOW, alarms)
+        return result.detected, result.correct, result.delays_s
+
+    assert judged((8.0, 12.0)) == (1, [True], [0.0]), "it began before"
+    assert judged((8.0, 9.6), (12.0, 13.0)) == (1, [True, True], [0.0]), "half a second is within the labels' error"
+    assert judged((8.0, 9.4), (20.5, 21.0)) == (1, [False, True], [10.5])
+    assert judged((20.6, 22.4)) == (0, [False], [])
+    assert judged((12.0, 24.0), (49.0, math.inf)) == (2, [True, False], [2.0, 0.0]), "two of a kind; 41 s too long"
+    assert judged((1.0, 99.0)) == (0, [False], []), "an alarm that never ends detects nothing"
+    assert judged((18.0, 99.0)) == (1, [False], [8.0]), "but for the interval in which it went on"
 
 
 # --- the search ------------------------------------------------------------------------------------------------------
