@@ -152,6 +152,8 @@ class Recipe(Strict, frozen=True, kw_only=True):
         label_smoothing: of the cross-entropy.
         patience: epochs without a better validation loss before a fold stops.
         soup: how many final fits, in other orders, are averaged; each takes as long as the one of 1.
+        stream_s: seconds of a stream for every picture that chooses and has no alarm label, on which false alarms are
+            counted (`bittern_convert.streams`); 0 judges by pictures alone.
     """
 
     folds: Annotated[int, Meta(ge=2)] = 4
@@ -166,6 +168,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     label_smoothing: Share = 0.05
     patience: PositiveInt = 4
     soup: PositiveInt = 1
+    stream_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 4.0
 
 
 class FieldOfView(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 from bittern.model.preprocess import CENTER
 from bittern_convert import copies
 from bittern_convert.task import Task
+from bittern_train import stream_fold
 from bittern_train.network import Floats, Network, compiled, scale
 from bittern_train.pool import CORRUPTED, Decoded
 
@@ -77,6 +78,8 @@ def seconds(task: Task, decoded: Decoded, costs: Costs) -> float:
     cached = (samples * task.augment.copies + corrupted + plain) * (costs.copy + costs.body)
     validated = choosing * (1 + CORRUPTED) * views / recipe.folds
     trained = samples * (1 - 1 / recipe.folds)
+    filmed = stream_fold.frames(task, choosing)
+    cached += filmed * (costs.copy + costs.body + len(recipe.rate) * costs.tail)
     folds = recipe.folds * sum(_fit(costs, trained, recipe.epochs * (rate > 0), validated) for rate in recipe.rate)
     if max(recipe.rate) > 0:
         return cached + folds + recipe.soup * _fit(costs, samples, recipe.epochs, 0)

@@ -26,7 +26,7 @@ from bittern_convert import calibration, copies, parity, run
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
-from bittern_train import estimate, pool, report, thresholds, training
+from bittern_train import confidence, estimate, pool, report, stream_fold, thresholds, training
 from bittern_train.network import Network, features
 from bittern_train.pool import Decoded
 from bittern_train.training import Cache, Choice
@@ -83,9 +83,11 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
     expected_s = estimate.seconds(task, decoded, estimate.measure(task, network, decoded, seed))
     progress.say(f"about {max(1, round(expected_s / 60))} min on this machine, less if folds stop early")
     cache = _cache(task, loaded, seed, progress)
-    choices = training.cross_validate(task, network, decoded.samples, cache, seed, progress)
-    best = choices[0]
     choosing = [s for s in decoded.samples if s.chooses]
+    photos = [photo for photo, s in zip(decoded.photos, decoded.samples, strict=True) if s.chooses]
+    footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
+    choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress)
+    best = choices[0]
     for choice in choices:
         progress.say(_line(task, choice, choosing))
     model, fits = training.final_fit(task, network, cache, best, seed, progress)
@@ -219,15 +221,23 @@ def _by_label(task: Task, counts: Counter[str | None]) -> str:
 
 
 def _criteria(choice: Choice) -> dict[str, float]:
-    return {"accuracy": choice.accuracy, "harmed_accuracy": choice.corrupted_accuracy, "loss": choice.loss}
+    stills = {"accuracy": choice.accuracy, "harmed_accuracy": choice.corrupted_accuracy, "loss": choice.loss}
+    return stills | ({"passings_found": choice.passings_found} if choice.streams is not None else {})
 
 
 def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
     sets = _metrics(task, choice, choosing)["sets"]
     correct = ", ".join(f"{figures['correct']} of {figures['n']} ({name})" for name, figures in sets.items())
-    return (
+    line = (
         f"rate {choice.candidate.rate:g}: correct out of fold {correct}; balanced accuracy {choice.accuracy:.1%}, "
         f"of corrupted versions {choice.corrupted_accuracy:.1%}; loss {choice.loss:.4f} after {choice.epochs} epochs"
+    )
+    if choice.streams is None:
+        return line
+    passings, minutes = choice.streams.passings, 60 * choice.streams.hours
+    return (
+        f"{line}; with at most {training.FALSE_AN_HOUR:g} false alarm an hour in {minutes:.0f} min of streams "
+        f"{choice.passings_found:.1%} of {passings} passings found"
     )
 
 
@@ -275,7 +285,18 @@ def _metrics(task: Task, best: Choice, choosing: list[Sample]) -> dict[str, Any]
         "sets": figures,
         # No interval: the versions of a picture are not independent.
         "harmed": {"n": corrupted.size, "correct": int(corrupted.sum()), "accuracy": float(corrupted.mean())},
+        "calibration": _calibration(best, targets),
     }
+
+
+def _calibration(best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, float]:
+    """Expected calibration error out of fold, of pictures as they are and of all versions, without and with T."""
+    figures = {"temperature": best.temperature}
+    for when, scores in (("before", best.scores), ("after", confidence.tempered(best.scores, best.temperature))):
+        figures[f"error_{when}"] = round(confidence.error(scores[:, 0], targets), 4)
+        flat = scores.reshape(-1, scores.shape[2])
+        figures[f"error_of_all_{when}"] = round(confidence.error(flat, targets.repeat(scores.shape[1])), 4)
+    return figures
 
 
 def _counts(task: Task, decoded: Decoded) -> dict[str, Any]:

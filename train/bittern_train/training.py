@@ -13,9 +13,11 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from bittern.system.progress import Counter, Progress
 from bittern_convert.copies import Sample
+from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
-from bittern_train import criteria
+from bittern_train import confidence, criteria, stream_fold
 from bittern_train.network import Floats, Network
+from bittern_train.stream_fold import Footage
 
 # The head alone: at least this many epochs; more if there are few pictures.
 HEAD_EPOCHS = 20
@@ -23,6 +25,8 @@ HEAD_STEPS = 400
 _HEAD_BATCH = 128
 # The rate warms up over this many epochs: Adam's first steps, at full rate, undo what the start weights know.
 WARM_UP_EPOCHS = 2
+# False alarms an hour on streams, at most, of the threshold at which candidates are compared.
+FALSE_AN_HOUR = 1.0
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
 
@@ -105,10 +109,12 @@ class Fold(NamedTuple):
             head alone.
         scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
             early.
+        weights: after each epoch, the tail's, then the head's two; empty once they have served.
     """
 
     history: list[dict[str, float]]
     scores: list[Floats]
+    weights: list[list[Floats]]
 
     def at(self, epoch: int) -> int:
         """The epoch itself, or the last one before it that was trained."""
@@ -125,6 +131,8 @@ class Choice(NamedTuple):
         epochs: one number for all folds, the one with the lowest loss; so long the final fit runs.
         scores: out-of-fold scores after `epochs` of every sample that chooses, (n, versions, labels), in the order of
             the pool; version 0 is the picture as it is, the others are corrupted.
+        temperature: that calibrates these scores (`confidence.temperature`), and the final network's.
+        streams: how the daemon's decision did on the calibrated out-of-fold scores of the streams; None without any.
     """
 
     candidate: Candidate
@@ -134,6 +142,16 @@ class Choice(NamedTuple):
     epochs: int
     scores: Floats
     folds: list[Fold]
+    temperature: float = 1.0
+    streams: Swept | None = None
+
+    @property
+    def passings_found(self) -> float:
+        """Share of the passings found at the lowest threshold with at most FALSE_AN_HOUR; 0 without streams."""
+        if self.streams is None:
+            return 0.0
+        kept = self.streams.false_an_hour <= FALSE_AN_HOUR
+        return float(self.streams.found_share[kept].max(initial=0.0))
 
 
 class Cache(NamedTuple):
@@ -157,12 +175,20 @@ def candidates(recipe: Recipe) -> list[Candidate]:
 
 
 def cross_validate(
-    task: Task, network: Network, pool: Sequence[Sample], cache: Cache, seed: int, progress: Progress
+    task: Task,
+    network: Network,
+    pool: Sequence[Sample],
+    cache: Cache,
+    footage: Footage | None,
+    seed: int,
+    progress: Progress,
 ) -> list[Choice]:
     """Every candidate by grouped k-fold over the samples that choose; best first.
 
-    The best has the highest mean of two accuracies: of pictures as they are, and of their corrupted versions. In a
-    fold, no sample is trained on whose group is validated, drawn and extra ones included.
+    The best finds the most passings at `Choice.passings_found`; of equals, and without streams, it has the highest
+    mean of two accuracies: of pictures as they are, and of their corrupted versions. In a fold, no sample is trained on
+    whose group is validated, drawn and extra ones included. Streams are scored with the weights of the epoch that the
+    pictures choose, so that they have no part in that.
     """
     recipe = task.recipe
     splits = split(pool, cache.targets, recipe.folds, seed)
@@ -176,8 +202,23 @@ def cross_validate(
             validation = Validation(cache.judged[part.validated], splits.targets[part.validated], task)
             folds.append(fit_once(network, recipe, fit, examples, validation, counter)[1])
             counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
-        best.append(_best_length(task, candidate, folds, splits))
-    return sorted(best, key=lambda c: (-(c.accuracy + c.corrupted_accuracy), c.loss))
+        choice = _best_length(task, candidate, folds, splits)
+        if footage is not None:
+            choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
+        best.append(choice._replace(folds=[fold._replace(weights=[]) for fold in folds]))
+    return sorted(best, key=lambda c: (-c.passings_found, -(c.accuracy + c.corrupted_accuracy), c.loss))
+
+
+def _streams(task: Task, network: Network, footage: Footage, choice: Choice, splits: Splits) -> Swept:
+    head = keras.layers.Dense(len(task.labels), activation="softmax")
+    model = keras.Sequential([network.tail, head])
+    model.build((None, *network.body_features))
+    scores = np.zeros((len(footage.features), len(task.labels)), np.float32)
+    for k, (part, fold) in enumerate(zip(splits.parts, choice.folds, strict=True)):
+        set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
+        own = footage.of_fold(part.validated, k, len(splits.parts))
+        scores[own] = stream_fold.scores(model, footage.features[own])
+    return stream_fold.judged(task, footage, confidence.tempered(scores, choice.temperature))
 
 
 def _best_length(task: Task, candidate: Candidate, folds: list[Fold], splits: Splits) -> Choice:
@@ -200,7 +241,8 @@ def _best_length(task: Task, candidate: Candidate, folds: list[Fold], splits: Sp
                 folds=folds,
             )
         )
-    return min(choices, key=lambda c: c.loss)
+    best = min(choices, key=lambda c: c.loss)
+    return best._replace(temperature=confidence.temperature(best.scores, splits.targets))
 
 
 def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, seed: int) -> Splits:
@@ -246,6 +288,8 @@ def final_fit(
         weights.append([*network.tail.get_weights(), *head.get_weights()])
     counter.reach(count * max(1, choice.epochs))
     set_average(network, head, weights)
+    # softmax(logits / T): the scores that the thresholds were chosen on.
+    head.set_weights([values / np.float32(choice.temperature) for values in head.get_weights()])
     return network.classifier(head), folds
 
 
@@ -312,13 +356,8 @@ def fit_once(
 def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: Task) -> Floats:
     """What a network answers (n, versions, labels) to `Cache.judged` or a part of it."""
     shape = features.shape
-    flat = features.reshape(-1, *shape[3:])
-    # In parts: all of it as float32 would be gigabytes.
-    predicted = [
-        model.predict(flat[start : start + 512].astype(np.float32), batch_size=128, verbose=0)
-        for start in range(0, len(flat), 512)
-    ]
-    return criteria.decided(np.concatenate(predicted).reshape(*shape[:3], len(task.labels)), task)
+    predicted = stream_fold.scores(model, features.reshape(-1, *shape[3:]))
+    return criteria.decided(predicted.reshape(*shape[:3], len(task.labels)), task)
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -354,7 +393,7 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
         self, network: keras.Model, validation: Validation | None, patience: int, counter: Counter | None
     ) -> None:
         super().__init__()
-        self.fold = Fold([], [])
+        self.fold = Fold([], [], [])
         self._network, self._validation, self._patience, self._counter = network, validation, patience, counter
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -373,6 +412,7 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
             features, targets, task = self._validation
             scores = judged_scores(self._network, features, task)
             self.fold.scores.append(scores)
+            self.fold.weights.append(self._network.get_weights())
             row |= {
                 "val_loss": criteria.judged_loss(scores, targets, criteria.costs(task)),
                 "val_accuracy": criteria.balanced_accuracy(scores[:, :1], targets),

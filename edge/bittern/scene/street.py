@@ -52,9 +52,12 @@ class Street:
         seed: selects houses, colours, sky, weather, time of day, other signs, noise and the camera's position.
         size: width and height of a picture in px.
         lap_s: duration of a lap, in seconds.
+        stop: whether there is a stop sign; everything else is the same without it.
     """
 
-    def __init__(self, seed: int = 1, size: tuple[int, int] = (640, 480), lap_s: float = 12.0) -> None:
+    def __init__(
+        self, seed: int = 1, size: tuple[int, int] = (640, 480), lap_s: float = 12.0, *, stop: bool = True
+    ) -> None:
         rng = np.random.default_rng([abs(seed), int(seed < 0), 2062])
         width, height = self.size = size
         self.lap_s = lap_s
@@ -73,11 +76,12 @@ class Street:
             eye_m=float(rng.uniform(1.2, 1.45)),
         )
         self._world = World(rng, camera, side, x - float(rng.uniform(0.5, 0.9)))
-        stop = _AHEAD_M[0]
-        self._world.furnish(rng, (stop - 64, stop + 4))
-        position = (stop, x, float(rng.uniform(1.95, 2.15)))
+        place = _AHEAD_M[0]
+        self._world.furnish(rng, (place - 64, place + 4))
+        position = (place, x, float(rng.uniform(1.95, 2.15)))
         sign = post(rng, position, SIGN_M, variant_of(rng, "stop"), stop=True, visible_from=_SIGN_FAR_M)
-        self._world.add(sign)
+        if stop:
+            self._world.add(sign)
         others = rng.permutation(np.array(OTHERS))
         for kind, p in zip(others, (22.0, 40.0, 58.0, 132.0), strict=False):
             position = (p + float(rng.uniform(-4, 4)), x + float(rng.uniform(0, 0.6)), float(rng.uniform(1.9, 2.3)))
@@ -89,6 +93,11 @@ class Street:
         for _ in range(2):
             way = np.convolve(np.pad(way, 20, mode="reflect", reflect_type="odd"), np.full(41, 1 / 41), "valid")
         self._fine, self._way = fine, way
+
+    @property
+    def night(self) -> bool:
+        """Whether the street lamps are fully lit."""
+        return self._world.mood.lamps == 1.0
 
     def render(self, t: float) -> StreetPicture:
         """The picture at `t` seconds."""

@@ -1,0 +1,133 @@
+"""The stream fold: streams of a moving camera over the pictures that choose, scored out of fold like the pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from bittern.model.preprocess import CENTER
+from bittern.system.progress import Progress, counted
+from bittern_convert import copies, streams
+from bittern_convert.copies import Photo, Sample
+from bittern_convert.streams import FRAME_S, LAP_S, PASSING_S, Outline, Stream, Swept
+from bittern_convert.task import Task
+from bittern_train.network import Floats, Network, features
+
+# Drawn streets, half of them with a stop sign, where the task has drawn pictures.
+STREETS = 16
+# What the features of all streams may take; above it, not every picture gets a stream.
+MOST_BYTES = 2_000_000_000
+# Beside a seed, what makes a generator of its own (`bittern_convert.streams` has 8 and 9).
+_CHOICE = 10
+
+
+class Footage(NamedTuple):
+    """Streams, and what the frozen body makes of their frames.
+
+    Attributes:
+        outlines: the streams, in the order of their frames.
+        owners: (streams,) number of each one's picture among the samples that choose; -1 for a drawn street.
+        features: (frames, h, w, channels), of all streams one after the other.
+    """
+
+    outlines: list[Outline]
+    owners: npt.NDArray[np.int64]
+    features: npt.NDArray[np.float16]
+
+    def of_fold(self, validated: npt.NDArray[np.intp], fold: int, folds: int) -> npt.NDArray[np.bool_]:
+        """(frames,) whether each is of a picture that a fold validates; drawn streets go round the folds."""
+        turn = np.cumsum(self.owners < 0) % folds
+        own = np.where(self.owners < 0, turn == fold, np.isin(self.owners, validated))
+        return np.repeat(own, [outline.frames for outline in self.outlines])
+
+
+def frames(task: Task, pictures: int) -> int:
+    """About how many frames the streams of some pictures have; 0 where there are none, see `footage`."""
+    if not task.alarm or not task.recipe.stream_s or task.views != CENTER:
+        return 0
+    streets = STREETS * round(LAP_S / FRAME_S) if task.drawn else 0
+    return pictures * streams.frames_of(task.recipe.stream_s) + streets
+
+
+class _Plan(NamedTuple):
+    owner: int
+    frames: int
+    street: int = 0
+
+
+def footage(
+    task: Task, network: Network, chosen: Sequence[Sample], photos: Sequence[Photo], seed: int, progress: Progress
+) -> Footage | None:
+    """Draw the streams of a task, and run them through the frozen body.
+
+    A picture without an alarm label gets a stream of `recipe.stream_s` (`streams.panned`), one with it a passing.
+
+    Args:
+        task: what is learned.
+        network: its body is used.
+        chosen: the samples that choose.
+        photos: of these.
+        seed: of everything random.
+        progress: gets each stream.
+
+    Returns:
+        None where the task has no alarm label, asks for no streams, or looks beside the centred square: streams show
+        that alone.
+    """
+    seconds = task.recipe.stream_s
+    if not frames(task, len(chosen)):
+        return None
+    alarms = [task.labels.index(label) for label in task.alarm]
+    plans = _plans([s.target in alarms for s in chosen], seconds, task.drawn is not None, network, seed)
+
+    def one(number: int) -> Stream:
+        plan = plans[number]
+        if plan.owner < 0:
+            return streams.driven(plan.street, seed, stop=plan.street % 2 == 0)
+        sample, frame = chosen[plan.owner], photos[plan.owner].frame
+        if sample.target in alarms:
+            return streams.passing(frame, sample.item.name, seed)
+        return streams.panned(frame, sample.item.name, seed, seconds=seconds)
+
+    outlines: list[Outline] = []
+
+    def pixels() -> Iterator[npt.NDArray[np.uint8]]:
+        made = copies.in_parts(one, range(len(plans)))
+        for stream in counted(made, progress, "features of streams", len(plans)):
+            outlines.append(streams.outline(stream))
+            yield stream.frames
+
+    kept = features(network.body, pixels(), (sum(plan.frames for plan in plans), 1))[:, 0]
+    return Footage(outlines, np.array([plan.owner for plan in plans], np.int64), kept)
+
+
+def _plans(passing: Sequence[bool], seconds: float, drawn: bool, network: Network, seed: int) -> list[_Plan]:
+    plans = [
+        _Plan(i, round(PASSING_S / FRAME_S) if is_passing else streams.frames_of(seconds))
+        for i, is_passing in enumerate(passing)
+    ]
+    room = MOST_BYTES // (2 * int(np.prod(network.body_features)))
+    order = np.random.default_rng([seed, _CHOICE]).permutation(len(plans))
+    fitting = order[np.cumsum([plans[i].frames for i in order]) <= room]
+    streets = [_Plan(-1, round(LAP_S / FRAME_S), i) for i in range(STREETS)] if drawn else []
+    return [plans[i] for i in sorted(fitting)] + streets
+
+
+def scores(model: keras.Model, held: npt.NDArray[np.float16]) -> Floats:
+    """What a network answers (frames, labels) to cached features of frames."""
+    # In parts: all of it as float32 would be gigabytes.
+    parts = [
+        model.predict(held[start : start + 512].astype(np.float32), batch_size=128, verbose=0)
+        for start in range(0, len(held), 512)
+    ]
+    return np.concatenate(parts)
+
+
+def judged(task: Task, held: Footage, answers: Floats) -> Swept:
+    """The daemon's decision over out-of-fold scores (frames, labels) of all streams, at every threshold."""
+    alarms = [task.labels.index(label) for label in task.alarm]
+    return streams.sweep(held.outlines, answers[:, alarms].max(1))
