@@ -200,6 +200,8 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
                 scale=scores.scale,
                 zero_point=scores.zero_point,
                 thresholds=made.thresholds,
+                stills=made.stills,
+                streams=made.streams,
             ),
         ),
         golden=paths,

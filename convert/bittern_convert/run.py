@@ -12,7 +12,7 @@ import cv2
 import msgspec
 
 from bittern.errors import ConfigurationError
-from bittern.model.manifest import Strict, Threshold
+from bittern.model.manifest import StillPoint, Streams, Strict, Threshold
 from bittern.system import machine
 from bittern_convert import task
 from bittern_convert.copies import UnseenCopies
@@ -46,6 +46,8 @@ class Run(Strict, frozen=True, kw_only=True):
         task: what was trained, with every default.
         data: folder of the pictures; the paths of `index.csv` are relative to it.
         thresholds: chosen on out-of-fold scores.
+        stills: see `bittern.model.manifest.Head`, as the next; runs of earlier versions have neither.
+        streams: None also where the task has none.
         metrics: figures of the k-fold.
         pictures: what was trained on, by kind and label, and how many could not be read.
         copies: what conversion draws again; None in runs of earlier versions, which hold a file of them.
@@ -69,6 +71,8 @@ class Run(Strict, frozen=True, kw_only=True):
     revision: str
     seconds: float
     copies: UnseenCopies | None = None
+    stills: tuple[StillPoint, ...] = ()
+    streams: Streams | None = None
 
 
 def check_target(out: Path, *, replace: bool) -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bittern.config.schema import DecisionConfig
 from bittern.decision.decision import Settings, settings_of
 from bittern.frames import Pixels
-from bittern.model import preprocess
+from bittern.model import operating, preprocess
 from bittern.model.manifest import Head, Threshold
 from bittern.scene import street
 from bittern_convert.augment import SIDE
@@ -27,8 +27,6 @@ PASSING_S = 5.0
 LAP_S = 12.0
 # An alarm may begin so long after the thing has gone, and end so long before it comes, in seconds.
 SLACK_S = 0.5
-# An alarm ends below this part of the score that starts it.
-OFF_SHARE = 0.6
 # Scores that a threshold can have: the steps of an int8 score, without 0.
 STEPS = np.arange(1, 256) / 256
 # How large a thing comes, as a share of the frame's side: below the first it is small, from the second on full.
@@ -227,7 +225,7 @@ class Swept(NamedTuple):
 
 def settings(on: float) -> Settings:
     """The daemon's decision as it is without a configuration, at a threshold."""
-    threshold = Threshold(on=on, off=off_of(on), chosen_for="-")
+    threshold = Threshold(on=on, off=operating.off_of(on), chosen_for="-")
     head = Head(
         task="x",
         output="x",
@@ -238,11 +236,6 @@ def settings(on: float) -> Settings:
         thresholds={"default": threshold},
     )
     return next(iter(settings_of({"x": [head]}, DecisionConfig(), []).values()))
-
-
-def off_of(on: float) -> float:
-    """The score below which an alarm may end, in whole steps of an int8 score."""
-    return round(on * OFF_SHARE * 256) / 256
 
 
 def alarms(scores: Sequence[float], made: Settings) -> list[tuple[float, float]]:

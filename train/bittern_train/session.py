@@ -18,7 +18,7 @@ import numpy as np
 
 from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
-from bittern.model.manifest import Threshold
+from bittern.model.manifest import StillPoint, Streams, Threshold
 from bittern.model.preprocess import CENTER
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
@@ -92,6 +92,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         progress.say(_line(task, choice, choosing))
     model, fits = training.final_fit(task, network, cache, best, seed, progress)
     targets = np.array([s.target for s in choosing], np.int64)
+    operating = _operating(task, best, targets)
     history = {
         "candidates": [
             {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
@@ -105,7 +106,9 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         data_sha256=dataset.digest(everything),
         weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
         seed=seed,
-        thresholds=_thresholds(task, best, targets),
+        thresholds=operating.thresholds,
+        stills=operating.stills,
+        streams=operating.streams,
         metrics=_metrics(task, best, choosing),
         choice={
             "rate": best.candidate.rate,
@@ -253,20 +256,35 @@ def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) ->
     return UnseenCopies(samples=tuple(positions[i] for i in chosen), first=numbers[0], each=each, sha256=sha256)
 
 
-def _thresholds(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Threshold]:
+class Operating(NamedTuple):
+    """The thresholds of a model, and the figures that others can be chosen by; see `bittern.model.manifest.Head`."""
+
+    thresholds: dict[str, Threshold]
+    stills: tuple[StillPoint, ...] = ()
+    streams: Streams | None = None
+
+
+def _operating(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> Operating:
     alarms = [task.labels.index(label) for label in task.alarm]
     if not alarms:
         # No label raises an alarm, so no figure can choose; a score that is more likely than not.
-        return {"default": Threshold(on=0.5, off=0.5, chosen_for="no alarm labels: an even chance")}
+        even = Threshold(on=0.5, off=0.5, chosen_for="no alarm labels: an even chance")
+        return Operating({"default": even})
+    scores = confidence.tempered(best.scores[:, 0], best.temperature)[:, alarms].max(1)
     positive, nothing = np.isin(targets, alarms), np.isin(targets, [task.labels.index(x) for x in task.nothing])
-    # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
-    apart = None if (positive | nothing).all() else nothing
-    chosen = thresholds.choose(best.scores[:, 0, alarms].max(1), positive, apart)
-    field = task.field_of_view.text()
-    return {
-        name: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {field}") if field else t
-        for name, t in chosen.items()
-    }
+    stills = thresholds.of_stills(scores, positive)
+    kept = None
+    if best.streams is not None:
+        streams = thresholds.of_streams(best.streams)
+        chosen = thresholds.choose_on_streams(stills, streams)
+        kept = thresholds.compact(streams, {t.on for t in chosen.values()})
+    else:
+        # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
+        apart = None if (positive | nothing).all() else nothing
+        chosen = thresholds.choose(scores, positive, apart)
+    if field := task.field_of_view.text():
+        chosen = {name: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {field}") for name, t in chosen.items()}
+    return Operating(chosen, thresholds.still_points(stills), kept)
 
 
 def _metrics(task: Task, best: Choice, choosing: list[Sample]) -> dict[str, Any]:

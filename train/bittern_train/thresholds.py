@@ -1,26 +1,192 @@
-"""Alarm thresholds, chosen on out-of-fold scores."""
+"""Alarm thresholds, chosen on out-of-fold scores of pictures and streams."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bittern.model.manifest import Threshold
+from bittern.model import operating
+from bittern.model.manifest import StillPoint, StreamPoint, Streams, Tail, Threshold
+from bittern_convert.streams import STEPS, Swept
 
+# Bounds on the false alarms of streams.
+BOUNDS = {
+    "default": "at most 1 false alarm an hour",
+    "quiet": "at most 1 false alarm a day",
+    "sensitive": "at most 10 false alarms an hour",
+}
+# No threshold is shipped that more of the pictures without the alarm label reach; "default" is, if there is no other.
+MOST_FALSE = 0.1
+# Highest peaks of streams that a tail is fitted to, and the least for one.
+PEAKS, LEAST_PEAKS = 20, 10
+# Points that a manifest keeps.
+POINTS = 40
+# Without streams:
 # What "quiet" allows among pictures without the alarm label.
 QUIET_FALSE_ALARMS = 0.005
 # What "default" allows among pictures of nothing at all: a camera sees little else, day and night.
 NOTHING_FALSE_ALARMS = 0.005
 # What "sensitive" finds of the pictures with the alarm label.
 SENSITIVE_RECALL = 0.99
-# An alarm may end below this part of the score that started it.
-_OFF = 0.6
+
+
+class Stills(NamedTuple):
+    """At every threshold of STEPS, the shares (thresholds,) of n and m pictures that reach it.
+
+    Attributes:
+        found: of those with the alarm label.
+        false: of those without.
+        n: how many have the alarm label.
+        m: how many do not.
+    """
+
+    found: npt.NDArray[np.float64]
+    false: npt.NDArray[np.float64]
+    n: int
+    m: int
+
+    @property
+    def balanced(self) -> npt.NDArray[np.float64]:
+        """Balanced accuracies (thresholds,)."""
+        return (self.found + 1 - self.false) / 2
+
+    def text(self, i: int) -> str:
+        """What the threshold of a number gives, in words."""
+        return f"out of fold: {self.found[i]:.1%} of {self.n} found, {self.false[i]:.1%} false alarms of {self.m}"
+
+
+def of_stills(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) -> Stills:
+    """The ROC of out-of-fold scores (n,) of the alarm; `positive` (n,) says which pictures have its label."""
+    found, false = ((scores[which, None] >= STEPS).mean(0) for which in (positive, ~positive))
+    return Stills(found, false, int(positive.sum()), int((~positive).sum()))
+
+
+def still_points(stills: Stills) -> tuple[StillPoint, ...]:
+    """The ROC as a manifest keeps it: at most POINTS points, spread evenly over the log-odds."""
+    return tuple(
+        StillPoint(on=float(STEPS[i]), found=round(float(stills.found[i]), 4), false=round(float(stills.false[i]), 4))
+        for i in _spread(np.arange(len(STEPS)))
+    )
+
+
+def of_streams(swept: Swept) -> Streams:
+    """What streams gave, at every threshold, and the tail of their peaks.
+
+    The peak of a stream is the highest threshold at which it raises an alarm. Over the PEAKS highest of them, one from
+    each stream, an exponential in log-odds is fitted: its scale is their mean excess, the most likely one.
+    """
+    points = tuple(
+        StreamPoint(on=float(on), found=round(float(found), 4), false_an_hour=round(float(false), 4))
+        for on, found, false in zip(STEPS, swept.found_share, swept.false_an_hour, strict=True)
+    )
+    return Streams(hours=round(swept.hours, 4), passings=swept.passings, points=points, tail=_tail(swept))
+
+
+def compact(streams: Streams, kept: set[float]) -> Streams:
+    """The streams as a manifest keeps them: at most POINTS points, and those of the thresholds `kept`."""
+    chosen = {int(i) for i in _spread(np.arange(len(STEPS)))} | {round(on * 256) - 1 for on in kept}
+    return Streams(
+        hours=streams.hours,
+        passings=streams.passings,
+        points=tuple(streams.points[i] for i in sorted(chosen)),
+        tail=streams.tail,
+    )
+
+
+def _spread(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """At most POINTS of the numbers of thresholds, about evenly in log-odds, the first and the last among them."""
+    odds = np.log(STEPS / (1 - STEPS))
+    wanted = np.linspace(odds[0], odds[-1], POINTS)
+    return np.unique(np.abs(odds[numbers][None] - wanted[:, None]).argmin(1))
+
+
+def _tail(swept: Swept) -> Tail | None:
+    alarmed = swept.false > 0
+    highest = np.where(alarmed.any(1), alarmed.shape[1] - 1 - alarmed[:, ::-1].argmax(1), -1)
+    columns = np.sort(highest[highest >= 0])[::-1]
+    count = min(PEAKS, len(columns) // 2)
+    if count < LEAST_PEAKS or not swept.hours:
+        return None
+    odds = np.log(STEPS / (1 - STEPS))
+    base = int(columns[count])
+    return Tail(
+        on=float(STEPS[base]),
+        false_an_hour=count / swept.hours,
+        # Peaks are known to a step only: no scale below a twentieth, which no data of this size would show.
+        scale=max(0.05, float((odds[columns[:count]] - odds[base]).mean())),
+        peaks=count,
+    )
+
+
+def choose_on_streams(stills: Stills, streams: Streams) -> dict[str, Threshold]:
+    """The thresholds that keep to BOUNDS on streams.
+
+    Args:
+        stills: out of fold.
+        streams: of `of_streams`.
+
+    Returns:
+        "default" finds the most passings of those from the lowest that keeps to its bound on, then has the highest
+        balanced accuracy on pictures (the middle of the best range). "quiet" and "sensitive" are the lowest that keep
+        to theirs; they are left out where none does, where more than MOST_FALSE of the pictures without the alarm label
+        reach it, and where they are not above, or below, "default".
+    """
+    lowest = {name: _lowest(streams, bound) for name, bound in BOUNDS.items()}
+    found = np.array([point.found for point in streams.points])
+    usable = np.arange(len(STEPS)) >= (len(STEPS) if lowest["default"] is None else lowest["default"])
+    kept = usable & (stills.false <= MOST_FALSE)
+    why = f"most passings found, then balanced accuracy, {BOUNDS['default']} on streams"
+    if not kept.any():
+        kept = usable
+    first = found
+    if not kept.any():
+        kept, first = np.ones(len(STEPS), bool), np.zeros(len(STEPS))
+        why = f"balanced accuracy (no threshold promises {BOUNDS['default']} on streams)"
+    # Steps of the first are at least one of all passings, and those of balanced accuracy at most 1.
+    ranked = np.where(kept, first * (streams.passings + 1) * 2 + stills.balanced, -1)
+    best = np.flatnonzero(ranked >= ranked.max() - 1e-9)
+    chosen = {"default": (int(best[len(best) // 2]), why)}
+    quiet, sensitive = lowest["quiet"], lowest["sensitive"]
+    default = chosen["default"][0]
+    if quiet is not None and quiet > default and lowest["default"] is not None:
+        chosen["quiet"] = quiet, _how(streams, BOUNDS["quiet"])
+    if sensitive is not None and sensitive < default and stills.false[sensitive] <= MOST_FALSE:
+        chosen["sensitive"] = sensitive, _how(streams, BOUNDS["sensitive"])
+    return {
+        name: Threshold(
+            on=float(STEPS[i]),
+            off=operating.off_of(float(STEPS[i])),
+            chosen_for=f"{reason}: {_on_streams(streams, i)}; pictures {stills.text(i)}",
+        )
+        for name, (i, reason) in chosen.items()
+    }
+
+
+def _lowest(streams: Streams, text: str) -> int | None:
+    bound = operating.parse_bound(text)
+    promised = operating.promise(streams, bound) if bound is not None else None
+    return None if promised is None else round(promised.on * 256) - 1
+
+
+def _how(streams: Streams, text: str) -> str:
+    bound = operating.parse_bound(text)
+    assert bound is not None
+    counted = bound.an_hour * streams.hours >= 1
+    return f"{text} on streams ({'counted' if counted else 'extrapolated'})"
+
+
+def _on_streams(streams: Streams, i: int) -> str:
+    point, minutes = streams.points[i], 60 * streams.hours
+    passings = f"{point.found:.1%} of {streams.passings} passings found, " if streams.passings else ""
+    return f"{passings}{round(point.false_an_hour * streams.hours)} false alarms in {minutes:.0f} min"
 
 
 def choose(
     scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_], nothing: npt.NDArray[np.bool_] | None = None
 ) -> dict[str, Threshold]:
-    """Thresholds "default", "quiet" and "sensitive" for one score.
+    """Thresholds "default", "quiet" and "sensitive" for one score, of a task without streams.
 
     Args:
         scores: (n,) out-of-fold scores of the alarm, 0 to 1.
@@ -31,35 +197,31 @@ def choose(
         "default" has the highest balanced accuracy (the middle of the best range) of those with at most
         NOTHING_FALSE_ALARMS alarms among the pictures of nothing, "quiet" is the lowest one from there on with at most
         QUIET_FALSE_ALARMS false alarms, "sensitive" the highest one up to there that finds SENSITIVE_RECALL of the
-        positive.
+        positive. "quiet" and "sensitive" are left out where they are that of "default", and "sensitive" where more than
+        MOST_FALSE of the pictures without the alarm label reach it.
     """
-    steps = np.arange(1, 256) / 256  # what an int8 score can be
-    recall = np.array([(scores[positive] >= s).mean() for s in steps])
-    false = np.array([(scores[~positive] >= s).mean() for s in steps])
-    balanced = (recall + 1 - false) / 2
+    stills = of_stills(scores, positive)
+    balanced, false = stills.balanced, stills.false
     criterion = "balanced accuracy"
     if nothing is not None and nothing.any():
-        empty = np.array([(scores[nothing] >= s).mean() for s in steps])
+        empty = np.array([(scores[nothing] >= s).mean() for s in STEPS])
         balanced[:-1][empty[:-1] > NOTHING_FALSE_ALARMS] = -1  # one step has to stay
         criterion += f" with at most {NOTHING_FALSE_ALARMS:.1%} alarms from nothing"
     best = np.flatnonzero(balanced >= balanced.max() - 1e-12)
-    silent, finding = np.flatnonzero(false <= QUIET_FALSE_ALARMS), np.flatnonzero(recall >= SENSITIVE_RECALL)
+    silent, finding = np.flatnonzero(false <= QUIET_FALSE_ALARMS), np.flatnonzero(stills.found >= SENSITIVE_RECALL)
     middle = int(best[len(best) // 2])
     # Where no step is good enough, the last one comes nearest; `chosen_for` says what it really gives. A "quiet" that
     # raises more alarms than "default" would be a trap, even where both keep their promises.
-    quiet = max(middle, int(silent[0]) if len(silent) else len(steps) - 1)
+    quiet = max(middle, int(silent[0]) if len(silent) else len(STEPS) - 1)
     sensitive = min(middle, int(finding[-1]) if len(finding) else 0)
-    picks = {
-        "default": (middle, criterion),
-        "quiet": (quiet, f"at most {QUIET_FALSE_ALARMS:.1%} false alarms"),
-        "sensitive": (sensitive, f"{SENSITIVE_RECALL:.0%} of the alarms found"),
-    }
-    n, m = int(positive.sum()), int((~positive).sum())
+    picks = {"default": (middle, criterion)}
+    if quiet > middle:
+        picks["quiet"] = quiet, f"at most {QUIET_FALSE_ALARMS:.1%} false alarms"
+    if sensitive < middle and false[sensitive] <= MOST_FALSE:
+        picks["sensitive"] = sensitive, f"{SENSITIVE_RECALL:.0%} of the alarms found"
     return {
         name: Threshold(
-            on=float(steps[i]),
-            off=float(round(steps[i] * _OFF * 256) / 256),
-            chosen_for=f"{why}, out of fold: {recall[i]:.1%} of {n} found, {false[i]:.1%} false alarms of {m}",
+            on=float(STEPS[i]), off=operating.off_of(float(STEPS[i])), chosen_for=f"{why}, {stills.text(i)}"
         )
         for name, (i, why) in picks.items()
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +16,13 @@ import numpy.typing as npt
 from bittern.decision.decision import EVIDENCE_FRAME_NS, Settings, add_evidence
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import metrics
+from bittern.model import operating
 
 # What is tried: how much evidence an alarm takes, and `off` as a share of `on`.
 EVIDENCE = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
 OFF_SHARES = (1.0, 0.75, 0.5, 0.25)
+# What `--tune` is to keep to.
+Target = operating.Bound
 _COLUMNS = ["start_s", "end_s", "label"]
 _MAX_INTERVALS_BYTES = 2**20
 _S = 1e9
@@ -32,14 +34,6 @@ class LabelledInterval(NamedTuple):
     start_s: float
     end_s: float
     label: str
-
-
-class Target(NamedTuple):
-    """The most false alarms in a number of hours, and the text that states it."""
-
-    false_alarms: int
-    hours: float
-    text: str
 
 
 class Track(NamedTuple):
@@ -111,10 +105,10 @@ def parse_target(text: str) -> Target:
     Raises:
         ConfigurationError: anything else.
     """
-    match = re.fullmatch(r"at most ([0-9]{1,6}) false alarms? (an hour|a day)", text)
-    if match is None:
+    bound = operating.parse_bound(text)
+    if bound is None:
         raise ConfigurationError(f"--tune: expected 'at most N false alarms an hour', or 'a day', got {text!r}")
-    return Target(int(match[1]), 1.0 if match[2] == "an hour" else 24.0, text)
+    return bound
 
 
 def read_intervals(file: Path) -> list[LabelledInterval]:

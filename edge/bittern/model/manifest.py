@@ -54,6 +54,54 @@ class Threshold(Strict, frozen=True, kw_only=True):
     chosen_for: Text
 
 
+class StillPoint(Strict, frozen=True, array_like=True):
+    """A point of the ROC: shares of the pictures with, and of those without an alarm label that reach a threshold."""
+
+    on: Score
+    found: Score
+    false: Score
+
+
+class StreamPoint(Strict, frozen=True, array_like=True):
+    """At a threshold: the share of the passings found, and false alarms an hour."""
+
+    on: Score
+    found: Score
+    false_an_hour: Annotated[float, Meta(ge=0.0)]
+
+
+class Tail(Strict, frozen=True, kw_only=True):
+    """How the rate of false alarms falls above the thresholds that streams can show (`bittern.model.operating`).
+
+    Attributes:
+        on: the threshold from which it holds.
+        false_an_hour: there.
+        scale: mean excess of the peaks above it, in log-odds.
+        peaks: how many.
+    """
+
+    on: Annotated[float, Meta(gt=0.0, lt=1.0)]
+    false_an_hour: Annotated[float, Meta(gt=0.0)]
+    scale: Annotated[float, Meta(gt=0.0)]
+    peaks: Annotated[int, Meta(ge=1)]
+
+
+class Streams(Strict, frozen=True, kw_only=True):
+    """How the daemon's decision did on streams, out of fold.
+
+    Attributes:
+        hours: of streams in which every alarm is false.
+        passings: number of streams with something that should raise an alarm.
+        points: by rising threshold.
+        tail: None where there are too few peaks.
+    """
+
+    hours: Annotated[float, Meta(ge=0.0)]
+    passings: Annotated[int, Meta(ge=0)]
+    points: tuple[StreamPoint, ...]
+    tail: Tail | None = None
+
+
 class Head(Strict, frozen=True, kw_only=True):
     """One output tensor: a task with its labels.
 
@@ -66,6 +114,8 @@ class Head(Strict, frozen=True, kw_only=True):
         scale: quantization, score = scale * (q - zero_point).
         zero_point: see scale.
         thresholds: by name; "default" is always present, and applies to the score of an alarm label.
+        stills: out of fold, by rising threshold; models of earlier versions have none.
+        streams: None for models of earlier versions, and where no streams were made.
     """
 
     task: Name
@@ -77,6 +127,8 @@ class Head(Strict, frozen=True, kw_only=True):
     scale: float
     zero_point: int
     thresholds: dict[Name, Threshold]
+    stills: tuple[StillPoint, ...] = ()
+    streams: Streams | None = None
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
