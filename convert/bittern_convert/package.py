@@ -24,7 +24,7 @@ from bittern.model.manifest import GoldenPath, Head, Input, Manifest
 from bittern.scene import street
 from bittern.system import fileio
 from bittern.system.progress import Counter, Progress, counted
-from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, tflite
+from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, stream_report, tflite
 from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
@@ -118,7 +118,11 @@ def convert(
             which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
             raise ParityFailed(f"the parity check failed: {outcome.reason}{which}")
         reports = _reports(device, items, field, made.seed, progress)
+        held_back = [item for subset in dataset.for_reporting(items) for item in subset[2]]
+        on_streams = stream_report.measure(device, task, held_back, made.seed, progress)
         provenance = _provenance(made, outcome, reports)
+        if on_streams is not None:
+            provenance["streams"] = on_streams
         provenance["calibration"] = {
             "pictures": len(tensors),
             "plus": "one all-0 and one all-255 frame",

@@ -223,9 +223,8 @@ class Swept(NamedTuple):
         return np.asarray(self.false.sum(0) / max(self.hours, 1e-9), np.float64)
 
 
-def settings(on: float) -> Settings:
+def settings(threshold: Threshold) -> Settings:
     """The daemon's decision as it is without a configuration, at a threshold."""
-    threshold = Threshold(on=on, off=operating.off_of(on), chosen_for="-")
     head = Head(
         task="x",
         output="x",
@@ -264,7 +263,7 @@ def sweep(streams: Sequence[Outline], scores: npt.NDArray[np.float32]) -> Swept:
     """
     found = np.zeros((len(streams), len(STEPS)), bool)
     false = np.zeros((len(streams), len(STEPS)), np.int64)
-    made = [settings(float(on)) for on in STEPS]
+    made = [settings(Threshold(on=float(on), off=operating.off_of(float(on)), chosen_for="a step")) for on in STEPS]
     first = 0
     for row, stream in enumerate(streams):
         own = scores[first : first + stream.frames].tolist()

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from bittern.frames import Pixels
+from bittern.model import operating
+from bittern.model.manifest import Threshold
 from bittern.scene import street
 from bittern_convert import streams
 from bittern_convert.streams import FRAME_S, STEPS, Outline, Stream
@@ -108,7 +110,8 @@ def test_the_sweep_counts_as_the_daemon_would_decide() -> None:
     assert swept.passings == 4
     assert swept.hours == pytest.approx(8 * 20 * FRAME_S / 3600)
     for column in (10, 128, 220):
-        made = streams.settings(float(STEPS[column]))
+        on = float(STEPS[column])
+        made = streams.settings(Threshold(on=on, off=operating.off_of(on), chosen_for="a test"))
         for row, (scores, stream) in enumerate(zip(rows, held, strict=True)):
             decision = made.decision()
             changes = [decision.update(float(np.float32(s)), round(i * FRAME_S * 1e9)) for i, s in enumerate(scores)]
