@@ -91,7 +91,7 @@ def test_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_configuration_loads() -> None:
     (text,) = blocks("toml")
     shown = msgspec.toml.decode(text.encode(), type=schema.WatchConfig)
-    assert shown.decision.threshold == "quiet"
+    assert shown.decision.threshold == "default"
     assert shown.mqtt is not None
 
 
