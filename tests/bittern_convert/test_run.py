@@ -42,6 +42,7 @@ def test_the_task_is_read_as_it_was_written(tmp_path: Path) -> None:
     made = run.load(written(tmp_path))
     assert made.task == TASK
     assert made.thresholds["default"].on == 0.5
+    assert (made.stills, made.streams) == ((), None), "earlier versions had none"
 
 
 def test_a_task_of_an_earlier_version_is_read(tmp_path: Path) -> None:

@@ -111,6 +111,13 @@ def test_a_run_is_whole(world: World) -> None:
     assert {c["rate"] for c in history["candidates"]} == {0.0, 1e-4}
     assert [len(fit) - 1 for fit in history["final"]] == [made.choice["epochs"]]
     assert not list(world.run.parent.glob(".*"))
+    # Of the pictures that choose, one stream each.
+    assert made.streams is not None
+    chosen = made.metrics["sets"]["all"]["n"]
+    assert 0 < made.streams.passings < chosen
+    assert made.streams.hours * 3600 == pytest.approx(4.0 * (chosen - made.streams.passings), rel=0.01)
+    assert {"temperature", "error_before", "error_after"} <= made.metrics["calibration"].keys()
+    assert len({threshold.on for threshold in made.thresholds.values()}) == len(made.thresholds)
     # The model, and little else: no copies of the pictures.
     assert sum(f.stat().st_size for f in world.run.iterdir()) - (world.run / "model.keras").stat().st_size < 1e6
 
@@ -119,7 +126,7 @@ def test_training_says_what_it_has_and_what_comes_next(world: World) -> None:
     for line in (
         r"discs: 23 pictures; to train on: \d+ blue, \d+ red; left for testing: \d+ blue, \d+ red",
         r"about \d+ min on this machine, less if folds stop early",
-        r"rate 0: correct out of fold .*; balanced accuracy .*, of corrupted versions .*",
+        r"rate 0: correct out of fold .*; balanced accuracy .*, of corrupted versions .* passings found$",
     ):
         assert re.search(f"^{line}", world.done.stderr, re.MULTILINE), line
     assert f"next: bittern convert {world.run}\n" in world.done.stdout
@@ -160,6 +167,11 @@ def test_the_model_folder_keeps_the_contract(world: World) -> None:
     card = (world.model / "MODEL_CARD.md").read_text()
     assert "The weights are random." in card
     assert str(world.root) not in card
+    assert manifest.heads[0].streams == runs.load(world.run).streams
+    assert manifest.heads[0].stills
+    assert manifest.provenance["streams"]["false"]["minutes"] > 0
+    assert "## Streams of a moving camera" in card
+    assert "calibration error out of fold" in card
     # The labels are packed into the file too, so it runs without its folder.
     bare = world.root / "alone.tflite"
     shutil.copyfile(world.model / "model.tflite", bare)

@@ -246,8 +246,10 @@ def test_the_run_says_what_thresholds_are_for(world: World) -> None:
     assert all(t.chosen_for.endswith(f", {field}") for t in world.run.thresholds.values())
     assert world.run.metrics["method"].endswith(f", {field}")
     assert world.centre.metrics["method"].endswith(", the region 20, 150, 660, 220")
-    reasons = {name: t.chosen_for for name, t in world.run.thresholds.items()}
-    assert reasons["sensitive"].startswith("99% of the alarms found, out of fold: 100.0% of 20 found")
+    assert world.run.streams is None, "streams show the centre alone"
+    assert world.centre.streams is not None
+    reason = world.run.thresholds["default"].chosen_for
+    assert reason.startswith("balanced accuracy, out of fold: ")
 
 
 def test_reports_are_of_the_views(world: World) -> None:
