@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -31,6 +34,8 @@ _LEAST_SIDE = 96
 WIDEST = 1.8
 # Pictures that are worked on ahead of whoever takes the results.
 _PART = 64
+# From this many copies on, starting processes to draw them pays.
+WORTH_PROCESSES = 2000
 # Splits whose pictures are trained on.
 TRAINED_SPLITS = (*dataset.CHOICE_SPLITS, dataset.EXTRA_SPLIT)
 
@@ -191,10 +196,26 @@ def draw(
     copy's number, on nothing else.
     """
 
-    def one(position: int) -> npt.NDArray[np.uint8]:
-        return _copies(task, samples[position], photos[position], seed, numbers)
+    if len(samples) * len(numbers) < WORTH_PROCESSES:
+        return in_parts(lambda i: _copies(task, samples[i], photos[i], seed, numbers), range(len(samples)))
+    return _drawn_by_processes(task, samples, photos, seed, numbers)
 
-    return in_parts(one, range(len(samples)))
+
+def _drawn_by_processes(
+    task: Task, samples: Sequence[Sample], photos: Sequence[Photo], seed: int, numbers: Sequence[int]
+) -> Iterator[npt.NDArray[np.uint8]]:
+    # Much of the drawing is Python, which threads cannot share out. Ctrl-C reaches the workers too: this process ends
+    # them.
+    workers = ProcessPoolExecutor(
+        len(os.sched_getaffinity(0)), get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    )
+    with workers:
+        for start in range(0, len(samples), _PART):
+            part = slice(start, start + _PART)
+            count = len(samples[part])
+            yield from workers.map(
+                _copies, [task] * count, samples[part], photos[part], [seed] * count, [numbers] * count
+            )
 
 
 def redraw(

@@ -262,6 +262,13 @@ def test_drawn_pictures_train_but_never_choose(folders: Path) -> None:
             assert s.item.group == by_name[s.item.name].item.group
 
 
+def test_processes_draw_the_same_copies_as_threads(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, photos, *_ = pool.decode(TASK, gather(TASK, folders, seed=1)[0][:3], Reports())
+    by_threads = copies.digest(copies.draw(TASK, samples, photos, 1, range(3)))
+    monkeypatch.setattr(copies, "WORTH_PROCESSES", 1)
+    assert copies.digest(copies.draw(TASK, samples, photos, 1, range(3))) == by_threads
+
+
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:
     samples, _ = gather(TASK, folders, seed=1)
     samples, photos, *_ = pool.decode(TASK, samples[:3], Reports())
