@@ -42,7 +42,8 @@ class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[decision]`: when scores raise an alarm, and when it ends.
 
     Attributes:
-        threshold: the name of one of the model's thresholds, or a score that switches an alarm on.
+        threshold: the name of one of the model's thresholds, a promise ("at most 1 false alarm a day", or "an hour"),
+            which picks the lowest threshold that kept to it on the model's streams, or a score from 0 to 1.
         off: the score below which an alarm may end; left out: the named threshold's own, or half of the score.
         evidence: how much evidence an alarm takes: scores above the threshold add to it, scores below it take it away,
             in log-odds, and one frame in 0.2 s by at most 1.5; left out: 2.0, or with `votes` or `of` 0, which takes

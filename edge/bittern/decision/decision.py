@@ -13,6 +13,7 @@ from bittern.config.schema import AlarmConfig, DecisionConfig
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern.events import AlarmKey
 from bittern.model.manifest import Head
+from bittern.model.operating import threshold_for
 
 Change = Literal["on", "off"]
 
@@ -303,12 +304,10 @@ def _settings(table: str, values: dict[str, object], model: str, head: Head) -> 
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{table}, with the rest from [decision]: {error}") from None
     if isinstance(config.threshold, str):
-        threshold = head.thresholds.get(config.threshold)
-        if threshold is None:
-            raise ConfigurationError(
-                f"{table}.threshold: model {model!r} has no threshold {config.threshold!r}; "
-                f"it has {', '.join(head.thresholds)}, or give a score from 0 to 1"
-            )
+        try:
+            threshold = threshold_for(head, config.threshold)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{table}.threshold: model {model!r} {error}") from None
         on, off = threshold.on, threshold.off if config.off is None else config.off
     else:
         on = config.threshold

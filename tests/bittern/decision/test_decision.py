@@ -6,6 +6,7 @@ import itertools
 import math
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from bittern.config.schema import AlarmConfig, DecisionConfig
 from bittern.decision.decision import Change, Decision, Settings, settings_of
 from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey
-from bittern.model.manifest import Head, Threshold
+from bittern.model.manifest import Head, StreamPoint, Streams, Threshold
 
 S = 1_000_000_000
 
@@ -302,6 +303,17 @@ def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
     assert votes == {STREET_STOP: 1, STREET_YIELD: 3, YARD_DOG: 6, YARD_STOP: 6}
 
 
+def test_a_threshold_may_be_a_promise() -> None:
+    streams = Streams(
+        hours=10.0, passings=20, points=(StreamPoint(0.4, 1.0, 5.0), StreamPoint(0.75, 0.9, 0.5)), tail=None
+    )
+    model = {"m": (msgspec.structs.replace(head("signs", "stop"), streams=streams),)}
+    promised = settings_of(model, DecisionConfig(threshold="at most 1 false alarm an hour"), ())
+    assert promised[AlarmKey("m", "signs", "stop")].on == 0.75
+    with pytest.raises(ConfigurationError, match="model 'm' has no threshold that promises"):
+        settings_of(model, DecisionConfig(threshold="at most 1 false alarm a day"), ())
+
+
 def test_votes_alone_are_counted_without_evidence() -> None:
     assert settings(votes=2)[STREET_STOP][4:] == (0.0, 2, 3)
     assert settings(of=5)[STREET_STOP][4:] == (0.0, 2, 5)
@@ -347,7 +359,11 @@ def test_two_heads_for_one_task_and_label_are_refused() -> None:
             {},
             "alarm 1: label 'none' does not raise an alarm; these do: 'stop', 'yield', 'dog'",
         ),
-        (AlarmConfig(label="stop", threshold="quiet"), {}, "alarm 1.threshold: model 'yard' has no threshold 'quiet'"),
+        (
+            AlarmConfig(label="stop", threshold="quiet"),
+            {},
+            "alarm 1.threshold: model 'yard' has no threshold 'quiet'; it has default",
+        ),
         (AlarmConfig(votes=4), {}, "alarm 1, with the rest from [decision]: votes (4) must not exceed of (3)"),
         (AlarmConfig(threshold=0.3), {"off": 0.4}, "off (0.4) must not exceed threshold (0.3)"),
         (AlarmConfig(threshold="default", off=0.6), {}, "alarm 1.off 0.6 is above the threshold 0.5 of model 'street'"),
