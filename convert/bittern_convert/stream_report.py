@@ -121,12 +121,11 @@ def _found(answers: Sequence[_Answer]) -> dict[str, Any]:
 
 
 def _false(answers: Sequence[_Answer]) -> dict[str, Any]:
-    """Number of false alarms, and their rate an hour with its exact interval (Garwood 1936); None without any time."""
+    """Number of false alarms, and their rate an hour with its exact interval; None without any time."""
     count = sum(len(a.alarms) for a in answers)
     hours = sum(a.outline.frames for a in answers) * FRAME_S / 3600
     figures: dict[str, Any] = {"alarms": count, "minutes": round(60 * hours, 1), "an_hour": None, "an_hour_ci95": None}
     if hours:
-        low = tuning.poisson_upper(count - 1, 0.025) if count else 0.0
         figures["an_hour"] = round(count / hours, 2)
-        figures["an_hour_ci95"] = [round(low / hours, 2), round(tuning.poisson_upper(count, 0.975) / hours, 2)]
+        figures["an_hour_ci95"] = [round(bound / hours, 2) for bound in tuning.poisson_interval(count)]
     return figures

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bittern.config.schema import DecisionConfig
 from bittern.decision.decision import Settings, settings_of
+from bittern.evaluation.tuning import MARGIN_S
 from bittern.frames import Pixels
 from bittern.model import operating, preprocess
 from bittern.model.manifest import Head, Threshold
@@ -25,8 +26,6 @@ FRAME_S = 0.2
 # Length of a passing, and a lap of the drawn street, in seconds.
 PASSING_S = 5.0
 LAP_S = 12.0
-# An alarm may begin so long after the thing has gone, and end so long before it comes, in seconds.
-SLACK_S = 0.5
 # Scores that a threshold can have: the steps of an int8 score, without 0.
 STEPS = np.arange(1, 256) / 256
 # How large a thing comes, as a share of the frame's side: below the first it is small, from the second on full.
@@ -250,8 +249,8 @@ def alarms(scores: Sequence[float], made: Settings) -> list[tuple[float, float]]
 
 
 def meets(alarm: tuple[float, float], interval: tuple[float, float]) -> bool:
-    """Whether an alarm finds a passing: it is on within the interval, SLACK_S either way."""
-    return alarm[0] <= interval[1] + SLACK_S and alarm[1] >= interval[0] - SLACK_S
+    """Whether an alarm finds a passing: it is on within the interval, `tuning.MARGIN_S` either way, as in a replay."""
+    return alarm[0] <= interval[1] + MARGIN_S and alarm[1] >= interval[0] - MARGIN_S
 
 
 def sweep(streams: Sequence[Outline], scores: npt.NDArray[np.float32]) -> Swept:
