@@ -101,6 +101,8 @@ def test_the_bounds_on_streams_are_kept() -> None:
     assert streams.tail is not None
     assert operating.rate(streams.tail, chosen["default"].on) <= 1
     assert operating.rate(streams.tail, chosen["quiet"].on) <= 1 / 24
+    share = thresholds.found_within_bound(made)
+    assert share == made.found_share[round(chosen["default"].on * 256) - 1] > 0.5, "the candidate's, and the default's"
     assert made.false_an_hour[round(chosen["sensitive"].on * 256) - 1] <= 10
     assert "at most 1 false alarm a day on streams (extrapolated): " in chosen["quiet"].chosen_for
     assert "(counted)" in chosen["sensitive"].chosen_for
@@ -115,6 +117,7 @@ def test_names_that_promise_nothing_more_are_left_out() -> None:
     chosen = thresholds.choose_on_streams(drawn(0.3, 3), silent)
     assert "sensitive" not in chosen or chosen["sensitive"].on < chosen["default"].on
     loud = thresholds.of_streams(swept([6.0] * 600, [3.0] * 100))
+    assert thresholds.found_within_bound(swept([6.0] * 600, [3.0] * 100)) == 0
     fallback = thresholds.choose_on_streams(drawn(1, 2), loud)
     assert list(fallback) == ["default"]
     assert "no threshold promises at most 1 false alarm an hour on streams" in fallback["default"].chosen_for

@@ -239,8 +239,8 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
         return line
     passings, minutes = choice.streams.passings, 60 * choice.streams.hours
     return (
-        f"{line}; with at most {training.FALSE_AN_HOUR:g} false alarm an hour in {minutes:.0f} min of streams "
-        f"{choice.passings_found:.1%} of {passings} passings found"
+        f"{line}; with {thresholds.BOUNDS['default']} by {minutes:.0f} min of streams {choice.passings_found:.1%} of "
+        f"{passings} passings found"
     )
 
 

@@ -120,6 +120,15 @@ def _tail(swept: Swept) -> Tail | None:
     )
 
 
+def found_within_bound(swept: Swept) -> float:
+    """Share of the passings found at the lowest threshold that keeps to the bound of "default"; 0 if none does.
+
+    It is what candidates are compared by.
+    """
+    lowest = _lowest(of_streams(swept), BOUNDS["default"])
+    return 0.0 if lowest is None else float(swept.found_share[lowest])
+
+
 def choose_on_streams(stills: Stills, streams: Streams) -> dict[str, Threshold]:
     """The thresholds that keep to BOUNDS on streams.
 

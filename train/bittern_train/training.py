@@ -15,7 +15,7 @@ from bittern.system.progress import Counter, Progress
 from bittern_convert.copies import Sample
 from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
-from bittern_train import confidence, criteria, stream_fold
+from bittern_train import confidence, criteria, stream_fold, thresholds
 from bittern_train.network import Floats, Network
 from bittern_train.stream_fold import Footage
 
@@ -25,8 +25,6 @@ HEAD_STEPS = 400
 _HEAD_BATCH = 128
 # The rate warms up over this many epochs: Adam's first steps, at full rate, undo what the start weights know.
 WARM_UP_EPOCHS = 2
-# False alarms an hour on streams, at most, of the threshold at which candidates are compared.
-FALSE_AN_HOUR = 1.0
 # Of the moving average over the weights of the last steps, which is what is kept.
 EMA = 0.98
 
@@ -147,11 +145,8 @@ class Choice(NamedTuple):
 
     @property
     def passings_found(self) -> float:
-        """Share of the passings found at the lowest threshold with at most FALSE_AN_HOUR; 0 without streams."""
-        if self.streams is None:
-            return 0.0
-        kept = self.streams.false_an_hour <= FALSE_AN_HOUR
-        return float(self.streams.found_share[kept].max(initial=0.0))
+        """`thresholds.found_within_bound`; 0 without streams."""
+        return thresholds.found_within_bound(self.streams) if self.streams is not None else 0.0
 
 
 class Cache(NamedTuple):
