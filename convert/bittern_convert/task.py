@@ -199,7 +199,7 @@ class Task(Strict, frozen=True, kw_only=True):
         region: left, top, width, height in pixels of every photograph: what is looked at instead of the whole of it.
         views: which squares of it the k-fold is judged on, and thresholds are chosen for: those that the daemon will
             look at. The fit is on the centred square and, with `augment.aside`, beside it: where in a photograph its
-            label is to be seen is not known.
+            label is to be seen is not known. "moving" is refused, because nothing moves in a photograph.
     """
 
     name: Name
@@ -221,6 +221,8 @@ class Task(Strict, frozen=True, kw_only=True):
         if len(set(self.labels)) != len(self.labels):
             raise ValueError(f"labels {list(self.labels)} are not distinct")
         check_views(self.views)
+        if "moving" in self.views:
+            raise ValueError('views: "moving" is of streams only: nothing moves in a photograph')
         named = [*self.alarm, *self.nothing, *self.recipe.cost, *(d.label for d in self.data if d.label is not None)]
         named += [e.label for d in self.data for e in d.errata if e.label is not None]
         if self.drawn:

@@ -52,13 +52,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         monotonic_ns: the same moment on the source's monotonic clock, for intervals: the machine's, or a recording's
             own. The outbox's own events (`dropped`, and the state `outbox_damaged`) always have the machine's.
         source: name of the source.
-        model: name of the model; only alarms have this and the next six.
+        model: name of the model; only alarms have this and the next seven.
         model_version: its version.
         task: of the model's head.
         label: the alarm label.
         score: of that label, 0 to 1.
         frame: number of the frame.
-        view: "left" or "right" where it was not the centre that scored highest.
+        view: "left", "right" or "moving" where it was not the centre that scored highest.
+        square: of the view "moving": left, top and side, in pixels of the frame.
         snapshot: name of the snapshot's file.
         state: of a "state" event, such as "camera_stalled", "camera_ok", "blind", "seeing".
         detail: further information, for people.
@@ -78,6 +79,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     score: float | None = None
     frame: int | None = None
     view: str | None = None
+    square: tuple[int, int, int] | None = None
     snapshot: str | None = None
     state: str | None = None
     detail: str | None = None

@@ -35,6 +35,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ('labels = ["a", "b"]\nviews = []', "views"),
         ('labels = ["a", "b"]\nviews = ["left", "left"]', 'views: "left" is listed twice'),
         ('labels = ["a", "b"]\nviews = ["top"]', "views"),
+        ('labels = ["a", "b"]\nviews = ["center", "moving"]', 'views: "moving" is of streams only'),
         ('labels = ["a", "b"]\nregion = [0, 0, 640]', "region"),
         ('labels = ["a", "b"]\nregion = [0, -1, 640, 480]', "region"),
         ('labels = ["a", "b"]\nregion = [0, 0, 0, 480]', "region"),

@@ -64,13 +64,11 @@ def model_options(function: F) -> F:
 def _views(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:
     if value is None:
         return ("center",)
-    from typing import get_args
-
-    from bittern.model.preprocess import View
-
     names = tuple(value.split(","))
-    if len(set(names)) < len(names) or not set(names) <= set(get_args(View)):
-        raise click.BadParameter(f"expected some of {', '.join(get_args(View))}, separated by commas, got {value!r}")
+    if "moving" in names:
+        raise click.BadParameter("moving: nothing moves in a single picture; `bittern replay` has this view")
+    if len(set(names)) < len(names) or not set(names) <= {"center", "left", "right"}:
+        raise click.BadParameter(f"expected some of center, left, right, separated by commas, got {value!r}")
     return names
 
 
@@ -81,7 +79,7 @@ def views_option(function: F) -> F:
         callback=_views,
         metavar="NAMES",
         help="Squares of a wide picture to classify, among center,left,right; the one with the highest alarm score "
-        "decides.  [default: center]",
+        "decides. The view moving is of streams only.  [default: center]",
     )(function)
 
 

@@ -31,7 +31,7 @@ WHY: dict[str, str] = {
     "threads": "2 to 4 make one inference faster on a Pi with nothing else to do",
     "timeout_s": "more for a network camera on a weak connection",
     "region": "only part of the picture matters: nothing outside of it raises an alarm",
-    "views": "a wide scene, in which things pass at the edge; each view costs one more inference",
+    "views": "a wide scene, in which things pass at the edge or are small; each view costs one more inference",
     "decision.threshold": "another threshold from the model's card; higher for fewer false alarms, lower to miss less",
     "decision.off": "an alarm flickers: a lower value keeps it on",
     "decision.evidence": "more for fewer false alarms, less for faster ones; 0 raises an alarm at the first frame",

@@ -24,7 +24,7 @@ Rectangle = Annotated[
     tuple[Offset, Offset, Length, Length],
     Meta(description="four whole numbers: left, top, width, height (the last two at least 1)"),
 ]
-Views = Annotated[tuple[Literal["center", "left", "right"], ...], Meta(min_length=1, max_length=3)]
+Views = Annotated[tuple[Literal["center", "left", "right", "moving"], ...], Meta(min_length=1, max_length=4)]
 
 
 def check_views(views: Views) -> None:
@@ -276,8 +276,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         threads: number of threads for one inference.
         timeout_s: seconds without a frame after which the camera is restarted.
         region: left, top, width, height in pixels of the part of the frame to classify instead of the whole frame.
-        views: squares of the frame to classify: "center", and for wide scenes also "left" and "right". Each one costs
-            an inference; the highest score of a label counts.
+        views: squares of the frame to classify: "center"; for wide scenes also "left" and "right", or "moving", the
+            square around what moves. Each one costs an inference; the highest score of a label counts.
         decision: for every alarm; this and the following are tables. Sinks without a table are off.
     """
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from bittern.frames import Pixels
+
+Cells = npt.NDArray[np.bool_]
 
 # A cell of a thumbnail is a 40th of the picture's short side: an object of 1/20 of its height fills at least one.
 _CELLS = 40
@@ -64,6 +69,51 @@ class MotionGate:
         self._reference, self._spare, self._passed_ns = current, reference, now_ns
         return True
 
+    def changed(self) -> Cells:
+        """Where there is motion, to be asked after a frame has passed and before the next one comes.
+
+        Returns:
+            (down, across) bool, see `Grid`: the cells that differ from the frame that passed before; none of the first
+            frame and of one with another size than the last.
+        """
+        current, before = self._reference, self._spare
+        assert current is not None, "no frame has passed"
+        if before is None or before.shape != current.shape:
+            return np.zeros(current.shape[:2], bool)
+        blue, green, red = cv2.split(cv2.absdiff(current, before))
+        return np.asarray(cv2.max(cv2.max(blue, green), red) > self._threshold)
+
+
+class Grid(NamedTuple):
+    """The cells of a picture's thumbnail, in pixels of the picture.
+
+    Attributes:
+        cell: side of a cell.
+        step: of so many rows of a cell one is used.
+        down: number of rows of cells.
+        across: number of columns of cells.
+        top: where the first row begins.
+        left: where the first column begins.
+    """
+
+    cell: int
+    step: int
+    down: int
+    across: int
+    top: int
+    left: int
+
+
+def grid_of(height: int, width: int) -> Grid:
+    """The cells of a picture of so many pixels, in its middle."""
+    side = min(height, width)
+    cell = min(side, max(_LEAST_CELL, side // _CELLS))
+    rows = min(cell, max(2, -(-_SAMPLES // cell)))
+    step = cell // rows
+    cell = rows * step
+    down, across = height // cell, width // cell
+    return Grid(cell, step, down, across, (height - down * cell) // 2, (width - across * cell) // 2)
+
 
 def thumbnail(pixels: Pixels, out: Pixels | None = None) -> Pixels:
     """The means of the square cells of a picture, taken over every n-th row only: more rows would only cost time.
@@ -75,14 +125,7 @@ def thumbnail(pixels: Pixels, out: Pixels | None = None) -> Pixels:
     Returns:
         (H // cell, W // cell, 3) uint8, of the middle of the picture.
     """
-    height, width = pixels.shape[:2]
-    side = min(height, width)
-    cell = min(side, max(_LEAST_CELL, side // _CELLS))
-    rows = min(cell, max(2, -(-_SAMPLES // cell)))
-    step = cell // rows
-    cell = rows * step
-    down, across = height // cell, width // cell
-    top, left = (height - down * cell) // 2, (width - across * cell) // 2
+    cell, step, down, across, top, left = grid_of(*pixels.shape[:2])
     sampled = pixels[top + step // 2 : top + down * cell : step, left : left + across * cell]
     if out is not None and out.shape != (down, across, 3):
         out = None

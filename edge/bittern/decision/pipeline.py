@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bittern.config.schema import WatchConfig
 from bittern.decision.decision import Change, Decision, check_label, settings_of
 from bittern.decision.motion import MotionGate
+from bittern.decision.moving import MovingView
 from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey, Event, rfc3339, uuid7
 from bittern.frames import Frame, Pixels
@@ -95,8 +96,8 @@ class Pipeline:
         self._new_id = new_id
         self._region = Region(*config.region) if config.region is not None else None
         self._views: tuple[View, ...] = config.views
-        self._gate = self._new_gate()
         self.classifiers, self._models = tuple(classifiers), self._models_of(classifiers)
+        self._gate, self._moving = self._new_gate(), self._new_moving()
         self._last = _Moment(0, 0, 0, "")
         self._warned = False
         self._still_ns: int | None = None  # time of the last frame, if the motion gate skipped it
@@ -121,10 +122,21 @@ class Pipeline:
         now_ns = frame.monotonic_ns
         self._last = _Moment(now_ns, frame.time_ns, frame.number, frame.source)
         gate_ns = 0
+        square: Region | None = None
         if self._gate is not None:
             start = perf_counter_ns()
-            unsettled = any(alarm.decision.unsettled for model in self._models for alarm in model.alarms)
-            passed = self._gate.passes(strip_of(frame.pixels, self._region, self._views), now_ns, force=unsettled)
+            force = not self._config.gate.enabled or any(
+                alarm.decision.unsettled for model in self._models for alarm in model.alarms
+            )
+            if self._moving is None:
+                passed = self._gate.passes(strip_of(frame.pixels, self._region, self._views), now_ns, force=force)
+            else:
+                whole = region_of(frame.pixels, self._region)
+                passed = self._gate.passes(whole, now_ns, force=force)
+                if passed:
+                    square = self._moving.follow(self._gate.changed(), whole.shape[0], whole.shape[1], now_ns)
+            if square is not None and self._region is not None:
+                square = square._replace(x=square.x + self._region.x, y=square.y + self._region.y)
             gate_ns = perf_counter_ns() - start
             if not passed:
                 self._still_ns = now_ns
@@ -134,7 +146,9 @@ class Pipeline:
                     for alarm in model.alarms:
                         alarm.decision.hold(self._still_ns)
                 self._still_ns = None
-        predictions, preprocess_ns = predict(self.classifiers, frame.pixels, frame.order, self._region, self._views)
+        predictions, preprocess_ns = predict(
+            self.classifiers, frame.pixels, frame.order, self._region, self._views, square
+        )
         start = perf_counter_ns()
         events: list[Event] = []
         answers: list[Answer] = []
@@ -145,7 +159,7 @@ class Pipeline:
                 for alarm in model.alarms:
                     alarm.decision.blind(now_ns)
             else:
-                events += self._decide(model, prediction, scores)
+                events += self._decide(model, prediction, scores, square)
             alarm_on = any(alarm.decision.alarm for alarm in model.alarms)
             answers.append(Answer(model.classifier, prediction.results, prediction.tensor, alarm_on))
             invoke_ns += prediction.invoke_ns
@@ -174,7 +188,8 @@ class Pipeline:
                 if alarm.key in old:
                     alarm.decision.take_over(old.pop(alarm.key)[0].decision)
         self.classifiers, self._models = tuple(classifiers), models
-        self._gate = self._new_gate()  # the new models have not been given the scene that stands still
+        # The new models have not been given the scene that stands still.
+        self._gate, self._moving = self._new_gate(), self._new_moving()
         return [
             self._event("off", key, classifier.version)
             for key, (alarm, classifier) in old.items()
@@ -183,9 +198,15 @@ class Pipeline:
 
     def _new_gate(self) -> MotionGate | None:
         gate = self._config.gate
-        if not gate.enabled:
+        if not gate.enabled and "moving" not in self._views:
             return None
         return MotionGate(threshold=gate.threshold, heartbeat_s=gate.heartbeat_s, linger_s=gate.linger_s)
+
+    def _new_moving(self) -> MovingView | None:
+        if "moving" not in self._views:
+            return None
+        least = max(classifier.size for classifier in self.classifiers)
+        return MovingView(least=least, hold_s=self._config.gate.linger_s)
 
     def _models_of(self, classifiers: Sequence[Classifier]) -> list[_Model]:
         heads = {classifier.name: classifier.heads for classifier in classifiers}
@@ -201,7 +222,9 @@ class Pipeline:
             by_name[key.model].alarms.append(_Alarm(key, head, settings.decision()))
         return models
 
-    def _decide(self, model: _Model, prediction: Prediction, scores: dict[AlarmKey, float]) -> list[Event]:
+    def _decide(
+        self, model: _Model, prediction: Prediction, scores: dict[AlarmKey, float], moving: Region | None
+    ) -> list[Event]:
         """Give every alarm of a model its score, which is added to `scores`; the events of alarms that change."""
         events = []
         for key, head, decision in model.alarms:
@@ -212,11 +235,17 @@ class Pipeline:
             scores[key] = score = result.scores[key.label]
             change = decision.update(score, self._last.monotonic_ns)
             if change is not None:
-                events.append(self._event(change, key, model.classifier.version, score, result.view))
+                events.append(self._event(change, key, model.classifier.version, score, result.view, moving))
         return events
 
     def _event(
-        self, change: Change, key: AlarmKey, version: str, score: float | None = None, view: View = "center"
+        self,
+        change: Change,
+        key: AlarmKey,
+        version: str,
+        score: float | None = None,
+        view: View = "center",
+        moving: Region | None = None,
     ) -> Event:
         last = self._last
         return Event(
@@ -232,6 +261,7 @@ class Pipeline:
             score=None if score is None else round(score, 6),
             frame=last.number,
             view=None if view == "center" else view,
+            square=(moving.x, moving.y, moving.width) if moving is not None and view == "moving" else None,
         )
 
     def _warn(self, frame: Frame) -> None:
@@ -239,7 +269,7 @@ class Pipeline:
         if views_of(frame.pixels, self._region, self._views) != self._views:
             height, width = region_of(frame.pixels, self._region).shape[:2]
             _log.warning(
-                "views %s: the frame or region has %d x %d pixels and is not wider than high: only its centre is used",
+                "views %s: the frame or region has %d x %d pixels, not wider than high: left and right are its centre",
                 ", ".join(self._views),
                 width,
                 height,

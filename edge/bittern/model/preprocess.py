@@ -16,7 +16,8 @@ import numpy as np
 from bittern.errors import ConfigurationError
 from bittern.frames import Order, Pixels
 
-View = Literal["center", "left", "right"]
+# "moving" is the square around what moves in a stream (`bittern.decision.moving`), given to `predict` as a region.
+View = Literal["center", "left", "right", "moving"]
 CENTER: tuple[View, ...] = ("center",)
 
 # OpenCV's own thread pool costs more than it gains at this size, and can deadlock under qemu.
@@ -39,7 +40,7 @@ def square_of(frame: Pixels, region: Region | None = None, view: View = "center"
         frame: (H, W, 3) uint8.
         region: a rectangle inside the frame; None takes the whole frame.
         view: where the square lies in a frame that is wider than high. Any other frame has only the centred square,
-            whatever the view (see `views_of`).
+            whatever the view (see `views_of`). "moving" is unknown here: a single frame does not say where it is.
 
     Returns:
         (S, S, 3) uint8 with S = min(H, W), sharing the frame's memory. Offsets are (H - S) // 2 and, from left to
@@ -115,9 +116,11 @@ def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] 
 
 
 def views_of(frame: Pixels, region: Region | None, views: Sequence[View]) -> Sequence[View]:
-    """The distinct views of a frame: those given, or only the centre if the frame is not wider than high."""
+    """The distinct views of a frame: those given; the centre for left and right if it is not wider than high."""
     width, height = (frame.shape[1], frame.shape[0]) if region is None else (region.width, region.height)
-    return views if width > height else CENTER
+    if width > height:
+        return views
+    return tuple(dict.fromkeys("moving" if view == "moving" else "center" for view in views))
 
 
 class _Scratch(threading.local):

@@ -42,6 +42,7 @@ def predict(
     order: Order = "BGR",
     region: Region | None = None,
     views: Sequence[View] = CENTER,
+    moving: Region | None = None,
 ) -> tuple[list[Prediction], int]:
     """Run a frame through every model: one crop and resize per view and input size, one inference per view and model.
 
@@ -50,7 +51,9 @@ def predict(
         frame: (H, W, 3) uint8.
         order: channel order of the frame.
         region: a rectangle to classify instead of the whole frame.
-        views: which squares of it. A frame that is not wider than high has only one square, which is classified once.
+        views: which squares of it. A frame that is not wider than high has no left and right, only the centre, which is
+            classified once.
+        moving: the view "moving", a square of the frame; None: it is the centre, which is classified once.
 
     Returns:
         A prediction for each classifier, and the time of crop and resize, which they share, in ns.
@@ -60,6 +63,8 @@ def predict(
     """
     if views is not CENTER:
         views = views_of(frame, region, views)
+        if moving is None and "moving" in views:
+            views = tuple(dict.fromkeys("center" if view == "moving" else view for view in views))
     several = len(views) > 1
     preprocess_ns = 0
     invoke_ns, answer_ns = [0] * len(classifiers), [0] * len(classifiers)
@@ -67,7 +72,10 @@ def predict(
     inputs: list[list[Pixels]] = [[] for _ in classifiers]  # by model, view
     for view in views:
         start = perf_counter_ns()
-        tensors = preprocess_all(classifiers, frame, order, region, view)
+        if view == "moving":
+            tensors = preprocess_all(classifiers, frame, order, moving)
+        else:
+            tensors = preprocess_all(classifiers, frame, order, region, view)
         now = perf_counter_ns()
         preprocess_ns += now - start
         for i, classifier in enumerate(classifiers):

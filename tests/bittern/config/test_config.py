@@ -111,7 +111,10 @@ def test_line_ends_and_byte_order_mark_of_other_systems(tmp_path: Path) -> None:
             "region = [0, 0, 9]",
             "1: region: expected four whole numbers: left, top, width, height (the last two at least 1), got",
         ),
-        ("views = ['middle']", '1: views: expected a list of 1 to 3, each one of "center", "left", "right", got ["mid'),
+        (
+            "views = ['middle']",
+            '1: views: expected a list of 1 to 4, each one of "center", "left", "moving", "right", got ["mid',
+        ),
         ("decision = 3", "1: decision: expected a table [decision], got 3"),
         ("alarm = 3", "1: alarm: expected tables that each begin with [[alarm]], got 3"),
         ("[alarm]\nlabel = 'a'", "1: alarm: expected tables that each begin with [[alarm]], got a table"),

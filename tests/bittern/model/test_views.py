@@ -118,6 +118,25 @@ def test_a_frame_that_is_not_wide_is_looked_at_once(means: Path, size: tuple[int
     assert seen.results[0].view == "center"
 
 
+@pytest.mark.parametrize("size", [(40, 90), (40, 40), (60, 40)])
+def test_what_moves_is_a_square_of_its_own(means: Path, size: tuple[int, int]) -> None:
+    model = Classifier(means)
+    frame = np.random.default_rng(4).integers(0, 256, (*size, 3), np.uint8)
+    square = Region(9, 3, 30, 30)
+
+    def seen(moving: Region | None, *views: View) -> list[list[Result]]:
+        return predict([model], frame, "RGB", None, views, moving)[0][0].by_view
+
+    alone = [r.scores for r in model.classify(np.ascontiguousarray(square_of(frame, square)), "RGB")]
+    for views in (("moving",), ("moving", "center"), ("left", "moving")):
+        by_view = seen(square, *views)
+        moving = next(results for results in by_view if results[0].view == "moving")
+        assert len(by_view) == len(views)
+        assert [r.scores for r in moving] == alone
+    assert [[r.view for r in results] for results in seen(None, "moving", "center")] == [["center"] * 2], "once"
+    assert [results[0].view for results in seen(None, "moving")] == ["center"]
+
+
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
     (tmp_path / "set").mkdir()
@@ -148,6 +167,12 @@ def test_unknown_views_are_wrong_usage(wide: Path, means: Path, given: str) -> N
         done = CliRunner().invoke(command, [*words, "--views", given])
         assert done.exit_code == 2
         assert "expected some of center, left, right" in done.output
+
+
+def test_nothing_moves_in_a_picture(wide: Path, means: Path) -> None:
+    for command, words in ((classify, [str(wide)]), (evaluate, [str(means), "--data", str(wide)])):
+        done = CliRunner().invoke(command, [*words, "--views", "center,moving"])
+        assert (done.exit_code, "moving: nothing moves in a single picture" in done.output) == (2, True)
 
 
 def test_evaluate_counts_what_any_view_shows(wide: Path, tmp_path: Path) -> None:
