@@ -47,6 +47,7 @@ def render(models: Sequence[Path], results: Path) -> str:
         _HEAD,
         _accuracy(manifests),
         _seeds(manifests, contents.get("seeds", {"models": {}})["models"]),
+        _streams(manifests),
         _corrupted(manifests),
         _parity_checks(manifests),
         _none(studies("none")),
@@ -125,6 +126,29 @@ def _seeds(manifests: Sequence[Manifest], seeds: dict[str, Any]) -> str:
         return ""
     table = _table(["model", "network", "n", "accuracy", "AUC"], rows)
     return f"### Compared with the project it grew out of\n\n{table}"
+
+
+def _streams(manifests: Sequence[Manifest]) -> str:
+    rows = []
+    for model in manifests:
+        figures = model.provenance.get("streams")
+        if figures:
+            passings, false = figures["passings"], figures["false"]
+            rate = ""
+            if false["an_hour"] is not None:
+                low, high = false["an_hour_ci95"]
+                rate = f"{false['an_hour']:.1f} ({low:.1f} to {high:.1f})"
+            found = f"{passings['found']} of {passings['n']}" if passings["n"] else ""
+            share = _share(passings["found"], passings["n"]) if passings["n"] else ""
+            rows.append([model.name, found, share, f"{false['alarms']} in {false['minutes']:.0f} min", rate])
+    if not rows:
+        return ""
+    header = ["model", "passings found", "share", "false alarms", "an hour"]
+    return (
+        "## Streams of a moving camera\n\nThe daemon's decision at the threshold `default`, 5 frames a second, on "
+        "streams made of test pictures and drawn streets; the models' cards have them by size and light. "
+        f"Intervals of rates are exact (Poisson).\n\n{_table(header, rows)}"
+    )
 
 
 def _corrupted(manifests: Sequence[Manifest]) -> str:

@@ -48,3 +48,15 @@ def test_a_model_without_figures_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"provenance": {}}))
     with pytest.raises(ModelRefused, match="provenance has no figures"):
         results.render([tmp_path], tmp_path / "none")
+
+
+def test_figures_of_streams_are_on_the_page(tmp_path: Path) -> None:
+    manifest = json.loads((MODELS[0] / "manifest.json").read_text())
+    false = {"alarms": 3, "minutes": 61.2, "an_hour": 2.94, "an_hour_ci95": [0.61, 8.6]}
+    streams = {"passings": {"n": 88, "found": 80, "found_ci95": [0.83, 0.95]}, "false": false}
+    (tmp_path / "manifest.json").write_text(
+        json.dumps(manifest | {"provenance": manifest["provenance"] | {"streams": streams}})
+    )
+    page = results.render([tmp_path], tmp_path / "none")
+    row = f"| {manifest['name']} | 80 of 88 | 90.9% (83.1% to 95.3%) | 3 in 61 min | 2.9 (0.6 to 8.6) |"
+    assert row in page.splitlines()
