@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from typing import NamedTuple
@@ -79,10 +80,11 @@ def promise(streams: Streams, bound: Bound) -> Threshold | None:
     allowed = bound.an_hour * streams.hours
     hours = f"{streams.hours * 60:.0f} min of streams"
     if allowed >= 1:
-        kept = [point for point in streams.points if point.false_an_hour <= bound.an_hour]
+        # One from which on all keep to it: at a lower threshold, two alarms may be one long one.
+        kept = list(itertools.takewhile(lambda point: point.false_an_hour <= bound.an_hour, reversed(streams.points)))
         if not kept:
             return None
-        on, how = min(point.on for point in kept), f"counted in {hours}"
+        on, how = kept[-1].on, f"counted in {hours}"
     elif streams.tail is not None and bound.false_alarms:
         tail = streams.tail
         odds = _logit(tail.on) + tail.scale * math.log(tail.false_an_hour / bound.an_hour)

@@ -47,6 +47,16 @@ def test_a_bound_within_the_hours_is_counted() -> None:
     assert f"{1 - chosen.on / 2:.1%} of 96 passings found" in chosen.chosen_for
 
 
+def test_all_thresholds_above_a_counted_one_keep_to_the_bound() -> None:
+    """Two alarms of one threshold may be one long one of a lower threshold, which is no better."""
+    points = tuple(
+        msgspec.structs.replace(point, false_an_hour=5.0 if point.on == 0.75 else min(point.false_an_hour, 2.0))
+        for point in POINTS
+    )
+    merged = msgspec.structs.replace(STREAMS, points=points)
+    assert operating.threshold_for(head(merged), "at most 3 false alarms an hour").on == 0.75 + 1 / 256
+
+
 def test_a_bound_below_what_the_hours_show_is_extrapolated_and_says_so() -> None:
     chosen = operating.threshold_for(head(), "at most 1 false alarm a day")
     assert operating.rate(TAIL, chosen.on) <= 1 / 24 < operating.rate(TAIL, chosen.on - 1 / 256)
