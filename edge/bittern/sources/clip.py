@@ -1,4 +1,4 @@
-"""A recorded clip: a folder of pictures and an index of when each was taken; read as a source of frames.
+"""The source `clip`: what `bittern record` wrote, a folder of pictures and an index of when each was taken.
 
 `clip.jsonl` is one line of JSON about the clip, then one per frame. A line is written after its picture, so a killed
 recorder leaves a shorter clip. The picture of the first frame is `00000000.png`, and so on.
@@ -162,13 +162,22 @@ class ClipSource(Source):
 
     live = False
 
-    def __init__(self, folder: Path) -> None:
-        """Read the index.
+    class Options(msgspec.Struct, forbid_unknown_fields=True):
+        """A recording has no options."""
+
+    @classmethod
+    def check(cls, address: str, options: Options) -> str:
+        """The name of the source. Raises `ConfigurationError` if there is no index, or a broken one."""
+        return _read(Path(address) / INDEX)[0].source
+
+    def __init__(self, address: str | Path, options: Options | None = None) -> None:
+        """Read the index of the folder `address`.
 
         Raises:
             ConfigurationError: there is none, or it is broken: the message names the line. An incomplete last line is
                 ignored.
         """
+        self.path = folder = Path(address)
         head, self._entries = _read(folder / INDEX)
         self.name = head.source
         self.length = len(self._entries)

@@ -18,6 +18,7 @@ from bittern.sources.uri import NETWORK, redacted
 # scheme: (module, class, example). A module is imported only when used: each has heavy imports of its own.
 SCHEMES: dict[str, tuple[str, str, str]] = {
     "demo": ("bittern.sources.demo", "DemoSource", "demo:?laps=1&seed=1"),
+    "clip": ("bittern.sources.clip", "ClipSource", "the folder of a recording"),
     "folder": ("bittern.sources.folder", "FolderSource", "a folder of pictures"),
     "video": ("bittern.sources.video", "VideoSource", "a video file"),
     "usb": ("bittern.sources.usb", "UsbSource", "usb:0?size=640x480"),
@@ -44,7 +45,7 @@ class SourceInfo(NamedTuple):
 
 
 def open_source(uri: str, options: Mapping[str, Value] | None = None) -> Source:
-    """Open `picamera:`, `usb:0`, `rtsp://host/path`, `demo:`, a video file or a folder of pictures.
+    """Open `picamera:`, `usb:0`, `rtsp://host/path`, `demo:`, a video file, a recording or a folder of pictures.
 
     Options follow a question mark as in a web address, `usb:0?size=1280x720&fps=10`, or are given in `options`; those
     of `rtsp` only there, because its query belongs to the camera's own address.
@@ -84,7 +85,9 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
     try:
         path, parts = Path(uri), urlsplit(uri)
         if path.is_dir():
-            return "folder", uri, {}
+            from bittern.sources.clip import is_clip  # which imports OpenCV, as every source of pictures
+
+            return "clip" if is_clip(path) else "folder", uri, {}
         if path.exists():
             return "video", uri, {}
     except (ValueError, OSError) as error:  # a NUL character, half an IPv6 address, a name that is too long

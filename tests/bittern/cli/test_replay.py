@@ -87,6 +87,14 @@ def test_a_recording_replays_with_the_clock_of_its_day(means_clip: Path, often: 
     assert len({e["id"] for e in events}) == 8
 
 
+def test_watch_reads_a_recording_with_its_own_times(means_clip: Path, often: Path) -> None:
+    done = bittern("watch", "--source", means_clip, "--config", often)
+    assert done.code == 0
+    replayed = lines(run(means_clip, "--config", often))
+    assert [without_id(event) for event in done.alarms] == [without_id(event) for event in replayed]
+    assert "10 frames in" in done.err
+
+
 def without_id(event: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in event.items() if key != "id"}
 
@@ -214,10 +222,10 @@ def test_a_recording_does_not_delete_what_it_reads(means_clip: Path, tmp_path: P
 
 def test_a_recording_of_pictures_that_cannot_be_read_says_so(means_clip: Path, tmp_path: Path) -> None:
     clip = Path(shutil.copytree(means_clip, tmp_path / "clip"))
-    (clip / "zzz.png").write_text("no picture")
+    (clip / "00000003.png").write_text("no picture")
     done = bittern("record", "--source", clip, "--out", tmp_path / "out")
     assert done.code == 1
-    assert "zzz.png" in done.err
+    assert "00000003.png" in done.err
 
 
 @pytest.mark.parametrize("words", ["--max-mb inf", "--max-mb nan", "--seconds nan", "--seconds inf", "--fps nan"])
