@@ -85,10 +85,10 @@ class Lock:
         return parser.parse_args(command.split())
 
     @cached_property
-    def asked(self) -> list[Requirement]:
+    def required(self) -> list[Requirement]:
         groups = [group.removeprefix("pyproject.toml:") for group in self.options.group]
-        asked = requirements(self.options.extra, groups, project=self.options.source == "pyproject.toml")
-        return [requirement for requirement in asked if requirement.name not in self.options.no_emit_package]
+        named = requirements(self.options.extra, groups, project=self.options.source == "pyproject.toml")
+        return [requirement for requirement in named if requirement.name not in self.options.no_emit_package]
 
     @cached_property
     def systems(self) -> list[tuple[str, str]]:
@@ -121,7 +121,7 @@ def lock(request: pytest.FixtureRequest) -> Lock:
 def test_it_holds_what_pyproject_asks_for(lock: Lock) -> None:
     for system in lock.systems:
         versions = lock.versions(system)
-        for requirement in lock.asked:
+        for requirement in lock.required:
             version = versions.get(canonicalize_name(requirement.name))
             if holds(requirement, system) and (version is None or version not in requirement.specifier):
                 pytest.fail(
@@ -132,7 +132,7 @@ def test_it_holds_what_pyproject_asks_for(lock: Lock) -> None:
 
 def test_it_holds_nothing_that_pyproject_no_longer_asks_for(lock: Lock) -> None:
     asking = {pin.name for pin, block in zip(lock.pins, lock.blocks, strict=True) if "bittern (pyproject.toml" in block}
-    gone = asking - {canonicalize_name(requirement.name) for requirement in lock.asked}
+    gone = asking - {canonicalize_name(requirement.name) for requirement in lock.required}
     assert not gone, f"run make lock: pyproject.toml no longer asks for {', '.join(sorted(gone))} of {lock.path.name}"
 
 

@@ -125,9 +125,9 @@ def steps(a: Outputs, b: Outputs) -> list[int]:
     ]
 
 
-def labels(of: Outputs) -> list[list[int]]:
+def labels(outputs: Outputs) -> list[list[int]]:
     """Which label has the highest score, by picture and head; the first of equals, as the classifier has it."""
-    return [[values.index(max(values)) for values in heads] for heads in of]
+    return [[values.index(max(values)) for values in heads] for heads in outputs]
 
 
 def spread(off: list[int]) -> str:
@@ -136,18 +136,18 @@ def spread(off: list[int]) -> str:
 
 
 def check_model(
-    check: Checks, said: manifest.Manifest, folder: Path, path: ExecutionPath, here: OnPath, there: OnPath
+    check: Checks, expected: manifest.Manifest, folder: Path, path: ExecutionPath, host: OnPath, arm: OnPath
 ) -> str:
     """The checks of one model on one path; returns a line of the table."""
-    allowed = said.golden[path].other_machine_steps
+    allowed = expected.golden[path].other_machine_steps
     what = f"{folder.name}, {path}"
-    check(here.refused is None, f"{what}: golden vectors replay here", here.refused or "")
-    check(there.refused is None, f"{what}: golden vectors replay there", there.refused or "")
-    if not (here.pictures and there.pictures):
+    check(host.refused is None, f"{what}: golden vectors replay here", host.refused or "")
+    check(arm.refused is None, f"{what}: golden vectors replay there", arm.refused or "")
+    if not (host.pictures and arm.pictures):
         return f"{what:<24} not run"
     stored = [[raw.tolist() for raw in vector.outputs] for vector in golden.load(folder / golden.FILE, path)]
-    off_golden, off_pictures = steps(stored, there.golden), steps(here.pictures, there.pictures)
-    pairs = zip(labels(here.pictures), labels(there.pictures), strict=True)
+    off_golden, off_pictures = steps(stored, arm.golden), steps(host.pictures, arm.pictures)
+    pairs = zip(labels(host.pictures), labels(arm.pictures), strict=True)
     same = sum(a == b for a, b in pairs)
     check(
         max(off_pictures) <= allowed, f"{what}: {PICTURES} drawn pictures within {allowed} steps", spread(off_pictures)
@@ -160,12 +160,12 @@ def check_model(
 def check_commands(check: Checks, inside: Inside, opencv: str, folder: Path, picture: Pixels) -> None:
     """`bittern classify` and `bittern models`, as a user runs them."""
     cv2.imwrite(str(inside.folder / "street.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    there = inside.python(opencv, *BITTERN, "classify", "street.png", "--model", f"models/{folder.name}", "--json")
-    here = outside(*BITTERN, "classify", str(inside.folder / "street.png"), "--model", str(folder), "--json")
-    good = there.returncode == here.returncode == 0
-    check(good, f"{folder.name}: bittern classify exits 0", f"{there.returncode}: {there.stderr}{here.stderr}")
+    arm = inside.python(opencv, *BITTERN, "classify", "street.png", "--model", f"models/{folder.name}", "--json")
+    host = outside(*BITTERN, "classify", str(inside.folder / "street.png"), "--model", str(folder), "--json")
+    good = arm.returncode == host.returncode == 0
+    check(good, f"{folder.name}: bittern classify exits 0", f"{arm.returncode}: {arm.stderr}{host.stderr}")
     if good:
-        a, b = ([json.loads(line)["label"] for line in done.stdout.splitlines()] for done in (here, there))
+        a, b = ([json.loads(line)["label"] for line in done.stdout.splitlines()] for done in (host, arm))
         check(a == b, f"{folder.name}: bittern classify says {', '.join(a)}", f"there {', '.join(b)}")
 
 
@@ -184,29 +184,29 @@ def main() -> int:
     with Inside(cache, folders) as inside:
         np.savez(inside.folder / "pictures.npz", *pictures)
         measure = Path(__file__).with_name("measure.py")
-        here = machine(outside(str(measure), str(inside.folder / "pictures.npz"), *map(str, folders)))
-        print(f"here: {here.machine}, OpenCV {here.opencv}, {here.runtime}")
-        check(here.opencv.startswith("5."), "it is OpenCV 5", here.opencv)
-        check(not here.differ, f"{here.vectors} preprocessing vectors equal to the byte", ", ".join(here.differ))
+        host = machine(outside(str(measure), str(inside.folder / "pictures.npz"), *map(str, folders)))
+        print(f"here: {host.machine}, OpenCV {host.opencv}, {host.runtime}")
+        check(host.opencv.startswith("5."), "it is OpenCV 5", host.opencv)
+        check(not host.differ, f"{host.vectors} preprocessing vectors equal to the byte", ", ".join(host.differ))
         for opencv in (metadata.version("opencv-python-headless"), OLD_OPENCV):
             inside.install(opencv)
             models = [f"models/{folder.name}" for folder in folders]
-            there = machine(inside.python(opencv, "tests/arm64/measure.py", "pictures.npz", *models))
-            print(f"there: {there.machine}, OpenCV {there.opencv}, {there.runtime}")
-            check(there.machine == "aarch64", "it is aarch64", there.machine)
-            check(opencv.startswith(there.opencv), f"it is OpenCV {opencv}", there.opencv)
-            check(there.runtime == here.runtime, f"it is {here.runtime}", there.runtime)
-            check(not there.differ, f"{there.vectors} preprocessing vectors equal to the byte", ", ".join(there.differ))
-            check(there.tensors == here.tensors, f"tensors of {PICTURES} drawn pictures equal to the byte")
+            arm = machine(inside.python(opencv, "tests/arm64/measure.py", "pictures.npz", *models))
+            print(f"there: {arm.machine}, OpenCV {arm.opencv}, {arm.runtime}")
+            check(arm.machine == "aarch64", "it is aarch64", arm.machine)
+            check(opencv.startswith(arm.opencv), f"it is OpenCV {opencv}", arm.opencv)
+            check(arm.runtime == host.runtime, f"it is {host.runtime}", arm.runtime)
+            check(not arm.differ, f"{arm.vectors} preprocessing vectors equal to the byte", ", ".join(arm.differ))
+            check(arm.tensors == host.tensors, f"tensors of {PICTURES} drawn pictures equal to the byte")
             for folder in folders:
-                said = manifest.load((folder / "manifest.json").read_bytes())
-                for path in said.golden:
-                    measured = here.models[folder.name][path], there.models[folder.name][path]
-                    table.append(f"{there.opencv:<8} {check_model(check, said, folder, path, *measured)}")
+                shipped = manifest.load((folder / "manifest.json").read_bytes())
+                for path in shipped.golden:
+                    measured = host.models[folder.name][path], arm.models[folder.name][path]
+                    table.append(f"{arm.opencv:<8} {check_model(check, shipped, folder, path, *measured)}")
                 check_commands(check, inside, opencv, folder, pictures[0])
             listed = inside.python(opencv, *BITTERN, "models")
             check(listed.returncode == 0, "bittern models exits 0", f"{listed.stdout}{listed.stderr}")
-    print(f"\noutput steps (1/256 of a score), aarch64 under qemu against {here.machine}, {here.runtime}")
+    print(f"\noutput steps (1/256 of a score), aarch64 under qemu against {host.machine}, {host.runtime}")
     print(f"{'OpenCV':<8} {'model, path':<24} {'golden vectors':<30} {'drawn pictures':<30} same label")
     print("\n".join(table))
     print(f"\n{check.passed} passed, {check.failed} failed")

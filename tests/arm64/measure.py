@@ -66,14 +66,14 @@ def outputs(folder: Path, path: ExecutionPath, tensors: Sequence[Pixels]) -> Out
     Raises:
         ModelRefused: the path does not take the model on this machine.
     """
-    said = manifest.load((folder / "manifest.json").read_bytes())
-    opened = runtime.open_model((folder / said.file).read_bytes(), path, threads=1)
+    shipped = manifest.load((folder / "manifest.json").read_bytes())
+    opened = runtime.open_model((folder / shipped.file).read_bytes(), path, threads=1)
     handles = {output.name: output.handle for output in opened.outputs}
     answers: Outputs = []
     for tensor in tensors:
         opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
         opened.interpreter.invoke()
-        answers.append([opened.interpreter.get_tensor(handles[head.output])[0].tolist() for head in said.heads])
+        answers.append([opened.interpreter.get_tensor(handles[head.output])[0].tolist() for head in shipped.heads])
     return answers
 
 

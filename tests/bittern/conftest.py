@@ -48,14 +48,14 @@ def interned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     pathlib puts every part of a path there. With a new name for every event the table grew by 2 MB at a time, and in
     CPython 3.12.1 by 120 bytes for each name, for good.
     """
-    found: list[str] = []
+    texts: list[str] = []
 
     def intern(text: str) -> str:
-        found.append(text)
+        texts.append(text)
         return text
 
     monkeypatch.setattr(sys, "intern", intern)
-    return found
+    return texts
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_an_event_is_one_line(source: str, label: str, score: float, number: int
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
     assert b"\r" not in line
-    said = json.loads(line)
-    assert list(said) == list(Event.__struct_fields__[: len(said)])  # what an alarm of the centre has not is left out
-    assert (said["source"], said["label"], said["score"], said["frame"]) == (source, label, score, number)
+    fields = json.loads(line)
+    # What an alarm of the centre has not is left out.
+    assert list(fields) == list(Event.__struct_fields__[: len(fields)])
+    assert (fields["source"], fields["label"], fields["score"], fields["frame"]) == (source, label, score, number)

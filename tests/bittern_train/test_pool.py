@@ -173,8 +173,8 @@ def test_derived_splits_are_seeded_and_cross_no_group(folders: Path) -> None:
     for item in first:
         by_group.setdefault(item.group, set()).add(item.split)
     assert all(len(splits) == 1 for splits in by_group.values())
-    of = {i.name: i.group for i in first}
-    assert of["stop/twin.jpg"] == of["stop/003.jpg"]
+    group_of = {i.name: i.group for i in first}
+    assert group_of["stop/twin.jpg"] == group_of["stop/003.jpg"]
     for label in TASK.labels:
         share = np.mean([i.split == "test" for i in first if i.label == label])
         assert 0.1 <= share <= 0.3
@@ -196,8 +196,8 @@ def test_groups_of_an_index_without_splits_stay_together(tmp_path: Path) -> None
     splits: dict[int, set[tuple[str, str]]] = {}
     for item in everything:
         splits.setdefault(int(Path(item.name).stem) // 4, set()).add((item.split, item.group))
-    assert all(len(of) == 1 for of in splits.values())
-    assert {split for of in splits.values() for split, _ in of} == {"train", "test"}
+    assert all(len(pairs) == 1 for pairs in splits.values())
+    assert {split for pairs in splits.values() for split, _ in pairs} == {"train", "test"}
 
 
 def test_an_index_in_which_some_pictures_have_no_split_is_refused(tmp_path: Path) -> None:

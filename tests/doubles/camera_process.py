@@ -56,7 +56,7 @@ class Double:
 
     def when(self, state: str) -> float:
         """The last time that a state began."""
-        return next(at for at, name, _ in reversed(self.states) if name == state)
+        return next(time_s for time_s, name, _ in reversed(self.states) if name == state)
 
     def detail(self, state: str) -> str:
         return next(detail for _, name, detail in reversed(self.states) if name == state)
@@ -64,7 +64,7 @@ class Double:
     def log(self) -> list[tuple[float, int, str]]:
         """Openings and closings: when, in which process, what."""
         lines = self.file.with_suffix(".log").read_text().splitlines()
-        return [(float(at), int(pid), what) for at, pid, what in map(str.split, lines)]
+        return [(float(time_s), int(pid), what) for time_s, pid, what in map(str.split, lines)]
 
 
 class _Noted(Camera):
@@ -124,9 +124,9 @@ def descriptors() -> int:
 
 def resident_kb(pid: int | str = "self") -> int:
     """Memory of a process, in kB."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1])
+    match = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert match
+    return int(match[1])
 
 
 def gone(pid: int, within_s: float = 2.0) -> bool:

@@ -66,7 +66,7 @@ class Camera:
         self.period_s, self.stamps, self.then, self.opens = period_s, stamps, then, opens
         self.properties: dict[int, float] = {cv2.CAP_PROP_FPS: fps}
         self.sizes, self.lacks, self.picture = sizes, lacks, picture
-        self.given = 0
+        self.frames_read = 0
         self.grabbed: tuple[bool, Any] = (False, None)
         self.released = threading.Event()
 
@@ -81,7 +81,7 @@ class Camera:
 
     def get(self, what: int) -> float:
         if what == cv2.CAP_PROP_POS_MSEC:
-            return self.stamps[self.given - 1] if self.stamps else time.monotonic_ns() / 1e6
+            return self.stamps[self.frames_read - 1] if self.stamps else time.monotonic_ns() / 1e6
         if self.sizes and what == cv2.CAP_PROP_FRAME_WIDTH:
             return self.sizes[0]
         if self.sizes and what == cv2.CAP_PROP_FRAME_HEIGHT:
@@ -102,8 +102,8 @@ class Camera:
             return self.then()
         time.sleep(self.period_s)
         self.left -= 1
-        self.given += 1
-        return True, flat(self.given % 256) if self.picture is None else self.picture
+        self.frames_read += 1
+        return True, flat(self.frames_read % 256) if self.picture is None else self.picture
 
     def release(self) -> None:
         self.released.set()

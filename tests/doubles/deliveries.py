@@ -21,7 +21,7 @@ class Device(Sink):
 
     def __init__(self, name: str = "device", *, durable: bool = False) -> None:
         self.name, self.durable = name, durable
-        self.got: list[int] = []
+        self.delivered: list[int] = []
         self.failure: Exception | None = None
         self.let = threading.Event()
         self.let.set()
@@ -33,7 +33,7 @@ class Device(Sink):
         self.let.wait(30)
         if self.failure is not None:
             raise self.failure
-        self.got.append(event.monotonic_ns)
+        self.delivered.append(event.monotonic_ns)
         return "ok"
 
     def close(self) -> None:
@@ -45,4 +45,4 @@ def hook(peer: Peer) -> WebhookSink:
 
 
 def numbers(peer: Peer) -> list[int]:
-    return [found["monotonic_ns"] for found in peer.events]
+    return [e["monotonic_ns"] for e in peer.events]

@@ -30,9 +30,9 @@ def refused(model: Path, *says: str, **options: Any) -> str:
 def altered(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     """The model folder with a changed manifest."""
     file = folder / "manifest.json"
-    said = json.loads(file.read_bytes())
-    change(said)
-    file.write_text(json.dumps(said))
+    fields = json.loads(file.read_bytes())
+    change(fields)
+    file.write_text(json.dumps(fields))
     return folder
 
 

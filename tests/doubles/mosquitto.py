@@ -30,12 +30,12 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def until(said: Callable[[], bool], seconds: float = 10.0) -> bool:
+def until(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
     """Wait for something to become true."""
     end = time.monotonic() + seconds
-    while not (true := said()) and time.monotonic() < end:
+    while not (held := holds()) and time.monotonic() < end:
         time.sleep(0.01)
-    return true
+    return held
 
 
 class Broker:
@@ -101,7 +101,7 @@ class Broker:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop(signal.SIGKILL)
 
 
@@ -109,11 +109,11 @@ class Listener:
     """A subscriber that keeps everything, and whose session the broker keeps while either of them is away.
 
     Attributes:
-        got: topic, payload and whether it was retained, in the order of arrival.
+        received: topic, payload and whether it was retained, in the order of arrival.
     """
 
     def __init__(self, port: int, *topics: str, name: str = "listener", tls: Path | None = None) -> None:
-        self.got: list[tuple[str, bytes, bool]] = []
+        self.received: list[tuple[str, bytes, bool]] = []
         self._ready = threading.Event()
         self._topics = topics
         self.client = paho.Client(
@@ -127,7 +127,7 @@ class Listener:
         self.client.on_connect = lambda client, *_: client.subscribe([(topic, 1) for topic in topics])
         self.client.on_subscribe = lambda *_: self._ready.set()
         self.client.on_disconnect = lambda *_: self._ready.clear()
-        self.client.on_message = lambda _client, _data, m: self.got.append((m.topic, bytes(m.payload), m.retain))
+        self.client.on_message = lambda _client, _data, m: self.received.append((m.topic, bytes(m.payload), m.retain))
         self.client.reconnect_delay_set(1, 1)
         self.client.connect_async("localhost" if tls else "127.0.0.1", port)
         self.client.loop_start()
@@ -138,7 +138,7 @@ class Listener:
         return self._ready.wait(10)
 
     def payloads(self, topic: str) -> list[bytes]:
-        return [payload for there, payload, _ in list(self.got) if there == topic]
+        return [payload for about, payload, _ in list(self.received) if about == topic]
 
     def last(self, topic: str) -> bytes | None:
         return next(iter(self.payloads(topic)[::-1]), None)
@@ -157,7 +157,7 @@ class Listener:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
 

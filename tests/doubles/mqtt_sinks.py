@@ -20,10 +20,10 @@ ALARM, LABEL, CONFIG = (
 )
 
 
-def event(kind: str = "alarm.on", **said: Any) -> Event:
+def event(kind: str = "alarm.on", **fields: Any) -> Event:
     if kind.startswith("alarm"):
-        said = {"model": "stop_sign", "task": "stop_sign", "label": "stop", **said}
-    return Event(id=uuid7(), type=kind, time="2026-01-01T00:00:00.000Z", monotonic_ns=0, source="door", **said)  # type: ignore[arg-type]
+        fields = {"model": "stop_sign", "task": "stop_sign", "label": "stop", **fields}
+    return Event(id=uuid7(), type=kind, time="2026-01-01T00:00:00.000Z", monotonic_ns=0, source="door", **fields)  # type: ignore[arg-type]
 
 
 def deliver(sink: MqttSink, sent: Event) -> str:
@@ -61,6 +61,6 @@ class Opens:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         for sink in self._sinks:
             sink.close()

@@ -36,31 +36,31 @@ def put(box: Outbox, *numbers: int) -> None:
 
 def take(box: Outbox, sink: str = "a", count: int = 10_000) -> list[Any]:
     """Numbers of events in the order in which a sink gets them; a notice as its event."""
-    got: list[Any] = []
-    while len(got) < count:
-        found = box.read(sink)
-        if found is None and box.dirty:
+    taken: list[Any] = []
+    while len(taken) < count:
+        encoded = box.read(sink)
+        if encoded is None and box.dirty:
             box.flush()
-            found = box.read(sink)
-        if found is None:
+            encoded = box.read(sink)
+        if encoded is None:
             break
-        event = msgspec.json.decode(found, type=Event)
-        got.append(event.monotonic_ns if event.type != "dropped" else f"dropped {event.count}")
+        event = msgspec.json.decode(encoded, type=Event)
+        taken.append(event.monotonic_ns if event.type != "dropped" else f"dropped {event.count}")
         box.done(sink)
-    return got
+    return taken
 
 
 def bodies(box: Outbox) -> Iterator[bytes]:
-    while (found := box.read("a")) is not None:
-        yield found
+    while (encoded := box.read("a")) is not None:
+        yield encoded
         box.done("a")
 
 
 def take_from_memory(box: Outbox) -> list[Any]:
-    events = [msgspec.json.decode(found, type=Event) for found in bodies(box)]
+    events = [msgspec.json.decode(encoded, type=Event) for encoded in bodies(box)]
     return [event.monotonic_ns if event.type != "dropped" else f"dropped {event.count}" for event in events]
 
 
 def rows(folder: Path) -> list[int]:
     with sqlite3.connect(folder / NAME) as db:
-        return [number(found) for (found,) in db.execute("SELECT body FROM events ORDER BY seq")]
+        return [number(encoded) for (encoded,) in db.execute("SELECT body FROM events ORDER BY seq")]

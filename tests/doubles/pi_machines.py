@@ -82,11 +82,11 @@ arm_64bit=1
 """
 
 
-def step(name: str, said: dict[str, Any] | None = None, error: str | None = None) -> list[str]:
+def step(name: str, result: dict[str, Any] | None = None, error: str | None = None) -> list[str]:
     """The lines of a probe for one step; begun only, if there is neither."""
     lines = [{"step": name}]
-    if said is not None:
-        lines.append({"step": name, "result": said})  # type: ignore[dict-item]
+    if result is not None:
+        lines.append({"step": name, "result": result})  # type: ignore[dict-item]
     elif error is not None:
         lines.append({"step": name, "error": error})
     return [json.dumps(line) for line in lines]
@@ -215,7 +215,7 @@ def look(fake: Pi, source: str | None = None, *, red: bool = False) -> Examinati
     return examine(source, red=red, root=fake.root, runner=fake, python=PYTHON)
 
 
-def of(seen: Examination, check: str) -> Finding:
+def finding_of(examination: Examination, check: str) -> Finding:
     """The one finding of a check."""
-    (found,) = [finding for finding in seen.checks if finding.check == check]
-    return found
+    (finding,) = [f for f in examination.checks if f.check == check]
+    return finding

@@ -109,7 +109,7 @@ class World:
     sequences: bool = True
     array: Array | None = None  # instead of the picture
     # What was seen.
-    asked: dict[str, Any] = field(default_factory=dict)
+    configured: dict[str, Any] = field(default_factory=dict)
     held: int = 0
     released: int = 0
     running: int = 0
@@ -203,7 +203,7 @@ class _Picamera2:
         return {k: v for k, v in locals().items() if k not in ("self", "width", "height")}
 
     def configure(self, configuration: dict[str, Any]) -> None:
-        self.world.asked = configuration
+        self.world.configured = configuration
         for name in configuration["controls"]:
             if name not in self.world.controls:
                 raise RuntimeError(f"Control {name} is not advertised by libcamera")

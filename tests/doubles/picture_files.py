@@ -45,13 +45,13 @@ def corners(picture: Pixels) -> list[str]:
     """The colour in the middle of each quarter, by rows."""
     height, width = picture.shape[:2]
     names = {(0, 0, 1): "red", (0, 1, 0): "green", (1, 0, 0): "blue", (1, 1, 1): "white", (0, 0, 0): "black"}
-    found = []
+    colours = []
     for y, x in itertools.product((height // 4, 3 * height // 4), (width // 4, 3 * width // 4)):
         pixel = picture[y, x].astype(int)
         assert all(value < 60 or value > 195 for value in pixel), f"no pure colour: {pixel}"
         b, g, r = (int(value > 127) for value in pixel)
-        found.append(names.get((b, g, r), str(pixel)))
-    return found
+        colours.append(names.get((b, g, r), str(pixel)))
+    return colours
 
 
 FOUR = ["red", "green", "blue", "white"]
@@ -110,8 +110,8 @@ def gif(frames: list[Pixels]) -> bytes:
     data = b"GIF89a" + struct.pack("<HHBBB", width, height, 0xF7, 0, 0) + palette.tobytes()
     for frame in frames:
         bits = frame[:, :, ::-1].reshape(-1, 3) > 127
-        indices = bits @ np.array([4, 2, 1])
-        codes = [c for at in range(0, len(indices), 100) for c in (256, *(int(i) for i in indices[at : at + 100]))]
+        indices = [int(i) for i in bits @ np.array([4, 2, 1])]
+        codes = [c for i in range(0, len(indices), 100) for c in (256, *indices[i : i + 100])]
         packed = sum(code << (9 * i) for i, code in enumerate([*codes, 257]))
         stream = packed.to_bytes((9 * (len(codes) + 1) + 7) // 8, "little")
         blocks = b"".join(bytes([len(stream[i : i + 255])]) + stream[i : i + 255] for i in range(0, len(stream), 255))
@@ -244,22 +244,22 @@ def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     for _ in range(rng.randint(1, 6)):
         if not data:
             break
-        at = rng.randrange(len(data))
-        length = min(len(data) - at, rng.choice((1, 1, 2, 4, 16)))
+        start = rng.randrange(len(data))
+        length = min(len(data) - start, rng.choice((1, 1, 2, 4, 16)))
         kind = rng.randrange(7)
         if kind == 0:
-            data = data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+            data = data[:start] + bytes([data[start] ^ 1 << rng.randrange(8)]) + data[start + 1 :]
         elif kind == 1:
-            data = data[:at] + rng.choice((b"\0", b"\xff", b"\x7f", b"\x80"))[:1] * length + data[at + length :]
+            data = data[:start] + rng.choice((b"\0", b"\xff", b"\x7f", b"\x80"))[:1] * length + data[start + length :]
         elif kind == 2:
-            data = data[:at]
+            data = data[:start]
         elif kind == 3:
-            data = data[:at] + rng.randbytes(length) + data[at:]
+            data = data[:start] + rng.randbytes(length) + data[start:]
         elif kind == 4:
-            data = data[:at] + data[at + length :]
+            data = data[:start] + data[start + length :]
         elif kind == 5:
-            data = data[: at + length] + data[at:]
+            data = data[: start + length] + data[start:]
         else:
             other = rng.choice(others)
-            data = data[:at] + other[rng.randrange(len(other)) :]
+            data = data[:start] + other[rng.randrange(len(other)) :]
     return data

@@ -49,7 +49,7 @@ def sign_of(seed: int, height: int) -> Pixels:
 def still(
     seed: int,
     seconds: float,
-    there: Callable[[float], bool],
+    shows_sign: Callable[[float], bool],
     *,
     sign_px: int,
     at: tuple[int, int],
@@ -81,10 +81,10 @@ def still(
     place[mask > 0] = sign[mask > 0]
     for number in range(round(seconds * FPS)):
         t = number / FPS
-        picture = (full if there(t) else empty).astype(np.float32) + np.float32(drift * t)
+        picture = (full if shows_sign(t) else empty).astype(np.float32) + np.float32(drift * t)
         if noise:
             picture += rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
-        seen = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+        frame = np.clip(picture + 0.5, 0, 255).astype(np.uint8)
         if jpeg is not None:
-            seen = cv2.imdecode(cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1], cv2.IMREAD_COLOR)
-        yield np.asarray(seen, np.uint8)
+            frame = cv2.imdecode(cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1], cv2.IMREAD_COLOR)
+        yield np.asarray(frame, np.uint8)

@@ -157,7 +157,7 @@ def model_folder_of_means(
         for i, labels in enumerate((COLOURS, ("red", "grass", "sky")))
     ]
     recorded = {"runtime": "ai-edge-litert", "version": "1", "machine": "any", "other_machine_steps": 1}
-    said = {
+    fields = {
         "schema": 1,
         "name": name,
         "version": version,
@@ -169,5 +169,5 @@ def model_folder_of_means(
         "golden": dict.fromkeys(runtime.PATHS, recorded),
         "provenance": {},
     }
-    (folder / "manifest.json").write_text(json.dumps(said))
+    (folder / "manifest.json").write_text(json.dumps(fields))
     return folder

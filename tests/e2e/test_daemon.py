@@ -50,25 +50,25 @@ pin = 17
         assert [e.get("state", e["type"]) for e in printed] == ["started", "camera_ok", "alarm.on", "alarm.off"]
 
         def events() -> list[str]:
-            return [json.loads(payload)["id"] for topic, payload, _ in listener.got if topic == "bittern/street/event"]
+            return [json.loads(payload)["id"] for payload in listener.payloads("bittern/street/event")]
 
         ids = [e["id"] for e in printed]
         assert until(lambda: len(events()) >= 4)
         assert events() == ids
         assert [e["id"] for e in peer.events] == ids
         assert [json.loads(line)["id"] for line in took.read_text().split("\n") if line] == ids
-        alarm = [p for topic, p, _ in listener.got if topic == "bittern/street/alarm/stop_sign/stop"]
+        alarm = [p for topic, p, _ in listener.received if topic == "bittern/street/alarm/stop_sign/stop"]
         assert alarm[-2:] == [b"ON", b"OFF"]
         (on,) = [e for e in printed if e["type"] == "alarm.on"]
         stored = (tmp_path / "snapshots" / on["snapshot"]).read_bytes()
-        assert stored in [p for topic, p, _ in listener.got if topic == "bittern/street/image"]
+        assert stored in [p for topic, p, _ in listener.received if topic == "bittern/street/image"]
         picture = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None
         assert picture.shape == (480, 640, 3)
-        discovery = [json.loads(p) for topic, p, _ in listener.got if topic.startswith("homeassistant/device/")]
+        discovery = [json.loads(p) for topic, p, _ in listener.received if topic.startswith("homeassistant/device/")]
         assert discovery
         assert {"device", "origin", "components"} <= set(discovery[-1])
-        availability = [p for topic, p, _ in listener.got if topic == "bittern/street/availability"]
+        availability = [p for topic, p, _ in listener.received if topic == "bittern/street/availability"]
         assert availability[0] == b"online"
         assert availability[-1] == b"offline"
         listener.close()

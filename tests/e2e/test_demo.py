@@ -71,13 +71,13 @@ def test_it_does_not_install_tensorflow(clone: Path, demo: subprocess.CompletedP
 
 def test_on_a_raspberry_pi_opencv_is_debians(clone: Path) -> None:
     """Only said, not run: `make -n` there and here."""
-    said = {}
+    commands = {}
     for pi in ("yes", ""):
         done = subprocess.run(
             ["make", "-n", "-B", "demo", f"PI={pi}"], cwd=clone, capture_output=True, text=True, check=True
         )
-        said[pi] = done.stdout
-    assert "--system-site-packages" in said["yes"]
-    assert "opencv" not in said["yes"]
-    assert "--system-site-packages" not in said[""]
-    assert "[opencv]" in said[""]
+        commands[pi] = done.stdout
+    assert "--system-site-packages" in commands["yes"]
+    assert "opencv" not in commands["yes"]
+    assert "--system-site-packages" not in commands[""]
+    assert "[opencv]" in commands[""]

@@ -82,10 +82,10 @@ def test_command(command: str, folder: Path) -> None:
 def test_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     (code,) = blocks("python")
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
         exec(code, {})
-    assert said.getvalue().split()[:2] == ["stop_sign", "stop"]
+    assert output.getvalue().split()[:2] == ["stop_sign", "stop"]
 
 
 def test_the_configuration_loads() -> None:

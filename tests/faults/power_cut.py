@@ -30,10 +30,10 @@ def read_record(record: Path, folder: Path) -> list[Call]:
     """The calls on files in a folder, on the folder itself, and writes to anything else (file "")."""
     calls = []
     for line in record.read_text().splitlines():
-        found = _CALL.match(line)
-        if found is None:
+        call = _CALL.match(line)
+        if call is None:
             continue
-        name, arguments = found[1], found[2]
+        name, arguments = call[1], call[2]
         texts = [
             bytes.fromhex(text.replace("\\x", "")) for text in re.findall(r'[<"]((?:\\x[0-9a-f]{2})*)[>"]', arguments)
         ]

@@ -62,7 +62,7 @@ def growth(values: Sequence[float]) -> tuple[float, float]:
     says (1.4826 times the median absolute deviation), or a share of the value if that is more.
     """
     quarter = len(values) // 4
-    third, fourth = (np.array(values[at : at + quarter]) for at in (2 * quarter, len(values) - quarter))
+    third, fourth = (np.array(values[start : start + quarter]) for start in (2 * quarter, len(values) - quarter))
     scatter = [1.4826 * float(np.median(np.abs(part - np.median(part)))) for part in (third, fourth)]
     error = float(np.hypot(scatter[0], scatter[1])) / quarter**0.5
     level = float(np.median(third))
@@ -74,9 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    seconds = asked.minutes * 60
-    asked.out.mkdir(parents=True, exist_ok=True)
+    options = parser.parse_args()
+    seconds = options.minutes * 60
+    options.out.mkdir(parents=True, exist_ok=True)
     series: dict[str, list[tuple[float, float]]] = {}
     peer = Peer()
     with tempfile.TemporaryDirectory(prefix="bittern-soak-") as place, Broker(Path(place)) as broker:
@@ -90,20 +90,20 @@ def main() -> int:
             daemon.read(lambda: len(peer.requests) > 0)
             start = time.monotonic()
             down = False
-            while (at := time.monotonic() - start) < seconds:
-                wish = 0.2 < at / seconds < 0.3
+            while (elapsed_s := time.monotonic() - start) < seconds:
+                wish = 0.2 < elapsed_s / seconds < 0.3
                 if wish != down:
                     peer.down() if wish else peer.up()
                     down = wish
                 for name, value in readings(daemon).items():
-                    series.setdefault(name, []).append((at, value))
+                    series.setdefault(name, []).append((elapsed_s, value))
                 rest = time.monotonic() + max(0.25, seconds / _SAMPLES)
                 daemon.read(lambda rest=rest: time.monotonic() > rest, 600)  # type: ignore[misc]
                 *lines, half = (half + daemon.printed).split(b"\n")
                 daemon.printed = b""
                 printed += len(lines)
                 events += sum(b'"alarm.' in line for line in lines)
-                print(f"{at:6.0f} s of {seconds:.0f}: {events} events printed", file=sys.stderr, flush=True)
+                print(f"{elapsed_s:6.0f} s of {seconds:.0f}: {events} events printed", file=sys.stderr, flush=True)
             daemon.read(lambda: daemon.figure('bittern_outbox_events{sink="webhook"}') < 50, 120)
             dropped = {
                 sink: daemon.figure(f'bittern_sink_events_total{{result="dropped",sink="{sink}"}}')
@@ -116,25 +116,25 @@ def main() -> int:
         finally:
             daemon.close()
             peer.close()
-    got = [event["id"] for event in peer.events]
-    found = {name: growth([value for _, value in points]) for name, points in series.items()}
-    missing = printed - len(set(got)) - len(waiting - set(got)) - dropped["webhook"]
-    said = [
+    delivered = [event["id"] for event in peer.events]
+    trends = {name: growth([value for _, value in points]) for name, points in series.items()}
+    missing = printed - len(set(delivered)) - len(waiting - set(delivered)) - dropped["webhook"]
+    rows = [
         f"{name}: {grown:+.3g} (noise {noise:.3g}), last {series[name][-1][1]:.4g}"
-        for name, (grown, noise) in found.items()
+        for name, (grown, noise) in trends.items()
     ]
-    flat = all(grown <= noise for grown, noise in found.values())
+    flat = all(grown <= noise for grown, noise in trends.values())
     ok = flat and missing <= 0 and daemon.process.returncode == 0 and took < 2
     summary = {
-        "minutes": asked.minutes, "fps": FPS, "events": events, "webhook_got": len(got),
-        "repeated": len(got) - len(set(got)),
+        "minutes": options.minutes, "fps": FPS, "events": events, "webhook_got": len(delivered),
+        "repeated": len(delivered) - len(set(delivered)),
         "dropped": dropped, "missing": missing, "stopped_after_s": round(took, 2), "ok": ok,
-        "growth": {name: {"grown": round(g, 4), "noise": round(n, 4)} for name, (g, n) in found.items()},
+        "growth": {name: {"grown": round(g, 4), "noise": round(n, 4)} for name, (g, n) in trends.items()},
     }  # fmt: skip
-    (asked.out / "soak.json").write_text(json.dumps(summary, indent=1) + "\n")
-    title = f"bittern watch: {asked.minutes:g} minutes, {FPS:g} frames a second, {events} events"
-    (asked.out / "soak.svg").write_text(chart.panels(series, title))
-    print("\n".join([*said, json.dumps(summary)]))
+    (options.out / "soak.json").write_text(json.dumps(summary, indent=1) + "\n")
+    title = f"bittern watch: {options.minutes:g} minutes, {FPS:g} frames a second, {events} events"
+    (options.out / "soak.svg").write_text(chart.panels(series, title))
+    print("\n".join([*rows, json.dumps(summary)]))
     return 0 if ok else 1
 
 

@@ -168,7 +168,7 @@ def test_fault_2_unplugged_and_back(double: Double, record: Record) -> None:
             read_until(camera, lambda: double.names[-1] == "camera_ok", 35)
             back.append(time.monotonic() - plugged)
             assert double.names == ["camera_lost", "camera_absent", "camera_ok"]
-            looks = [at for at, _, what in double.log() if what == "look"]
+            looks = [time_s for time_s, _, what in double.log() if what == "look"]
             waits = [b - a for a, b in pairwise(looks)]
             assert len(waits) >= 2
             for number, wait in enumerate(waits):

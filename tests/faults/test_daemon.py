@@ -61,7 +61,7 @@ class Daemon:
         self.notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notices.bind(str(folder / "notify"))
         self.notices.setblocking(False)
-        self._heard: list[str] = []
+        self._notified: list[str] = []
         out, into = os.pipe()
         if pipe_bytes:
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, pipe_bytes)
@@ -100,22 +100,22 @@ class Daemon:
     def alarms(self) -> list[str]:
         return [event["id"] for event in self.events if event["type"].startswith("alarm")]
 
-    def told(self) -> list[str]:
+    def take_notices(self) -> list[str]:
         """What systemd would have heard since the last call."""
         self._hear()
-        heard, self._heard = self._heard, []
-        return heard
+        notices, self._notified = self._notified, []
+        return notices
 
     def _hear(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while True:
-                self._heard.append(self.notices.recv(4096).decode())
+                self._notified.append(self.notices.recv(4096).decode())
 
     def figure(self, name: str) -> float:
         """A figure of the page for Prometheus."""
-        found = re.search(r"http://127.0.0.1:(\d+)/metrics", self.errors.read_text())
-        assert found is not None, self.errors.read_text()
-        with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/metrics", timeout=5) as page:
+        address = re.search(r"http://127.0.0.1:(\d+)/metrics", self.errors.read_text())
+        assert address is not None, self.errors.read_text()
+        with urllib.request.urlopen(f"http://127.0.0.1:{address[1]}/metrics", timeout=5) as page:
             text = page.read().decode()
         value = re.search(rf"^{name} (\S+)$", text, re.M)
         assert value is not None, text
@@ -183,16 +183,16 @@ def test_fault_9_a_signal_at_any_moment(tmp_path: Path, peer: Peer, record: Reco
                     daemon.process.send_signal(number)
                     daemon.read(lambda daemon=daemon: "models_loaded" in daemon.states())  # type: ignore[misc]
             else:
-                wanted = rng.randrange(1, 40)
-                daemon.read(lambda daemon=daemon, wanted=wanted: len(daemon.alarms()) >= wanted)  # type: ignore[misc]
+                enough = rng.randrange(1, 40)
+                daemon.read(lambda daemon=daemon, enough=enough: len(daemon.alarms()) >= enough)  # type: ignore[misc]
                 time.sleep(rng.uniform(0, 0.05))
             if number == signal.SIGHUP and i % 3 != 2:
                 daemon.process.send_signal(number)
                 daemon.read(lambda daemon=daemon: "models_loaded" in daemon.states())  # type: ignore[misc]
-                seen = len(daemon.alarms())
-                daemon.read(lambda daemon=daemon, seen=seen: len(daemon.alarms()) > seen + 5)  # type: ignore[misc]
+                before = len(daemon.alarms())
+                daemon.read(lambda daemon=daemon, before=before: len(daemon.alarms()) > before + 5)  # type: ignore[misc]
             camera = daemon.camera()
-            daemon.told()  # a full queue would take no more
+            daemon.take_notices()  # a full queue would take no more
             seconds = daemon.end(
                 signal.SIGTERM if number == signal.SIGHUP else number, again=number, after=rng.random() / 5
             )
@@ -201,9 +201,9 @@ def test_fault_9_a_signal_at_any_moment(tmp_path: Path, peer: Peer, record: Reco
             assert seconds < pass_mark(2)
             longest = max(longest, seconds)
             assert daemon.printed.endswith(b"\n") or not daemon.printed
-            got = {event["id"] for event in peer.events}
-            assert set(daemon.alarms()) <= daemon.in_outbox() | got, "an event is neither delivered nor kept"
-            assert i % 3 == 2 or any("STOPPING=1" in said for said in daemon.told())
+            delivered = {event["id"] for event in peer.events}
+            assert set(daemon.alarms()) <= daemon.in_outbox() | delivered, "an event is neither delivered nor kept"
+            assert i % 3 == 2 or any("STOPPING=1" in notice for notice in daemon.take_notices())
         finally:
             daemon.close()
     record(9, number.name, n, f"ended within {longest:.2f} s, exit 0, nothing lost", "2 s, exit 0, outbox consistent")
@@ -216,15 +216,15 @@ def test_fault_10_a_main_loop_that_hangs(tmp_path: Path, peer: Peer, record: Rec
     try:
         daemon.read(lambda: len(daemon.alarms()) >= 5)
         for _ in range(n):
-            before = daemon.told()
-            assert any("WATCHDOG=1" in said for said in before)
+            before = daemon.take_notices()
+            assert any("WATCHDOG=1" in notice for notice in before)
             time.sleep(2.5)  # the pipe is full after a dozen events
-            daemon.told()
+            daemon.take_notices()
             time.sleep(2.5)
-            assert daemon.told() == [], "it says that it lives, and does nothing"
+            assert daemon.take_notices() == [], "it says that it lives, and does nothing"
             assert daemon.figure("bittern_progress_age_seconds") > 2
-            seen = len(daemon.alarms())
-            daemon.read(lambda seen=seen: len(daemon.alarms()) > seen + 60)  # type: ignore[misc]
+            printed = len(daemon.alarms())
+            daemon.read(lambda printed=printed: len(daemon.alarms()) > printed + 60)  # type: ignore[misc]
             assert daemon.figure("bittern_progress_age_seconds") < pass_mark(2)
         time.sleep(2.5)  # full again
         daemon.process.send_signal(signal.SIGTERM)
@@ -240,14 +240,14 @@ def test_fault_11_no_file_descriptors(tmp_path: Path, peer: Peer, record: Record
     try:
         daemon.read(lambda: len(peer.requests) >= 5)
         for i in range(n):
-            said = daemon.errors.read_text().count("Too many open files")
+            complaints = daemon.errors.read_text().count("Too many open files")
             used = len(list(Path(f"/proc/{daemon.process.pid}/fd").iterdir()))
             limits = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
-            seen, delivered = len(daemon.alarms()), len(peer.requests)
-            daemon.read(lambda seen=seen: len(daemon.alarms()) > seen + 40)  # type: ignore[misc]
+            printed, delivered = len(daemon.alarms()), len(peer.requests)
+            daemon.read(lambda printed=printed: len(daemon.alarms()) > printed + 40)  # type: ignore[misc]
             assert len(peer.requests) <= delivered + 2, "it had a socket after all"
-            assert daemon.errors.read_text().count("Too many open files") == said + 1, "said once"
+            assert daemon.errors.read_text().count("Too many open files") == complaints + 1, "said once"
             resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, limits)
             last = daemon.alarms()[-1]
             daemon.read(lambda last=last: last in {event["id"] for event in peer.events})  # type: ignore[misc]
@@ -339,10 +339,10 @@ def test_a_second_daemon_on_one_outbox_refuses_and_a_kill_leaves_no_lock(tmp_pat
         daemon.read(lambda: len(daemon.alarms()) >= 5)
         for _ in range(2):
             second = bittern("watch", "--config", file)
-            told = one_line(second, 2, f"process {daemon.process.pid} (bittern)", f"{daemon.folder}/state")
-            assert "outbox.folder" in told
-        seen = len(daemon.alarms())
-        daemon.read(lambda: len(daemon.alarms()) >= seen + 5)
+            message = one_line(second, 2, f"process {daemon.process.pid} (bittern)", f"{daemon.folder}/state")
+            assert "outbox.folder" in message
+        printed = len(daemon.alarms())
+        daemon.read(lambda: len(daemon.alarms()) >= printed + 5)
         # The peer heard of one daemon.
         assert [event.get("state") for event in peer.events].count("started") == 1
         daemon.process.kill()

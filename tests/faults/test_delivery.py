@@ -160,7 +160,7 @@ def fill(delivery: Delivery, peer: Peer, bound: int, sent: int) -> None:
     delivery.close()
     first, *rest = peer.events
     assert (first["type"], first["count"]) == ("dropped", sent - bound)
-    assert [found["monotonic_ns"] for found in rest] == list(range(sent - bound, sent))
+    assert [e["monotonic_ns"] for e in rest] == list(range(sent - bound, sent))
 
 
 class Limited:
@@ -183,9 +183,9 @@ class Limited:
         return json.loads(answer)
 
     def sink(self) -> Any:
-        found = self.do("status")
-        assert found["failed"] is None
-        return found["status"]["sinks"][0]
+        answer = self.do("status")
+        assert answer["failed"] is None
+        return answer["status"]["sinks"][0]
 
     def __enter__(self) -> Limited:
         return self
@@ -227,9 +227,9 @@ def test_out_of_file_descriptors(tmp_path: Path, peer: Peer, record: Record, at_
             limited.do("lift")
             until(partial(nothing_waits, limited))
             assert first_deliveries(peer) == list(range(10 if at_start else 0, 60))
-            said = limited.end()
-            assert said.count("Too many open files") <= 2, "once for the disk, once for the peer"
-            assert "Traceback" not in said
+            errors = limited.end()
+            assert errors.count("Too many open files") <= 2, "once for the disk, once for the peer"
+            assert "Traceback" not in errors
     what = f"out of file descriptors, {'at the start' if at_start else 'running'}"
     mark = "goes on classifying; says so once; recovers when it ends"
     record(11, what, n, "all events delivered after it, in order; said once", mark)
@@ -249,15 +249,15 @@ def test_out_of_memory(tmp_path: Path, peer: Peer, record: Record) -> None:
             peer.up()
             limited.do("send 2010 2020 10")
             until(partial(nothing_waits, limited))
-            got = [found for found in first_deliveries(peer) if found < 10_000]
-            dropped = sum(found["count"] for found in peer.events if found["type"] == "dropped")
-            assert got == sorted(got)
-            assert got[-10:] == list(range(2010, 2020))
-            assert len(got) + dropped + unmade == 2020
+            received = [n for n in first_deliveries(peer) if n < 10_000]
+            dropped = sum(e["count"] for e in peer.events if e["type"] == "dropped")
+            assert received == sorted(received)
+            assert received[-10:] == list(range(2010, 2020))
+            assert len(received) + dropped + unmade == 2020
             assert dropped > 0
             lost += dropped + unmade
-            said = limited.log.read_text()
-            assert said.count("is lost") <= 5, "not once for each"
+            errors = limited.log.read_text()
+            assert errors.count("is lost") <= 5, "not once for each"
             limited.end()
     figure = f"{2020 * n} events: {2020 * n - lost} delivered, {lost} counted; process and threads live"
     record(11, "out of memory", n, figure, "goes on classifying; says so once; recovers when it ends")

@@ -69,8 +69,8 @@ def arrived(peer: Peer, count: int) -> bool:
     return len(peer.requests) >= count
 
 
-def said(log: pytest.LogCaptureFixture) -> list[str]:
-    return [found.message.split(" (")[0] for found in log.records if found.message.startswith("outbox: ")]
+def messages(log: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message.split(" (")[0] for record in log.records if record.message.startswith("outbox: ")]
 
 
 SAYS = ["outbox: the disk takes no events", "outbox: the disk takes events again"]
@@ -95,13 +95,13 @@ def test_a_full_disk(disk: Path, peer: Peer, record: Record, caplog: pytest.LogC
         assert longest < pass_mark(0.5)
         filler.unlink()
         until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
-        until(lambda: SAYS[1] in said(caplog))
+        until(lambda: SAYS[1] in messages(caplog))
         send(delivery, 105, 110)
         until(partial(arrived, peer, 110))
         delivery.close()
         assert delivery.failed is None
-        assert [found["monotonic_ns"] for found in peer.events] == list(range(110))
-        assert said(caplog) == SAYS
+        assert [e["monotonic_ns"] for e in peer.events] == list(range(110))
+        assert messages(caplog) == SAYS
         for file_ in (disk / str(run)).iterdir():
             file_.unlink()
     record(11, "disk of the state full", n, f"{110 * n} events, all delivered, in order; said once", MARK)
@@ -120,11 +120,11 @@ def test_a_read_only_disk(disk: Path, peer: Peer, record: Record, caplog: pytest
         assert delivery.status().disk_error is not None
         mount("-o", "remount,rw", str(disk))
         until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
-        until(lambda: SAYS[1] in said(caplog))
+        until(lambda: SAYS[1] in messages(caplog))
         send(delivery, 50, 60)
         until(partial(arrived, peer, 60))
         delivery.close()
         assert delivery.failed is None
-        assert [found["monotonic_ns"] for found in peer.events] == list(range(60))
-        assert said(caplog) == SAYS
+        assert [e["monotonic_ns"] for e in peer.events] == list(range(60))
+        assert messages(caplog) == SAYS
     record(11, "disk of the state read-only", n, f"{60 * n} events, all delivered, in order; said once", MARK)

@@ -69,7 +69,7 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, record: R
     file = model_copy / name
     whole = file.read_bytes()
     rng = random.Random(18)
-    told = same = higher = 0
+    refused = same = higher = 0
     runs = times(60, 3)
     for _ in range(runs):
         data = bytearray(whole)
@@ -77,7 +77,7 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, record: R
         file.write_bytes(data)
         reason = outcome(model_copy, old)
         if reason:
-            told += 1
+            refused += 1
             assert str(model_copy) in reason
             continue
         # Bits that mean nothing (a time in a zip archive, a space), or that make a higher version of it.
@@ -92,8 +92,8 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, record: R
         assert name in ("manifest.json", "golden.npz")
     assert old.classify(frame()) == expected
     if name in ("model.tflite", "labels.txt"):
-        assert told == runs
-    figure = f"{told} refused, {same} without any meaning, {higher} a higher version"
+        assert refused == runs
+    figure = f"{refused} refused, {same} without any meaning, {higher} a higher version"
     record(18, f"one bit flipped in {name}", runs, figure, "refused in one line, or the same model; the old one runs")
 
 
@@ -101,7 +101,7 @@ def test_18_one_bit_flipped_in_every_file(name: str, model_copy: Path, record: R
 def test_18_older_than_what_runs(version: str, model_copy: Path, record: Record) -> None:
     old = Classifier(model_copy)
     assert old.version == "1"
-    altered(model_copy, lambda said: said.update(version=version))
+    altered(model_copy, lambda fields: fields.update(version=version))
     reason = outcome(model_copy, old)
     assert f"version {version} is older" in reason
     record(18, f"version {version} over 1", 1, "refused", "refused in one line; the old one runs")
@@ -113,7 +113,7 @@ def test_18_older_than_what_runs(version: str, model_copy: Path, record: Record)
 def replaced(folder: Path, data: bytes) -> Path:
     """The model folder with another model, whose manifest is right about it."""
     (folder / "model.tflite").write_bytes(data)
-    return altered(folder, lambda said: said.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
+    return altered(folder, lambda fields: fields.update(sha256=hashlib.sha256(data).hexdigest(), size=len(data)))
 
 
 def other_answers(folder: Path) -> Path:
@@ -166,13 +166,13 @@ def test_19_twice_as_slow(tmp_path: Path, record: Record) -> None:
     as_fast = model_folder_of_means(tmp_path / "as_fast", size=side, version="8")
     slow = model_folder_of_means(tmp_path / "slow", size=round(side * 2**0.5), version="8")
     runs = times(3, 1)
-    said = []
+    ratios = []
     for _ in range(runs):
         assert outcome(as_fast, old) == ""
         reason = outcome(slow, old)
         assert f"expected at most {SLOWDOWN:g} (reload.max_slowdown)" in reason
-        said.append(float(reason.split(" times the ")[0].split()[-1]))
-    measured = f"{min(said):.2f} to {max(said):.2f} times: refused; the same again: taken"
+        ratios.append(float(reason.split(" times the ")[0].split()[-1]))
+    measured = f"{min(ratios):.2f} to {max(ratios):.2f} times: refused; the same again: taken"
     record(19, "twice as slow", runs, measured, f"refused above {SLOWDOWN:g} times; old one runs on")
 
 
@@ -226,11 +226,11 @@ def test_20_the_file_changes_under_a_running_model(
         expected = old.classify(picture)
         assert not any(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
         harm(folder / json.loads((folder / "manifest.json").read_bytes())["file"])
-        seen = Answers(old, picture)
-        reason = outcome(folder, old, seen)
+        running = Answers(old, picture)
+        reason = outcome(folder, old, running)
         assert "copy it again" in reason
-        assert seen.answers == [expected] * len(seen.answers)
-        assert len(seen.answers) > 5
+        assert running.answers == [expected] * len(running.answers)
+        assert len(running.answers) > 5
         shutil.copytree(model_folder, folder, dirs_exist_ok=True)
         assert outcome(folder, old) == "", "mended, it is taken again"
     what = harm.__name__.replace("_", " ")

@@ -69,7 +69,7 @@ def test_fault_12_broker_away_for_an_hours_worth_of_events(tmp_path: Path, recor
                     sent.append(one.id)
 
             send(delivery, HOUR // 3)
-            assert until(lambda: len(listener.got) >= HOUR // 12, 30)
+            assert until(lambda: len(listener.received) >= HOUR // 12, 30)
             broker.stop(number)  # in the middle of a delivery
             send(delivery, HOUR // 2)
             if how.endswith("meanwhile"):
@@ -81,12 +81,12 @@ def test_fault_12_broker_away_for_an_hours_worth_of_events(tmp_path: Path, recor
             last = sent[-1]
             assert until(lambda: last in ids(listener.payloads(EVENT)[-20:]), 60)  # noqa: B023
             back_s = max(back_s, time.monotonic() - back)
-            got = ids(listener.payloads(EVENT))
+            delivered = ids(listener.payloads(EVENT))
             with Listener(broker.port, ALARM, name="late") as late:
                 assert until(lambda: late.last(ALARM) == b"ON"), "the last of the events, and no older one"
             delivery.close()
-        assert list(dict.fromkeys(got)) == sent, "all of them, each for the first time in its order"
-        twice += len(got) - len(sent)
+        assert list(dict.fromkeys(delivered)) == sent, "all of them, each for the first time in its order"
+        twice += len(delivered) - len(sent)
     figure = f"{n} x {len(sent)} events, all in order, {twice} twice, the last at most {back_s:.1f} s after the return"
     record(12, f"MQTT: mosquitto gone by {how}", n, figure, "all, in order, at least once, duplicates with the same id")
 
@@ -117,7 +117,7 @@ def test_fault_16_hostile_messages_on_the_subscribed_topic(tmp_path: Path, recor
     with Broker(tmp_path) as broker, Listener(broker.port, "homeassistant/device/#") as listener:
         sink = open_sink(broker.port)
         sink.deliver(one := event(0), to_line(one)[:-1])
-        assert until(lambda: len(listener.got) == 1)
+        assert until(lambda: len(listener.received) == 1)
         before = resident_mb()
         small = 0
         for _ in range(n):
@@ -129,11 +129,11 @@ def test_fault_16_hostile_messages_on_the_subscribed_topic(tmp_path: Path, recor
                 listener.say(STATUS, payload)
         listener.say(STATUS, b"nonsense")
         assert until(lambda: sink.ignored == small + 1, 30), (sink.ignored, small)
-        assert len(listener.got) == 1, "nothing was announced for it"
+        assert len(listener.received) == 1, "nothing was announced for it"
         grown = resident_mb() - before
         assert grown < 20
         listener.say(STATUS, b"online")
-        assert until(lambda: len(listener.got) == 2), "and it listens still"
+        assert until(lambda: len(listener.received) == 2), "and it listens still"
         sink.deliver(one := event(1), to_line(one)[:-1])
         sink.close()
     figure = (

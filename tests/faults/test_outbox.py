@@ -31,7 +31,7 @@ WRITER = Path(__file__).with_name("outbox_writer.py")
 MARK = "database opens; no acknowledged event lost; none invented"
 
 
-class Said(NamedTuple):
+class Journal(NamedTuple):
     """What the killed processes said until they died."""
 
     put: int = -1
@@ -39,7 +39,7 @@ class Said(NamedTuple):
     delivered: frozenset[tuple[str, int]] = frozenset()
     unsure: frozenset[int] = frozenset()  # put by one that died before it was acknowledged
 
-    def and_then(self, out: str) -> Said:
+    def and_then(self, out: str) -> Journal:
         put, acknowledged, delivered = self.put, self.acknowledged, set(self.delivered)
         unsure = self.unsure | set(range(acknowledged + 1, put + 1))
         for line in out.split("\n")[:-1]:
@@ -50,10 +50,10 @@ class Said(NamedTuple):
                 acknowledged = int(rest[0])
             elif what == "D":
                 delivered.add((rest[0], int(rest[1])))
-        return Said(put, acknowledged, frozenset(delivered), unsure)
+        return Journal(put, acknowledged, frozenset(delivered), unsure)
 
 
-def inspect(folder: Path, said: Said) -> int:
+def inspect(folder: Path, journal: Journal) -> int:
     """Open what is left, as the daemon does, and check the pass mark; how many events were acknowledged and waiting."""
     box = Outbox(folder, SINKS, "cam", 100_000)
     box.flush()
@@ -65,13 +65,13 @@ def inspect(folder: Path, said: Said) -> int:
         cursors = dict(db.execute("SELECT sink, seq FROM cursors"))
     numbers = [event["monotonic_ns"] for _, event in rows]
     assert numbers == sorted(set(numbers)), "twice, or out of order"
-    assert not numbers or max(numbers) <= said.put, "invented"
+    assert not numbers or max(numbers) <= journal.put, "invented"
     waiting = 0
     for sink in SINKS:
         left = {event["monotonic_ns"] for seq, event in rows if seq > cursors[sink]}
         waiting += len(left)
-        for n in set(range(said.acknowledged + 1)) - said.unsure:
-            assert n in left or (sink, n) in said.delivered, f"{n} is lost for {sink}"
+        for n in set(range(journal.acknowledged + 1)) - journal.unsure:
+            assert n in left or (sink, n) in journal.delivered, f"{n} is lost for {sink}"
     return waiting
 
 
@@ -90,20 +90,20 @@ def test_killed_at_random(tmp_path: Path, record: Record) -> None:
     """Fault 14: the same outbox is killed again and again."""
     n = times(200, 8)
     choose = random.Random(14)
-    said, waiting, killed = Said(), 0, 0
+    journal, waiting, killed = Journal(), 0, 0
     for run in range(n):
-        process = writer(tmp_path, said.put + 1, 10**9, run)
+        process = writer(tmp_path, journal.put + 1, 10**9, run)
         assert process.stdout is not None
         select.select([process.stdout], [], [])  # it has begun
         time.sleep(choose.uniform(0, 0.25))
         process.send_signal(signal.SIGKILL)
         out, _ = process.communicate()
         killed += process.returncode == -signal.SIGKILL
-        said = said.and_then(out)
-        waiting = inspect(tmp_path, said)
+        journal = journal.and_then(out)
+        waiting = inspect(tmp_path, journal)
     assert killed == n
-    assert said.acknowledged > 10 * n
-    figure = f"{n} killed, {said.acknowledged + 1} acknowledged, 0 lost, 0 invented, {waiting} waiting at the end"
+    assert journal.acknowledged > 10 * n
+    figure = f"{n} killed, {journal.acknowledged + 1} acknowledged, 0 lost, 0 invented, {waiting} waiting at the end"
     record(14, "SIGKILL at a random time", n, figure, MARK)
 
 
@@ -121,7 +121,7 @@ def test_killed_at_every_step(tmp_path: Path, record: Record, needs_strace: None
     )
     out, _ = whole.communicate()
     assert whole.returncode == 0
-    assert Said().and_then(out).acknowledged >= count - 1
+    assert Journal().and_then(out).acknowledged >= count - 1
     # Python itself makes such calls while it starts: those before the outbox is there are not ours.
     calls = [line.split(maxsplit=1)[1] for line in log.read_text().splitlines()]
     begin = next(i for i, call in enumerate(calls) if NAME in call)
@@ -143,7 +143,7 @@ def test_killed_at_every_step(tmp_path: Path, record: Record, needs_strace: None
         process = writer(folder, 0, count, 14, "strace", "-f", "-qq", "--seccomp-bpf", "-e", inject, "-o", "/dev/null")
         out, _ = process.communicate()
         killed += process.returncode == -signal.SIGKILL
-        waiting += inspect(folder, Said().and_then(out))
+        waiting += inspect(folder, Journal().and_then(out))
         shutil.rmtree(folder)
     assert killed >= 0.9 * len(chosen), "what Python does is not exactly the same every time"
     figure = (
@@ -173,14 +173,14 @@ def test_copies_taken_in_the_middle(tmp_path: Path, record: Record) -> None:
                 if (tmp_path / "state" / name).exists():
                     shutil.copy(tmp_path / "state" / name, copy)
             process.send_signal(signal.SIGCONT)
-            waiting += inspect(copy, Said().and_then(out[: out.rfind("\n") + 1]))
+            waiting += inspect(copy, Journal().and_then(out[: out.rfind("\n") + 1]))
             shutil.rmtree(copy)
     finally:
         process.kill()
         process.communicate()
-    said = Said().and_then(out)
-    assert said.acknowledged > n
-    record(14, "copies of database and log", n, f"{said.acknowledged + 1} acknowledged, 0 lost, 0 invented", MARK)
+    journal = Journal().and_then(out)
+    assert journal.acknowledged > n
+    record(14, "copies of database and log", n, f"{journal.acknowledged + 1} acknowledged, 0 lost, 0 invented", MARK)
 
 
 def test_power_cuts(tmp_path: Path, record: Record, needs_strace: None) -> None:
@@ -211,9 +211,9 @@ def cut_off(calls: list[Call], begin: int, n: int, left: Path) -> int:
         cut = choose.randrange(begin, len(calls) + 1)
         left.mkdir()
         leave(calls[:cut], left, choose)
-        said = Said().and_then(b"".join(call.data for call in calls[:cut] if not call.file).decode())
-        inspect(left, said)
-        acknowledged += said.acknowledged + 1
+        journal = Journal().and_then(b"".join(call.data for call in calls[:cut] if not call.file).decode())
+        inspect(left, journal)
+        acknowledged += journal.acknowledged + 1
         shutil.rmtree(left)
     return acknowledged
 
@@ -242,9 +242,9 @@ def test_errors_of_the_disk(tmp_path: Path, record: Record, needs_strace: None) 
             )
             out, _ = process.communicate(timeout=60)
             assert process.returncode == 0, out[-500:]
-            said = Said().and_then(out)
-            assert said.acknowledged == said.put >= 119
-            inspect(folder, said)
+            journal = Journal().and_then(out)
+            assert journal.acknowledged == journal.put >= 119
+            inspect(folder, journal)
             met += "INJECTED" in (tmp_path / "log").read_text()
         assert met == n, call
         mark = "goes on classifying; says so once; recovers when it ends"

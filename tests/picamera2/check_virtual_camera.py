@@ -47,7 +47,7 @@ CAMERA = "picamera:?size=640x480"
 QUICK = Timing(settled_s=0.2)
 
 
-class Said(logging.Handler):
+class Log(logging.Handler):
     """Keeps what the package logged."""
 
     def __init__(self) -> None:
@@ -68,14 +68,14 @@ def bars_of(frame: Frame) -> list[tuple[str, int]]:
     """The bars of a frame, left to right, with their widths; pixels of no bar's colour are called "?"."""
     row = rgb(frame)[frame.pixels.shape[0] // 2]
     distance = np.abs(row[:, None, :] - IDEAL[None]).max(axis=2)
-    found: list[tuple[str, int]] = []
+    bars: list[tuple[str, int]] = []
     for index, far in zip(distance.argmin(axis=1), distance.min(axis=1), strict=True):
         name = NAMES[index] if far <= TOLERANCE else "?"
-        if found and found[-1][0] == name:
-            found[-1] = (name, found[-1][1] + 1)
+        if bars and bars[-1][0] == name:
+            bars[-1] = (name, bars[-1][1] + 1)
         else:
-            found.append((name, 1))
-    return found
+            bars.append((name, 1))
+    return bars
 
 
 def assert_bars(frame: Frame, size: tuple[int, int]) -> str:
@@ -85,19 +85,19 @@ def assert_bars(frame: Frame, size: tuple[int, int]) -> str:
     assert frame.pixels.flags.c_contiguous
     # A sheared picture has rows that differ; chroma is shared by two rows and columns, so edges may be soft.
     assert (frame.pixels == frame.pixels[:1]).all(), "rows differ: sheared"
-    seen = bars_of(frame)
-    unknown = sum(count for name, count in seen if name == "?")
-    assert unknown <= 2 * (len(BARS) + 1), f"{unknown} pixels are of no bar's colour: {seen}"
-    order = [name for name, count in seen if name != "?" and count > 2]
+    bars = bars_of(frame)
+    unknown = sum(count for name, count in bars if name == "?")
+    assert unknown <= 2 * (len(BARS) + 1), f"{unknown} pixels are of no bar's colour: {bars}"
+    order = [name for name, count in bars if name != "?" and count > 2]
     first = NAMES.index(order[0])
     assert order == [NAMES[(first + i) % len(NAMES)] for i in range(len(order))], f"wrong colours or order: {order}"
     assert set(order) == set(NAMES), f"missing: {set(NAMES) - set(order)}"
-    widths = [count for name, count in seen[1:-1] if name != "?" and count > 2]
-    assert max(abs(count - width // len(BARS)) for count in widths) <= 3, seen
+    widths = [count for name, count in bars[1:-1] if name != "?" and count > 2]
+    assert max(abs(count - width // len(BARS)) for count in widths) <= 3, bars
     return f"{len(order)} bars in order from {order[0]}"
 
 
-def frames_arrive(said: Said) -> str:
+def frames_arrive(log: Log) -> str:
     with open_source(CAMERA) as source:
         frames = [frame for frame, _ in zip(source, range(30), strict=False)]
         age = (time.monotonic_ns() - frames[-1].monotonic_ns) / 1e9
@@ -113,18 +113,18 @@ def frames_arrive(said: Said) -> str:
     return f"30 frames, numbers to {numbers[-1]}, the last one {age * 1000:.1f} ms old"
 
 
-def red_is_red(said: Said) -> str:
+def red_is_red(log: Log) -> str:
     with open_source(CAMERA) as source:
         frames = [frame for frame, _ in zip(source, range(10), strict=False)]
     for frame in frames:
-        seen = assert_bars(frame, (640, 480))
+        bars = assert_bars(frame, (640, 480))
     picture = rgb(frames[0])[240]
     red = picture[np.abs(picture - (255, 0, 0)).max(axis=1) <= TOLERANCE]
     assert 70 <= len(red) <= 90, f"expected a red bar of 80 pixels, got {len(red)}"
-    return f"{seen}; red is R, G, B = {', '.join(f'{v:.0f}' for v in red.mean(axis=0))}"
+    return f"{bars}; red is R, G, B = {', '.join(f'{v:.0f}' for v in red.mean(axis=0))}"
 
 
-def changed_format_is_noticed(said: Said) -> str:
+def changed_format_is_noticed(log: Log) -> str:
     with open_source(CAMERA) as source:
         camera: Any = source
         assert camera.pixel_format == "NV12", camera.pixel_format
@@ -137,22 +137,22 @@ def changed_format_is_noticed(said: Said) -> str:
         frame = source.read()
         assert frame is not None
         assert_bars(frame, (640, 480))
-    line = next(line for line in said.lines if "NV12" in line)
+    line = next(line for line in log.lines if "NV12" in line)
     assert "RGB888" in line, line
     return f"(720, 640) became (480, 640, 3), and the log says: {line}"
 
 
-def changed_size_is_handled(said: Said) -> str:
+def changed_size_is_handled(log: Log) -> str:
     with open_source("picamera:?size=648x486") as source:
         frame = source.read()
         assert frame is not None
         assert_bars(frame, (1920, 1080))
-    line = next(line for line in said.lines if "648x486" in line)
+    line = next(line for line in log.lines if "648x486" in line)
     assert "1920x1080" in line, line
     return f"asked for 648x486, got a whole 1920x1080; the log says: {line}"
 
 
-def every_listed_size(said: Said) -> str:
+def every_listed_size(log: Log) -> str:
     for size in ((1920, 1080), (640, 480)):
         with open_source(f"picamera:?size={size[0]}x{size[1]}") as source:
             frame = source.read()
@@ -161,7 +161,7 @@ def every_listed_size(said: Said) -> str:
     return "1920x1080 and 640x480"
 
 
-def close_and_open_again(said: Said) -> str:
+def close_and_open_again(log: Log) -> str:
     free = []
     for _ in range(8):
         source = open_source(CAMERA)
@@ -178,7 +178,7 @@ def close_and_open_again(said: Said) -> str:
     return f"8 times, the lowest free file descriptor stays {free[-1]}"
 
 
-def hangs_and_comes_back(said: Said) -> str:
+def hangs_and_comes_back(log: Log) -> str:
     with open_source(CAMERA) as source:
         camera: Any = source
         source.timeout_s = 0.2
@@ -204,7 +204,7 @@ def hangs_and_comes_back(said: Said) -> str:
     return f"said after {waited:.2f} s, 4 times, and frames came again"
 
 
-def closes_while_it_hangs(said: Said) -> str:
+def closes_while_it_hangs(log: Log) -> str:
     source = open_source(CAMERA)
     camera: Any = source
     source.timeout_s = 0.2
@@ -221,7 +221,7 @@ def closes_while_it_hangs(said: Said) -> str:
     return f"closed in {took:.2f} s, opens again"
 
 
-def closed_from_another_thread(said: Said) -> str:
+def closed_from_another_thread(log: Log) -> str:
     source = open_source(CAMERA)
     camera: Any = source
     held = [camera._camera.capture_request() for _ in range(4)]
@@ -250,22 +250,22 @@ def refused(uri: str, expected: str, kind: type[BitternError]) -> str:
     return line
 
 
-def busy_in_one_line(said: Said) -> str:
+def busy_in_one_line(log: Log) -> str:
     with open_source(CAMERA) as source:
         line = refused(CAMERA, "busy", SourceError)
         assert source.read() is not None, "the first one goes on"
     return line
 
 
-def no_such_camera(said: Said) -> str:
+def no_such_camera(log: Log) -> str:
     return refused("picamera:?camera=7", "Virtual bars", SourceError)
 
 
-def no_focus_to_set(said: Said) -> str:
+def no_focus_to_set(log: Log) -> str:
     return refused("picamera:?lens_position=2", "no control AfMode", ConfigurationError)
 
 
-def in_a_process_of_its_own(said: Said) -> str:
+def in_a_process_of_its_own(log: Log) -> str:
     """Frames through shared memory; the process is killed as hard as can be, and the camera opens again."""
     states: list[str] = []
     took = []
@@ -303,7 +303,7 @@ def in_a_process_of_its_own(said: Said) -> str:
     return f"killed, crashed and stopped; frames again after {', '.join(f'{s:.1f}' for s in took[1:])} s"
 
 
-CHECKS: tuple[Callable[[Said], str], ...] = (
+CHECKS: tuple[Callable[[Log], str], ...] = (
     frames_arrive,
     red_is_red,
     changed_format_is_noticed,
@@ -323,11 +323,11 @@ CHECKS: tuple[Callable[[Said], str], ...] = (
 def main() -> int:
     passed = failed = 0
     for check in CHECKS:
-        said = Said()
-        logging.getLogger("bittern").handlers[:] = [said]
+        log = Log()
+        logging.getLogger("bittern").handlers[:] = [log]
         faulthandler.dump_traceback_later(60, exit=True)  # a hang is a failure too
         try:
-            print(f"ok    {check.__name__}: {check(said)}", flush=True)
+            print(f"ok    {check.__name__}: {check(log)}", flush=True)
             passed += 1
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]

@@ -425,9 +425,9 @@ def _decoy(rng: np.random.Generator, kind: str) -> Face:
         sheet.fill(_panel(1, 0.66, corner=0.03), near((26, 26, 28), 12))
         sheet.fill(_panel(0.94, 0.6, corner=0.01), near((150, 180, 220), 60))
         for _ in range(int(rng.integers(2, 7))):
-            at = floats([rng.uniform(-0.6, 0.6), rng.uniform(-0.35, 0.35)])
+            shift = floats([rng.uniform(-0.6, 0.6), rng.uniform(-0.35, 0.35)])
             shape = _panel(rng.uniform(0.06, 0.3), rng.uniform(0.05, 0.18), corner=0.01)
-            sheet.fill((shape if rng.random() < 0.7 else _disc(0.15)) + at, near(colour, 60))
+            sheet.fill((shape if rng.random() < 0.7 else _disc(0.15)) + shift, near(colour, 60))
     elif kind == "car":
         half = [(0, -0.8), (0.45, -0.8), (0.6, -0.55), (0.98, 0.0), (0.98, 0.62), (0, 0.62)]
         body = _rounded(half)

@@ -34,20 +34,20 @@ class Film:
     def __init__(self, **more: float) -> None:
         self.view = SceneWatch(**more)
         self.number = 0
-        self.seen: list[tuple[float, SceneChange]] = []
+        self.changes: list[tuple[float, SceneChange]] = []
 
     def show(self, *frames: Pixels, seconds: float, noise: float = 4.0) -> list[str]:
         """One frame after the other, again and again; what was said."""
-        said: list[str] = []
+        states: list[str] = []
         for _ in range(round(seconds * FPS)):
             pixels = frames[self.number % len(frames)]
             if noise:
                 pixels = np.clip(pixels + noise * NOISE[self.number % 16], 0, 255).astype(np.uint8)
             changes = self.view.look(pixels, self.number * 10**9 // FPS)
-            self.seen += [(self.number / FPS, change) for change in changes]
-            said += [change.state for change in changes]
+            self.changes += [(self.number / FPS, change) for change in changes]
+            states += [change.state for change in changes]
             self.number += 1
-        return said
+        return states
 
 
 FLAT = {
@@ -69,7 +69,7 @@ def test_blind_and_seeing_again(kind: str) -> None:
     assert film.view.blind, "from the first such frame"
     assert film.show(FLAT[kind], seconds=2.6, noise=noise) == []
     assert film.show(FLAT[kind], seconds=9, noise=noise) == ["blind"], "told once"
-    assert 6.0 <= film.seen[0][0] <= 6.4
+    assert 6.0 <= film.changes[0][0] <= 6.4
     assert film.show(scene(1), seconds=0.4) == []
     assert film.view.blind, "until it is sure"
     assert film.show(scene(1), seconds=3) == ["seeing"]
@@ -117,7 +117,7 @@ def test_moved_once_when_the_camera_is_pushed_or_turned() -> None:
     assert film.show(before, seconds=60) == []
     assert film.show(pushed, seconds=5) == [], "not at once"
     assert film.show(pushed, seconds=60) == ["moved"]
-    assert "turned or pushed" in film.seen[-1][1].detail
+    assert "turned or pushed" in film.changes[-1][1].detail
     assert film.show(before, seconds=60) == ["moved"], "and when it is turned back"
     turned = np.ascontiguousarray(np.rot90(scene(4, (240, 320))))
     assert film.show(turned, seconds=60) == ["moved"]
@@ -180,12 +180,12 @@ def test_a_camera_that_switches_to_night_has_not_moved_and_is_seen_to_move_then(
 
 def test_a_camera_that_drives_has_no_place_to_be_moved_from() -> None:
     street = Street(2, SIZE)
-    view, said = SceneWatch(), []
+    view, states = SceneWatch(), []
     for number in range(60 * FPS):
         pixels = np.asarray(street.render(number / FPS).pixels)
-        said += [change.state for change in view.look(pixels, number * 10**9 // FPS)]
+        states += [change.state for change in view.look(pixels, number * 10**9 // FPS)]
         assert not view.blind
-    assert said == []
+    assert states == []
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (224, 224), (640, 480), (1920, 1080)])

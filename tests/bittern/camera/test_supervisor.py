@@ -309,8 +309,8 @@ def test_a_password_is_nowhere_to_be_seen(double: Double, capfd: pytest.CaptureF
         read_until(camera, lambda: bool(double.names), 10)
     assert double.names == ["camera_absent"]
     assert "Connection refused" in double.detail("camera_absent")
-    said = capfd.readouterr()
-    assert secret not in f"{said}{double.states}"
+    output = capfd.readouterr()
+    assert secret not in f"{output}{double.states}"
 
 
 def test_descriptors_that_run_out_are_told_and_survived(double: Double) -> None:

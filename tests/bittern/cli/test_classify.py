@@ -29,8 +29,8 @@ def test_the_version() -> None:
     assert re.fullmatch(r"bittern, version \d+\.\d+\.\d+\n", bittern("--version").out)
 
 
-@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("2", "2")])
-def test_numpy_starts_no_threads_unless_told_to(place: Path, given: str | None, threads: str) -> None:
+@pytest.mark.parametrize(("setting", "threads"), [(None, "1"), ("2", "2")])
+def test_numpy_starts_no_threads_unless_told_to(place: Path, setting: str | None, threads: str) -> None:
     """OpenBLAS starts one a core while numpy is imported."""
     program = """
 import os, sys, time
@@ -44,13 +44,13 @@ except SystemExit as end:
     print(end.code, os.environ["OPENBLAS_NUM_THREADS"], len(os.listdir("/proc/self/task")))
 """
     env = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
-    env |= {} if given is None else {"OPENBLAS_NUM_THREADS": given}
+    env |= {} if setting is None else {"OPENBLAS_NUM_THREADS": setting}
     for words in (("classify", "red.png"), ("watch", "--source", "demo:?size=64x48", "--frames", "1")):
         command = [sys.executable, "-c", program, *words, "--model", "means"]
         done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=60)
         code, variable, running = done.stdout.split()[-3:]
         assert (code, variable) == ("0", threads), done.stderr
-        assert given is not None or running == "1"
+        assert setting is not None or running == "1"
 
 
 def test_without_a_command_the_help_is_shown() -> None:

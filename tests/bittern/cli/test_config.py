@@ -297,10 +297,10 @@ def test_several_cameras_share_nothing(
 def test_a_daemon_refuses_the_same_file_in_the_same_words(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     file.write_text("fps = 1\n[decision]\nvotes = 0\n")
-    said = one_line(bittern("watch", "--config", file), 2)
+    message = one_line(bittern("watch", "--config", file), 2)
     checked: Any = bittern("config", "--check", file)
     assert (
-        said.removeprefix("bittern: ")
+        message.removeprefix("bittern: ")
         == checked.out
         == (f"{file}:3: decision.votes: expected a whole number from 1 to 1000, got 0\n")
     )

@@ -38,9 +38,9 @@ def lines(done: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def keep(folder: Path, given: list[Frame]) -> Path:
+def keep(folder: Path, frames: list[Frame]) -> Path:
     with Recorder(folder, "cam", max_bytes=10**9) as recorder:
-        for frame in given:
+        for frame in frames:
             recorder.write(frame)
     return folder
 
@@ -55,12 +55,12 @@ def coloured(shape: tuple[int, int], red: int) -> npt.NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def means_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten frames a second apart, red in 2 to 4 and 7, of which only every third was kept."""
-    given = []
+    frames = []
     for number in range(10):
         pixels = coloured((30, 40), 255 if number in (2, 3, 4, 7) else 0)
         stamp = 10**15 + number * 10**9
-        given.append(Frame(pixels, "BGR", stamp, 1_700_000_000 * 10**9 + stamp, number * 3, "cam"))
-    return keep(tmp_path_factory.mktemp("clips") / "red", given)
+        frames.append(Frame(pixels, "BGR", stamp, 1_700_000_000 * 10**9 + stamp, number * 3, "cam"))
+    return keep(tmp_path_factory.mktemp("clips") / "red", frames)
 
 
 @pytest.fixture
@@ -171,8 +171,8 @@ def test_a_video_is_looked_at_as_a_camera_would_be(place: Path, often: Path, tmp
 
 def test_a_covered_camera_raises_nothing_as_it_would_not_live(often: Path, tmp_path: Path) -> None:
     flat = [np.full((30, 40, 3), (10, 10, 255 * (number % 2)), np.uint8) for number in range(10)]
-    given = [Frame(pixels, "BGR", 10**15 + i * 10**9, 10**18, i, "cam") for i, pixels in enumerate(flat)]
-    covered = keep(tmp_path / "covered", given)
+    frames = [Frame(pixels, "BGR", 10**15 + i * 10**9, 10**18, i, "cam") for i, pixels in enumerate(flat)]
+    covered = keep(tmp_path / "covered", frames)
     done = run(covered, "--config", often)
     assert done.stdout == ""
     assert "10 of 10 frames" in done.stderr
@@ -296,10 +296,10 @@ def test_without_labels_no_alarm_is_false(means_clip: Path, often: Path, tmp_pat
 def street_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sign for 7 s of 30, and again for 5 s."""
 
-    def there(t: float) -> bool:
+    def shows_sign(t: float) -> bool:
         return 6 <= t < 13 or 20 <= t < 25
 
-    pictures = still(1, 30.0, there, sign_px=130, at=(230, 120), noise=3.0)
+    pictures = still(1, 30.0, shows_sign, sign_px=130, at=(230, 120), noise=3.0)
     return keep(tmp_path_factory.mktemp("clips") / "street", list(frames(pictures)))
 
 
@@ -317,10 +317,10 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     assert "2 of 2 intervals detected (95 % 34% to 100%)" in done.stdout
     assert "a clip of 3.0 h" in done.stdout
     (tmp_path / "found.toml").write_text(done.stdout)
-    found = schema.load(tmp_path / "found.toml")
-    assert isinstance(found.decision.threshold, float)
-    assert found == WatchConfig(decision=found.decision)
-    assert (found.decision.cooldown_s, found.decision.min_off_s) == (
+    config = schema.load(tmp_path / "found.toml")
+    assert isinstance(config.decision.threshold, float)
+    assert config == WatchConfig(decision=config.decision)
+    assert (config.decision.cooldown_s, config.decision.min_off_s) == (
         DecisionConfig().cooldown_s,
         DecisionConfig().min_off_s,
     )
@@ -328,10 +328,10 @@ def test_tune_prints_a_configuration_that_does_what_it_says(
     assert [e["type"] for e in lines(again)] == ["alarm.on", "alarm.off"] * 2
     assert "2 of 2 intervals detected" in again.stderr
     assert "false alarms: 0 in" in again.stderr
-    (told,) = lines(run(*words, "--json"))
-    assert (told["threshold"], told["evidence"]) == (found.decision.threshold, found.decision.evidence)
-    assert (told["found"], told["intervals"], told["false_alarms"]) == (2, 2, 0)
-    assert told["false_alarms_at_most"] > 100, "half a minute says next to nothing"
+    (tuned,) = lines(run(*words, "--json"))
+    assert (tuned["threshold"], tuned["evidence"]) == (config.decision.threshold, config.decision.evidence)
+    assert (tuned["found"], tuned["intervals"], tuned["false_alarms"]) == (2, 2, 0)
+    assert tuned["false_alarms_at_most"] > 100, "half a minute says next to nothing"
 
 
 def test_tune_refuses_what_cannot_be_kept(street_clip: Path, model_folder: Path, tmp_path: Path) -> None:
@@ -352,8 +352,8 @@ def test_tune_for_each_label_of_several(means_clip: Path, place: Path, tmp_path:
     done = run(means_clip, "--model", place / "means", "--labels", file, "--tune", bound)
     assert done.exit_code == 0
     (tmp_path / "found.toml").write_text(done.stdout)
-    found = schema.load(tmp_path / "found.toml")
-    assert [(a.model, a.label) for a in found.alarm] == [("means", "red")] * 2
+    config = schema.load(tmp_path / "found.toml")
+    assert [(a.model, a.label) for a in config.alarm] == [("means", "red")] * 2
 
 
 def test_a_drive_from_clip_to_thresholds(model_folder: Path, tmp_path: Path) -> None:
@@ -361,6 +361,6 @@ def test_a_drive_from_clip_to_thresholds(model_folder: Path, tmp_path: Path) -> 
     whole = [e["monotonic_ns"] / 1e9 for e in lines(run(clip, "--model", model_folder))]
     file = labelled(tmp_path, f"{whole[0] - 2},{whole[1]},stop")
     done = run(clip, "--model", model_folder, "--labels", file, "--tune", "at most 1 false alarm a day", "--json")
-    (told,) = lines(done)
-    assert told["found"] == 1
-    assert told["mean_delay_s"] < 2, "sooner than with the model's own threshold"
+    (tuned,) = lines(done)
+    assert tuned["found"] == 1
+    assert tuned["mean_delay_s"] < 2, "sooner than with the model's own threshold"

@@ -24,20 +24,20 @@ def config(tmp_path: Path, *lines: str) -> Path:
 
 
 def test_a_test_event_goes_through_every_sink(tmp_path: Path, peer: Peer) -> None:
-    got = tmp_path / "got"
+    received = tmp_path / "received"
     file = config(
-        tmp_path, "[webhook]", f'url = "{peer.url}"', "[command]", f'run = ["tee", "{got}"]',
+        tmp_path, "[webhook]", f'url = "{peer.url}"', "[command]", f'run = ["tee", "{received}"]',
         "[outbox]", f'folder = "{tmp_path / "state"}"',
     )  # fmt: skip
     done = bittern("sinks", "--config", file, "--test")
     assert done.code == 0, done.err
     assert done.out.splitlines() == [
         f"webhook  {peer.url}  ok: 200 OK",
-        f"command  tee {got}  ok: exit code 0",
+        f"command  tee {received}  ok: exit code 0",
     ]
     (event,) = peer.events
     assert (event["type"], event["state"], event["source"]) == ("state", "test", "porch")
-    assert json.loads(got.read_text())["state"] == "test"
+    assert json.loads(received.read_text())["state"] == "test"
     assert not (tmp_path / "state").exists(), "not by the outbox"
 
 

@@ -91,13 +91,13 @@ def test_a_signal_ends_the_wait_for_a_slow_program(place: Path, film: Path, tmp_
         [BITTERN, "watch", "--config", config], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watch:
         assert watch.stderr is not None
-        said = next(line for line in watch.stderr if "still to be delivered" in line)
+        message = next(line for line in watch.stderr if "still to be delivered" in line)
         with within():
             watch.send_signal(signal.SIGTERM)
             out, rest = watch.communicate(timeout=30)
     waiting = len(out.splitlines())
     assert waiting >= 3
-    assert f"events still to be delivered: {waiting}; Ctrl-C" in said
+    assert f"events still to be delivered: {waiting}; Ctrl-C" in message
     assert f"not delivered: {waiting};" in rest
     assert watch.returncode == 0
     config.write_text(config.read_text().replace("sleep 30; ", ""))
@@ -111,8 +111,8 @@ def test_votes_and_cooldown_come_from_the_file(place: Path, film: Path, tmp_path
     config = tmp_path / "watch.toml"
     config.write_text("[decision]\nvotes = 2\nof = 2\ncooldown_s = 60\nmin_off_s = 0\n")
     done = bittern("watch", "--config", config, "--source", film, "--model", place / "means")
-    seen = [(e["type"], e["frame"]) for e in done.alarms if e["task"] == "colour_0"]
-    assert seen == [("alarm.on", 2), ("alarm.off", 3)]
+    changes = [(e["type"], e["frame"]) for e in done.alarms if e["task"] == "colour_0"]
+    assert changes == [("alarm.on", 2), ("alarm.off", 3)]
 
 
 def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_watch_a_live_source_for_some_frames(place: Path, tmp_path: Path) -> Non
     words = ("--fps", "20", "--frames", "12", "--model", place / "means")
     done = bittern("watch", "--source", "demo:?fps=40&size=160x120", "--sheet", sheet, *words)
     assert done.code == 0
-    found = re.search(r"12 frames in (\d+\.\d) s, \d+ of them still, (\d+) dropped", done.err)
-    assert found is not None
-    assert float(found[1]) >= 0.4
-    assert int(found[2]) >= 5, "the cap leaves frames out"
+    summary = re.search(r"12 frames in (\d+\.\d) s, \d+ of them still, (\d+) dropped", done.err)
+    assert summary is not None
+    assert float(summary[1]) >= 0.4
+    assert int(summary[2]) >= 5, "the cap leaves frames out"
     picture = cv2.imread(str(sheet))
     assert picture is not None
     assert picture.shape[2] == 3
@@ -155,8 +155,8 @@ def test_a_threshold_that_the_model_does_not_have(place: Path, tmp_path: Path) -
     ):
         config.write_text(text)
         done = bittern("watch", "--config", config, "--source", "demo:", "--model", place / "means")
-        told = [line for line in done.err.splitlines() if "watching" not in line]
-        one_line(Done(done.code, done.out, "\n".join(told) + "\n"), 2, says)
+        errors = [line for line in done.err.splitlines() if "watching" not in line]
+        one_line(Done(done.code, done.out, "\n".join(errors) + "\n"), 2, says)
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
@@ -168,8 +168,8 @@ def takes_signals(pid: int) -> bool:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return False
-    found = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
-    return found is not None and bool(int(found[1], 16) >> (signal.SIGTERM - 1) & 1)
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.M)
+    return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def until_it_takes_signals(process: subprocess.Popen[bytes]) -> None:

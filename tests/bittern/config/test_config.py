@@ -45,9 +45,9 @@ def written(folder: Path, text: str | bytes) -> Path:
 def problems(folder: Path, text: str | bytes) -> list[str]:
     """Every problem of a text, without the name of the file."""
     file = written(folder, text)
-    found = toml_file.read(file, WatchConfig)
-    assert (found.value is None) == bool(found.problems)
-    return [problem.text(file).removeprefix(f"{file}:") for problem in found.problems]
+    parsed = toml_file.read(file, WatchConfig)
+    assert (parsed.value is None) == bool(parsed.problems)
+    return [problem.text(file).removeprefix(f"{file}:") for problem in parsed.problems]
 
 
 def test_every_key(tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def test_the_example_with_every_setting_on_is_valid_and_has_every_key(tmp_path: 
     file = written(tmp_path, text)
     load(file)
     lines = toml_file.read(file, WatchConfig).lines
-    said = {".".join(part for part in path if isinstance(part, str)) for path in lines}
-    assert set(example.key_paths()) <= said
+    keys = {".".join(part for part in path if isinstance(part, str)) for path in lines}
+    assert set(example.key_paths()) <= keys
 
 
 def test_every_key_has_its_texts() -> None:
@@ -277,14 +277,14 @@ def test_every_number_says_what_it_counts(tmp_path: Path) -> None:
     without = {"threads", "mqtt.port", "health.port", "gpio.pin", "snapshots.quality"}
     either = {"decision.threshold", "alarm.threshold"}
     lines = example.example().splitlines()
-    seen = set()
+    keys = set()
     table = ""
     for i, line in enumerate(lines):
         if header := re.fullmatch(r"#?\[+([a-z]+)\]+", line):
             table = f"{header[1]}."
         if (setting := re.match(r"#?([a-z_]+) = [\d.\[]*\d", line)) and table != "camera.":
             key = table + setting[1]
-            seen.add(key)
+            keys.add(key)
             assert ";" in lines[i - 1], line
             about = " ".join(lines[max(0, i - 3) : i])
             units = (
@@ -299,7 +299,7 @@ def test_every_number_says_what_it_counts(tmp_path: Path) -> None:
                 "frames per second;",
             )
             assert key in without | either or any(unit in about for unit in (*units, "grey levels;")), line
-    assert len(seen) > 20
+    assert len(keys) > 20
 
 
 # --- anything ---------------------------------------------------------------------------------------------------------
@@ -323,12 +323,12 @@ STATEMENTS = st.tuples(NAMES, VALUES).map(" = ".join) | HEADERS
 @given(st.lists(STATEMENTS, max_size=8))
 def test_statements_of_any_kind_give_lines_that_are_in_the_file(tmp_path: Path, statements: list[str]) -> None:
     file = written(tmp_path, "\n".join(statements))
-    found = toml_file.read(file, WatchConfig)
-    assert (found.value is None) == bool(found.problems)
-    if found.rest is not None:
-        for more in preflight.check(found.rest, "door", found.wrong):
-            assert "\n" not in found.problem(more.path, more.message).text(file)
-    for problem in found.problems:
+    parsed = toml_file.read(file, WatchConfig)
+    assert (parsed.value is None) == bool(parsed.problems)
+    if parsed.rest is not None:
+        for more in preflight.check(parsed.rest, "door", parsed.wrong):
+            assert "\n" not in parsed.problem(more.path, more.message).text(file)
+    for problem in parsed.problems:
         assert "\n" not in problem.text(file)
         assert problem.message
         assert problem.line is None or 1 <= problem.line <= len(statements)
@@ -348,15 +348,16 @@ def test_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
     rng = random.Random(6)
     file = tmp_path / "gate.toml"
     all_on = example.example().replace("\n#", "\n")
-    told = []
+    messages = []
     n = examples(10_000)
     for i in range(n):
         # The example, now and then: it takes fifty times as long.
         data = bytearray((all_on if i % 200 == 0 else WHOLE).encode())
         for _ in range(rng.randint(1, 6)):
-            at = rng.randrange(len(data))
-            data[at : at + rng.randint(0, 3)] = bytes(rng.choices(b"=[]{}\"'\n .,0159abcs_\xff\0", k=rng.randint(0, 3)))
-        found = toml_file.parse(bytes(data), WatchConfig)
-        told += [problem.text(file) for problem in found.problems[:1]]
-    assert n * 0.01 < len(told) < n * 0.99
-    assert not any("\n" in line for line in told)
+            start = rng.randrange(len(data))
+            inserted = bytes(rng.choices(b"=[]{}\"'\n .,0159abcs_\xff\0", k=rng.randint(0, 3)))
+            data[start : start + rng.randint(0, 3)] = inserted
+        parsed = toml_file.parse(bytes(data), WatchConfig)
+        messages += [problem.text(file) for problem in parsed.problems[:1]]
+    assert n * 0.01 < len(messages) < n * 0.99
+    assert not any("\n" in line for line in messages)

@@ -159,13 +159,13 @@ def scrape(page: MetricsServer, path: str = "/metrics", accept: str = "") -> str
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    found = {}
+    values = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             key = sample.name, frozenset(sample.labels.items())
-            assert key not in found
-            found[key] = sample.value
-    return found
+            assert key not in values
+            values[key] = sample.value
+    return values
 
 
 def value(text: str, name: str, **labels: str) -> float:

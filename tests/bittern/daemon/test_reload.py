@@ -25,10 +25,10 @@ from bittern.system.stop import Stop
 CONFIG = "homeassistant/device/bittern_door/config"
 
 
-def renamed(said: dict[str, Any]) -> None:
+def renamed(fields: dict[str, Any]) -> None:
     """Version 8: what was "red" is "crimson", and the second head is called otherwise, too."""
-    said["version"] = "8"
-    for head, task in zip(said["heads"], ("colour_0", "shade"), strict=True):
+    fields["version"] = "8"
+    for head, task in zip(fields["heads"], ("colour_0", "shade"), strict=True):
         labels = ["crimson" if label == "red" else label for label in head["labels"]]
         head.update(task=task, labels=labels, alarm=["crimson"])
 
@@ -81,9 +81,9 @@ class Run:
 
 def components(listener: Listener) -> dict[str, Any]:
     """What Home Assistant knows of, without its ids; {} if there is nothing yet."""
-    said = listener.last(CONFIG)
-    found = json.loads(said)["components"] if said else {}
-    return {key.removeprefix("bittern_door__"): component for key, component in found.items()}
+    announcement = listener.last(CONFIG)
+    announced = json.loads(announcement)["components"] if announcement else {}
+    return {key.removeprefix("bittern_door__"): component for key, component in announced.items()}
 
 
 @needs_mosquitto
@@ -107,7 +107,7 @@ def test_other_labels_are_announced_and_those_that_are_gone_removed(tmp_path: Pa
             assert entities[gone] == {"platform": "binary_sensor"}, "so Home Assistant removes an entity"
         with Listener(broker.port, "bittern/door/alarm/#", name="later") as later:
             assert until(lambda: later.last(new) is not None)
-            assert {topic for topic, _, retained in list(later.got) if retained} == {
+            assert {topic for topic, _, retained in list(later.received) if retained} == {
                 new,
                 "bittern/door/alarm/means/shade_crimson",
             }

@@ -34,14 +34,14 @@ class Case(NamedTuple):
         """Every change as (time in ns, score, change)."""
         decision = Decision(**{k: v for k, v in self._asdict().items() if k != "steps"})
         now = 0
-        seen: list[tuple[int, float, Change]] = []
+        changes: list[tuple[int, float, Change]] = []
         for score, gap in self.steps:
             now += gap
             change = decision.update(score, now)
-            assert decision.alarm == (seen[-1][2] == "on" if seen and change is None else change == "on")
+            assert decision.alarm == (changes[-1][2] == "on" if changes and change is None else change == "on")
             if change is not None:
-                seen.append((now, score, change))
-        return seen
+                changes.append((now, score, change))
+        return changes
 
 
 @st.composite
@@ -59,7 +59,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 def naive(case: Case) -> list[tuple[int, float, Change]]:
     """The class docstring, word for word, over the whole history."""
-    seen: list[tuple[int, float, Change]] = []
+    changes: list[tuple[int, float, Change]] = []
     history: list[tuple[int, float]] = []  # since the last change to off
     evidence, peak, now = 0.0, 0.0, 0
     for i, (score, gap) in enumerate(case.steps):
@@ -68,22 +68,22 @@ def naive(case: Case) -> list[tuple[int, float, Change]]:
         weight = 1 if i == 0 else min(1, gap / (S / 5))
         excess = logit(score) - min(logit(case.on), logit(1.0) - 0.5)
         evidence = min(max(0, evidence + weight * min(1.5, max(-1.5, excess))), case.evidence)
-        if seen and seen[-1][2] == "on":
-            began = seen[-1][0]
+        if changes and changes[-1][2] == "on":
+            began = changes[-1][0]
             high = max([t for t, s in history if s >= case.off and t >= began] + [began])
             peak = max(peak, score)
             if score < case.off and now - high >= case.min_off_s * S:
-                seen.append((now, score, "off"))
+                changes.append((now, score, "off"))
                 history.clear()
                 evidence = 0
         else:
             reached = sum(s >= case.on for _, s in history[-case.of :])
-            cooled = not seen or now - seen[-1][0] >= case.cooldown_s * S
+            cooled = not changes or now - changes[-1][0] >= case.cooldown_s * S
             cooled = cooled or logit(score) >= logit(peak) + 2
             if score >= case.on and reached >= case.votes and evidence >= case.evidence and cooled:
-                seen.append((now, score, "on"))
+                changes.append((now, score, "on"))
                 peak = score
-    return seen
+    return changes
 
 
 def logit(score: float) -> float:
@@ -104,8 +104,8 @@ def test_on_and_off_alternate(case: Case) -> None:
 
 @given(cases())
 def test_an_alarm_ends_only_below_off_and_not_before_min_off(case: Case) -> None:
-    seen = case.run()
-    for (began, _, _), (ended, score, change) in itertools.pairwise(seen):
+    changes = case.run()
+    for (began, _, _), (ended, score, change) in itertools.pairwise(changes):
         if change == "off":
             assert score < case.off
             assert ended - began >= case.min_off_s * S
@@ -113,8 +113,9 @@ def test_an_alarm_ends_only_below_off_and_not_before_min_off(case: Case) -> None
 
 @given(cases())
 def test_within_the_cooldown_an_alarm_takes_a_much_higher_score_than_the_last_one(case: Case) -> None:
-    seen = case.run()
-    for (last, highest, _), (ended, _, _), (began, score, change) in zip(seen, seen[1:], seen[2:], strict=False):
+    changes = case.run()
+    triples = zip(changes, changes[1:], changes[2:], strict=False)
+    for (last, highest, _), (ended, _, _), (began, score, change) in triples:
         if change == "on" and began - ended < case.cooldown_s * S:
             assert logit(score) >= logit(highest) + 2, last
 
@@ -291,8 +292,8 @@ def test_without_entries_all_have_the_default() -> None:
 
 def test_the_entry_that_names_most_wins_then_the_later_one() -> None:
     votes = {
-        key: of.votes
-        for key, of in settings(
+        key: decided.votes
+        for key, decided in settings(
             AlarmConfig(model="street", label="stop", votes=1, of=9),
             AlarmConfig(votes=3, of=9),
             AlarmConfig(label="stop", votes=4, of=9),

@@ -67,12 +67,12 @@ def test_another_size_and_a_clock_set_back_pass() -> None:
 @given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 3 * S), st.booleans()), max_size=40))
 def test_what_does_not_pass_is_near_what_did(steps: list[tuple[int, int, bool]]) -> None:
     motion, now, passed = gate(linger_s=1.0), 0, None
-    for level, gap, wanted in steps:
+    for level, gap, forced in steps:
         now += gap
-        if motion.passes(flat(level), now, force=wanted):
+        if motion.passes(flat(level), now, force=forced):
             passed = level, now
         else:
-            assert not wanted
+            assert not forced
             assert passed is not None
             assert abs(level - passed[0]) <= 5
             assert now - passed[1] < 10 * S
@@ -106,8 +106,8 @@ def difference(one: Pixels, other: Pixels) -> float:
 def test_noise_and_slow_light_are_no_motion(kind: dict[str, float]) -> None:
     for seed in range(2):
         # As long as there is no heartbeat.
-        seen = list(still(seed, 5.0, lambda _: False, sign_px=24, at=(300, 200), **kind))  # type: ignore[arg-type]
-        assert max(difference(seen[0], picture) for picture in seen) <= LEVELS
+        frames = list(still(seed, 5.0, lambda _: False, sign_px=24, at=(300, 200), **kind))  # type: ignore[arg-type]
+        assert max(difference(frames[0], picture) for picture in frames) <= LEVELS
 
 
 def test_a_sign_of_24_pixels_is_motion() -> None:
@@ -117,9 +117,9 @@ def test_a_sign_of_24_pixels_is_motion() -> None:
         sign = sign_of(seed, 24)
         h, w = sign.shape[:2]
         x, y = int(rng.integers(80, 560 - w)), int(rng.integers(0, 480 - h))
-        there = empty.copy()
-        there[y + 4 : y + h - 4, x + 4 : x + w - 4] = sign[4:-4, 4:-4]  # without what is around it
-        assert difference(empty, there) > LEVELS, (seed, x, y)
+        with_sign = empty.copy()
+        with_sign[y + 4 : y + h - 4, x + 4 : x + w - 4] = sign[4:-4, 4:-4]  # without what is around it
+        assert difference(empty, with_sign) > LEVELS, (seed, x, y)
 
 
 def changes(model: Classifier, clip: list[Pixels], gate: GateConfig) -> tuple[list[tuple[str, int | None]], int]:

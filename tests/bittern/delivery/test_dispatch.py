@@ -42,7 +42,7 @@ def test_without_sinks_there_is_no_thread_and_without_durable_ones_no_file(
     pin = Device()
     delivery = start_delivery(pin)
     delivery.send(event(2))
-    until(lambda: pin.got == [2])
+    until(lambda: pin.delivered == [2])
     assert threading.active_count() == before + 1
     assert not (tmp_path / "state").exists()
 
@@ -58,7 +58,7 @@ def test_a_slow_sink_does_not_hold_up_another_nor_the_caller(
     until(lambda: len(peer.requests) == 300)
     assert delivery.status().depth == 300
     slow.let.set()
-    until(lambda: slow.got == list(range(300)))
+    until(lambda: slow.delivered == list(range(300)))
 
 
 def test_a_peer_that_is_down_gets_everything_later(
@@ -75,10 +75,10 @@ def test_a_peer_that_is_down_gets_everything_later(
     until(lambda: len(peer.requests) == 20)
     assert numbers(peer) == list(range(20))
     until(lambda: delivery.status().sinks[0].last_error is None)
-    said = [r.message for r in caplog.records if r.message.startswith("webhook: ")]
-    assert len(said) == 2, "once when it goes and once when it comes back"
-    assert "not delivered" in said[0]
-    assert "delivering again (200 OK)" in said[1]
+    messages = [r.message for r in caplog.records if r.message.startswith("webhook: ")]
+    assert len(messages) == 2, "once when it goes and once when it comes back"
+    assert "not delivered" in messages[0]
+    assert "delivering again (200 OK)" in messages[1]
 
 
 def test_what_was_not_delivered_is_delivered_after_the_next_start(
@@ -90,7 +90,7 @@ def test_what_was_not_delivered_is_delivered_after_the_next_start(
         delivery.send(event(n))
     until(lambda: delivery.status().sinks[0].failures)
     delivery.close(2)
-    ids = {found["id"] for found in peer.events}
+    ids = {e["id"] for e in peer.events}
     peer.requests.clear()
     peer.answer = lambda _: OK
     delivery = start_delivery(hook(peer))
@@ -165,7 +165,7 @@ def test_a_mistake_in_a_sink_is_told_and_blocks_nothing(
     assert "a bug in the sink" in caplog.text
     broken.failure = None
     delivery.send(event(2))
-    until(lambda: broken.got == [2])
+    until(lambda: broken.delivered == [2])
 
 
 def test_no_file_descriptors_is_no_mistake(start_delivery: Callable[..., Delivery]) -> None:
@@ -175,7 +175,7 @@ def test_no_file_descriptors_is_no_mistake(start_delivery: Callable[..., Deliver
     delivery.send(event(1))
     until(lambda: device.tries > module.TRIES_ON_BUG)
     device.failure = None
-    until(lambda: device.got == [1])
+    until(lambda: device.delivered == [1])
     assert delivery.status().sinks[0].refused == 0
 
 
@@ -202,7 +202,7 @@ def test_send_never_raises(start_delivery: Callable[..., Delivery], peer: Peer) 
     delivery.send(event(1, "half a character: \udc80"))
     delivery.send(event(2))
     until(lambda: len(peer.requests) == 2)
-    assert sorted((found["type"], found.get("count")) for found in peer.events) == [("dropped", 1), ("state", None)]
+    assert sorted((e["type"], e.get("count")) for e in peer.events) == [("dropped", 1), ("state", None)]
 
 
 def test_drain_waits_for_a_slow_sink(start_delivery: Callable[..., Delivery], caplog: pytest.LogCaptureFixture) -> None:
@@ -226,7 +226,7 @@ def test_drain_waits_for_no_sink_that_fails(
     end = time.monotonic() + 20
     delivery.drain(lambda: time.monotonic() > end)
     assert time.monotonic() < end
-    assert device.got == [1]
+    assert device.delivered == [1]
     assert [sink.waiting for sink in delivery.status().sinks] == [1, 0]
     assert "webhook: events not delivered: 1; the next start tries again" in caplog.text
 
@@ -251,10 +251,10 @@ def test_drain_ends_when_it_is_asked(start_delivery: Callable[..., Delivery]) ->
     slow.let.clear()
     delivery = start_delivery(slow)
     delivery.send(event(1))
-    asked = iter([False, False, True])
-    delivery.drain(lambda: next(asked))
-    assert slow.got == []
-    assert next(asked, None) is None
+    answers = iter([False, False, True])
+    delivery.drain(lambda: next(answers))
+    assert slow.delivered == []
+    assert next(answers, None) is None
     slow.let.set()
 
 

@@ -31,7 +31,7 @@ def test_the_outbox_is_bounded_and_the_drop_is_told(start_delivery: Callable[...
     until(lambda: len(peer.requests) == 11)
     first, *rest = peer.events
     assert (first["type"], first["count"], first["source"]) == ("dropped", 90, "cam")
-    assert [found["monotonic_ns"] for found in rest] == list(range(90, 100))
+    assert [e["monotonic_ns"] for e in rest] == list(range(90, 100))
 
 
 def test_the_sum_is_right_when_everything_happens_at_once(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
@@ -57,10 +57,10 @@ def test_the_sum_is_right_when_everything_happens_at_once(start_delivery: Callab
             delivery.send(event(n))
             time.sleep(choose.choice((0, 0, 0, 0, 0.02)))
         until(lambda: all(sink.waiting == 0 for sink in delivery.status().sinks), 60)
-        until(lambda: all(sum(found.get("count", 1) for found in got) >= 600 for got in taken.values()))
-        for sink, got in zip(delivery.status().sinks, taken.values(), strict=True):
-            numbers_ = [found["monotonic_ns"] for found in got if found["type"] == "state"]
-            dropped = sum(found["count"] for found in got if found["type"] == "dropped")
+        until(lambda: all(sum(e.get("count", 1) for e in events) >= 600 for events in taken.values()))
+        for sink, events in zip(delivery.status().sinks, taken.values(), strict=True):
+            numbers_ = [e["monotonic_ns"] for e in events if e["type"] == "state"]
+            dropped = sum(e["count"] for e in events if e["type"] == "dropped")
             assert numbers_ == sorted(set(numbers_))
             assert (len(numbers_), dropped) == (600 - sink.dropped, sink.dropped)
             assert sink.dropped > 0
@@ -77,14 +77,14 @@ def test_the_newest_win_where_only_they_matter(start_delivery: Callable[..., Del
     assert delivery.status().sinks[0].waiting == module.BEST_EFFORT_EVENTS
     assert delivery.status().dropped == 499 - module.BEST_EFFORT_EVENTS
     pin.let.set()
-    until(lambda: pin.got == [0, *range(500 - module.BEST_EFFORT_EVENTS, 500)])
+    until(lambda: pin.delivered == [0, *range(500 - module.BEST_EFFORT_EVENTS, 500)])
     pin.failure = Undelivered("the pin fell off")
     delivery.send(event(500))
     until(lambda: delivery.status().sinks[0].last_error == "the pin fell off")
     pin.failure = None
     delivery.send(event(501))
-    until(lambda: pin.got[-1] == 501)
-    assert pin.tries == len(pin.got) + 1, "one attempt each"
+    until(lambda: pin.delivered[-1] == 501)
+    assert pin.tries == len(pin.delivered) + 1, "one attempt each"
 
 
 def test_a_disk_that_takes_nothing_holds_nothing_up(
@@ -103,10 +103,10 @@ def test_a_disk_that_takes_nothing_holds_nothing_up(
     until(lambda: len(peer.requests) == 21)
     assert numbers(peer) == list(range(21))
     until(lambda: "takes events again" in caplog.text)
-    said = [r.message for r in caplog.records if r.message.startswith("outbox: ")]
-    assert len(said) == 2
-    assert "takes no events" in said[0]
-    assert "takes events again" in said[1]
+    messages = [r.message for r in caplog.records if r.message.startswith("outbox: ")]
+    assert len(messages) == 2
+    assert "takes no events" in messages[0]
+    assert "takes events again" in messages[1]
 
 
 @pytest.mark.parametrize("delivered", [True, False])
@@ -153,6 +153,6 @@ def test_many_events_share_a_commit(start_delivery: Callable[..., Delivery], mon
     delivery = start_delivery(device, max_events=100_000)
     for n in range(5000):
         delivery.send(event(n))
-    until(lambda: len(device.got) == 5000, 120)
-    assert device.got == list(range(5000))
+    until(lambda: len(device.delivered) == 5000, 120)
+    assert device.delivered == list(range(5000))
     assert len(commits) < 1000

@@ -228,19 +228,19 @@ def test_whatever_happens_everything_is_delivered_or_counted(
     state = place / "state"
     box = box_in(state, "a", "b", max_events=bound)
     put_, failing = 0, False
-    got: dict[str, list[int]] = defaultdict(list)
+    delivered: dict[str, list[int]] = defaultdict(list)
     notices: dict[str, dict[str, int]] = defaultdict(dict)
 
     def step(sink: str, *, finish: bool = True) -> bool:
-        found = box.read(sink)
-        if found is None:
+        encoded = box.read(sink)
+        if encoded is None:
             return False
-        event = msgspec.json.decode(found, type=Event)
+        event = msgspec.json.decode(encoded, type=Event)
         if finish:
             if event.type == "dropped":
                 notices[sink][event.id] = event.count or 0
             else:
-                got[sink].append(event.monotonic_ns)
+                delivered[sink].append(event.monotonic_ns)
             box.done(sink)
         return True
 
@@ -296,8 +296,8 @@ def test_whatever_happens_everything_is_delivered_or_counted(
         for _ in range(500):
             if not step(sink) and not (box.dirty and flush() and step(sink)):
                 break
-        firsts = list(dict.fromkeys(got[sink]))
+        firsts = list(dict.fromkeys(delivered[sink]))
         assert firsts == sorted(firsts)
-        assert len(firsts) + sum(notices[sink].values()) == put_, (got[sink], notices[sink])
+        assert len(firsts) + sum(notices[sink].values()) == put_, (delivered[sink], notices[sink])
         assert box.status()[sink][0] == 0
     box.close()

@@ -111,9 +111,9 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, what: str, caplog: pytest.L
     assert "is damaged" in caplog.text
     (aside,) = tmp_path.glob(f"{NAME}.damaged-*Z")
     assert aside.stat().st_size == len(spoilt)
-    found = {event.state: event for event in (msgspec.json.decode(b, type=Event) for b in bodies(box))}
-    assert set(found) == {None, "outbox_damaged"}
-    assert aside.name in str(found["outbox_damaged"].detail)
+    events = {event.state: event for event in (msgspec.json.decode(b, type=Event) for b in bodies(box))}
+    assert set(events) == {None, "outbox_damaged"}
+    assert aside.name in str(events["outbox_damaged"].detail)
     box.flush()
     box.close()
     box = box_in(tmp_path)
@@ -131,15 +131,15 @@ def test_a_file_damaged_while_it_is_used_is_set_aside_and_what_was_in_it_counted
     with (tmp_path / NAME).open("r+b") as file:
         file.seek(4096)
         file.write(os.urandom(500_000))
-    got = take(box)
+    taken = take(box)
     box.put(body(9999))
     box.flush()
-    got += take(box)
+    taken += take(box)
     assert list(tmp_path.glob(f"{NAME}.damaged-*Z"))
-    delivered = [n for n in got if isinstance(n, int) and n < 3000]
-    (notice,) = [n for n in got if isinstance(n, str)]
+    delivered = [n for n in taken if isinstance(n, int) and n < 3000]
+    (notice,) = [n for n in taken if isinstance(n, str)]
     assert int(notice.split()[1]) + len(delivered) == 3000
-    assert 9999 in got
+    assert 9999 in taken
 
 
 def test_only_a_few_damaged_files_are_kept(tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ def test_the_picture_is_there_before_its_event_is_out(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_does_not_hold_up_its_event(tmp_path: Path) -> None:
     (tmp_path / "ring").write_bytes(b"a file where the folder should be")
-    got: list[Event] = []
-    outlet = Outlet([got.append], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
+    events: list[Event] = []
+    outlet = Outlet([events.append], "door", SnapshotStore(tmp_path / "ring", 1.0, 95))
     outlet.take(event(), frame(9))
     outlet.close()
-    assert [e.snapshot for e in got] == [None]
+    assert [e.snapshot for e in events] == [None]
 
 
 def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_drain_waits_for_who_takes_slowly_until_it_is_asked_to_end(tmp_path: Pat
 
 
 def test_a_state_says_what_and_where() -> None:
-    got: list[Event] = []
-    Outlet([got.append], "door").state(State("camera_ok", "frames of 640x480"))
-    (e,) = got
+    events: list[Event] = []
+    Outlet([events.append], "door").state(State("camera_ok", "frames of 640x480"))
+    (e,) = events
     assert (e.type, e.source, e.state, e.detail, e.label) == ("state", "door", "camera_ok", "frames of 640x480", None)
     assert abs(e.monotonic_ns - time.monotonic_ns()) < 5 * S
 

@@ -214,10 +214,10 @@ def test_a_full_disk_is_said_once_and_over_when_there_is_room(
     assert files(store.folder) == [first], "nothing half written"
     other.unlink()
     assert store.add(uuid7(), noise(256), "BGR") is not None
-    said = [record.message for record in caplog.records]
-    assert len(said) == 2
-    assert "No space left" in said[0]
-    assert said[1] == "snapshots are being written again"
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert "No space left" in messages[0]
+    assert messages[1] == "snapshots are being written again"
 
 
 def test_a_read_only_disk_is_said_once_and_over_when_it_is_writable(

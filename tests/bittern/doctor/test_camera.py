@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles import picamera2_double
 from tests.doubles.capture_double import write_video
-from tests.doubles.pi_machines import CONFIG, PACKAGES, PYTHON, Pi, look, of, pi, step
+from tests.doubles.pi_machines import CONFIG, PACKAGES, PYTHON, Pi, finding_of, look, pi, step
 
 from bittern.doctor import probe_camera
 from bittern.doctor.examine import examine
@@ -33,10 +33,10 @@ def pi4(tmp_path: Path) -> Pi:
     return pi(tmp_path, "pi4", "bookworm")
 
 
-def broken(fake: Pi, error: str, at: str = "open") -> None:
+def broken(fake: Pi, error: str, failing: str = "open") -> None:
     names = list(fake.camera)
-    fake.camera = {name: fake.camera[name] for name in names[: names.index(at)]}
-    fake.camera[at] = step(at, error=error)
+    fake.camera = {name: fake.camera[name] for name in names[: names.index(failing)]}
+    fake.camera[failing] = step(failing, error=error)
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,13 @@ def broken(fake: Pi, error: str, at: str = "open") -> None:
 )
 def test_a_camera_that_does_not_open(pi4: Pi, error: str, fix: str) -> None:
     broken(pi4, error)
-    seen = look(pi4)
-    assert not seen.ok
-    finding = of(seen, "camera")
+    examination = look(pi4)
+    assert not examination.ok
+    finding = finding_of(examination, "camera")
     assert (finding.status, finding.finding) == ("failure", error.partition("Error: ")[2])
     assert finding.fix is not None
     assert fix in finding.fix
-    assert of(seen, "colours").status == "skipped"
+    assert finding_of(examination, "colours").status == "skipped"
 
 
 @pytest.mark.parametrize(
@@ -77,25 +77,25 @@ def test_a_camera_that_does_not_open(pi4: Pi, error: str, fix: str) -> None:
 )
 def test_a_camera_of_the_network(pi4: Pi, error: str, fix: str) -> None:
     broken(pi4, error)
-    finding = of(look(pi4, "rtsp://anna:secret@porch.lan/live"), "camera")
+    finding = finding_of(look(pi4, "rtsp://anna:secret@porch.lan/live"), "camera")
     assert finding.fix is not None
     assert finding.fix.startswith(fix)
     assert "secret" not in str(finding)
 
 
 def test_no_frame_comes(pi4: Pi) -> None:
-    broken(pi4, "SourceError: picamera:0: no new frame within 5 s: the camera hangs or came loose", at="frame")
-    finding = of(look(pi4), "camera")
+    broken(pi4, "SourceError: picamera:0: no new frame within 5 s: the camera hangs or came loose", failing="frame")
+    finding = finding_of(look(pi4), "camera")
     assert finding.status == "failure"
     assert finding.fix is not None
     assert finding.fix.startswith("sudo reboot")
 
 
-@pytest.mark.parametrize("at", ["open", "frame"])
-def test_a_driver_that_hangs(pi4: Pi, at: str) -> None:
-    pi4.camera = {"open": pi4.camera["open"], at: step(at)}
+@pytest.mark.parametrize("hanging", ["open", "frame"])
+def test_a_driver_that_hangs(pi4: Pi, hanging: str) -> None:
+    pi4.camera = {"open": pi4.camera["open"], hanging: step(hanging)}
     pi4.ends["probe_camera"] = (None, "")
-    finding = of(look(pi4), "camera")
+    finding = finding_of(look(pi4), "camera")
     assert (finding.status, finding.finding) == ("failure", "no answer within 45 s")
     assert finding.fix is not None
     assert finding.fix.startswith("sudo reboot")
@@ -104,17 +104,17 @@ def test_a_driver_that_hangs(pi4: Pi, at: str) -> None:
 def test_picamera2_is_not_installed(pi4: Pi) -> None:
     (pi4.root / PACKAGES[1:] / "picamera2").unlink()
     broken(pi4, "SourceError: picamera:0: Python has no module libcamera: apt install ...")
-    assert of(look(pi4), "camera").fix == "sudo apt install -y --no-install-recommends python3-picamera2"
+    assert finding_of(look(pi4), "camera").fix == "sudo apt install -y --no-install-recommends python3-picamera2"
 
 
 def test_the_detection_of_cameras_is_off(pi4: Pi) -> None:
     broken(pi4, NO_CAMERA)
     pi4.write("boot/firmware/config.txt", CONFIG.replace("camera_auto_detect=1", "#camera_auto_detect=1"))
-    assert of(look(pi4), "camera").fix == (
+    assert finding_of(look(pi4), "camera").fix == (
         "echo camera_auto_detect=1 | sudo tee -a /boot/firmware/config.txt && sudo reboot"
     )
     pi4.write("boot/firmware/config.txt", CONFIG.replace("camera_auto_detect=1", "dtoverlay=imx477"))
-    finding = of(look(pi4), "camera")
+    finding = finding_of(look(pi4), "camera")
     assert finding.fix is not None
     assert "rpicam-hello" in finding.fix
 
@@ -123,13 +123,13 @@ def test_the_daemon_may_have_the_camera(pi4: Pi) -> None:
     broken(pi4, "SourceError: picamera:0: the camera is busy: no process of this user is seen holding it")
     pi4.write("proc/900/cmdline", "/usr/bin/python3\0/usr/local/bin/bittern\0doctor\0")  # ourselves
     pi4.write("proc/901/cmdline", "/usr/bin/watch\0vcgencmd\0measure_temp\0")
-    assert of(look(pi4), "camera").status == "failure"
+    assert finding_of(look(pi4), "camera").status == "failure"
     python = "/opt/bittern/current/venv/bin/python3"
     pi4.write("proc/977/cmdline", f"{python}\0{python.replace('python3', 'bittern')}\0watch\0--config\0x.toml\0")
-    seen = look(pi4)
-    assert seen.ok
-    assert of(seen, "camera").finding == "in use by Bittern's daemon (process 977)"
-    assert "sudo systemctl stop 'bittern@*'" in of(seen, "colours").finding
+    examination = look(pi4)
+    assert examination.ok
+    assert finding_of(examination, "camera").finding == "in use by Bittern's daemon (process 977)"
+    assert "sudo systemctl stop 'bittern@*'" in finding_of(examination, "colours").finding
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_the_daemon_may_have_the_camera(pi4: Pi) -> None:
 )
 def test_red_is_red(pi4: Pi, colour: str | None, status: str, says: str) -> None:
     pi4.camera["red"] = step("red", {"colour": colour})
-    finding = of(look(pi4, red=True), "colours")
+    finding = finding_of(look(pi4, red=True), "colours")
     assert finding.status == status
     assert says in finding.finding
     assert (finding.fix is None) is (status == "ok")
@@ -150,18 +150,18 @@ def test_red_is_red(pi4: Pi, colour: str | None, status: str, says: str) -> None
 
 def test_the_user_is_told_when_to_hold_something(pi4: Pi) -> None:
     pi4.camera["red"] = step("red", {"colour": "red"})
-    told: list[str] = []
-    examine(red=True, notice=told.append, root=pi4.root, runner=pi4, python=PYTHON)
-    assert len(told) == 1
-    assert "red" in told[0]
+    notices: list[str] = []
+    examine(red=True, notice=notices.append, root=pi4.root, runner=pi4, python=PYTHON)
+    assert len(notices) == 1
+    assert "red" in notices[0]
 
 
 def test_a_machine_that_is_no_pi_has_no_camera_unless_named(tmp_path: Path) -> None:
     def nothing(command: object, timeout_s: float = 5.0) -> CommandResult:
         return CommandResult(None, err="gone")
 
-    seen = examine(root=tmp_path, runner=nothing, python=PYTHON)
-    assert of(seen, "camera").status == of(seen, "colours").status == "skipped"
+    examination = examine(root=tmp_path, runner=nothing, python=PYTHON)
+    assert finding_of(examination, "camera").status == finding_of(examination, "colours").status == "skipped"
     with pytest.raises(ConfigurationError, match="--source"):
         examine(red=True, root=tmp_path, runner=nothing, python=PYTHON)
 
@@ -178,9 +178,10 @@ def printed(capsys: pytest.CaptureFixture[str], fake: Pi, uri: str, *, red: bool
 def test_picamera(pi4: Pi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     world = picamera2_double.install(monkeypatch)
     printed(capsys, pi4, "picamera:")
-    seen = look(pi4)
-    assert of(seen, "camera").finding == "picamera:0: received a frame of 640x480, libcamera gives RGB888"
-    assert of(seen, "colours").status == "ok"
+    examination = look(pi4)
+    camera = finding_of(examination, "camera")
+    assert camera.finding == "picamera:0: received a frame of 640x480, libcamera gives RGB888"
+    assert finding_of(examination, "colours").status == "ok"
     assert world.opened == 0, "the camera was given back"
 
 
@@ -188,7 +189,7 @@ def test_picamera_that_is_busy(pi4: Pi, monkeypatch: pytest.MonkeyPatch, capsys:
     world = picamera2_double.install(monkeypatch)
     world.open_error = RuntimeError("Failed to acquire camera: Device or resource busy")
     printed(capsys, pi4, "picamera:")
-    finding = of(look(pi4), "camera")
+    finding = finding_of(look(pi4), "camera")
     assert finding.status == "failure"
     assert finding.finding.startswith("picamera:0: the camera is busy")
 
@@ -210,7 +211,7 @@ def test_what_is_held_before_a_picamera(
     world.adjust = {"format": given}
     world.array = picamera2_double.array_of(np.full((480, 640, 3), rgb, np.uint8), given)
     printed(capsys, pi4, "picamera:?fps=100", red=True)
-    assert of(look(pi4, red=True), "colours").status == status
+    assert finding_of(look(pi4, red=True), "colours").status == status
 
 
 def test_the_demonstration() -> None:
@@ -239,16 +240,16 @@ def test_the_demonstration_with_its_order_declared_wrong(
 
     monkeypatch.setattr(DemoSource, "read", swapped)
     printed(capsys, pi4, "demo:?fps=5&size=320x240")
-    finding = of(look(pi4, "demo:"), "colours")
+    finding = finding_of(look(pi4, "demo:"), "colours")
     assert finding.status == "failure"
     assert "swapped" in finding.finding
 
 
 def test_a_recording(pi4: Pi, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     printed(capsys, pi4, str(write_video(tmp_path / "clip.avi", 5)))
-    seen = look(pi4)
-    assert of(seen, "camera").status == "ok"
-    assert of(seen, "colours").status == "skipped"
+    examination = look(pi4)
+    assert finding_of(examination, "camera").status == "ok"
+    assert finding_of(examination, "colours").status == "skipped"
 
 
 COLOURS = {"red": (210, 25, 30), "dark red": (120, 10, 20), "blue": (25, 40, 205), "green": (20, 160, 30)}
@@ -287,5 +288,5 @@ def test_grey_and_skin_are_no_clear_red(hue: int, level: int) -> None:
 @given(st.tuples(*[st.integers(0, 255)] * 3))
 def test_swapping_the_ends_of_red_gives_blue_and_never_red(rgb: tuple[int, int, int]) -> None:
     pixels = np.full((8, 8, 3), rgb, np.uint8)
-    seen = {colour_of(pixels, "RGB"), colour_of(pixels, "BGR")}
-    assert seen in ({None}, {"red", "blue"}, {"red", None}, {"blue", None})
+    colours = {colour_of(pixels, "RGB"), colour_of(pixels, "BGR")}
+    assert colours in ({None}, {"red", "blue"}, {"red", None}, {"blue", None})

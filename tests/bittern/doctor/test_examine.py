@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.doubles.pi_machines import BOARDS, PACKAGES, PYTHON, SYSTEMS, Pi, look, of, pi, step
+from tests.doubles.pi_machines import BOARDS, PACKAGES, PYTHON, SYSTEMS, Pi, finding_of, look, pi, step
 
 from bittern.doctor.examine import examine
 from bittern.system import machine
@@ -25,19 +25,19 @@ def pi4(tmp_path: Path) -> Pi:
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize("board", BOARDS)
 def test_a_healthy_pi(tmp_path: Path, board: str, system: str) -> None:
-    seen = look(pi(tmp_path, board, system))
-    assert [(f.check, f.finding) for f in seen.checks if f.status != "ok"] == []
-    assert seen.ok
-    assert [finding.check for finding in seen.checks] == [
+    examination = look(pi(tmp_path, board, system))
+    assert [(f.check, f.finding) for f in examination.checks if f.status != "ok"] == []
+    assert examination.ok
+    assert [finding.check for finding in examination.checks] == [
         *("board", "bitness", "system", "governor", "power", "heat", "disk", "memory", "clock"),
         *("numpy", "opencv", "runtime", "model stop_sign", "golden stop_sign", "camera", "colours"),
     ]
-    assert BOARDS[board].model in of(seen, "board").finding
-    assert "XNNPACK runs the graph of stop_sign" in of(seen, "runtime").finding
-    assert "Debian's python3-numpy" in of(seen, "numpy").finding
-    assert "fab3f094ee00" in of(seen, "model stop_sign").finding
-    assert "RGB888" in of(seen, "camera").finding
-    assert "declared B, G, R" in of(seen, "colours").finding
+    assert BOARDS[board].model in finding_of(examination, "board").finding
+    assert "XNNPACK runs the graph of stop_sign" in finding_of(examination, "runtime").finding
+    assert "Debian's python3-numpy" in finding_of(examination, "numpy").finding
+    assert "fab3f094ee00" in finding_of(examination, "model stop_sign").finding
+    assert "RGB888" in finding_of(examination, "camera").finding
+    assert "declared B, G, R" in finding_of(examination, "colours").finding
 
 
 def _model(model: str) -> Callable[[Pi], None]:
@@ -130,20 +130,20 @@ def test_a_fault_of_the_machine(
     pi4: Pi, spoil: Callable[[Pi], None], check: str, status: str, says: str, fix: str
 ) -> None:
     spoil(pi4)
-    seen = look(pi4)
-    finding = of(seen, check)
+    examination = look(pi4)
+    finding = finding_of(examination, check)
     assert finding.status == status
     assert says in finding.finding
     assert finding.fix is not None
     assert fix in finding.fix
-    assert seen.ok is (status != "failure")
-    others = [f for f in seen.checks if f.check != check and f.status not in ("ok", "skipped")]
+    assert examination.ok is (status != "failure")
+    others = [f for f in examination.checks if f.check != check and f.status not in ("ok", "skipped")]
     assert others == []
 
 
 def test_32_bits_under_a_64_bit_kernel(pi4: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "read", partial(machine.read, userland_bits=32))
-    finding = of(look(pi4), "bitness")
+    finding = finding_of(look(pi4), "bitness")
     assert (finding.status, finding.finding) == (
         "failure",
         "kernel 64 bit (aarch64), Python 32 bit: pip installs for the wrong architecture",
@@ -157,34 +157,38 @@ def test_a_system_of_32_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sy
     fake = pi(tmp_path, "pi3b", system)
     fake.answers["uname -r -m"] = CommandResult(0, "6.6.51+rpt-rpi-v7 armv7l\n")
     monkeypatch.setattr(machine, "read", partial(machine.read, userland_bits=32))
-    seen = look(fake)
-    assert of(seen, "bitness").status == "ok"
-    assert of(seen, "system").status == status
+    examination = look(fake)
+    assert finding_of(examination, "bitness").status == "ok"
+    assert finding_of(examination, "system").status == status
 
 
 def test_the_power_supply_is_not_blamed_on_heat(pi4: Pi) -> None:
     pi4.answers["vcgencmd get_throttled"] = CommandResult(0, "throttled=0x50005\n")
-    assert of(look(pi4), "heat").status == "ok"
+    assert finding_of(look(pi4), "heat").status == "ok"
 
 
 def test_the_history_that_only_the_kernel_tells_is_not_called_clean(pi4: Pi) -> None:
     del pi4.answers["vcgencmd get_throttled"]
     pi4.write("sys/devices/platform/soc/soc:firmware/get_throttled", "0\n")
-    finding = of(look(pi4), "power")
+    finding = finding_of(look(pi4), "power")
     assert (finding.status, finding.finding) == ("ok", "no under-voltage now; unknown since boot (0x0)")
 
 
 def test_small_contiguous_memory_is_enough_for_a_pi5(tmp_path: Path) -> None:
     fake = pi(tmp_path, "pi5", "trixie")
     fake.memory(7000000, 8192)
-    assert of(look(fake), "memory").status == "ok"
+    assert finding_of(look(fake), "memory").status == "ok"
 
 
 def test_nothing_answers(tmp_path: Path) -> None:
     """A machine that says nothing gives skipped checks, not an exception."""
-    seen = examine(root=tmp_path, runner=lambda command, timeout_s=5.0: CommandResult(None, err="gone"), python=PYTHON)
-    assert of(seen, "software").status == "failure"
-    assert {f.status for f in seen.checks if f.check not in ("software", "board")} == {"skipped"}
+
+    def silent(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+        return CommandResult(None, err="gone")
+
+    examination = examine(root=tmp_path, runner=silent, python=PYTHON)
+    assert finding_of(examination, "software").status == "failure"
+    assert {f.status for f in examination.checks if f.check not in ("software", "board")} == {"skipped"}
 
 
 @pytest.mark.parametrize(
@@ -261,50 +265,51 @@ def test_a_fault_of_the_software(
     pi4: Pi, changed: dict[str, list[str]], check: str, status: str, says: str, fix: str
 ) -> None:
     pi4.software |= changed
-    seen = look(pi4)
-    finding = of(seen, check)
+    examination = look(pi4)
+    finding = finding_of(examination, check)
     assert finding.status == status
     assert says in finding.finding
     assert finding.fix is not None
     assert fix in finding.fix
-    assert seen.ok is (status != "failure")
+    assert examination.ok is (status != "failure")
 
 
 def test_a_damaged_model_is_not_blamed_on_the_golden_vectors(pi4: Pi) -> None:
     pi4.software["file"] = [line.replace("fab3f094ee00", "0123456789ab", 1) for line in pi4.software["file"]]
     pi4.software["golden"] = step("golden stop_sign", error="ModelRefused: sha256 is ...")
-    seen = look(pi4)
-    finding = of(seen, "model stop_sign")
+    examination = look(pi4)
+    finding = finding_of(examination, "model stop_sign")
     assert finding.status == "failure"
     assert "sha256 is 0123456789ab, the manifest says fab3f094ee00" in finding.finding
-    assert of(seen, "golden stop_sign").status == "skipped"
+    assert finding_of(examination, "golden stop_sign").status == "skipped"
 
 
 @pytest.mark.parametrize("step_name", ["numpy", "cv2", "runtime"])
 def test_what_follows_from_a_fault_is_not_a_second_one(pi4: Pi, step_name: str) -> None:
     pi4.software[step_name] = step(step_name, error="ImportError: no")
     pi4.software["golden"] = step("golden stop_sign", error="ConfigurationError: no runtime for TFLite models")
-    seen = look(pi4)
-    assert [f.check for f in seen.checks if f.status == "failure"] == [{"cv2": "opencv"}.get(step_name, step_name)]
-    assert of(seen, "golden stop_sign").finding == f"{step_name} does not load"
+    examination = look(pi4)
+    failures = [f.check for f in examination.checks if f.status == "failure"]
+    assert failures == [{"cv2": "opencv"}.get(step_name, step_name)]
+    assert finding_of(examination, "golden stop_sign").finding == f"{step_name} does not load"
 
 
 def test_debians_packages_that_are_not_there(pi4: Pi) -> None:
     for module in ("numpy", "cv2.so"):
         (pi4.root / PACKAGES[1:] / module).unlink()
     pi4.software["cv2"] = step("cv2", error="ModuleNotFoundError: No module named 'cv2'")
-    assert of(look(pi4), "opencv").fix == "sudo apt install -y --no-install-recommends python3-opencv"
+    assert finding_of(look(pi4), "opencv").fix == "sudo apt install -y --no-install-recommends python3-opencv"
     pi4.software["numpy"] = step("numpy", error="ModuleNotFoundError: No module named 'numpy'")
-    seen = look(pi4)
-    assert of(seen, "numpy").fix == "sudo apt install -y --no-install-recommends python3-numpy"
+    examination = look(pi4)
+    assert finding_of(examination, "numpy").fix == "sudo apt install -y --no-install-recommends python3-numpy"
     # What follows from it is not told as a second fault.
-    assert of(seen, "opencv").status == of(seen, "runtime").status == "skipped"
+    assert finding_of(examination, "opencv").status == finding_of(examination, "runtime").status == "skipped"
 
 
 def test_two_wheels_of_opencv(pi4: Pi) -> None:
-    said = {"prefix": VENV, "base_prefix": "/usr", "picamera2": None}
-    pi4.software["python"] = step("python", {**said, "opencv_wheels": ["opencv-python", "opencv-python-headless"]})
-    finding = of(look(pi4), "opencv")
+    result = {"prefix": VENV, "base_prefix": "/usr", "picamera2": None}
+    pi4.software["python"] = step("python", {**result, "opencv_wheels": ["opencv-python", "opencv-python-headless"]})
+    finding = finding_of(look(pi4), "opencv")
     assert finding.status == "warning"
     assert finding.fix is not None
     assert "uninstall -y --break-system-packages opencv-python opencv-python-headless && " in finding.fix
@@ -312,10 +317,10 @@ def test_two_wheels_of_opencv(pi4: Pi) -> None:
 
 
 def test_the_wheel_that_wants_a_display(pi4: Pi) -> None:
-    said = {"prefix": VENV, "base_prefix": "/usr", "picamera2": None, "opencv_wheels": ["opencv-python"]}
-    pi4.software["python"] = step("python", said)
+    result = {"prefix": VENV, "base_prefix": "/usr", "picamera2": None, "opencv_wheels": ["opencv-python"]}
+    pi4.software["python"] = step("python", result)
     pi4.software["cv2"] = step("cv2", error="ImportError: libGL.so.1: cannot open shared object file")
-    assert of(look(pi4), "opencv").fix == (
+    assert finding_of(look(pi4), "opencv").fix == (
         f"{PYTHON} -m pip uninstall -y opencv-python && "
         f"{PYTHON} -m pip install --force-reinstall --no-deps opencv-python-headless"
     )
@@ -328,8 +333,8 @@ def test_a_crash_is_a_finding(pi4: Pi, last: str, code: int | None, says: str) -
     pi4.software = {name: pi4.software[name] for name in names[: names.index(last) + 1]}
     pi4.software[last] = pi4.software[last][:1]  # begun, and nothing after it
     pi4.ends["probe_software"] = (code, "")
-    seen = look(pi4)
-    failures = [finding for finding in seen.checks if finding.status == "failure"]
+    examination = look(pi4)
+    failures = [finding for finding in examination.checks if finding.status == "failure"]
     where = {"cv2": "opencv", "path": "runtime", "golden": "golden stop_sign"}.get(last, last)
     assert [finding.check for finding in failures] == [where]
     assert says in failures[0].finding
@@ -343,7 +348,7 @@ def test_tflite_runtime_with_numpy_2(pi4: Pi, monkeypatch: pytest.MonkeyPatch) -
     for name in ("models", "file", "path", "golden"):
         del pi4.software[name]
     pi4.ends["probe_software"] = (-11, "")
-    finding = of(look(pi4), "runtime")
+    finding = finding_of(look(pi4), "runtime")
     assert finding.finding == "tflite-runtime 2.14.0 does not load: it needs numpy below 2 (crashed with SIGSEGV)"
     assert finding.fix == f"{PYTHON} -m pip uninstall -y numpy"
 
@@ -351,6 +356,6 @@ def test_tflite_runtime_with_numpy_2(pi4: Pi, monkeypatch: pytest.MonkeyPatch) -
 def test_tflite_runtime_without_xnnpack_is_a_warning(pi4: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bittern.system.machine._runtime", lambda: "tflite-runtime 2.14.0")
     pi4.software["path"] = step("path stop_sign", {"path": "builtin"})
-    seen = look(pi4)
-    assert of(seen, "runtime").status == "warning"
-    assert seen.ok
+    examination = look(pi4)
+    assert finding_of(examination, "runtime").status == "warning"
+    assert examination.ok

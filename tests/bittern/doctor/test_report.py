@@ -70,9 +70,9 @@ def look(fake: Pi) -> Examination:
 
 
 def test_there_is_something_to_hide(telling: Pi) -> None:
-    seen = look(telling)
-    shown = report.table(seen.checks)
-    assert [c.check for c in seen.checks if "alice" in (c.fix or "")] == ["opencv"]
+    examination = look(telling)
+    shown = report.table(examination.checks)
+    assert [c.check for c in examination.checks if "alice" in (c.fix or "")] == ["opencv"]
     for what in set(SECRETS) - {"serial"}:
         assert SECRETS[what] in shown, what
 
@@ -99,8 +99,8 @@ def test_the_names_of_this_user_and_host() -> None:
     assert not names & {"root", "pi", "bittern", "raspberrypi", ""}
     user, host = getpass.getuser(), socket.gethostname()
     assert {user, host} <= names | {"root", "pi", "bittern", "raspberrypi", "localhost"}
-    seen = Examination(machine=machine.read(), checks=[ok("x", f"{Path.home()}/x for {user} on {host}!")])
-    text = report.report(seen)
+    examination = Examination(machine=machine.read(), checks=[ok("x", f"{Path.home()}/x for {user} on {host}!")])
+    text = report.report(examination)
     for name in (*names, str(Path.home())):
         assert not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text)
 
@@ -144,13 +144,13 @@ def test_a_failed_check_is_exit_code_1(tmp_path: Path) -> None:
     done = CliRunner().invoke(command, ["--json", "--source", str(tmp_path / "absent")])
     assert done.exit_code == 1
     (line,) = done.stdout.splitlines()
-    said = json.loads(line)
-    assert set(said) == {"machine", "checks"}
-    (camera,) = [check for check in said["checks"] if check["check"] == "camera"]
+    printed = json.loads(line)
+    assert set(printed) == {"machine", "checks"}
+    (camera,) = [check for check in printed["checks"] if check["check"] == "camera"]
     assert camera["status"] == "failure"
     assert "no such file or folder" in camera["finding"]
     assert camera["fix"]
-    assert said["machine"]["bittern"]
+    assert printed["machine"]["bittern"]
 
 
 def test_the_command_prints_a_report() -> None:

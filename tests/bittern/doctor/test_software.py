@@ -21,13 +21,13 @@ from bittern.system.commands import run
 
 def found_here() -> list[Finding]:
     here = machine.read()
-    steps, there = software.run_probe(Path("/"), run, sys.executable, here)
-    return software.check(steps, there, here)
+    steps, interpreter = software.run_probe(Path("/"), run, sys.executable, here)
+    return software.check(steps, interpreter, here)
 
 
 def finding(checks: list[Finding], check: str) -> Finding:
-    (found,) = [f for f in checks if f.check == check]
-    return found
+    (match,) = [f for f in checks if f.check == check]
+    return match
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_what_the_fakes_say_is_what_the_probe_says(tmp_path: Path) -> None:
     real = probe(run, sys.executable, "bittern.doctor.probe_software", (), 60)
     for line in prepared:
         if "result" in line and line["step"] != "simplejpeg":  # which is not installed here
-            said = real[line["step"]].result
-            assert said is not None
-            assert set(said) == set(line["result"]) or line["step"] == "models"
+            result = real[line["step"]].result
+            assert result is not None
+            assert set(result) == set(line["result"]) or line["step"] == "models"
     assert [name for name in real if " " not in name] == ["python", "numpy", "cv2", "runtime", "models"]
 
 

@@ -56,10 +56,10 @@ def test_a_bare_file_knows_its_own_quantization(tmp_path: Path) -> None:
 )
 def test_labels_that_do_not_fit_a_bare_file_are_refused(tmp_path: Path, labels: bytes, says: str) -> None:
     (tmp_path / "labels.txt").write_bytes(labels)
-    for given in (tmp_path / "labels.txt", None):
-        if given or says.startswith("has"):
+    for file in (tmp_path / "labels.txt", None):
+        if file or says.startswith("has"):
             with pytest.raises(ModelRefused) as caught:
-                Classifier(bare(tmp_path, with_files(channel_means(), labels_txt=labels)), labels=given)
+                Classifier(bare(tmp_path, with_files(channel_means(), labels_txt=labels)), labels=file)
             assert says in str(caught.value)
             assert "\n" not in str(caught.value)
 
@@ -84,7 +84,7 @@ def test_damaged_packed_labels_are_refused_or_read(tmp_path: Path) -> None:
     plain = channel_means()
     packed = with_files(plain, labels_txt="\n".join(COLOURS).encode())[len(plain) :]
     rng = random.Random(4)
-    told = []
+    messages = []
     n = examples(400)
     for _ in range(n):
         broken = bytearray(packed)
@@ -93,9 +93,9 @@ def test_damaged_packed_labels_are_refused_or_read(tmp_path: Path) -> None:
         try:
             Classifier(bare(tmp_path, plain + bytes(broken)))
         except ModelRefused as error:
-            told.append(str(error))
-    assert len(told) > n // 4
-    assert not any("\n" in line for line in told)
+            messages.append(str(error))
+    assert len(messages) > n // 4
+    assert not any("\n" in line for line in messages)
 
 
 DETECTOR = ((1, 10, 4), (1, 10), (1, 10), (1,))
@@ -171,13 +171,13 @@ def open_each(labels: Path, files: list[Path]) -> tuple[list[str], list[tuple[st
     left = [str(file) for file in files]
     while left:
         done = subprocess.run([sys.executable, "-c", OPEN_EACH, str(labels), *left], capture_output=True, text=True)
-        seen = [line for line in done.stdout.splitlines() if line.startswith("/")]
+        paths = [line for line in done.stdout.splitlines() if line.startswith("/")]
         lines += [line for line in done.stdout.splitlines() if not line.startswith("/")]
         if done.returncode == 0:
             break
-        assert seen, done.stderr
-        lost.append((seen[-1], done.returncode, (done.stderr.strip().splitlines() or [""])[-1]))
-        left = left[len(seen) :]
+        assert paths, done.stderr
+        lost.append((paths[-1], done.returncode, (done.stderr.strip().splitlines() or [""])[-1]))
+        left = left[len(paths) :]
     return lines, lost
 
 

@@ -108,8 +108,8 @@ def test_the_limit_on_pixels_is_inclusive() -> None:
 def huge() -> dict[str, bytes]:
     side = 60_000
     jpeg = bytearray(FORMATS["jpeg"]())
-    at = jpeg.index(b"\xff\xc0")
-    jpeg[at + 5 : at + 9] = struct.pack(">HH", side, side)
+    position = jpeg.index(b"\xff\xc0")
+    jpeg[position + 5 : position + 9] = struct.pack(">HH", side, side)
     webp = bytearray(animated_webp([drawn()]))
     webp[24:30] = (side - 1).to_bytes(3, "little") * 2
     bmp = bytearray(FORMATS["bmp"]())
@@ -150,8 +150,8 @@ def test_find(tmp_path: Path) -> None:
     for name in ("b/c.JPG", "a.png", "d.txt", ".hidden/e.png", ".f.png", "g.webp", "dir.png/h.gif"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    found = [path.relative_to(tmp_path).as_posix() for path in pictures.find(tmp_path)]
-    assert found == ["a.png", "b/c.JPG", "dir.png/h.gif", "g.webp"]
+    paths = [path.relative_to(tmp_path).as_posix() for path in pictures.find(tmp_path)]
+    assert paths == ["a.png", "b/c.JPG", "dir.png/h.gif", "g.webp"]
     assert pictures.find(tmp_path / ".hidden") == [tmp_path / ".hidden/e.png"], "asked for by name, it is not hidden"
 
 
@@ -207,7 +207,7 @@ def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str
         encode(".ppm", small),
     ]
     rng = random.Random(20)
-    decoded, slowest, told = 0, 0.0, []
+    decoded, slowest, messages = 0, 0.0, []
     for number in range(FUZZ):
         data = mutate(rng, seeds[number % len(seeds)], seeds)
         start = time.process_time()
@@ -215,7 +215,7 @@ def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str
             # A limit of a tenth of a megapixel: what is tested is the way through, not how fast memory can be filled.
             picture = pictures.decode_bytes(data, "fuzzed", max_pixels=100_000)
         except PictureError as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
             decoded += 1
             assert picture.ndim == 3
@@ -224,6 +224,6 @@ def test_mutated_pictures_decode_or_are_refused(capfd: pytest.CaptureFixture[str
             assert 0 < picture.shape[0] * picture.shape[1] <= 100_000, "no larger than its header said"
         slowest = max(slowest, time.process_time() - start)
     assert slowest < ONE_S
-    assert not any("\n" in line for line in told)
+    assert not any("\n" in line for line in messages)
     assert FUZZ / 20 < decoded < FUZZ * 19 / 20, "the mutations reach both ways out"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 1_500_000, "in kB"

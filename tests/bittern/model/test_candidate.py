@@ -93,7 +93,7 @@ def test_a_folder_that_changes_between_check_and_use_is_refused(
 
     def and_then_it_is_copied_over(*arguments: object) -> object:
         verdict = ask(*arguments)  # type: ignore[arg-type]
-        altered(folder, lambda said: said.update(version="9"))
+        altered(folder, lambda fields: fields.update(version="9"))
         return verdict
 
     monkeypatch.setattr(candidate, "_ask_child", and_then_it_is_copied_over)
@@ -112,11 +112,11 @@ def test_a_child_imports_nothing_from_the_working_folder(
 VERSIONS = ["1.0a1", "1.0a2", "1.0b1", "1rc1", "1.0", "1.0.1", "1.2", "1.10", "2", "10"]
 
 
-@pytest.mark.parametrize("at", range(1, len(VERSIONS)))
-def test_versions_in_order(at: int) -> None:
-    for lower in VERSIONS[:at]:
-        assert is_older(lower, VERSIONS[at])
-        assert is_older(VERSIONS[at], lower) is False
+@pytest.mark.parametrize("position", range(1, len(VERSIONS)))
+def test_versions_in_order(position: int) -> None:
+    for lower in VERSIONS[:position]:
+        assert is_older(lower, VERSIONS[position])
+        assert is_older(VERSIONS[position], lower) is False
 
 
 def test_versions_that_are_equal_or_none() -> None:

@@ -118,8 +118,8 @@ def test_a_flipped_bit_anywhere_is_refused(model_copy: Path) -> None:
     file = model_copy / "model.tflite"
     whole = file.read_bytes()
     rng = random.Random(1)
-    for at in (8, len(whole) // 2, len(whole) - 1, *(rng.randrange(8, len(whole)) for _ in range(5))):
-        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    for position in (8, len(whole) // 2, len(whole) - 1, *(rng.randrange(8, len(whole)) for _ in range(5))):
+        file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         refused(model_copy, "sha256 is ", "the manifest says ", "copy it again")
 
 
@@ -166,14 +166,14 @@ def test_a_broken_manifest_is_refused(model_copy: Path, data: bytes) -> None:
 def test_a_deeply_nested_manifest_is_refused(model_copy: Path) -> None:
     file = model_copy / "manifest.json"
     text = file.read_bytes()
-    at = text.index(b"{", text.index(b'"provenance"')) + 1
-    file.write_bytes(text[:at] + b'"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"," + text[at:])
+    position = text.index(b"{", text.index(b'"provenance"')) + 1
+    file.write_bytes(text[:position] + b'"deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"," + text[position:])
     refused(model_copy, "manifest.json: ")
 
 
 def set_in(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
-    def change(said: dict[str, Any]) -> None:
-        node: Any = said
+    def change(fields: dict[str, Any]) -> None:
+        node: Any = fields
         for key in keys[:-1]:
             node = node[key]
         node[keys[-1]] = value
@@ -219,8 +219,8 @@ def test_a_manifest_that_disagrees_is_refused(
 
 
 def test_an_extra_head_is_refused(model_copy: Path) -> None:
-    def add(said: dict[str, Any]) -> None:
-        said["heads"].append(said["heads"][0] | {"task": "another"})
+    def add(fields: dict[str, Any]) -> None:
+        fields["heads"].append(fields["heads"][0] | {"task": "another"})
 
     refused(altered(model_copy, add), "the manifest has 2 heads, the model gives ")
 

@@ -72,19 +72,19 @@ def test_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
     golden.save(file, pictures, tensors, outputs)
     whole = file.read_bytes()
     rng = random.Random(2)
-    told = []
+    messages = []
     n = examples(3000)
     for _ in range(n):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(len(data))
-            data[at : at + rng.choice((1, 1, 4))] = rng.randbytes(rng.choice((0, 1, 1, 4)))
+            start = rng.randrange(len(data))
+            data[start : start + rng.choice((1, 1, 4))] = rng.randbytes(rng.choice((0, 1, 1, 4)))
         file.write_bytes(data)
         try:
             vectors = golden.load(file, "xnnpack")
         except ModelRefused as error:
-            told.append(str(error))
+            messages.append(str(error))
         else:
             assert all(array.dtype == np.uint8 for v in vectors for array in (v.frame, v.tensor, *v.outputs))
-    assert len(told) > n // 10
-    assert not any("\n" in line for line in told)
+    assert len(messages) > n // 10
+    assert not any("\n" in line for line in messages)

@@ -73,9 +73,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
-def test_what_is_written_is_read(said: Manifest) -> None:
-    data = manifest.dump(said)
-    assert manifest.load(data) == said
+def test_what_is_written_is_read(written: Manifest) -> None:
+    data = manifest.dump(written)
+    assert manifest.load(data) == written
     assert data.endswith(b"}\n")
     assert next(iter(json.loads(data))) == "schema"
 
@@ -90,12 +90,12 @@ def right(model_folder: Path) -> dict[str, Any]:
 
 def objects(node: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """The path of every object of a manifest, without what is inside `provenance`, which is free."""
-    found = [path] if isinstance(node, dict) else []
+    paths = [path] if isinstance(node, dict) else []
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    return found + [p for key, inner in pairs if key != "provenance" for p in objects(inner, (*path, key))]
+    return paths + [p for key, inner in pairs if key != "provenance" for p in objects(inner, (*path, key))]
 
 
-def at(node: Any, path: tuple[str | int, ...]) -> Any:
+def node_at(node: Any, path: tuple[str | int, ...]) -> Any:
     for key in path:
         node = node[key]
     return node
@@ -110,13 +110,13 @@ def as_msgspec_says(path: tuple[str | int, ...]) -> str:
     return text
 
 
-def copy(said: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(said))  # type: ignore[no-any-return]
+def copy(fields: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(fields))  # type: ignore[no-any-return]
 
 
-def refused(said: Any, *says: str) -> None:
+def refused(fields: Any, *says: str) -> None:
     with pytest.raises(ValueError) as caught:
-        manifest.load(said if isinstance(said, bytes) else json.dumps(said).encode())
+        manifest.load(fields if isinstance(fields, bytes) else json.dumps(fields).encode())
     for words in says:
         assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -129,13 +129,13 @@ DEFAULTS = {"schema", "same_machine_steps", "dtype", "colour", "crop", "resize",
 def test_a_missing_key_is_refused_with_its_path(right: dict[str, Any]) -> None:
     tried = 0
     for path in objects(right):
-        for key in [] if path in FREE else list(at(right, path)):
-            said = copy(right)
-            del at(said, path)[key]
+        for key in [] if path in FREE else list(node_at(right, path)):
+            fields = copy(right)
+            del node_at(fields, path)[key]
             if key in DEFAULTS and (path, key) != ((), "schema"):
-                assert manifest.load(json.dumps(said).encode()).name == right["name"]
+                assert manifest.load(json.dumps(fields).encode()).name == right["name"]
             else:
-                refused(said, f"missing required field `{key}`", as_msgspec_says(path) if path else "")
+                refused(fields, f"missing required field `{key}`", as_msgspec_says(path) if path else "")
                 tried += 1
     assert tried > 20
 
@@ -144,18 +144,18 @@ def test_an_unknown_key_is_refused_with_its_path(right: dict[str, Any]) -> None:
     for path in objects(right):
         if path in FREE:
             continue
-        said = copy(right)
-        at(said, path)["colour_space"] = "sRGB"
-        refused(said, "unknown field `colour_space`", as_msgspec_says(path) if path else "")
+        fields = copy(right)
+        node_at(fields, path)["colour_space"] = "sRGB"
+        refused(fields, "unknown field `colour_space`", as_msgspec_says(path) if path else "")
 
 
 def test_a_value_of_the_wrong_kind_is_refused_with_its_path(right: dict[str, Any]) -> None:
     for path in objects(right):
-        for key, value in at(right, path).items():
+        for key, value in node_at(right, path).items():
             wrong = {"a": {"b": 1}} if not isinstance(value, dict) else "text"
-            said = copy(right)
-            at(said, path)[key] = wrong
-            refused(said, as_msgspec_says((*path, key)))
+            fields = copy(right)
+            node_at(fields, path)[key] = wrong
+            refused(fields, as_msgspec_says((*path, key)))
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_path(right: dict[str, Any
     ids=str,
 )
 def test_values_out_of_range(right: dict[str, Any], path: tuple[str | int, ...], value: Any, says: str) -> None:
-    said = copy(right)
-    at(said, path[:-1])[path[-1]] = value
-    refused(said, says)
+    fields = copy(right)
+    node_at(fields, path[:-1])[path[-1]] = value
+    refused(fields, says)
 
 
 def test_a_newer_schema_is_named_even_if_nothing_else_is_known() -> None:

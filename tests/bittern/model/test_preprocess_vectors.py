@@ -38,9 +38,9 @@ def linear(square: Pixels, size: int) -> Pixels:
     """Linear interpolation with weights in 1/256 and one rounding at the end, half up."""
     side = square.shape[0]
     # The centre of target pixel i is at source pixel ((2i + 1) side - size) / (2 size).
-    at, rest = np.divmod((2 * np.arange(size, dtype=np.int64) + 1) * side - size, 2 * size)
+    lower, rest = np.divmod((2 * np.arange(size, dtype=np.int64) + 1) * side - size, 2 * size)
     weight: Integers = (2 * 256 * rest + 2 * size) // (4 * size)
-    first, second = at.clip(0, side - 1), (at + 1).clip(0, side - 1)
+    first, second = lower.clip(0, side - 1), (lower + 1).clip(0, side - 1)
     values = square.astype(np.int64)
     rows = values[first] * (256 - weight)[:, None, None] + values[second] * weight[:, None, None]
     both: Integers = rows[:, first] * (256 - weight)[:, None] + rows[:, second] * weight[:, None]

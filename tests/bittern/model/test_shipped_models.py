@@ -29,8 +29,9 @@ def test_golden_vectors_replay(folder: Path, path: ExecutionPath) -> None:
     vectors = golden.load(folder / golden.FILE, path)
     assert len(vectors) >= 2, "one picture proves little"
     for vector in vectors:
-        for here, said in zip(classifier.invoke(classifier.preprocess(vector.frame)), vector.outputs, strict=True):
-            assert here.shape == said.shape
-            assert abs(here.astype(int) - said).max() <= steps
+        outputs = classifier.invoke(classifier.preprocess(vector.frame))
+        for output, expected in zip(outputs, vector.outputs, strict=True):
+            assert output.shape == expected.shape
+            assert abs(output.astype(int) - expected).max() <= steps
     different = {tuple(o.tobytes() for o in v.outputs) for v in vectors}
     assert len(different) >= 2, "every golden picture gives the same answer"

@@ -83,10 +83,11 @@ def test_many_frames_are_decided_as_one_by_one(
     """The rule in words, of frame after frame; training asks for all of them at once, in single precision."""
 
     def weight(scores: tuple[float, ...]) -> tuple[float, float]:
-        of = dict(zip(LABELS, scores, strict=True))
-        return max([of[x] for x in alarm], default=0), max([of[x] for x in LABELS if x not in nothing], default=0)
+        score_of = dict(zip(LABELS, scores, strict=True))
+        something = [score_of[x] for x in LABELS if x not in nothing]
+        return max([score_of[x] for x in alarm], default=0), max(something, default=0)
 
-    expected = [max(range(len(views)), key=lambda at: weight(views[at])) for views in frames]
+    expected = [max(range(len(views)), key=lambda index: weight(views[index])) for views in frames]
     of_head = head(tuple(alarm), tuple(nothing))
     assert [deciding_view(of_head, [result(*scores) for scores in views]) for views in frames] == expected
     at_once = deciding_views(np.array(frames, np.float32), LABELS, tuple(alarm), tuple(nothing))
@@ -99,23 +100,23 @@ def test_a_look_is_every_view_by_itself(means: Path) -> None:
     region = Region(5, 3, 80, 30)
     looks, preprocess_ns = predict(models, frame, "RGB", region, VIEWS)
     assert preprocess_ns > 0
-    for model, seen in zip(models, looks, strict=True):
-        assert seen.invoke_ns > 0
-        for view, results in zip(VIEWS, seen.by_view, strict=True):
+    for model, look in zip(models, looks, strict=True):
+        assert look.invoke_ns > 0
+        for view, results in zip(VIEWS, look.by_view, strict=True):
             alone = model.classify(np.ascontiguousarray(square_of(frame, region, view)), "RGB")
             assert [r.scores for r in results] == [r.scores for r in alone]
             assert {r.view for r in results} == {view}
-        reds = [results[0].scores["red"] for results in seen.by_view]
-        assert seen.results[0] is seen.by_view[reds.index(max(reds))][0]
-        assert model.classify(seen.tensor[0], "RGB")[0].scores == seen.results[0].scores, "the tensor is its own"
+        reds = [results[0].scores["red"] for results in look.by_view]
+        assert look.results[0] is look.by_view[reds.index(max(reds))][0]
+        assert model.classify(look.tensor[0], "RGB")[0].scores == look.results[0].scores, "the tensor is its own"
 
 
 @pytest.mark.parametrize("size", [(40, 40), (60, 40)])
 def test_a_frame_that_is_not_wide_is_looked_at_once(means: Path, size: tuple[int, int]) -> None:
     frame = np.full((*size, 3), (0, 0, 255), np.uint8)
-    (seen,), _ = predict([Classifier(means)], frame, views=("left", "right"))
-    assert len(seen.by_view) == 1
-    assert seen.results[0].view == "center"
+    (look,), _ = predict([Classifier(means)], frame, views=("left", "right"))
+    assert len(look.by_view) == 1
+    assert look.results[0].view == "center"
 
 
 @pytest.mark.parametrize("size", [(40, 90), (40, 40), (60, 40)])
@@ -152,13 +153,13 @@ def wide(tmp_path: Path) -> Path:
 def test_classify_says_which_view_it_was(means: Path, wide: Path) -> None:
     words = [str(wide / "left.png"), "--model", str(means), "--json"]
     done = CliRunner().invoke(classify, [*words, "--views", "center,left,right"], catch_exceptions=False)
-    said = json.loads(done.stdout.splitlines()[0])
-    assert (said["label"], said["score"], said["alarm"], said["view"]) == ("red", 1.0, True, "left")
+    answer = json.loads(done.stdout.splitlines()[0])
+    assert (answer["label"], answer["score"], answer["alarm"], answer["view"]) == ("red", 1.0, True, "left")
     plain = CliRunner().invoke(classify, [*words[:-1], "--views", "right,left"], catch_exceptions=False)
     assert "red  1.000  ALARM  left  " in plain.stdout
-    said = json.loads(CliRunner().invoke(classify, words, catch_exceptions=False).stdout.splitlines()[0])
-    assert said["alarm"] is False
-    assert "view" not in said
+    answer = json.loads(CliRunner().invoke(classify, words, catch_exceptions=False).stdout.splitlines()[0])
+    assert answer["alarm"] is False
+    assert "view" not in answer
 
 
 @pytest.mark.parametrize("given", ["", "top", "left,left", "left,", "left right", "LEFT"])
@@ -179,8 +180,8 @@ def test_evaluate_counts_what_any_view_shows(wide: Path, tmp_path: Path) -> None
     rows = ["path,label,split,group", "left.png,red,test,1", "centre.png,red,test,2", "green.png,green,test,3"]
     (tmp_path / "index.csv").write_text("\n".join(rows))
 
-    def same_labels(said: dict[str, Any]) -> None:
-        said["heads"][1]["labels"] = said["heads"][0]["labels"]
+    def same_labels(fields: dict[str, Any]) -> None:
+        fields["heads"][1]["labels"] = fields["heads"][0]["labels"]
 
     model = altered(model_folder_of_means(tmp_path / "model"), same_labels)
 
@@ -190,8 +191,8 @@ def test_evaluate_counts_what_any_view_shows(wide: Path, tmp_path: Path) -> None
             [str(model), "--data", str(tmp_path / "index.csv"), "--root", str(wide), "--json", *words],
             catch_exceptions=False,
         )
-        said = json.loads(done.stdout.splitlines()[0])
-        return [said["correct"], said["alarms"], said["missed_alarms"], said["false_alarms"]]
+        report = json.loads(done.stdout.splitlines()[0])
+        return [report["correct"], report["alarms"], report["missed_alarms"], report["false_alarms"]]
 
     assert figures() == [2, 1, 1, 0]
     assert figures("--views", "center,left,right") == [3, 2, 0, 0]
@@ -218,7 +219,7 @@ def noisy(tmp_path: Path) -> Path:
 def test_a_region_is_the_cropped_picture(noisy: Path, tmp_path: Path) -> None:
     model = str(model_folder_of_means(tmp_path / "means", size=24))
 
-    def said(*words: str | Path) -> dict[str, Any]:
+    def answer(*words: str | Path) -> dict[str, Any]:
         done = CliRunner().invoke(classify, [*map(str, words), "--model", model, "--json"], catch_exceptions=False)
         assert done.exit_code == 0, done.output
         return {k: v for k, v in json.loads(done.stdout.splitlines()[0]).items() if k not in ("time_ms", "path")}
@@ -226,8 +227,8 @@ def test_a_region_is_the_cropped_picture(noisy: Path, tmp_path: Path) -> None:
     for file in sorted(noisy.iterdir()):
         small = cropped(file, tmp_path / "small.png")
         for views in ("center", "right,left,center"):
-            assert said(file, "--region", REGION, "--views", views) == said(small, "--views", views)
-        assert said(file, "--region", REGION) != said(file)
+            assert answer(file, "--region", REGION, "--views", views) == answer(small, "--views", views)
+        assert answer(file, "--region", REGION) != answer(file)
 
 
 def test_a_region_that_does_not_fit_is_the_pictures_own_error(noisy: Path, wide: Path, means: Path) -> None:
@@ -264,11 +265,11 @@ def test_evaluate_looks_at_the_region(noisy: Path, tmp_path: Path) -> None:
             catch_exceptions=False,
         )  # fmt: skip
         assert done.exit_code == code, done.output
-        found = (tmp_path / f"scores-{task}.csv").read_text().splitlines()
-        return found, done.stderr
+        rows = (tmp_path / f"scores-{task}.csv").read_text().splitlines()
+        return rows, done.stderr
 
-    def same_labels(said: dict[str, Any]) -> None:
-        said["heads"][1]["labels"] = said["heads"][0]["labels"]
+    def same_labels(fields: dict[str, Any]) -> None:
+        fields["heads"][1]["labels"] = fields["heads"][0]["labels"]
 
     model = altered(model_folder_of_means(tmp_path / "model"), same_labels)
     task = Classifier(model).heads[0].task
@@ -276,9 +277,9 @@ def test_evaluate_looks_at_the_region(noisy: Path, tmp_path: Path) -> None:
     small.mkdir()
     for file in noisy.iterdir():
         cropped(file, small / file.name)
-    found = scores(noisy, "--region", REGION, "--views", "left,right")[0]
-    assert found == scores(small, "--views", "left,right")[0] != scores(noisy, "--views", "left,right")[0]
+    rows = scores(noisy, "--region", REGION, "--views", "left,right")[0]
+    assert rows == scores(small, "--views", "left,right")[0] != scores(noisy, "--views", "left,right")[0]
     cv2.imwrite(str(noisy / "3.png"), np.zeros((9, 9, 3), np.uint8))
-    found, said = scores(noisy, "--region", REGION, code=1)
-    assert len(found) == 1 + 3
-    assert "3.png: region" in said
+    rows, errors = scores(noisy, "--region", REGION, code=1)
+    assert len(rows) == 1 + 3
+    assert "3.png: region" in errors

@@ -29,12 +29,12 @@ def test_a_lap_shows_no_sign_then_a_growing_one_then_none(seed: int) -> None:
     height, width = 480, 640
     left = (width - height) // 2
     largest, was, near = 0, 0, 0
-    seen = []
+    visible = []
     for t in MOMENTS:
         view = street.render(t)
         assert view.pixels.shape == (height, width, 3)
         assert view.pixels.dtype == np.uint8
-        seen.append(view.sign is not None)
+        visible.append(view.sign is not None)
         if view.sign is None:
             continue
         x, y, w, h = view.sign
@@ -53,9 +53,9 @@ def test_a_lap_shows_no_sign_then_a_growing_one_then_none(seed: int) -> None:
             assert 0 < y < y + h < height
             largest = max(largest, h)
             near += h >= 40
-    first, last = seen.index(True), len(seen) - 1 - seen[::-1].index(True)
+    first, last = visible.index(True), len(visible) - 1 - visible[::-1].index(True)
     assert MOMENTS[first] >= 3.5, "the street is empty for the first third"
-    assert all(seen[first : last + 1])
+    assert all(visible[first : last + 1])
     assert MOMENTS[last] < 11.5, "it has passed before the lap ends"
     assert largest >= 85
     assert near >= 8, "2 seconds, for a decision over several frames"

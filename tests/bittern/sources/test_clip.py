@@ -43,18 +43,19 @@ def recorded(folder: Path, numbers: list[int], **options: Any) -> Path:
 
 @pytest.mark.parametrize("order", ["BGR", "RGB"])
 def test_frames_come_back_as_they_were(tmp_path: Path, order: Order) -> None:
-    given = [frame_of(number, order) for number in (3, 4, 9)]
+    frames = [frame_of(number, order) for number in (3, 4, 9)]
     with Recorder(tmp_path / "clip", "cam", max_bytes=MB) as recorder:
-        for frame in given:
+        for frame in frames:
             recorder.write(frame)
     assert recorder.frames == 3
     assert recorder.bytes == sum(file.stat().st_size for file in (tmp_path / "clip").glob("*.png"))
     source = ClipSource(tmp_path / "clip")
     assert (source.live, source.length, source.name) == (False, 3, "cam")
-    for frame, came in zip(given, source, strict=True):
-        assert np.array_equal(came.pixels, frame.pixels if order == "BGR" else frame.pixels[:, :, ::-1])
-        assert (came.order, came.source) == ("BGR", "cam")
-        assert (came.monotonic_ns, came.time_ns, came.number) == (frame.monotonic_ns, frame.time_ns, frame.number)
+    for frame, decoded in zip(frames, source, strict=True):
+        assert np.array_equal(decoded.pixels, frame.pixels if order == "BGR" else frame.pixels[:, :, ::-1])
+        assert (decoded.order, decoded.source) == ("BGR", "cam")
+        assert (decoded.monotonic_ns, decoded.time_ns) == (frame.monotonic_ns, frame.time_ns)
+        assert decoded.number == frame.number
     assert source.read() is None
     source.close()
 
@@ -67,9 +68,9 @@ def test_jpeg_is_smaller_and_nearly_the_same(tmp_path: Path) -> None:
         with Recorder(tmp_path / name, "cam", max_bytes=MB, jpeg_quality=quality) as recorder:
             recorder.write(frame)
         sizes.append(recorder.bytes)
-        came = ClipSource(tmp_path / name).read()
-        assert came is not None
-        assert np.abs(came.pixels.astype(int) - smooth).mean() < (1e-9 if quality is None else 3)
+        decoded = ClipSource(tmp_path / name).read()
+        assert decoded is not None
+        assert np.abs(decoded.pixels.astype(int) - smooth).mean() < (1e-9 if quality is None else 3)
     assert sizes[1] < sizes[0] / 2
 
 
@@ -79,10 +80,10 @@ def test_what_a_killed_recorder_leaves_is_a_shorter_clip(tmp_path: Path) -> None
     whole = (clip / INDEX).read_bytes()
     (clip / "00000003.png").write_bytes(b"\x89PNG\r\n")
     lines = whole.splitlines(keepends=True)
-    for at in range(len(lines[0]) + len(lines[1]), len(whole) + 1):
-        (clip / INDEX).write_bytes(whole[:at])
+    for length in range(len(lines[0]) + len(lines[1]), len(whole) + 1):
+        (clip / INDEX).write_bytes(whole[:length])
         frames = list(ClipSource(clip))
-        assert [frame.number for frame in frames] == list(range(whole[:at].count(b"\n") - 1))
+        assert [frame.number for frame in frames] == list(range(whole[:length].count(b"\n") - 1))
 
 
 def test_a_picture_that_is_gone_is_skipped_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,20 +131,20 @@ def test_a_broken_index_is_refused_in_one_line(tmp_path: Path, lines: list[str],
 def test_mutated_indexes_are_read_or_refused(tmp_path: Path) -> None:
     clip = recorded(tmp_path / "clip", [0, 1, 2])
     whole = (clip / INDEX).read_bytes()
-    rng, told = random.Random(5), []
+    rng, messages = random.Random(5), []
     n = examples(10_000)
     for _ in range(n):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 4)):
-            at = rng.randrange(len(data))
-            data[at : at + rng.randint(0, 3)] = bytes(rng.choices(b'{}":,-019eanpg\n\xff\0', k=rng.randint(0, 3)))
+            start = rng.randrange(len(data))
+            data[start : start + rng.randint(0, 3)] = bytes(rng.choices(b'{}":,-019eanpg\n\xff\0', k=rng.randint(0, 3)))
         (clip / INDEX).write_bytes(data)
         try:
             ClipSource(clip)
         except ConfigurationError as error:
-            told.append(str(error))
-    assert n * 0.1 < len(told) < n
-    assert not any("\n" in message for message in told)
+            messages.append(str(error))
+    assert n * 0.1 < len(messages) < n
+    assert not any("\n" in message for message in messages)
 
 
 # --- room ------------------------------------------------------------------------------------------------------------

@@ -74,10 +74,10 @@ def test_a_slow_consumer_sees_gaps_and_the_newest_frame(monkeypatch: pytest.Monk
         numbers = []
         for pause in (0.0, 0.0, 0.55, 0.0, 3.0, 0.01):
             clock.sleep(pause)
-            asked = clock.now
+            requested = clock.now
             frame = next(frames)
             numbers.append(frame.number)
-            assert frame.monotonic_ns > asked - 1e8, "not older than a frame period when it was asked for"
+            assert frame.monotonic_ns > requested - 1e8, "not older than a frame period when it was asked for"
             assert frame.monotonic_ns <= clock.now, "not before it was due"
     assert numbers == [0, 1, 6, 7, 37, 38]
 

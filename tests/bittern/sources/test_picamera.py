@@ -46,10 +46,11 @@ def test_red_is_red_and_what_was_asked_is_right(world: World) -> None:
     assert frame.order == "BGR"
     assert before <= frame.monotonic_ns <= time.monotonic_ns()
     assert abs(frame.time_ns - time.time_ns()) < 5e9
-    asked = world.asked
-    assert asked["main"] == {"format": "RGB888", "size": (320, 240)}
-    assert asked["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
-    assert (asked["buffer_count"], asked["queue"], asked["raw"], asked["sensor"]) == (4, False, None, None)
+    configured = world.configured
+    assert configured["main"] == {"format": "RGB888", "size": (320, 240)}
+    assert configured["controls"] == {"FrameDurationLimits": (100_000, 100_000)}
+    assert (configured["buffer_count"], configured["queue"]) == (4, False)
+    assert (configured["raw"], configured["sensor"]) == (None, None)
     assert (world.held, world.running, world.opened) == (0, 0, 0)
 
 
@@ -168,7 +169,7 @@ def test_a_camera_without_frame_durations_is_spaced_here(world: World) -> None:
         for _ in range(4):
             read(source)
         assert time.monotonic() - started >= 0.15
-    assert world.asked["controls"] == {}
+    assert world.configured["controls"] == {}
 
 
 # --- failures ----------------------------------------------------------------------------------------------------

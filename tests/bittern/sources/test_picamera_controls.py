@@ -47,7 +47,7 @@ def test_focus_exposure_and_white_balance(
 ) -> None:
     world.controls.update(advertised)
     open_picamera(f"picamera:{query}").close()
-    controls = {k: v for k, v in world.asked["controls"].items() if k != "FrameDurationLimits"}
+    controls = {k: v for k, v in world.configured["controls"].items() if k != "FrameDurationLimits"}
     assert controls == expected
 
 
@@ -83,14 +83,14 @@ def test_the_cheapest_mode_with_the_full_view(
     world.properties = {"ColorFilterArrangement": 0}
     world.sensor_modes = modes
     open_picamera(f"picamera:?size={size}").close()
-    assert world.asked["sensor"] == expected
+    assert world.configured["sensor"] == expected
 
 
 def test_a_mode_that_is_wanted(world: World) -> None:
     world.properties = {"ColorFilterArrangement": 0}
     world.sensor_modes = IMX708
     open_picamera("picamera:?sensor_mode=1536x864").close()
-    assert world.asked["sensor"] == {"output_size": (1536, 864), "bit_depth": 10}
+    assert world.configured["sensor"] == {"output_size": (1536, 864), "bit_depth": 10}
     line = refuse("picamera:?sensor_mode=640x480", ConfigurationError)
     assert "expected a mode of this sensor; it has 1536x864, 2304x1296, 4608x2592" in line
     world.sensor_modes = []

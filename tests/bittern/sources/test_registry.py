@@ -130,15 +130,15 @@ def test_the_recorded_clock(
         assert [round(frame.monotonic_ns / 1e6) for frame in source] == expected
 
 
-@pytest.mark.parametrize(("share", "told"), [(1.0, False), (0.6, True)])
-def test_a_cut_video_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float, told: bool) -> None:
+@pytest.mark.parametrize(("share", "warned"), [(1.0, False), (0.6, True)])
+def test_a_cut_video_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, share: float, warned: bool) -> None:
     clip = write_video(tmp_path / "clip.avi", 20)
     clip.write_bytes(clip.read_bytes()[: int(share * clip.stat().st_size)])
     with open_source(str(clip)) as source:
         read = len(list(source))
         assert source.read() is None
-    assert (f"states 20 frames, {read} could be read" in caplog.text) is told
-    assert len(caplog.records) == told
+    assert (f"states 20 frames, {read} could be read" in caplog.text) is warned
+    assert len(caplog.records) == warned
 
 
 def test_a_closed_video_ends(tmp_path: Path) -> None:
@@ -197,13 +197,13 @@ def test_options_of_the_configuration_and_of_the_address_are_merged(tmp_path: Pa
         open_source("demo:?seed=3", {"seed": 3})
     with pytest.raises(ConfigurationError, match="did you mean 'seed'"):
         open_source("demo:", {"sede": 3})
-    for options, said in (
+    for options, message in (
         ({"size": 640}, "size: expected text, got 640"),
         ({"rotation": 45}, "rotation: expected one of 0, 90, 180, 270, got 45"),
         ({"fps": "fast", "hflip": "on"}, 'fps: expected a number above 0, at most 1000, got "fast"'),
         ({"hflip": "on"}, 'hflip: expected true or false, got "on"'),
     ):
-        with pytest.raises(ConfigurationError, match=f"source '(usb:0|demo:)': {said}$"):
+        with pytest.raises(ConfigurationError, match=f"source '(usb:0|demo:)': {message}$"):
             check_source("demo:" if "size" in options else "usb:0", options)
     with pytest.raises(ConfigurationError, match="expected none"):
         open_source(str(write_video(tmp_path / "clip.avi", 2)), {"fps": 3})

@@ -39,10 +39,10 @@ class Server:
         assert self.process.stdout is not None
         self.port = self.process.stdout.readline().strip()
         if not self.port:
-            said = self.process.communicate()[1]
-            if "ModuleNotFoundError" in said or "Namespace" in said:
+            errors = self.process.communicate()[1]
+            if "ModuleNotFoundError" in errors or "Namespace" in errors:
                 pytest.skip("no RTSP server: apt install gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good")
-            pytest.fail(said)
+            pytest.fail(errors)
 
     def close(self) -> None:
         self.process.kill()
@@ -182,8 +182,8 @@ def test_a_peer_that_never_answers_times_out(scheme: str) -> None:
     peer = Peer(None)
     try:
         with within():
-            said = refuse(f"{scheme}://admin:s3cret@127.0.0.1:{peer.port}/x")
-        assert ("no answer within 1 s" if scheme == "rtsp" else "no stream can be opened") in said
+            message = refuse(f"{scheme}://admin:s3cret@127.0.0.1:{peer.port}/x")
+        assert ("no answer within 1 s" if scheme == "rtsp" else "no stream can be opened") in message
     finally:
         peer.close()
 

@@ -57,7 +57,7 @@ def test_the_newest_frame_wins(plug: Plug) -> None:
         time.sleep(0.2)  # a slow consumer: some forty frames pass
         second = read(source)
         assert second.number - first.number >= 10
-        assert camera.given - second.number <= 3  # not one that lay in a queue
+        assert camera.frames_read - second.number <= 3  # not one that lay in a queue
         assert (time.monotonic_ns() - second.monotonic_ns) / 1e9 < 0.1
         assert second.pixels[0, 0, 2] == (second.number + 1) % 256
         numbers = [read(source).number for _ in range(5)]
@@ -129,12 +129,12 @@ def test_another_size_is_said(plug: Plug, caplog: pytest.LogCaptureFixture) -> N
 def test_stamps_of_the_kernel_are_kept_if_plausible(plug: Plug) -> None:
     now = time.monotonic_ns()
     stamps = [round(now / 1e6) - 5.0, 3.0, now / 1e6 + 1e9]
-    seen = []
+    times = []
     for stamp in stamps:
         with open_source(plug(Camera(stamps=[stamp]))) as source:
-            seen.append(read(source).monotonic_ns)
-    assert abs(seen[0] - stamps[0] * 1e6) < 1000
-    assert all(now <= stamp <= time.monotonic_ns() for stamp in seen[1:])
+            times.append(read(source).monotonic_ns)
+    assert abs(times[0] - stamps[0] * 1e6) < 1000
+    assert all(now <= stamp <= time.monotonic_ns() for stamp in times[1:])
 
 
 def test_unplugged(plug: Plug) -> None:
@@ -200,10 +200,10 @@ def test_closed_while_a_read_waits(plug: Plug) -> None:
 def test_the_thread_on_opencv_itself(tmp_path: Path, plug: Plug) -> None:
     path = write_video(tmp_path / "clip.avi", 8)
     with open_source(plug(cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)) + "?size=64x48&fps=10") as source:
-        seen: list[Frame] = []
+        frames: list[Frame] = []
         with pytest.raises(SourceError, match="gives no more frames"):
-            seen.extend(source)
-    last = seen[-1]
+            frames.extend(source)
+    last = frames[-1]
     assert last.number == 7  # the end does not swallow the last frame
     assert abs(red_of(last) - 130) <= 3
 

@@ -171,7 +171,7 @@ else:
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_killed_at_any_step_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
     """SIGKILL before each call of the operating system in turn that opens, renames or removes something."""
-    seen = set()
+    contents = set()
     for moment in range(1, 40):
         place = tmp_path / str(moment)
         place.mkdir()
@@ -185,19 +185,19 @@ def test_killed_at_any_step_it_is_old_or_new(tmp_path: Path, kind: str) -> None:
         if kind == "file":
             state = target.read_bytes()
             assert state in (b"old", b"new" * 1000)
-            seen.add(state[:3])
+            contents.add(state[:3])
         else:
-            found = target if target.exists() else next(place.glob(".t.old-*/t"))
-            files = {path.name: path.read_bytes() for path in found.iterdir()}
+            folder = target if target.exists() else next(place.glob(".t.old-*/t"))
+            files = {path.name: path.read_bytes() for path in folder.iterdir()}
             assert files in ({"a": b"old"}, {"a": b"new", "b": b"new"})
-            seen.add(files["a"])
+            contents.add(files["a"])
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL
     else:
         raise AssertionError("it never came to its end")
     assert moment > 4
-    assert seen == {b"old", b"new"}
+    assert contents == {b"old", b"new"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -22,42 +22,43 @@ from bittern.system.machine import Machine, Throttled
 @pytest.mark.parametrize("board", BOARDS)
 def test_the_boards(tmp_path: Path, board: str, system: str) -> None:
     fake = pi(tmp_path, board, system)
-    want, said = BOARDS[board], SYSTEMS[system]
-    found = machine.read(tmp_path, fake, userland_bits=64)
-    assert (found.board, found.board_id, found.cpu, found.cores) == (want.model, board, want.cpu, 4)
-    assert (found.architecture, found.kernel_bits, found.userland_bits, found.userland) == ("aarch64", 64, 64, "arm64")
-    assert (found.codename, found.os) == (system, f"Debian GNU/Linux {said.version} ({system})")
-    assert found.os_image == f"Raspberry Pi reference {said.image}"
-    assert found.kernel == f"{said.kernel}-{want.kernel}"
-    assert (found.governor, found.frequency_mhz) == ("ondemand", want.mhz[0])
-    assert (found.frequency_min_mhz, found.frequency_max_mhz) == want.mhz
-    assert found.temperature_c == 48.312
-    assert found.throttled == Throttled("0x0", (), ())
-    assert (found.memory_total_mb, found.memory_available_mb) == (want.total_kb // 1024, want.available_kb // 1024)
-    assert (found.cma_total_mb, found.cma_free_mb) == (want.cma_kb // 1024, want.cma_kb // 2048)
-    assert SERIAL not in msgspec.json.encode(found).decode()
+    expected, release = BOARDS[board], SYSTEMS[system]
+    facts = machine.read(tmp_path, fake, userland_bits=64)
+    assert (facts.board, facts.board_id, facts.cpu, facts.cores) == (expected.model, board, expected.cpu, 4)
+    assert (facts.architecture, facts.kernel_bits, facts.userland_bits, facts.userland) == ("aarch64", 64, 64, "arm64")
+    assert (facts.codename, facts.os) == (system, f"Debian GNU/Linux {release.version} ({system})")
+    assert facts.os_image == f"Raspberry Pi reference {release.image}"
+    assert facts.kernel == f"{release.kernel}-{expected.kernel}"
+    assert (facts.governor, facts.frequency_mhz) == ("ondemand", expected.mhz[0])
+    assert (facts.frequency_min_mhz, facts.frequency_max_mhz) == expected.mhz
+    assert facts.temperature_c == 48.312
+    assert facts.throttled == Throttled("0x0", (), ())
+    assert facts.memory_total_mb == expected.total_kb // 1024
+    assert facts.memory_available_mb == expected.available_kb // 1024
+    assert (facts.cma_total_mb, facts.cma_free_mb) == (expected.cma_kb // 1024, expected.cma_kb // 2048)
+    assert SERIAL not in msgspec.json.encode(facts).decode()
 
 
 def test_an_empty_machine_says_nothing_and_raises_nothing(tmp_path: Path) -> None:
-    found = machine.read(tmp_path, lambda command, timeout_s=5.0: CommandResult(None), userland_bits=32)
+    facts = machine.read(tmp_path, lambda command, timeout_s=5.0: CommandResult(None), userland_bits=32)
     known = {"board_id", "userland_bits", "python", "bittern", "runtime", "numpy", "opencv"}
-    fields = msgspec.to_builtins(found)
+    fields = msgspec.to_builtins(facts)
     assert {key for key, value in fields.items() if value is not None} <= known
-    assert (found.board_id, found.userland_bits) == ("other", 32)
+    assert (facts.board_id, facts.userland_bits) == ("other", 32)
 
 
 def test_this_machine() -> None:
-    found = machine.read()
-    assert found.architecture == platform.machine()
-    assert found.kernel == platform.release()
-    assert found.python == platform.python_version()
-    assert found.cores is not None
-    assert found.cores >= 1
-    assert found.memory_total_mb is not None
-    assert found.memory_available_mb is not None
-    assert 0 < found.memory_available_mb <= found.memory_total_mb
-    assert None not in (found.runtime, found.numpy, found.opencv)
-    assert msgspec.json.decode(msgspec.json.encode(found), type=Machine) == found
+    facts = machine.read()
+    assert facts.architecture == platform.machine()
+    assert facts.kernel == platform.release()
+    assert facts.python == platform.python_version()
+    assert facts.cores is not None
+    assert facts.cores >= 1
+    assert facts.memory_total_mb is not None
+    assert facts.memory_available_mb is not None
+    assert 0 < facts.memory_available_mb <= facts.memory_total_mb
+    assert None not in (facts.runtime, facts.numpy, facts.opencv)
+    assert msgspec.json.decode(msgspec.json.encode(facts), type=Machine) == facts
 
 
 def test_reading_it_imports_nothing_heavy() -> None:
@@ -91,8 +92,8 @@ def test_short_names(model: str | None, short: str) -> None:
 def test_32_bits_on_a_64_bit_kernel(tmp_path: Path) -> None:
     fake = pi(tmp_path, "pi4", "bookworm")
     fake.answers["dpkg --print-architecture"] = CommandResult(0, "armhf\n")
-    found = machine.read(tmp_path, fake, userland_bits=32)
-    assert (found.kernel_bits, found.userland_bits, found.userland) == (64, 32, "armhf")
+    facts = machine.read(tmp_path, fake, userland_bits=32)
+    assert (facts.kernel_bits, facts.userland_bits, facts.userland) == (64, 32, "armhf")
 
 
 def test_a_32_bit_kernel_names_the_core_too(tmp_path: Path) -> None:
@@ -100,21 +101,21 @@ def test_a_32_bit_kernel_names_the_core_too(tmp_path: Path) -> None:
     fake.answers["uname -r -m"] = CommandResult(0, "6.6.51+rpt-rpi-v7 armv7l\n")
     text = (tmp_path / "proc/cpuinfo").read_text()
     fake.write("proc/cpuinfo", text.replace("BogoMIPS", "model name\t: ARMv7 Processor rev 4 (v7l)\nBogoMIPS"))
-    found = machine.read(tmp_path, fake, userland_bits=32)
-    assert (found.kernel_bits, found.architecture, found.cpu, found.cores) == (32, "armv7l", "Cortex-A53", 4)
+    facts = machine.read(tmp_path, fake, userland_bits=32)
+    assert (facts.kernel_bits, facts.architecture, facts.cpu, facts.cores) == (32, "armv7l", "Cortex-A53", 4)
 
 
 def test_under_voltage_now_and_heat_before() -> None:
-    said = machine.decode_throttled(0x80001)
-    assert said == Throttled("0x80001", ("under-voltage",), ("soft temperature limit",))
+    throttled = machine.decode_throttled(0x80001)
+    assert throttled == Throttled("0x80001", ("under-voltage",), ("soft temperature limit",))
 
 
 @given(st.integers(0, 0xFFFFFFFF))
 def test_every_bit_is_one_flag(word: int) -> None:
-    said = machine.decode_throttled(word)
-    assert said.since_boot is not None
-    assert len(said.now) == (word & 0xF).bit_count()
-    assert len(said.since_boot) == (word >> 16 & 0xF).bit_count()
+    throttled = machine.decode_throttled(word)
+    assert throttled.since_boot is not None
+    assert len(throttled.now) == (word & 0xF).bit_count()
+    assert len(throttled.since_boot) == (word >> 16 & 0xF).bit_count()
 
 
 @pytest.mark.parametrize("folder", ["soc/soc:firmware", "soc@107c000000/soc@107c000000:firmware"])

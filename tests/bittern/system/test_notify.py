@@ -79,15 +79,15 @@ class Clock:
         return self.now
 
 
-def told(listener: socket.socket) -> list[dict[str, str]]:
+def received(listener: socket.socket) -> list[dict[str, str]]:
     """Every datagram that has come, as its assignments."""
     listener.setblocking(False)
-    found = []
+    messages = []
     with contextlib.suppress(BlockingIOError):
         while True:
             lines = listener.recv(65536).decode().splitlines()
-            found.append(dict(line.split("=", 1) for line in lines))
-    return found
+            messages.append(dict(line.split("=", 1) for line in lines))
+    return messages
 
 
 def systemd(usec: int, **more: str) -> dict[str, str]:
@@ -98,34 +98,34 @@ def test_ready_with_the_first_frame_and_then_often_enough(listener: socket.socke
     clock = Clock()
     watchdog = Watchdog(systemd(30_000_000), clock)
     assert not watchdog.ready
-    asked = 0
+    calls = 0
 
     def status() -> str:
-        nonlocal asked
-        asked += 1
+        nonlocal calls
+        calls += 1
         return "25 fps"
 
     sent: list[tuple[float, dict[str, str]]] = []
     for _ in range(3000):  # two minutes at 25 frames a second
         clock.now += 0.04
         watchdog.frame(status)
-        sent += [(clock.now, message) for message in told(listener)]
+        sent += [(clock.now, message) for message in received(listener)]
     assert sent[0][1] == {"READY": "1", "WATCHDOG": "1", "STATUS": "25 fps"}
     assert watchdog.ready
     assert all(message == {"WATCHDOG": "1", "STATUS": "25 fps"} for _, message in sent[1:])
     gaps = [b - a for (a, _), (b, _) in itertools.pairwise(sent)]
     assert max(gaps) <= 15, "systemd asks for half of its time"
     assert min(gaps) >= 7, "not for every frame"
-    assert asked == len(sent) == 16
+    assert calls == len(sent) == 16
 
 
 def test_no_progress_no_keep_alive(listener: socket.socket) -> None:
     clock = Clock()
     watchdog = Watchdog(systemd(30_000_000), clock)
     watchdog.frame(lambda: "")
-    assert len(told(listener)) == 1
+    assert len(received(listener)) == 1
     clock.now += 1000
-    assert told(listener) == []
+    assert received(listener) == []
 
 
 @pytest.mark.parametrize("period_s", [0.01, 1.0, 5.0, 10.0])
@@ -136,7 +136,7 @@ def test_frames_of_any_rate_keep_it_alive(period_s: float, listener: socket.sock
     for _ in range(round(100 / period_s)):
         clock.now += period_s
         watchdog.frame(lambda: "")
-        if told(listener):
+        if received(listener):
             assert clock.now - last < 30 * 2 / 3
             last = clock.now
     assert clock.now - last < 30 * 2 / 3
@@ -148,30 +148,30 @@ def test_an_outage_that_is_seen_to_is_progress(listener: socket.socket) -> None:
     for _ in range(100):
         clock.now += 1
         watchdog.outage("no camera: next try in 4 s")
-    before = told(listener)
+    before = received(listener)
     assert all(set(message) == {"EXTEND_TIMEOUT_USEC", "STATUS"} for message in before)
     assert int(before[0]["EXTEND_TIMEOUT_USEC"]) >= 20e6
     assert 10 <= len(before) <= 20
     assert not watchdog.ready
     watchdog.frame(lambda: "5 fps")
-    assert told(listener) == [{"READY": "1", "WATCHDOG": "1", "STATUS": "5 fps"}]
+    assert received(listener) == [{"READY": "1", "WATCHDOG": "1", "STATUS": "5 fps"}]
     clock.now += 0.1
     watchdog.outage("camera_stalled")
     watchdog.outage("camera_stalled")
-    assert told(listener) == [{"WATCHDOG": "1", "STATUS": "camera_stalled"}]
+    assert received(listener) == [{"WATCHDOG": "1", "STATUS": "camera_stalled"}]
     watchdog.outage("camera_ok")
-    assert told(listener) == [{"WATCHDOG": "1", "STATUS": "camera_ok"}]
+    assert received(listener) == [{"WATCHDOG": "1", "STATUS": "camera_ok"}]
 
 
 def test_a_reload_is_begun_and_ended(listener: socket.socket) -> None:
     watchdog = Watchdog(systemd(30_000_000))
     watchdog.frame(lambda: "")
-    told(listener)
+    received(listener)
     before = time.monotonic_ns() // 1000
     watchdog.reloading()
     watchdog.reloaded("stop_sign 2")
     watchdog.stopping()
-    begin, end, stop = told(listener)
+    begin, end, stop = received(listener)
     assert begin["RELOADING"] == "1"
     assert before <= int(begin["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000
     assert end == {"READY": "1", "STATUS": "stop_sign 2"}
@@ -182,7 +182,7 @@ def test_a_reload_before_the_first_frame_is_not_ready(listener: socket.socket) -
     watchdog = Watchdog(systemd(30_000_000))
     watchdog.reloading()
     watchdog.reloaded("waits for a camera")
-    assert told(listener)[1] == {"STATUS": "waits for a camera"}
+    assert received(listener)[1] == {"STATUS": "waits for a camera"}
 
 
 @pytest.mark.parametrize("usec", ["", "0", "-1", "x", "\N{SUPERSCRIPT TWO}"])
@@ -192,7 +192,7 @@ def test_without_a_watchdog_the_status_is_renewed(usec: str, listener: socket.so
     for _ in range(1000):
         clock.now += 0.1
         watchdog.frame(lambda: "5 fps")
-    assert 9 <= len(told(listener)) <= 11
+    assert 9 <= len(received(listener)) <= 11
 
 
 def test_another_process_is_watched(listener: socket.socket) -> None:
@@ -201,7 +201,7 @@ def test_another_process_is_watched(listener: socket.socket) -> None:
     for _ in range(100):
         clock.now += 0.1
         watchdog.frame(lambda: "")
-    assert len(told(listener)) <= 2
+    assert len(received(listener)) <= 2
 
 
 def test_nobody_listens() -> None:
@@ -224,7 +224,7 @@ def test_a_frame_costs_next_to_nothing(listener: socket.socket) -> None:
 
     watchdog = Watchdog(systemd(30_000_000), Clock())
     watchdog.frame(lambda: "")
-    assert len(told(listener)) == 1
+    assert len(received(listener)) == 1
     for _ in range(1000):
         watchdog.frame(never)
-    assert told(listener) == []
+    assert received(listener) == []

@@ -59,23 +59,23 @@ def scene(size: tuple[int, int], seed: int) -> Array:
 
 
 class _Request(Request):
-    def __init__(self, camera: Picamera2, said: dict[str, Any]) -> None:
-        do = said.get("do", "run")
+    def __init__(self, camera: Picamera2, instruction: dict[str, Any]) -> None:
+        do = instruction.get("do", "run")
         camera.sequence -= 3 if do.startswith("frozen") else 2  # the base class adds three
         if do != "frozen":
             camera.stamp = time.monotonic_ns()
         super().__init__(camera)
-        self._said = said
-        self._mine = camera
+        self._instruction = instruction
+        self._owner = camera
 
     def get_metadata(self) -> dict[str, Any]:
-        return {"SensorTimestamp": self._mine.stamp}
+        return {"SensorTimestamp": self._owner.stamp}
 
     def make_array(self, name: str) -> Array:
-        show = self._said.get("show", "moving")
-        main = self._mine.configuration["main"]
+        show = self._instruction.get("show", "moving")
+        main = self._owner.configuration["main"]
         width, height = main["size"]
-        count = self._mine.sequence
+        count = self._owner.sequence
         if self._world.array is not None:
             return np.zeros(self._world.array, np.uint8)
         if show == "picture":
@@ -87,7 +87,7 @@ class _Request(Request):
             noise = np.random.default_rng(count).normal(6, 5, (height, width, 3))
             rgb = np.clip(noise, 0, 255).astype(np.uint8)
         else:
-            rgb = self._mine.scene(main["size"], 2 if show == "turned" else 1)
+            rgb = self._owner.scene(main["size"], 2 if show == "turned" else 1)
             if show != "still":
                 rgb = rgb ^ np.uint8(count % 2)  # the least bit, as noise does
         return picamera2_double.array_of(rgb, main["format"], self._world.padding)
@@ -99,16 +99,16 @@ class Picamera2(picamera2_double._Picamera2):
     @classmethod
     def global_camera_info(cls) -> list[dict[str, Any]]:
         log("look")
-        said = command()
-        for name, value in said.get("world", {}).items():
+        instruction = command()
+        for name, value in instruction.get("world", {}).items():
             assert hasattr(cls.world, name)
             setattr(cls.world, name, tuple(value) if name == "array" else value)
         if "size" in cls.world.adjust:
             cls.world.adjust["size"] = tuple(cls.world.adjust["size"])
-        cls.world.open_error = RuntimeError("Device or resource busy") if said.get("busy") else None
-        if said.get("open") == "hang":
+        cls.world.open_error = RuntimeError("Device or resource busy") if instruction.get("busy") else None
+        if instruction.get("open") == "hang":
             time.sleep(3600)
-        return [] if said.get("absent") else cls.world.cameras
+        return [] if instruction.get("absent") else cls.world.cameras
 
     def __init__(self, camera_num: int = 0) -> None:
         super().__init__(camera_num)
@@ -130,21 +130,21 @@ class Picamera2(picamera2_double._Picamera2):
     def wait(self, job: Job, timeout: float) -> Request:
         deadline = time.monotonic() + timeout
         while True:
-            said = command()
-            do = said.get("do", "run")
+            instruction = command()
+            do = instruction.get("do", "run")
             if do == "hang":
                 time.sleep(3600)
             if do == "raise":
                 raise RuntimeError("the camera came loose")
             now = time.monotonic()
-            set_clock(said.get("clock_s", 0))
+            set_clock(instruction.get("clock_s", 0))
             if now >= self._due:
                 break
             if now >= deadline:
                 raise TimeoutError
             time.sleep(min(self._due - now, 0.01))
-        self._due = max(self._due + 1 / said.get("fps", 30), now - 1)
-        return _Request(self, said)
+        self._due = max(self._due + 1 / instruction.get("fps", 30), now - 1)
+        return _Request(self, instruction)
 
     def cancel_all_and_flush(self) -> None:
         pass

@@ -29,13 +29,13 @@ def shell(script: str, timeout_s: float = 10.0) -> CommandSink:
 
 def zombies() -> list[str]:
     """Children of this process that nobody waited for."""
-    found = []
+    processes = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, parent = file.read_text().rpartition(")")[2].split()[:2]
             if (state, int(parent)) == ("Z", os.getpid()):
-                found.append(file.parent.name)
-    return found
+                processes.append(file.parent.name)
+    return processes
 
 
 def test_the_program_gets_the_event_and_little_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,12 +83,12 @@ def test_an_event_is_refused_after_some_failures_and_the_next_begins_anew() -> N
     other = Event(id="0190-2", type="alarm.off", time="", monotonic_ns=2, source="s")
 
     def finals(event: Event, count: int) -> list[bool]:
-        found = []
+        final = []
         for _ in range(count):
             with pytest.raises(Undelivered) as failed:
                 sink.deliver(event, b"{}")
-            found.append(failed.value.final)
-        return found
+            final.append(failed.value.final)
+        return final
 
     assert finals(EVENT, TRIES) == [False] * (TRIES - 1) + [True]
     assert finals(other, 2) == [False, False]

@@ -29,9 +29,9 @@ KEYS = {
 }
 
 
-def event(kind: str, alarm: AlarmKey = STOP, **said: Any) -> Event:
+def event(kind: str, alarm: AlarmKey = STOP, **fields: Any) -> Event:
     named = {"model": alarm.model, "task": alarm.task, "label": alarm.label} if kind.startswith("alarm") else {}
-    return Event(id="x", type=kind, time="", monotonic_ns=0, source="door", **named, **said)  # type: ignore[arg-type]
+    return Event(id="x", type=kind, time="", monotonic_ns=0, source="door", **named, **fields)  # type: ignore[arg-type]
 
 
 def discovered(entities: Entities, *, image: bool = True) -> tuple[str, dict[str, Any]]:
@@ -57,11 +57,11 @@ def test_a_slug_can_stand_in_a_topic(name: str, expected: str) -> None:
 
 @given(st.sets(st.one_of(st.text(), st.sampled_from(["a b", "a_b", "A b", "ä b", "a-b", "猫", "犬", ""]))))
 def test_slugs_are_unique_valid_and_do_not_depend_on_the_order(names: set[str]) -> None:
-    found = slugs(names)
-    assert found.keys() == names
-    assert len(set(found.values())) == len(names)
-    assert all(re.fullmatch("[a-z0-9]+(_[a-z0-9]+)*", made) for made in found.values())
-    assert slugs(sorted(names, reverse=True)) == found
+    slug_of = slugs(names)
+    assert slug_of.keys() == names
+    assert len(set(slug_of.values())) == len(names)
+    assert all(re.fullmatch("[a-z0-9]+(_[a-z0-9]+)*", slug) for slug in slug_of.values())
+    assert slugs(sorted(names, reverse=True)) == slug_of
 
 
 def test_labels_that_would_share_a_topic_do_not() -> None:
@@ -71,7 +71,7 @@ def test_labels_that_would_share_a_topic_do_not() -> None:
     assert len(set(topics)) == 3
     assert "bittern/door/alarm/m/no_entry" in topics
     entities.take(event("alarm.on", alarms[0]))
-    assert [said for topic, said in entities.retained().items() if "/alarm/" in topic] == [b"ON", b"OFF", b"OFF"]
+    assert [payload for topic, payload in entities.retained().items() if "/alarm/" in topic] == [b"ON", b"OFF", b"OFF"]
 
 
 def test_two_tasks_of_a_model_may_have_the_same_label() -> None:

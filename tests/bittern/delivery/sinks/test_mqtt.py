@@ -52,9 +52,9 @@ def test_an_event_arrives_as_it_is_and_the_states_follow(broker: Broker, opened:
         deliver(sink, off)
         assert until(lambda: listener.last(ALARM) == b"OFF" and listener.last(LABEL) == b"nothing")
         assert listener.payloads("bittern/door/event") == [to_line(on)[:-1], to_line(off)[:-1]]
-        said = listener.last("bittern/door/diagnostics")
-        assert said is not None
-        assert json.loads(said) == {"fps": 4.5, "latency_ms": None, "temperature_c": None}
+        diagnostics = listener.last("bittern/door/diagnostics")
+        assert diagnostics is not None
+        assert json.loads(diagnostics) == {"fps": 4.5, "latency_ms": None, "temperature_c": None}
 
 
 def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
@@ -66,12 +66,12 @@ def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
         sink = opened(broker.port, snapshots=tmp_path)
         deliver(sink, event(snapshot="a.jpg"))
         deliver(sink, event("state", state="blind"))
-        assert until(lambda: bool(early.got))  # the last of an announcement
+        assert until(lambda: bool(early.received))  # the last of an announcement
     assert "a.jpg" not in interned
     deliver(sink, event("dropped", count=1))  # acknowledged after everything before it
     with Listener(broker.port, "#") as listener:
-        assert until(lambda: len([topic for topic, _, retained in list(listener.got) if retained]) >= 6)
-        assert {topic: said for topic, said, retained in listener.got if retained} == {
+        assert until(lambda: len([topic for topic, _, retained in list(listener.received) if retained]) >= 6)
+        assert {topic: payload for topic, payload, retained in listener.received if retained} == {
             ALARM: b"ON",
             LABEL: b"stop",
             "bittern/door/state": b"blind",
@@ -85,8 +85,8 @@ def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
 def test_diagnostics_come_again_and_again(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "bittern/door/diagnostics") as listener:
         opened(broker.port, interval_s=1.0)
-        assert until(lambda: len(listener.got) >= 3, 10)
-        assert not any(retained for _, _, retained in listener.got)
+        assert until(lambda: len(listener.received) >= 3, 10)
+        assert not any(retained for _, _, retained in listener.received)
 
 
 def test_home_assistant_that_starts_later_is_told_everything_again(broker: Broker, opened: Opens) -> None:
@@ -110,12 +110,12 @@ def test_home_assistant_that_starts_later_is_told_everything_again(broker: Broke
 def test_a_hundred_starts_of_home_assistant_are_two_announcements(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, CONFIG) as listener:
         opened(broker.port)
-        assert until(lambda: len(listener.got) == 1)
+        assert until(lambda: len(listener.received) == 1)
         for _ in range(100):
             listener.client.publish("homeassistant/status", b"online")
         listener.say("homeassistant/status", b"online")
         time.sleep(2.5)
-        assert 2 <= len(listener.got) <= 4, "one a second at most"
+        assert 2 <= len(listener.received) <= 4, "one a second at most"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -155,22 +155,22 @@ def test_a_trial_beside_a_daemon_says_nothing_for_it(broker: Broker, opened: Ope
     with Listener(broker.port, "#") as listener:
         opened(broker.port)
         assert until(lambda: bool(listener.payloads("bittern/door/diagnostics")))
-        before = len(listener.got)
+        before = len(listener.received)
         trial = opened(broker.port, announce=False)
         sent = event()
         deliver(trial, sent)
         trial.close()
-        assert until(lambda: len(listener.got) > before)
+        assert until(lambda: len(listener.received) > before)
         time.sleep(0.3)
-        assert listener.got[before:] == [("bittern/door/event", to_line(sent)[:-1], False)]
+        assert listener.received[before:] == [("bittern/door/event", to_line(sent)[:-1], False)]
 
 
 def calls_of(function: Callable[[], object]) -> set[str]:
     """The names of all functions that this thread calls meanwhile."""
     names: set[str] = set()
 
-    def note(frame: FrameType, kind: str, of: Any) -> None:
-        names.add(of.__name__ if kind.startswith("c_") else frame.f_code.co_name)
+    def note(frame: FrameType, kind: str, called: Any) -> None:
+        names.add(called.__name__ if kind.startswith("c_") else frame.f_code.co_name)
 
     sys.setprofile(note)
     try:
@@ -200,7 +200,7 @@ def test_other_alarms_while_the_broker_is_away_are_right_when_it_is_back(broker:
         deliver(sink, event("state", state="seeing"))
     with Listener(broker.port, "bittern/door/alarm/#", name="later") as later:
         assert until(lambda: later.last(halt) == b"ON")
-        assert ALARM not in [topic for topic, _, retained in list(later.got) if retained], "retained no more"
+        assert ALARM not in [topic for topic, _, retained in list(later.received) if retained], "retained no more"
 
 
 def test_without_discovery_nothing_is_announced_and_nothing_heard(broker: Broker, opened: Opens) -> None:

@@ -87,9 +87,9 @@ def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(folder: Pat
     with Broker(folder, f"acl_file {acl}") as broker:
         sink = opened(broker.port)
         for _ in range(2):
-            with pytest.raises(Undelivered, match=r"/event: not authorised: .*lets this user write") as said:
+            with pytest.raises(Undelivered, match=r"/event: not authorised: .*lets this user write") as refused:
                 deliver(sink, event())
-            assert not said.value.final
+            assert not refused.value.final
 
 
 def test_tls_with_an_authority_of_ones_own(folder: Path, opened: Opens) -> None:
@@ -157,9 +157,9 @@ def test_a_broker_that_hangs_gets_the_event_once_it_goes_on(
                 deliver(sink, sent)
         broker.send(signal.SIGCONT)
         delivered(sink, sent)
-        assert until(lambda: len(listener.got) == 2)
+        assert until(lambda: len(listener.received) == 2)
         time.sleep(0.3)
-        assert len(listener.got) == 2, "asked five times, sent once"
+        assert len(listener.received) == 2, "asked five times, sent once"
 
 
 def test_messages_that_wait_for_a_hung_broker_are_bounded(
@@ -169,12 +169,12 @@ def test_messages_that_wait_for_a_hung_broker_are_bounded(
     sink = opened(broker.port)
     delivered(sink, event())
     broker.send(signal.SIGSTOP)
-    said = set()
+    reasons = set()
     for _ in range(30):  # an outbox that drops its oldest asks for another one each time
         with pytest.raises(Undelivered) as why:
             deliver(sink, event())
-        said.add(why.value.reason.partition(": ")[2])
-    assert said == {"no acknowledgement within 0.02 s", "16 messages are waiting for the broker's acknowledgement"}
+        reasons.add(why.value.reason.partition(": ")[2])
+    assert reasons == {"no acknowledgement within 0.02 s", "16 messages are waiting for the broker's acknowledgement"}
     broker.send(signal.SIGCONT)
     delivered(sink, event())
 
@@ -230,21 +230,21 @@ def test_close_is_quick_whatever_the_broker_does(broker: Broker, opened: Opens, 
 def test_close_ends_a_delivery_that_waits(opened: Opens) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = opened(silent.getsockname()[1])
-        said: list[str] = []
+        reasons: list[str] = []
 
         def wait() -> None:
             try:
                 deliver(sink, event())
             except Undelivered as error:
-                said.append(error.reason)
+                reasons.append(error.reason)
 
         waiting = threading.Thread(target=wait)
         waiting.start()
         time.sleep(0.3)
         sink.close()
         waiting.join(2)
-        assert said
-        assert said[0].endswith(": closing")
+        assert reasons
+        assert reasons[0].endswith(": closing")
 
 
 def test_importing_the_sink_says_how_to_get_paho() -> None:
@@ -258,11 +258,11 @@ def test_trouble_is_said_once(broker: Broker, opened: Opens, caplog: pytest.LogC
     deliver(sink, event())
     broker.stop(signal.SIGKILL)
 
-    def said() -> list[str]:
+    def troubles() -> list[str]:
         return [record.message.rpartition(": ")[2] for record in caplog.records if record.levelname == "WARNING"]
 
-    assert until(lambda: len(said()) == 2)
+    assert until(lambda: len(troubles()) == 2)
     for _ in range(2):
         with pytest.raises(Undelivered):
             deliver(sink, event())
-    assert said() == ["connection lost", "connection refused"]
+    assert troubles() == ["connection lost", "connection refused"]

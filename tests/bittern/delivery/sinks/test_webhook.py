@@ -76,7 +76,7 @@ def test_nothing_of_a_request_waits_for_the_garbage_collector(peer: Peer, answer
         for _ in range(3):
             with contextlib.suppress(Undelivered):
                 sink.deliver(EVENT, BODY)
-        assert not [found for found in gc.get_objects() if isinstance(found, _Connection)]
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, _Connection)]
     finally:
         gc.enable()
     assert len(peer.requests) == 3
@@ -91,7 +91,7 @@ def test_nothing_of_a_refused_connection_waits_for_the_garbage_collector() -> No
     try:
         with pytest.raises(Undelivered, match="refused"):
             sink.deliver(EVENT, BODY)
-        assert not [found for found in gc.get_objects() if isinstance(found, _Connection)]
+        assert not [kept for kept in gc.get_objects() if isinstance(kept, _Connection)]
     finally:
         gc.enable()
 
@@ -147,22 +147,22 @@ def test_redirects_are_not_followed(peer: Peer, code: int) -> None:
 
 
 def test_retry_after_in_seconds_and_as_a_date(peer: Peer) -> None:
-    def asked(*headers: str) -> float | None:
+    def retry_after(*headers: str) -> float | None:
         peer.answer = lambda _: status(429, "Slow down", *headers)
         with pytest.raises(Undelivered) as failed:
             sink_to(peer).deliver(EVENT, BODY)
         return failed.value.retry_after_s
 
-    assert asked("Retry-After: 17") == 17
+    assert retry_after("Retry-After: 17") == 17
     # By the peer's clock, which here is years behind.
-    assert asked(f"Retry-After: {formatdate(1000, usegmt=True)}", f"Date: {formatdate(940, usegmt=True)}") == 60
-    assert asked(f"Retry-After: {formatdate(940, usegmt=True)}", f"Date: {formatdate(1000, usegmt=True)}") == 0
-    soon = asked(f"Retry-After: {formatdate(time.time() + 100, usegmt=True)}")
+    assert retry_after(f"Retry-After: {formatdate(1000, usegmt=True)}", f"Date: {formatdate(940, usegmt=True)}") == 60
+    assert retry_after(f"Retry-After: {formatdate(940, usegmt=True)}", f"Date: {formatdate(1000, usegmt=True)}") == 0
+    soon = retry_after(f"Retry-After: {formatdate(time.time() + 100, usegmt=True)}")
     assert soon is not None
     assert 90 < soon <= 101
     for nonsense in ("", "-5", "soon", "1e9", "٣", "Mon, 99 Foo 2026 99:99:99 GMT", "nan", "inf"):
-        assert asked(f"Retry-After: {nonsense}") is None
-    assert asked("Retry-After: " + "9" * 500) is not None
+        assert retry_after(f"Retry-After: {nonsense}") is None
+    assert retry_after("Retry-After: " + "9" * 500) is not None
 
 
 @pytest.mark.parametrize("way", ["never", "drip"])
