@@ -76,6 +76,18 @@ def messages(log: pytest.LogCaptureFixture) -> list[str]:
 SAYS = ["outbox: the disk takes no events", "outbox: the disk takes events again"]
 
 
+def recovers(delivery: Delivery, peer: Peer, log: pytest.LogCaptureFixture, first: int, end: int) -> None:
+    """The disk takes events again: all that was ever sent arrives in order, and each change was logged once."""
+    until(lambda: delivery.status().disk_error is None)
+    until(lambda: SAYS[1] in messages(log))
+    send(delivery, first, end)
+    until(partial(arrived, peer, end))
+    delivery.close()
+    assert delivery.failed is None
+    assert [e["monotonic_ns"] for e in peer.events] == list(range(end))
+    assert messages(log) == SAYS
+
+
 def test_a_full_disk(disk: Path, peer: Peer, record: Record, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     n = times(5, 1)
@@ -94,14 +106,7 @@ def test_a_full_disk(disk: Path, peer: Peer, record: Record, caplog: pytest.LogC
         assert delivery.status().disk_error is not None, "the disk was not full after all"
         assert longest < pass_mark(0.5)
         filler.unlink()
-        until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
-        until(lambda: SAYS[1] in messages(caplog))
-        send(delivery, 105, 110)
-        until(partial(arrived, peer, 110))
-        delivery.close()
-        assert delivery.failed is None
-        assert [e["monotonic_ns"] for e in peer.events] == list(range(110))
-        assert messages(caplog) == SAYS
+        recovers(delivery, peer, caplog, 105, 110)
         for file_ in (disk / str(run)).iterdir():
             file_.unlink()
     record(11, "disk of the state full", n, f"{110 * n} events, all delivered, in order; said once", MARK)
@@ -119,12 +124,5 @@ def test_a_read_only_disk(disk: Path, peer: Peer, record: Record, caplog: pytest
         until(partial(arrived, peer, 50))
         assert delivery.status().disk_error is not None
         mount("-o", "remount,rw", str(disk))
-        until(lambda delivery=delivery: delivery.status().disk_error is None)  # type: ignore[misc]
-        until(lambda: SAYS[1] in messages(caplog))
-        send(delivery, 50, 60)
-        until(partial(arrived, peer, 60))
-        delivery.close()
-        assert delivery.failed is None
-        assert [e["monotonic_ns"] for e in peer.events] == list(range(60))
-        assert messages(caplog) == SAYS
+        recovers(delivery, peer, caplog, 50, 60)
     record(11, "disk of the state read-only", n, f"{60 * n} events, all delivered, in order; said once", MARK)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.doubles.pi_machines import BOARDS, PACKAGES, PYTHON, SYSTEMS, Pi, finding_of, look, pi, step
 
-from bittern.doctor.examine import examine
+from bittern.doctor.examine import Examination, examine
 from bittern.system import machine
 from bittern.system.commands import CommandResult
 
@@ -20,6 +20,18 @@ PIP_NUMPY = f"{VENV}/lib/python3.11/site-packages/numpy/__init__.py"
 @pytest.fixture
 def pi4(tmp_path: Path) -> Pi:
     return pi(tmp_path, "pi4", "bookworm")
+
+
+def diagnosed(fake: Pi, check: str, status: str, says: str, fix: str) -> Examination:
+    """Examine a machine whose fault a check must name, with the command that mends it."""
+    examination = look(fake)
+    finding = finding_of(examination, check)
+    assert finding.status == status
+    assert says in finding.finding
+    assert finding.fix is not None
+    assert fix in finding.fix
+    assert examination.ok is (status != "failure")
+    return examination
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
@@ -130,13 +142,7 @@ def test_a_fault_of_the_machine(
     pi4: Pi, spoil: Callable[[Pi], None], check: str, status: str, says: str, fix: str
 ) -> None:
     spoil(pi4)
-    examination = look(pi4)
-    finding = finding_of(examination, check)
-    assert finding.status == status
-    assert says in finding.finding
-    assert finding.fix is not None
-    assert fix in finding.fix
-    assert examination.ok is (status != "failure")
+    examination = diagnosed(pi4, check, status, says, fix)
     others = [f for f in examination.checks if f.check != check and f.status not in ("ok", "skipped")]
     assert others == []
 
@@ -265,13 +271,7 @@ def test_a_fault_of_the_software(
     pi4: Pi, changed: dict[str, list[str]], check: str, status: str, says: str, fix: str
 ) -> None:
     pi4.software |= changed
-    examination = look(pi4)
-    finding = finding_of(examination, check)
-    assert finding.status == status
-    assert says in finding.finding
-    assert finding.fix is not None
-    assert fix in finding.fix
-    assert examination.ok is (status != "failure")
+    diagnosed(pi4, check, status, says, fix)
 
 
 def test_a_damaged_model_is_not_blamed_on_the_golden_vectors(pi4: Pi) -> None:

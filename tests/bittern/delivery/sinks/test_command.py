@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import sys
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,23 +119,15 @@ def test_a_flood_on_stderr_is_not_kept() -> None:
     assert len(failed.value.reason) < 300
 
 
-def test_close_kills_the_program() -> None:
-    sink = shell("sleep 60", timeout_s=60)
-    failed: list[str] = []
-
-    def deliver() -> None:
-        try:
-            sink.deliver(EVENT, BODY)
-        except Undelivered as error:
-            failed.append(error.reason)
-
-    thread = threading.Thread(target=deliver)
-    thread.start()
-    time.sleep(0.2)
-    sink.close()
-    thread.join(20)
-    assert not thread.is_alive()
-    assert failed == ["sh: ended by SIGKILL"]
+def test_close_kills_the_program(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    sink = shell(f"touch '{begun}'; sleep 60", timeout_s=60)
+    with ThreadPoolExecutor(1) as thread:
+        attempt = thread.submit(sink.deliver, EVENT, BODY)
+        until(begun.exists)
+        sink.close()
+        with pytest.raises(Undelivered, match=r"^sh: ended by SIGKILL$"):
+            attempt.result(20)
     with pytest.raises(Undelivered, match="closed"):
         sink.deliver(EVENT, BODY)
 

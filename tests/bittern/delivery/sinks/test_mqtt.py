@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,25 +21,6 @@ from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey, to_line
 
 pytestmark = needs_mosquitto
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "broker"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def broker(folder: Path) -> Iterator[Broker]:
-    with Broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-def opened() -> Iterator[Opens]:
-    with Opens() as opens:
-        yield opens
 
 
 def test_an_event_arrives_as_it_is_and_the_states_follow(broker: Broker, opened: Opens) -> None:

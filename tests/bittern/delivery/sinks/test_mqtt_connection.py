@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,34 +31,15 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    made = tmp_path / "broker"
-    made.mkdir()
-    return made
-
-
-@pytest.fixture
-def broker(folder: Path) -> Iterator[Broker]:
-    with Broker(folder) as running:
-        yield running
-
-
-@pytest.fixture
-def opened() -> Iterator[Opens]:
-    with Opens() as opens:
-        yield opens
-
-
 # Who may come in.
 
 
-def test_user_and_password(folder: Path, opened: Opens, tmp_path: Path) -> None:
+def test_user_and_password(broker_folder: Path, opened: Opens, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(f"{PASSWORD}\n")
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
-    with Broker(folder, password=True) as broker:
+    with Broker(broker_folder, password=True) as broker:
         sink = opened(broker.port, user=USER, password_file=str(secret))
         assert deliver(sink, event()).startswith("acknowledged")
         refused = r"^127\.0\.0\.1:\d+: not authorised: check user and password_file"
@@ -80,11 +61,11 @@ def test_a_password_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None:
         opened(1, password_file=str(file))
 
 
-def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(folder: Path, opened: Opens) -> None:
-    acl = folder / "acl"
+def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(broker_folder: Path, opened: Opens) -> None:
+    acl = broker_folder / "acl"
     acl.write_text("topic read #\ntopic write bittern/door/state\n")
     acl.chmod(0o600)
-    with Broker(folder, f"acl_file {acl}") as broker:
+    with Broker(broker_folder, f"acl_file {acl}") as broker:
         sink = opened(broker.port)
         for _ in range(2):
             with pytest.raises(Undelivered, match=r"/event: not authorised: .*lets this user write") as refused:
@@ -92,8 +73,8 @@ def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(folder: Pat
             assert not refused.value.final
 
 
-def test_tls_with_an_authority_of_ones_own(folder: Path, opened: Opens) -> None:
-    with Broker(folder, tls=True) as broker, Listener(broker.port, "#", tls=broker.ca_file) as listener:
+def test_tls_with_an_authority_of_ones_own(broker_folder: Path, opened: Opens) -> None:
+    with Broker(broker_folder, tls=True) as broker, Listener(broker.port, "#", tls=broker.ca_file) as listener:
         sink = opened(broker.port, host="localhost", tls=True, ca_file=str(broker.ca_file))
         assert deliver(sink, event()) == f"acknowledged by localhost:{broker.port}"
         assert until(lambda: listener.last(ALARM) == b"ON")
@@ -179,10 +160,12 @@ def test_messages_that_wait_for_a_hung_broker_are_bounded(
     delivered(sink, event())
 
 
-def test_an_event_larger_than_the_broker_takes_is_refused_for_good(folder: Path, opened: Opens, tmp_path: Path) -> None:
+def test_an_event_larger_than_the_broker_takes_is_refused_for_good(
+    broker_folder: Path, opened: Opens, tmp_path: Path
+) -> None:
     (tmp_path / "large.jpg").write_bytes(bytes(5000))
     (tmp_path / "small.jpg").write_bytes(bytes(100))
-    with Broker(folder, "max_packet_size 4000") as broker, Listener(broker.port, "#") as listener:
+    with Broker(broker_folder, "max_packet_size 4000") as broker, Listener(broker.port, "#") as listener:
         sink = opened(broker.port, snapshots=tmp_path)
         with pytest.raises(Undelivered, match="more than the broker accepts") as refused:
             deliver(sink, event(detail="x" * 5000))
@@ -230,21 +213,12 @@ def test_close_is_quick_whatever_the_broker_does(broker: Broker, opened: Opens, 
 def test_close_ends_a_delivery_that_waits(opened: Opens) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         sink = opened(silent.getsockname()[1])
-        reasons: list[str] = []
-
-        def wait() -> None:
-            try:
-                deliver(sink, event())
-            except Undelivered as error:
-                reasons.append(error.reason)
-
-        waiting = threading.Thread(target=wait)
-        waiting.start()
-        time.sleep(0.3)
-        sink.close()
-        waiting.join(2)
-        assert reasons
-        assert reasons[0].endswith(": closing")
+        with ThreadPoolExecutor(1) as thread:
+            attempt = thread.submit(deliver, sink, event())
+            time.sleep(0.3)
+            sink.close()
+            with pytest.raises(Undelivered, match=r": closing$"):
+                attempt.result(20)
 
 
 def test_importing_the_sink_says_how_to_get_paho() -> None:

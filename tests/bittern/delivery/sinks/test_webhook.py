@@ -11,13 +11,14 @@ import ssl
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.doubles.http_peer import OK, Answer, Peer, status
-from tests.doubles.waiting import within
+from tests.doubles.waiting import until, within
 
 from bittern import __version__
 from bittern.config.schema import WebhookConfig
@@ -234,22 +235,12 @@ def test_nobody_there_and_no_such_host(peer: Peer) -> None:
 def test_close_breaks_off_a_request(peer: Peer, way: str) -> None:
     peer.answer = getattr(peer, way)
     sink = sink_to(peer, timeout_s=30)
-    failed: list[str] = []
-
-    def deliver() -> None:
-        try:
-            sink.deliver(EVENT, BODY)
-        except Undelivered as error:
-            failed.append(error.reason)
-
-    thread = threading.Thread(target=deliver)
-    thread.start()
-    while not peer.requests:
-        time.sleep(0.01)
-    sink.close()
-    thread.join(3)
-    assert not thread.is_alive()
-    assert failed
+    with ThreadPoolExecutor(1) as thread:
+        attempt = thread.submit(sink.deliver, EVENT, BODY)
+        until(lambda: peer.requests)
+        sink.close()
+        with pytest.raises(Undelivered):
+            attempt.result(20)
     with pytest.raises(Undelivered, match="closed"):
         sink.deliver(EVENT, BODY)
     sink.close()
