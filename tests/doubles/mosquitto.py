@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +17,7 @@ import msgspec
 import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from tests.doubles.waiting import until
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 needs_mosquitto = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
@@ -28,14 +28,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-def until(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
-    """Wait for something to become true."""
-    end = time.monotonic() + seconds
-    while not (held := holds()) and time.monotonic() < end:
-        time.sleep(0.01)
-    return held
 
 
 class Broker:
@@ -78,7 +70,7 @@ class Broker:
     def start(self) -> Self:
         with (self._folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen([str(MOSQUITTO), "-v", "-c", self._conf], stdout=log, stderr=log)
-        assert until(self._answers), (self._folder / "mosquitto.log").read_text()
+        until(self._answers)
         return self
 
     def _answers(self) -> bool:

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from tests.doubles.command import BITTERN
 from tests.doubles.http_peer import Peer
-from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto, until
+from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
+from tests.doubles.waiting import until
 
 
 @needs_mosquitto
@@ -53,7 +54,7 @@ pin = 17
             return [json.loads(payload)["id"] for payload in listener.payloads("bittern/street/event")]
 
         ids = [e["id"] for e in printed]
-        assert until(lambda: len(events()) >= 4)
+        until(lambda: len(events()) >= 4)
         assert events() == ids
         assert [e["id"] for e in peer.events] == ids
         assert [json.loads(line)["id"] for line in took.read_text().split("\n") if line] == ids

@@ -13,8 +13,9 @@ import pytest
 from gpiozero.pins.mock import MockFactory
 from tests.doubles.command import OFTEN
 from tests.doubles.model_files import altered
-from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto, until
+from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
 from tests.doubles.tflite_files import model_folder_of_means
+from tests.doubles.waiting import until
 
 from bittern import Classifier
 from bittern.config.schema import load
@@ -106,7 +107,7 @@ def test_other_labels_are_announced_and_those_that_are_gone_removed(tmp_path: Pa
         for gone in ("alarm__means__colour_0_red", "alarm__means__colour_1_red"):
             assert entities[gone] == {"platform": "binary_sensor"}, "so Home Assistant removes an entity"
         with Listener(broker.port, "bittern/door/alarm/#", name="later") as later:
-            assert until(lambda: later.last(new) is not None)
+            until(lambda: later.last(new) is not None)
             assert {topic for topic, _, retained in list(later.received) if retained} == {
                 new,
                 "bittern/door/alarm/means/shade_crimson",

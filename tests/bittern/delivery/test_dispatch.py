@@ -127,7 +127,7 @@ def test_retry_after_has_a_limit(
     monkeypatch.setattr(module, "RETRY_AFTER_MAX_S", 0.3)
     peer.answer = lambda _: status(503, "No", "Retry-After: 999999") if len(peer.requests) == 1 else OK
     start_delivery(hook(peer)).send(event(1))
-    until(lambda: len(peer.requests) == 2, 3)
+    until(lambda: len(peer.requests) == 2)
 
 
 def test_a_refused_event_is_counted_and_skipped(

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -154,8 +155,13 @@ def test_without_a_stamp_the_clock_of_the_machine_counts(world: World) -> None:
 
 def test_stamps_of_either_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     suspended = 3600 * 10**9
-    monkeypatch.setattr(time, "monotonic_ns", lambda: 50 * 10**9)
-    monkeypatch.setattr(time, "clock_gettime_ns", lambda clock: 50 * 10**9 + suspended)
+    clocks = {time.CLOCK_MONOTONIC: 50 * 10**9, time.CLOCK_BOOTTIME: 50 * 10**9 + suspended}
+    clock = SimpleNamespace(
+        CLOCK_BOOTTIME=time.CLOCK_BOOTTIME,
+        clock_gettime_ns=clocks.__getitem__,
+        monotonic_ns=lambda: clocks[time.CLOCK_MONOTONIC],
+    )
+    monkeypatch.setattr("bittern.sources.picamera.time", clock)
     assert on_monotonic_clock(49 * 10**9) == 49 * 10**9  # CLOCK_MONOTONIC
     assert on_monotonic_clock(49 * 10**9 + suspended) == 49 * 10**9  # CLOCK_BOOTTIME
     assert on_monotonic_clock(99 * 10**9 + suspended) == 50 * 10**9  # neither

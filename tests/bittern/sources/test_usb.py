@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.doubles.capture_double import SIZE, Camera, red_of, refuse, write_video
-from tests.doubles.waiting import within
+from tests.doubles.waiting import until, within
 
 from bittern.errors import ConfigurationError, SourceError
 from bittern.frames import Frame, Source
@@ -37,10 +37,7 @@ def plug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Plug]:
         return f"usb:{device}"
 
     yield plug_in
-    deadline = time.monotonic() + 2
-    while set(threading.enumerate()) - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not set(threading.enumerate()) - before
+    until(lambda: not set(threading.enumerate()) - before)
 
 
 def read(source: Source) -> Frame:
@@ -54,15 +51,14 @@ def test_the_newest_frame_wins(plug: Plug) -> None:
     with open_source(plug(camera)) as source:
         assert source.live
         first = read(source)
-        time.sleep(0.2)  # a slow consumer: some forty frames pass
+        until(lambda: camera.frames_read >= first.number + 20)  # a slow consumer
+        frames_read = camera.frames_read
         second = read(source)
-        assert second.number - first.number >= 10
-        assert camera.frames_read - second.number <= 3  # not one that lay in a queue
-        assert (time.monotonic_ns() - second.monotonic_ns) / 1e9 < 0.1
+        assert second.number >= frames_read - 3, "not one that lay in a queue"
         assert second.pixels[0, 0, 2] == (second.number + 1) % 256
         numbers = [read(source).number for _ in range(5)]
         assert all(b > a for a, b in pairwise(numbers))
-    assert camera.released.wait(1)
+    assert camera.released.wait(20)
     assert source.read() is None
 
 
@@ -183,7 +179,7 @@ def test_hangs_in_a_read(plug: Plug) -> None:
         source.close()
     assert not camera.released.is_set()  # nobody but the thread may touch the device
     wakes.set()
-    assert camera.released.wait(2)
+    assert camera.released.wait(20)
 
 
 def test_closed_while_a_read_waits(plug: Plug) -> None:

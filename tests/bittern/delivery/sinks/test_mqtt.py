@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto, until
+from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
 from tests.doubles.mqtt_sinks import ALARM, CONFIG, LABEL, Opens, deliver, delivered, event
+from tests.doubles.waiting import until
 
 from bittern.delivery.sinks.base import Undelivered
 from bittern.errors import ConfigurationError
@@ -28,10 +29,10 @@ def test_an_event_arrives_as_it_is_and_the_states_follow(broker: Broker, opened:
         sink = opened(broker.port)
         on, off = event(), event("alarm.off")
         assert deliver(sink, on) == f"acknowledged by 127.0.0.1:{broker.port}"
-        assert until(lambda: listener.last(ALARM) == b"ON" and listener.last(LABEL) == b"stop")
-        assert until(lambda: listener.last("bittern/door/availability") == b"online")
+        until(lambda: listener.last(ALARM) == b"ON" and listener.last(LABEL) == b"stop")
+        until(lambda: listener.last("bittern/door/availability") == b"online")
         deliver(sink, off)
-        assert until(lambda: listener.last(ALARM) == b"OFF" and listener.last(LABEL) == b"nothing")
+        until(lambda: listener.last(ALARM) == b"OFF" and listener.last(LABEL) == b"nothing")
         assert listener.payloads("bittern/door/event") == [to_line(on)[:-1], to_line(off)[:-1]]
         diagnostics = listener.last("bittern/door/diagnostics")
         assert diagnostics is not None
@@ -47,11 +48,11 @@ def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
         sink = opened(broker.port, snapshots=tmp_path)
         deliver(sink, event(snapshot="a.jpg"))
         deliver(sink, event("state", state="blind"))
-        assert until(lambda: bool(early.received))  # the last of an announcement
+        until(lambda: early.received)  # the last of an announcement
     assert "a.jpg" not in interned
     deliver(sink, event("dropped", count=1))  # acknowledged after everything before it
     with Listener(broker.port, "#") as listener:
-        assert until(lambda: len([topic for topic, _, retained in list(listener.received) if retained]) >= 6)
+        until(lambda: len([topic for topic, _, retained in list(listener.received) if retained]) >= 6)
         assert {topic: payload for topic, payload, retained in listener.received if retained} == {
             ALARM: b"ON",
             LABEL: b"stop",
@@ -66,7 +67,7 @@ def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
 def test_diagnostics_come_again_and_again(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "bittern/door/diagnostics") as listener:
         opened(broker.port, interval_s=1.0)
-        assert until(lambda: len(listener.received) >= 3, 10)
+        until(lambda: len(listener.received) >= 3, 10)
         assert not any(retained for _, _, retained in listener.received)
 
 
@@ -74,16 +75,14 @@ def test_home_assistant_that_starts_later_is_told_everything_again(broker: Broke
     with Listener(broker.port, "#") as listener:
         sink = opened(broker.port)
         deliver(sink, event())
-        assert until(
-            lambda: len(listener.payloads(CONFIG)) == 1 and bool(listener.payloads("bittern/door/diagnostics"))
-        )
+        until(lambda: len(listener.payloads(CONFIG)) == 1 and bool(listener.payloads("bittern/door/diagnostics")))
         listener.say("homeassistant/status", b"offline")
         time.sleep(0.2)
         assert len(listener.payloads(CONFIG)) == 1
         before = len(listener.payloads(ALARM))
         listener.say("homeassistant/status", b"online")
-        assert until(lambda: len(listener.payloads(CONFIG)) == 2)
-        assert until(lambda: len(listener.payloads(ALARM)) > before)
+        until(lambda: len(listener.payloads(CONFIG)) == 2)
+        until(lambda: len(listener.payloads(ALARM)) > before)
         assert listener.last(ALARM) == b"ON"
         assert sink.ignored == 0
 
@@ -91,7 +90,7 @@ def test_home_assistant_that_starts_later_is_told_everything_again(broker: Broke
 def test_a_hundred_starts_of_home_assistant_are_two_announcements(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, CONFIG) as listener:
         opened(broker.port)
-        assert until(lambda: len(listener.received) == 1)
+        until(lambda: len(listener.received) == 1)
         for _ in range(100):
             listener.client.publish("homeassistant/status", b"online")
         listener.say("homeassistant/status", b"online")
@@ -111,37 +110,37 @@ def test_the_retained_topics_are_right_after_the_broker_was_away(
     broker.start()
     delivered(sink, event("state", state="seeing"))
     with Listener(broker.port, "#") as listener:
-        assert until(lambda: listener.last(ALARM) == b"ON" and listener.last("bittern/door/state") == b"seeing")
-        assert until(lambda: listener.last("bittern/door/availability") == b"online")
+        until(lambda: listener.last(ALARM) == b"ON" and listener.last("bittern/door/state") == b"seeing")
+        until(lambda: listener.last("bittern/door/availability") == b"online")
         delivered(sink, event("alarm.off"))
-        assert until(lambda: listener.last(ALARM) == b"OFF")
+        until(lambda: listener.last(ALARM) == b"OFF")
 
 
 def test_a_daemon_that_is_killed_or_closed_is_offline(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "bittern/door/availability") as listener:
         sink = opened(broker.port)
-        assert until(lambda: listener.last("bittern/door/availability") == b"online")
+        until(lambda: listener.last("bittern/door/availability") == b"online")
         # As a killed process does it: no farewell.
         client = sink._connection._client
         sock = client.socket()
         assert sock is not None
         sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
-        assert until(lambda: listener.last("bittern/door/availability") == b"offline"), "the broker's own word"
-        assert until(lambda: listener.last("bittern/door/availability") == b"online")
+        until(lambda: listener.last("bittern/door/availability") == b"offline")  # the broker's own word
+        until(lambda: listener.last("bittern/door/availability") == b"online")
         sink.close()
-        assert until(lambda: listener.last("bittern/door/availability") == b"offline")
+        until(lambda: listener.last("bittern/door/availability") == b"offline")
 
 
 def test_a_trial_beside_a_daemon_says_nothing_for_it(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "#") as listener:
         opened(broker.port)
-        assert until(lambda: bool(listener.payloads("bittern/door/diagnostics")))
+        until(lambda: listener.payloads("bittern/door/diagnostics"))
         before = len(listener.received)
         trial = opened(broker.port, announce=False)
         sent = event()
         deliver(trial, sent)
         trial.close()
-        assert until(lambda: len(listener.received) > before)
+        until(lambda: len(listener.received) > before)
         time.sleep(0.3)
         assert listener.received[before:] == [("bittern/door/event", to_line(sent)[:-1], False)]
 
@@ -175,19 +174,19 @@ def test_other_alarms_while_the_broker_is_away_are_right_when_it_is_back(broker:
     delivered(sink, event(label="halt"))
     halt = "bittern/door/alarm/stop_sign/halt"
     with Listener(broker.port, "#") as listener:
-        assert until(lambda: listener.last(halt) == b"ON" and listener.last(LABEL) == b"halt")
-        assert until(lambda: b"__halt" in (listener.last(CONFIG) or b""))
+        until(lambda: listener.last(halt) == b"ON" and listener.last(LABEL) == b"halt")
+        until(lambda: b"__halt" in (listener.last(CONFIG) or b""))
     for _ in range(2):  # the first is followed after the whole announcement, the second acknowledged after that
         deliver(sink, event("state", state="seeing"))
     with Listener(broker.port, "bittern/door/alarm/#", name="later") as later:
-        assert until(lambda: later.last(halt) == b"ON")
+        until(lambda: later.last(halt) == b"ON")
         assert ALARM not in [topic for topic, _, retained in list(later.received) if retained], "retained no more"
 
 
 def test_without_discovery_nothing_is_announced_and_nothing_heard(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "#") as listener:
         sink = opened(broker.port, discovery=False)
-        assert until(lambda: bool(listener.payloads("bittern/door/diagnostics")))
+        until(lambda: listener.payloads("bittern/door/diagnostics"))
         listener.say("homeassistant/status", b"nonsense")
         time.sleep(0.2)
         assert not listener.payloads(CONFIG)
@@ -198,7 +197,7 @@ def test_a_picture_that_the_ring_has_dropped_is_left_out(broker: Broker, opened:
     with Listener(broker.port, "#") as listener:
         sink = opened(broker.port, snapshots=tmp_path)
         deliver(sink, event(snapshot="gone.jpg"))
-        assert until(lambda: listener.last(ALARM) == b"ON")
+        until(lambda: listener.last(ALARM) == b"ON")
         assert not listener.payloads("bittern/door/image")
 
 
@@ -206,8 +205,8 @@ def test_topics_of_ones_own(broker: Broker, opened: Opens) -> None:
     with Listener(broker.port, "#") as listener:
         sink = opened(broker.port, topic="Haus/Tür 1", discovery_prefix="ha")
         deliver(sink, event())
-        assert until(lambda: listener.last("Haus/Tür 1/alarm/stop_sign/stop") == b"ON")
-        assert until(lambda: bool(listener.payloads("ha/device/haus_tur_1/config")))
+        until(lambda: listener.last("Haus/Tür 1/alarm/stop_sign/stop") == b"ON")
+        until(lambda: listener.payloads("ha/device/haus_tur_1/config"))
 
 
 @pytest.mark.parametrize("topic", ["a/#", "+", "/a", "a/", "a//b", "$SYS/x", "a\x00b", "a\nb", "a" * 201])

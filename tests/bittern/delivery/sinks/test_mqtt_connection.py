@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto, until
+from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto
 from tests.doubles.mqtt_sinks import ALARM, ALARMS, Opens, deliver, delivered, event
-from tests.doubles.waiting import within
+from tests.doubles.waiting import until, within
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import mqtt_connection
@@ -77,7 +77,7 @@ def test_tls_with_an_authority_of_ones_own(broker_folder: Path, opened: Opens) -
     with Broker(broker_folder, tls=True) as broker, Listener(broker.port, "#", tls=broker.ca_file) as listener:
         sink = opened(broker.port, host="localhost", tls=True, ca_file=str(broker.ca_file))
         assert deliver(sink, event()) == f"acknowledged by localhost:{broker.port}"
-        assert until(lambda: listener.last(ALARM) == b"ON")
+        until(lambda: listener.last(ALARM) == b"ON")
         for config, expected in (
             ({"host": "localhost", "tls": True}, "certificate verify failed: "),
             (
@@ -138,7 +138,7 @@ def test_a_broker_that_hangs_gets_the_event_once_it_goes_on(
                 deliver(sink, sent)
         broker.send(signal.SIGCONT)
         delivered(sink, sent)
-        assert until(lambda: len(listener.received) == 2)
+        until(lambda: len(listener.received) == 2)
         time.sleep(0.3)
         assert len(listener.received) == 2, "asked five times, sent once"
 
@@ -172,7 +172,7 @@ def test_an_event_larger_than_the_broker_takes_is_refused_for_good(
         assert refused.value.final
         deliver(sink, event(snapshot="large.jpg"))
         deliver(sink, event(snapshot="small.jpg"))
-        assert until(lambda: listener.last("bittern/door/image") == bytes(100))
+        until(lambda: listener.last("bittern/door/image") == bytes(100))
 
 
 # Threads and sockets.
@@ -191,8 +191,8 @@ def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> 
         with pytest.raises(Undelivered, match="closing"):
             deliver(sink, event())
     del sink
-    assert set(threading.enumerate()) <= before
-    assert len(list(Path("/proc/self/fd").iterdir())) == opens
+    until(lambda: set(threading.enumerate()) <= before)
+    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= opens)
 
 
 @pytest.mark.parametrize("state", ["away", "hung", "silent"])
@@ -235,7 +235,7 @@ def test_trouble_is_said_once(broker: Broker, opened: Opens, caplog: pytest.LogC
     def troubles() -> list[str]:
         return [record.message.rpartition(": ")[2] for record in caplog.records if record.levelname == "WARNING"]
 
-    assert until(lambda: len(troubles()) == 2)
+    until(lambda: len(troubles()) == 2)
     for _ in range(2):
         with pytest.raises(Undelivered):
             deliver(sink, event())
