@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from bittern.frames import Pixels
@@ -53,13 +54,17 @@ class Passing(NamedTuple):
         levels = face(self.kind, self.seed % 20)
         gain = (np.float32(street.mean() / 255 * 0.6 + 0.5) * rng.uniform(0.85, 1.05, 3)).astype(np.float32)
         corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) * self.px / 2
+        width, height = self.size
+        # One field of noise for all frames, each time at another place: a new one takes longer than all the rest.
+        field = np.round(rng.normal(0, noise, (height + 64, width + 64, 3))).astype(np.int16)
         for number in range(round((2 * self.still_s + self.seconds) * FPS)):
             picture = street.copy()
             centre = self.at(number / FPS)
             if centre is not None:
                 composite(picture, levels, (corners + centre).astype(np.float32), gain)
-            grain = rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
-            yield np.clip(picture + grain + np.float32(0.5), 0, 255).astype(np.uint8)
+            y, x = rng.integers(65, size=2)
+            grain = field[y : y + height, x : x + width]
+            yield np.asarray(cv2.add(picture, grain, dtype=cv2.CV_8U), np.uint8)
 
 
 def anywhere(seed: int, kind: str = "stop", *, centred: bool = False, size: tuple[int, int] = WIDE) -> Passing:
