@@ -11,7 +11,7 @@ import msgspec
 from bittern.bench import result
 from bittern.bench.result import BenchResult
 from bittern.errors import ConfigurationError, ModelRefused
-from bittern.evaluation import metrics
+from bittern.evaluation import metrics, tuning
 from bittern.model import manifest
 from bittern.model.manifest import Manifest
 from bittern_convert.card import LEAST_CORRUPTED
@@ -53,6 +53,7 @@ def render(models: Sequence[Path], results: Path) -> str:
         _none(studies("none")),
         *(_near_duplicates(study) for study in studies("twins")),
         _soups(studies("soup")),
+        _decisions(studies("decision")),
         _surveys([content for content in contents.values() if "groups" in content]),
         _comparisons([content for content in contents.values() if "same_file" in content]),
         *(_bench(name, measured) for name, measured in benches.items()),
@@ -249,6 +250,63 @@ def _soups(studies: Sequence[dict[str, Any]]) -> str:
         "## The average of several fits, or one?\n\nOut of fold on train + val, float; weights averaged, as `soup` in "
         f"a recipe does.\n\n{_table(header, rows)}"
     )
+
+
+def _decisions(studies: Sequence[dict[str, Any]]) -> str:
+    if not studies:
+        return ""
+    rows = []
+    for study in studies:
+        footage, thresholds = study["footage"], study["thresholds"]
+        for rule in study["rules"]:
+            shipped = rule["rule"] == study["shipped"]
+            everywhere, by_rate = rule["clips and streets"], [rule[part] for part in ("clips", "clips, every frame")]
+            # Thresholds rise: the first that keeps to the bound finds the most, and the earliest.
+            kept = [i for i, false in enumerate(everywhere["false_alarms"]) if false <= 1][:1]
+            rows.append([
+                study["model"], f"**{rule['rule']}**, shipped" if shipped else rule["rule"],
+                *_decided(footage["clips and streets"], everywhere["default"]),
+                " : ".join(str(part["default"]["false_alarms"]) for part in by_rate),
+                *(f"{thresholds[i]:.3f}: {_found(footage['clips and streets'], everywhere['found'][i])}, "
+                  f"{_seconds(everywhere['mean_delay_s'][i])}" for i in kept),
+                *([] if kept else ["none keeps to it"]),
+            ])  # fmt: skip
+    extents = "; ".join(
+        f"{study['model']}: {parts['clips']['n']} clips, {parts['clips']['hours'] * 60:.1f} min, "
+        f"{parts['clips']['intervals']} to find; {parts['streets']['n']} drawn streets, "
+        f"{parts['streets']['hours'] * 60:.0f} min, {parts['streets']['intervals']} to find"
+        for study in studies
+        for parts in [study["footage"]]
+    )
+    header = ["model", "an alarm takes", "found", "false alarms an hour", "mean delay",
+              "false on clips, 5 frames a second : every frame",
+              "threshold for at most 1 false alarm: found, delay"]  # fmt: skip
+    return (
+        "## When an alarm goes on\n\n`bittern study decision`: all rules over the same scores, without the motion "
+        "gate, 5 frames a second; hysteresis and cooldown are the daemon's. Found, false alarms and delay are at the "
+        'threshold "default"; the last column has each rule\'s own lowest threshold that gives at most one false alarm '
+        f"in all the footage. Intervals of rates are exact (Poisson).\n\n{extents}.\n\n"
+        "![Share found and delay against false alarms an hour, for each rule](results/decision.svg)\n\n"
+        f"{_table(header, rows)}"
+    )
+
+
+def _decided(extent: dict[str, Any], counts: dict[str, Any]) -> list[str]:
+    """Found, false alarms an hour with their interval, and delay."""
+    false, hours = counts["false_alarms"], extent["hours"]
+    low, high = (bound / hours for bound in tuning.poisson_interval(false))
+    found = _found(extent, counts["found"])
+    if extent["intervals"]:
+        found += " ({:.0%} to {:.0%})".format(*metrics.wilson(counts["found"], extent["intervals"]))
+    return [found, f"{false / hours:.1f} ({low:.1f} to {high:.1f}; n = {false})", _seconds(counts["mean_delay_s"])]
+
+
+def _found(extent: dict[str, Any], found: int) -> str:
+    return f"{found} of {extent['intervals']}" if extent["intervals"] else "nothing to find"
+
+
+def _seconds(delay_s: float | None) -> str:
+    return "" if delay_s is None else f"{delay_s:.2f} s"
 
 
 def _surveys(surveys: Sequence[dict[str, Any]]) -> str:

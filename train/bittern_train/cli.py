@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
-from bittern.cli.common import tensorflow_command
+from bittern.cli.common import FiniteRange, one_blas_thread, tensorflow_command
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @tensorflow_command
@@ -55,36 +60,75 @@ def train(
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 
 
+@click.group(short_help="Repeat a study on which a choice rests.")
+def study() -> None:
+    """Repeat a study on which a choice of Bittern's rests, and write its result file for `bittern report`.
+
+    All but "decision" train networks, and need TensorFlow.
+    """
+
+
+def _picture_options(function: F) -> F:
+    for option in (
+        click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file."),
+        click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random."),
+        click.option(
+            "--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top."
+        ),
+        click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures."),
+        click.argument("task"),
+    ):
+        function = option(function)
+    return function
+
+
+_run_option = click.option("--run", type=click.Path(path_type=Path), help="The finished run.  [default: runs/TASK]")
+
+
 @tensorflow_command
-@click.command(
-    short_help="Repeat a study on which a task's choice rests.",
+@study.command(
+    short_help='Is "none of these" a label, or a low score?',
     epilog="Example: bittern study none car_damage --data ../shared/data --out docs/results",
 )
-@click.argument("kind", metavar="KIND", type=click.Choice(["none", "twins", "soup"]))
-@click.argument("task")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
-@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
-@click.option("--run", type=click.Path(path_type=Path), help="Run, for twins and soup.  [default: runs/TASK]")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
-def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
-    """Repeat a study on which a choice of a shipped task rests, and write KIND-TASK.json.
+@_picture_options
+def none(task: str, data: Path, weights: str, seed: int, out: Path) -> None:
+    """Is "none of these" better as a label of its own, or as a low best score? By grouped k-fold on train + val."""
+    _on_pictures("none", task, data, None, weights=weights, seed=seed, out=out)
 
-    "none": is "none of these" better as a label of its own, or as a low best score? By grouped k-fold on train + val.
-    "twins": what would near-copies of test pictures in the training change? On the test split, for reporting only.
-    "soup": is the average of several fits better than each of them? By grouped k-fold on train + val.
-    """
-    import msgspec
 
-    from bittern.system import fileio
+@tensorflow_command
+@study.command(
+    short_help="What would near-copies of test pictures change?",
+    epilog="Example: bittern study twins car_damage --data ../shared/data --out docs/results",
+)
+@_picture_options
+@_run_option
+def twins(task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
+    """What would near-copies of test pictures in the training change? On the test split, for reporting only."""
+    _on_pictures("twins", task, data, run, weights=weights, seed=seed, out=out)
+
+
+@tensorflow_command
+@study.command(
+    short_help="Is an average of fits better than each?",
+    epilog="Example: bittern study soup stop_sign --data ../shared/data --out docs/results",
+)
+@_picture_options
+@_run_option
+def soup(task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
+    """Is the average of several fits better than each of them? By grouped k-fold on train + val."""
+    _on_pictures("soup", task, data, run, weights=weights, seed=seed, out=out)
+
+
+def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights: str, seed: int, out: Path) -> None:
+    """Repeat a study on the pictures of a task, and write KIND-TASK.json."""
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
     from bittern_train import task_files
 
     chosen = task_files.load(task)
-    target = out / f"{kind}-{chosen.name}.json"
     out.mkdir(parents=True, exist_ok=True)
-    with quiet(target.with_suffix(".log")) as console, bar(console) as progress:
+    with quiet(out / f"{kind}-{chosen.name}.log") as console, bar(console) as progress:
         from bittern_train import studies
 
         if kind == "none":
@@ -93,5 +137,57 @@ def study(kind: str, task: str, data: Path, weights: str, run: Path | None, seed
             make = {"twins": studies.twins, "soup": studies.soup}[kind]
             finished = run or Path("runs") / chosen.name
             result = make(chosen, data, finished, weights=weights, seed=seed, progress=progress)
+    _write(out / f"{kind}-{chosen.name}.json", result)
+
+
+@study.command(
+    short_help="Which rule raises alarms best?",
+    epilog="Example: bittern study decision stop_sign --clips clips --labels clips/intervals --out docs/results",
+)
+@click.argument("model")
+@click.option(
+    "--clips",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of clips; its index.csv (columns clip, models) may say which clips judge which model.",
+)
+@click.option(
+    "--labels",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of CSVs start_s,end_s,label, as for `bittern replay`.",
+)
+@click.option(
+    "--minutes", default=60.0, show_default=True, type=FiniteRange(1, 6000), help="Length of the drawn streets."
+)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the drawn streets.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
+def decision(model: str, clips: Path, labels: Path, minutes: float, seed: int, out: Path) -> None:
+    """Which rule raises alarms best: evidence, votes, an average, a sequential test?
+
+    The model's scores of the clips and of drawn streets are computed once; every rule decides over them, at every
+    threshold. Writes decision-MODEL.json, and draws decision.svg of all such files in the folder.
+    """
+    one_blas_thread()
+
+    import msgspec
+
+    from bittern.system import fileio
+    from bittern.system.progress import ProgressLines
+    from bittern_train import decision_chart, decision_study
+
+    out.mkdir(parents=True, exist_ok=True)
+    with ProgressLines(sys.stderr) as progress:
+        result = decision_study.study(model, clips, labels, minutes=minutes, seed=seed, progress=progress)
+    _write(out / f"decision-{result['model']}.json", result)
+    results = [msgspec.json.decode(file.read_bytes()) for file in sorted(out.glob("decision-*.json"))]
+    fileio.write(out / "decision.svg", decision_chart.draw(results).encode())
+
+
+def _write(target: Path, result: dict[str, Any]) -> None:
+    import msgspec
+
+    from bittern.system import fileio
+
     fileio.write(target, msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
     click.echo(target)

@@ -165,7 +165,8 @@ def tensorflow_command(command: click.Command) -> click.Command:
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         if command.hidden:
-            raise ConfigurationError(f"{command.name} needs TensorFlow: {TENSORFLOW_HINT}")
+            name = click.get_current_context().command_path.partition(" ")[2]
+            raise ConfigurationError(f"{name} needs TensorFlow: {TENSORFLOW_HINT}")
         before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             return inner(*args, **kwargs)

@@ -13,8 +13,8 @@ from bittern.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[3]
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
-WITHOUT = ("compare", "report")
-WITH = ("convert", "study", "train")
+WITHOUT = ("compare", "report", "study")
+WITH = ("convert", "train")
 
 
 def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
@@ -22,21 +22,28 @@ def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
     listed = set(re.findall(r"^  ([a-z]+) ", out.partition("Commands:")[2].partition("More")[0], re.M))
     assert listed == {*COMMANDS, *WITHOUT, *(WITH if TENSORFLOW else ())}
     assert "..." not in out.partition("Commands:")[2], "no summary is cut"
-    assert (
-        "More commands (convert, study, train) need TensorFlow: pip install" in " ".join(out.split())
-    ) is not TENSORFLOW
+    assert ("More commands (convert, train) need TensorFlow: pip install" in " ".join(out.split())) is not TENSORFLOW
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed")
-@pytest.mark.parametrize("words", [("train", "stop_sign", "--data", "set", "--out", "run"), ("convert", "run")])
-def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, words: tuple[str, ...]) -> None:
-    one_line(bittern(*words, cwd=tmp_path), 2, f"{words[0]} needs TensorFlow: pip install 'bittern[train]'")
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("train", ["stop_sign", "--data", "set", "--out", "run"]),
+        ("convert", ["run"]),
+        ("study none", ["car_damage", "--data", "set", "--out", "run"]),
+    ],
+)
+def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, command: str, words: list[str]) -> None:
+    done = bittern(*command.split(), *words, cwd=tmp_path)
+    one_line(done, 2, f"{command} needs TensorFlow: pip install 'bittern[train]'")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not TENSORFLOW, reason="study is refused without TensorFlow")
-def test_a_missing_choice_is_one_line() -> None:
-    one_line(bittern("study"), 2, "Missing argument 'KIND'. Choose from: none, twins, soup. Try ")
+def test_of_the_studies_those_that_can_run_are_listed() -> None:
+    listed = set(re.findall(r"^  ([a-z]+) ", bittern("study", "--help").out.partition("Commands:")[2], re.M))
+    assert listed == {"decision", *(["none", "soup", "twins"] if TENSORFLOW else [])}
+    one_line(bittern("study", "twin"), 2, "No such command 'twin'")
 
 
 def test_compare_needs_no_tensorflow() -> None:
