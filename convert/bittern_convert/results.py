@@ -257,19 +257,18 @@ def _decisions(studies: Sequence[dict[str, Any]]) -> str:
         return ""
     rows = []
     for study in studies:
-        footage, thresholds = study["footage"], study["thresholds"]
+        extent = study["footage"]["clips and streets"]
         for rule in study["rules"]:
+            swept = rule["clips and streets"]
             shipped = rule["rule"] == study["shipped"]
-            everywhere, by_rate = rule["clips and streets"], [rule[part] for part in ("clips", "clips, every frame")]
             # Thresholds rise: the first that keeps to the bound finds the most, and the earliest.
-            kept = [i for i, false in enumerate(everywhere["false_alarms"]) if false <= 1][:1]
+            kept = next((i for i, false in enumerate(swept["false_alarms"]) if false <= 1), None)
             rows.append([
                 study["model"], f"**{rule['rule']}**, shipped" if shipped else rule["rule"],
-                *_decided(footage["clips and streets"], everywhere["default"]),
-                " : ".join(str(part["default"]["false_alarms"]) for part in by_rate),
-                *(f"{thresholds[i]:.3f}: {_found(footage['clips and streets'], everywhere['found'][i])}, "
-                  f"{_seconds(everywhere['mean_delay_s'][i])}" for i in kept),
-                *([] if kept else ["none keeps to it"]),
+                *_decided(extent, swept["default"]),
+                *(_false_and_delay(rule[part]["default"]) for part in ("clips", "clips, every frame")),
+                "no threshold" if kept is None else
+                f"{study['thresholds'][kept]:.3f}{_found_and_delay(extent, swept, kept)}",
             ])  # fmt: skip
     extents = "; ".join(
         f"{study['model']}: {parts['clips']['n']} clips, {parts['clips']['hours'] * 60:.1f} min, "
@@ -278,14 +277,13 @@ def _decisions(studies: Sequence[dict[str, Any]]) -> str:
         for study in studies
         for parts in [study["footage"]]
     )
-    header = ["model", "an alarm takes", "found", "false alarms an hour", "mean delay",
-              "false on clips, 5 frames a second : every frame",
-              "threshold for at most 1 false alarm: found, delay"]  # fmt: skip
+    header = ["model", "an alarm takes", "found", "false alarms an hour", "mean delay", "clips: false, delay",
+              "clips, every frame: false, delay", "for at most 1 false alarm: threshold, found, delay"]  # fmt: skip
     return (
         "## When an alarm goes on\n\n`bittern study decision`: all rules over the same scores, without the motion "
-        "gate, 5 frames a second; hysteresis and cooldown are the daemon's. Found, false alarms and delay are at the "
-        'threshold "default"; the last column has each rule\'s own lowest threshold that gives at most one false alarm '
-        f"in all the footage. Intervals of rates are exact (Poisson).\n\n{extents}.\n\n"
+        "gate; hysteresis and cooldown are the daemon's. At 5 frames a second unless the column says every frame, and "
+        'at the threshold "default", but for the last column: there each rule has its own lowest threshold that gives '
+        f"at most one false alarm in all the footage. Intervals of rates are exact (Poisson).\n\n{extents}.\n\n"
         "![Share found and delay against false alarms an hour, for each rule](results/decision.svg)\n\n"
         f"{_table(header, rows)}"
     )
@@ -293,16 +291,22 @@ def _decisions(studies: Sequence[dict[str, Any]]) -> str:
 
 def _decided(extent: dict[str, Any], counts: dict[str, Any]) -> list[str]:
     """Found, false alarms an hour with their interval, and delay."""
-    false, hours = counts["false_alarms"], extent["hours"]
+    n, false, hours = extent["intervals"], counts["false_alarms"], extent["hours"]
     low, high = (bound / hours for bound in tuning.poisson_interval(false))
-    found = _found(extent, counts["found"])
-    if extent["intervals"]:
-        found += " ({:.0%} to {:.0%})".format(*metrics.wilson(counts["found"], extent["intervals"]))
+    found = "nothing to find"
+    if n:
+        found = "{} of {} ({:.0%} to {:.0%})".format(counts["found"], n, *metrics.wilson(counts["found"], n))
     return [found, f"{false / hours:.1f} ({low:.1f} to {high:.1f}; n = {false})", _seconds(counts["mean_delay_s"])]
 
 
-def _found(extent: dict[str, Any], found: int) -> str:
-    return f"{found} of {extent['intervals']}" if extent["intervals"] else "nothing to find"
+def _false_and_delay(counts: dict[str, Any]) -> str:
+    return ", ".join(filter(None, [str(counts["false_alarms"]), _seconds(counts["mean_delay_s"])]))
+
+
+def _found_and_delay(extent: dict[str, Any], swept: dict[str, Any], i: int) -> str:
+    if not extent["intervals"]:
+        return ""
+    return f", {swept['found'][i]} of {extent['intervals']}, {_seconds(swept['mean_delay_s'][i])}"
 
 
 def _seconds(delay_s: float | None) -> str:

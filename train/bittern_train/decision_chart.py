@@ -24,6 +24,8 @@ _RULES = {
     "SPRT, errors 5 %": (_RED, ""),
 }
 _LEFT, _RIGHT, _TOP, _GAP, _TALL, _STEP = 60, 20, 132, 58, 190, 252
+# Steps of the axis of delays, of which there are four.
+_STEPS_S = (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5, 10)
 _TICKS = (1, 3, 10, 30, 100, 300, 1000)
 
 
@@ -108,9 +110,10 @@ def _column(result: Mapping[str, Any], left: float, wide: float) -> list[str]:
     rates = [outcome.rate for outcomes in lines.values() for outcome in outcomes]
     axis = _Axis(left, wide, 1 / hours, max(*rates, 10 / hours))
     latest = max((o.delay_s for outcomes in lines.values() for o in outcomes if o.delay_s > 0), default=1.0)
+    latest = next((4 * step for step in _STEPS_S if 4 * step >= latest), latest)
     panels = [
         _Panel("share found", lambda o: o.share, 1.0, ".0%", max),
-        _Panel(f"mean delay in s, where {_NEARLY_ALL:.0%} are found", lambda o: o.delay_s, latest, ".1f", min),
+        _Panel(f"mean delay in s, where {_NEARLY_ALL:.0%} are found", lambda o: o.delay_s, latest, ".3g", min),
     ]
     if not intervals:
         panels = [_Panel("threshold that it takes", lambda o: o.threshold, 1.0, ".2f", min)]
