@@ -95,7 +95,7 @@ def test_the_reader_sees_every_kind_of_import() -> None:
         "from bittern.model import preprocess"
     )
     assert "bittern.cli.watch" in ALL["bittern"]["bittern.cli.main"], "a table of names"
-    assert "bittern.camera.child" in ALL["bittern"]["bittern.camera.process"], "a child process"
+    assert "bittern.camera.child" in ALL["bittern"]["bittern.camera.child_handle"], "a child process"
     assert "bittern.sources.picamera" in ALL["bittern"]["bittern.sources.registry"], "imported when used"
 
 

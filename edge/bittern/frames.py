@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import time
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import msgspec
 import numpy as np
@@ -50,14 +50,25 @@ class Source(abc.ABC):
         unreadable: how many of its pictures a recorded source could not read.
         left_out: how many of its frames a recorded source left out so far, see `thin`.
         path: the file or folder that a recorded source reads; None for a camera.
+        Options: the options of its address or of `[camera]`, with types and defaults; unknown ones are refused.
     """
 
+    Options: ClassVar[type[msgspec.Struct]]
     name: str
     live: bool
     timeout_s: float = 5.0
     unreadable: int = 0
     left_out: int = 0
     path: Path | None = None
+
+    @abc.abstractmethod
+    def __init__(self, address: str, options: Any) -> None:
+        """Open it, with an instance of its `Options`. Raises what `check` raises, and `SourceError`."""
+
+    @classmethod
+    @abc.abstractmethod
+    def check(cls, address: str, options: Any) -> str:
+        """The name of the source, without opening it. Raises `ConfigurationError` for an invalid address or option."""
 
     @abc.abstractmethod
     def read(self) -> Frame | None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
+from bittern.camera.child_handle import ChildHandle
 from bittern.camera.messages import Ended, Failed, Opened, Request
-from bittern.camera.process import Process
 from bittern.camera.scene_watch import SceneWatch
 from bittern.config.schema import RecoveryConfig
 from bittern.errors import ConfigurationError, SourceError
@@ -115,7 +115,7 @@ class Camera:
         # A source says by itself that it is lost, but only long after that was noticed here.
         patience_s = 3 * max(timeout_s, timing.start_s)
         self._request = Request(uri, dict(options or {}), recovery.warm_up_frames, patience_s)
-        self._process: Process | None = None
+        self._process: ChildHandle | None = None
         self._killed_at: float | None = None
         self._pending: State | None = None  # waits for the child's end, which completes its detail
         self._started = False
@@ -234,7 +234,7 @@ class Camera:
     def _start(self, now: float) -> None:
         self._started_at, self._offset, self._good_since, self._pending = now, None, None, None
         try:
-            self._process = Process(self._request)
+            self._process = ChildHandle(self._request)
         except OSError as error:  # no memory, no file descriptors
             self._begin("camera_lost", f"its process cannot be started: {error.strerror}")
             self._due = now + self._delay()
@@ -242,7 +242,7 @@ class Camera:
             self.restarts += self._started
             self._started = True
 
-    def _listen(self, process: Process) -> None:
+    def _listen(self, process: ChildHandle) -> None:
         """Take the child's messages."""
         try:
             messages, closed = process.messages()
@@ -265,7 +265,7 @@ class Camera:
         if closed:
             self._kill(process, "camera_lost", "its process ended with", add_end=True)
 
-    def _check_progress(self, process: Process) -> float:
+    def _check_progress(self, process: ChildHandle) -> float:
         """Kill a child that gives no frames; when that will be the case if none comes."""
         timing = self._timing
         reader = process.reader
@@ -282,7 +282,7 @@ class Camera:
         self._kill(process, "camera_stalled", f"{missing} for {waited:.1f} s: the camera hangs")
         return time.monotonic()
 
-    def _kill(self, process: Process, state: str, detail: str, *, add_end: bool = False) -> None:
+    def _kill(self, process: ChildHandle, state: str, detail: str, *, add_end: bool = False) -> None:
         """SIGKILL, also for a process that is about to end; with `add_end` the state waits for how it ended."""
         self._killed_at = time.monotonic()
         process.kill()
@@ -295,7 +295,7 @@ class Camera:
         else:
             self._begin(state, detail)
 
-    def _await_end(self, process: Process, killed_at: float) -> float:
+    def _await_end(self, process: ChildHandle, killed_at: float) -> float:
         """Reap the child, and set the time of the next start; when to poll again."""
         ending = process.ended()
         now = time.monotonic()
@@ -324,7 +324,7 @@ class Camera:
         # Jitter, so that several cameras on one failed hub do not come back all at once.
         return min(self._timing.longest_s, 2.0 ** min(self._retries - 1, 10)) * random.uniform(0.8, 1.0)
 
-    def _ask_for_reboot(self, process: Process) -> None:
+    def _ask_for_reboot(self, process: ChildHandle) -> None:
         if self._state == "reboot_needed":
             return
         detail = f"process {process.pid} is stuck in the kernel: not even SIGKILL ends it"

@@ -55,7 +55,7 @@ def open_source(uri: str, options: Mapping[str, Value] | None = None) -> Source:
         SourceError: the source does not exist or is busy.
     """
     cls, address, converted = _resolve(uri, options or {})
-    return cls(address, converted)  # type: ignore[no-any-return]
+    return cls(address, converted)
 
 
 def check_source(uri: str, options: Mapping[str, Value] | None = None) -> SourceInfo:
@@ -68,7 +68,7 @@ def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Source
     return SourceInfo(cls.check(address, converted), cls.live)
 
 
-def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.Struct]:
+def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[type[Source], str, msgspec.Struct]:
     """Class, address and options of a source."""
     scheme, address, query = _split(uri)
     for key in options:
@@ -77,7 +77,7 @@ def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[Any, str, msgspec.
                 f"source {redacted(uri)!r}: the option {key!r} is also in [camera]: leave one of them out"
             )
     module, name, _ = SCHEMES[scheme]
-    cls = getattr(import_module(module), name)
+    cls: type[Source] = getattr(import_module(module), name)
     return cls, address, _convert(uri, cls.Options, {**query, **options})
 
 

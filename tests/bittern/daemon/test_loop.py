@@ -49,6 +49,10 @@ class Film(Source):
         self._reds, self._step, self._before = reds, step, before
         self._next = 0
 
+    @classmethod
+    def check(cls, address: str, options: object) -> str:
+        return cls.name
+
     def read(self) -> Frame | None:
         if self._next >= len(self._reds):
             return None

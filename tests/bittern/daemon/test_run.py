@@ -43,6 +43,10 @@ class Film(Source):
     def __init__(self, closing: Callable[[], object]) -> None:
         self._closing = closing
 
+    @classmethod
+    def check(cls, address: str, options: object) -> str:
+        return cls.name
+
     def read(self) -> Frame | None:
         return None
 

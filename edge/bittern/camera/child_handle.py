@@ -1,4 +1,4 @@
-"""One start of the camera's process, from its parent's side: pipes, ring, and the end."""
+"""The parent's handle of the child process that runs a camera: its pipes, its ring, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DECODER = msgspec.json.Decoder(Message)
 _READ_BYTES = 65536
 
 
-class Process:
+class ChildHandle:
     """A child that opens the source and puts its frames into a ring. Nothing here waits.
 
     The child ends with the thread that made it (PR_SET_PDEATHSIG): make it in one that lives as long as the camera.
