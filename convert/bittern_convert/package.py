@@ -20,11 +20,22 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import golden, manifest, preprocess, runtime
 from bittern.model.classifier import Classifier
-from bittern.model.manifest import GoldenPath, Head, Input, Manifest
+from bittern.model.manifest import GoldenPath, Head, Input, Manifest, Threshold
 from bittern.scene import street
 from bittern.system import fileio
 from bittern.system.progress import Counter, Progress, counted
-from bittern_convert import calibration, card, correction, inputs, parity, robustness, run, stream_report, tflite
+from bittern_convert import (
+    calibration,
+    card,
+    correction,
+    inputs,
+    parity,
+    robustness,
+    run,
+    stream_report,
+    tflite,
+    thresholds,
+)
 from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
@@ -108,7 +119,7 @@ def convert(
         raise BitternError(f"the int8 model has {len(packed)} bytes, at most {MAX_MODEL_BYTES} are allowed")
 
     with fileio.atomic_folder(out, replace=replace) as new:
-        described = _write_model(new, packed, made, name, version, output)
+        described = _write_model(new, packed, made, items, name, version, output)
         device = Classifier(new)
         checked = inputs.photographs(rest, labels, field) + [c for c in copies if c.group not in groups]
         outcome = _compare(model, device, checked, progress)
@@ -157,7 +168,9 @@ def _load_model(folder: Path) -> Any:
         raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
 
 
-def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, output: str) -> Manifest:
+def _write_model(
+    new: Path, packed: bytes, made: Run, items: Sequence[Item], name: str, version: str, output: str
+) -> Manifest:
     """Model, labels, golden vectors and a first manifest, all but the provenance."""
     task = made.task
     (new / MODEL_FILE).write_bytes(packed)
@@ -182,6 +195,11 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
         )
     golden.save(new / golden.FILE, frames, tensors, outputs)
     picture, scores = opened.inputs[0], opened.outputs[0]
+    chosen = _thresholds(made, items)
+    kept = {threshold.on for threshold in chosen.values()}
+    streams = made.streams and msgspec.structs.replace(
+        made.streams, points=thresholds.compact(made.streams.points, kept)
+    )
     described = Manifest(
         name=name,
         version=version,
@@ -203,9 +221,9 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
                 nothing=task.nothing,
                 scale=scores.scale,
                 zero_point=scores.zero_point,
-                thresholds=made.thresholds,
-                stills=made.stills,
-                streams=made.streams,
+                thresholds=chosen,
+                stills=thresholds.compact(made.stills, kept),
+                streams=streams,
             ),
         ),
         golden=paths,
@@ -213,6 +231,22 @@ def _write_model(new: Path, packed: bytes, made: Run, name: str, version: str, o
     )
     (new / "manifest.json").write_bytes(manifest.dump(described))
     return described
+
+
+def _thresholds(made: Run, items: Sequence[Item]) -> dict[str, Threshold]:
+    """The thresholds of a run: chosen by its streams, or those that its training chose by pictures."""
+    if made.streams is None:
+        return made.thresholds
+    task = made.task
+    # Those that chose: of the others that could be read, none has a digest.
+    choosing = [i for i in items if i.split in dataset.CHOICE_SPLITS and i.columns.get("sha256")]
+    positive = sum(item.label in task.alarm for item in choosing)
+    chosen = thresholds.choose_on_streams(
+        made.stills, made.streams, positive=positive, negative=len(choosing) - positive
+    )
+    if field := task.field_of_view.text():
+        return {name: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {field}") for name, t in chosen.items()}
+    return chosen
 
 
 def _golden_frames(model: bytes, seed: int) -> list[Pixels]:

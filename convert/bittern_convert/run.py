@@ -45,9 +45,11 @@ class Run(Strict, frozen=True, kw_only=True):
     Attributes:
         task: what was trained, with every default.
         data: folder of the pictures; the paths of `index.csv` are relative to it.
-        thresholds: chosen on out-of-fold scores.
-        stills: see `bittern.model.manifest.Head`, as the next; runs of earlier versions have neither.
-        streams: None also where the task has none.
+        thresholds: chosen on out-of-fold scores of pictures; of no account where there are streams, by which conversion
+            chooses (`bittern_convert.thresholds`).
+        stills: the out-of-fold ROC of pictures, at every threshold; runs of earlier versions have neither it nor the
+            next.
+        streams: out of fold, at every threshold; None also where the task has none.
         metrics: figures of the k-fold.
         pictures: what was trained on, by kind and label, and how many could not be read.
         copies: what conversion draws again; None in runs of earlier versions, which hold a file of them.

@@ -84,7 +84,9 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
     def passing(item: Item, number: int) -> Stream:
         return streams.passing(copies.decode(task, item, pictures.read(item.path)), item.name, seed, number=number)
 
-    def panned(item: Item, number: int) -> Stream:
+    def empty(item: Item, number: int) -> Stream:
+        if streams.passes(task, item.label or ""):
+            return streams.of_no_alarm(passing(item, number))
         frame = copies.decode(task, item, pictures.read(item.path))
         return streams.panned(frame, item.name, seed, seconds=STREAM_S, number=number)
 
@@ -96,7 +98,7 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
     more = math.ceil((wanted - len(rounds)) * STREAM_S / streams.LAP_S) if streets else 0
     return [
         *(partial(passing, item, number) for number in range(PASSINGS) for item in with_alarm),
-        *(partial(panned, item, number) for item, number in rounds),
+        *(partial(empty, item, number) for item, number in rounds),
         *(partial(streams.driven, i, seed, stop=True) for i in range(streets)),
         *(partial(streams.driven, i, seed, stop=False) for i in range(streets, 2 * streets + more)),
     ]

@@ -20,6 +20,7 @@ from bittern.model import operating, preprocess
 from bittern.model.manifest import Head, Threshold
 from bittern.scene import street
 from bittern_convert.augment import SIDE
+from bittern_convert.task import Task
 
 # Time between two frames in seconds: what the daemon looks at, 5 a second.
 FRAME_S = 0.2
@@ -173,6 +174,20 @@ def passing(frame: Pixels, name: str, seed: int, *, number: int = 0) -> Stream:
     ]
     size_of = SIZES[(near >= _MEDIUM) + (near >= _FULL)]
     return Stream(name, np.concatenate(frames), (float(come), float(come + stay)), size_of, look.night)
+
+
+def passes(task: Task, label: str) -> bool:
+    """Whether a photograph of a label is made into a passing, as a thing that comes and goes, or else panned over.
+
+    Any part of a photograph of nothing is nothing. Of one that shows a thing that raises no alarm (a masked face, a
+    whole car), a part may not show what its label says.
+    """
+    return label in task.alarm or (bool(task.nothing) and label not in task.nothing)
+
+
+def of_no_alarm(passed: Stream) -> Stream:
+    """A passing of a thing that should raise no alarm: any is false."""
+    return passed._replace(interval=None, size=None)
 
 
 def driven(number: int, seed: int, *, stop: bool) -> Stream:

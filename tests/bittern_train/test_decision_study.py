@@ -25,7 +25,7 @@ from bittern_train import decision_chart
 from bittern_train import decision_study as studying
 from bittern_train.cli import study
 from bittern_train.decision_rules import RULES, SHIPPED, Average, SequentialTest, SpreadVotes, wald
-from bittern_train.decision_study import Figures, Take, alarms, figures
+from bittern_train.decision_study import RuleFigures, Take, alarms, figures
 
 ON = 0.7
 SETTINGS = Settings(ON, 0.35, cooldown_s=1.0, min_off_s=0.5, evidence=9.0, votes=7, of=8)
@@ -131,9 +131,9 @@ def test_figures_are_counts_over_all_takes() -> None:
         Take(track([0.0] * 5 + [0.9] * 5 + [0.0] * 20), []),
         Take(track([0.6] * 30), [LabelledInterval(0.8, 2.0, "red")]),
     ]
-    assert figures(takes, SETTINGS, RULES["1 frame"]) == Figures(1, 1, 0.2)
-    assert figures(takes, SETTINGS, RULES["2 of 3 frames"]) == Figures(1, 1, 0.4)
-    assert figures(takes[2:], SETTINGS, RULES["1 frame"]) == Figures(0, 0, None)
+    assert figures(takes, SETTINGS, RULES["1 frame"]) == RuleFigures(1, 1, 0.2)
+    assert figures(takes, SETTINGS, RULES["2 of 3 frames"]) == RuleFigures(1, 1, 0.4)
+    assert figures(takes[2:], SETTINGS, RULES["1 frame"]) == RuleFigures(0, 0, None)
 
 
 def film(file: Path, seed: int, seconds: float) -> None:

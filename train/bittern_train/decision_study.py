@@ -101,13 +101,13 @@ def compare(footage: Mapping[str, Sequence[Take]], settings: Settings, progress:
             swept = [figures(takes, settings._replace(on=on, off=operating.off_of(on)), rule) for on in thresholds]
             parts[part] = {
                 "default": figures(takes, settings, rule)._asdict(),
-                **{field: [getattr(counts, field) for counts in swept] for field in Figures._fields},
+                **{field: [getattr(counts, field) for counts in swept] for field in RuleFigures._fields},
             }
         rules.append({"rule": name, **parts})
     return {"thresholds": thresholds, "rules": rules}
 
 
-class Figures(NamedTuple):
+class RuleFigures(NamedTuple):
     """How a rule did.
 
     Attributes:
@@ -121,7 +121,7 @@ class Figures(NamedTuple):
     mean_delay_s: float | None
 
 
-def figures(takes: Sequence[Take], settings: Settings, rule: Callable[[Settings], Decider]) -> Figures:
+def figures(takes: Sequence[Take], settings: Settings, rule: Callable[[Settings], Decider]) -> RuleFigures:
     """Run a rule over the takes, and count."""
     false, delays = 0, []
     for track, intervals in takes:
@@ -130,7 +130,7 @@ def figures(takes: Sequence[Take], settings: Settings, rule: Callable[[Settings]
         judged = tuning.judge(track, intervals, settings, on)
         false += judged.false_alarms
         delays += judged.delays_s
-    return Figures(len(delays), false, round(sum(delays) / len(delays), 3) if delays else None)
+    return RuleFigures(len(delays), false, round(sum(delays) / len(delays), 3) if delays else None)
 
 
 def alarms(track: Track, decider: Decider) -> list[tuple[float, float]]:

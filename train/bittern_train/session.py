@@ -22,11 +22,11 @@ from bittern.model.manifest import StillPoint, Streams, Threshold
 from bittern.model.preprocess import CENTER
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
-from bittern_convert import calibration, copies, parity, run
+from bittern_convert import calibration, copies, parity, run, thresholds
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
-from bittern_train import confidence, estimate, pool, report, stream_fold, thresholds, training
+from bittern_train import confidence, estimate, pool, report, stream_fold, training
 from bittern_train.network import Network, features
 from bittern_train.pool import Decoded
 from bittern_train.training import Cache, Choice
@@ -257,7 +257,7 @@ def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) ->
 
 
 class Operating(NamedTuple):
-    """The thresholds of a model, and the figures that others can be chosen by; see `bittern.model.manifest.Head`."""
+    """Thresholds, and the figures by which conversion chooses them where there are streams: see `Run`."""
 
     thresholds: dict[str, Threshold]
     stills: tuple[StillPoint, ...] = ()
@@ -273,18 +273,15 @@ def _operating(task: Task, best: Choice, targets: np.ndarray[Any, np.dtype[np.in
     scores = confidence.tempered(best.scores[:, 0], best.temperature)[:, alarms].max(1)
     positive, nothing = np.isin(targets, alarms), np.isin(targets, [task.labels.index(x) for x in task.nothing])
     stills = thresholds.of_stills(scores, positive)
-    kept = None
+    points = thresholds.still_points(stills)
     if best.streams is not None:
-        streams = thresholds.of_streams(best.streams)
-        chosen = thresholds.choose_on_streams(stills, streams)
-        kept = thresholds.compact(streams, {t.on for t in chosen.values()})
-    else:
-        # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
-        apart = None if (positive | nothing).all() else nothing
-        chosen = thresholds.choose(scores, positive, apart)
+        return Operating({}, points, thresholds.of_streams(best.streams))
+    # Where there is only the alarm and its absence, "nothing" is the absence, of which "quiet" takes care.
+    apart = None if (positive | nothing).all() else nothing
+    chosen = thresholds.choose(scores, positive, apart)
     if field := task.field_of_view.text():
         chosen = {name: msgspec.structs.replace(t, chosen_for=f"{t.chosen_for}, {field}") for name, t in chosen.items()}
-    return Operating(chosen, thresholds.still_points(stills), kept)
+    return Operating(chosen, points)
 
 
 def _metrics(task: Task, best: Choice, choosing: list[Sample]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def footage(
 ) -> Footage | None:
     """Draw the streams of a task, and run them through the frozen body.
 
-    A picture without an alarm label gets a stream of `recipe.stream_s` (`streams.panned`), one with it a passing.
+    A picture of nothing gets a stream of `recipe.stream_s` (`streams.panned`), one of a thing a passing; see
+    `streams.passes`.
 
     Args:
         task: what is learned.
@@ -81,16 +82,19 @@ def footage(
     seconds = task.recipe.stream_s
     if not frames(task, len(chosen)):
         return None
-    alarms = [task.labels.index(label) for label in task.alarm]
-    plans = _plans([s.target in alarms for s in chosen], seconds, task.drawn is not None, network, seed)
+    plans = _plans(
+        [streams.passes(task, task.labels[s.target]) for s in chosen], seconds, task.drawn is not None, network, seed
+    )
 
     def one(number: int) -> Stream:
         plan = plans[number]
         if plan.owner < 0:
             return streams.driven(plan.street, seed, stop=plan.street % 2 == 0)
         sample, frame = chosen[plan.owner], photos[plan.owner].frame
-        if sample.target in alarms:
-            return streams.passing(frame, sample.item.name, seed)
+        label = task.labels[sample.target]
+        if streams.passes(task, label):
+            passed = streams.passing(frame, sample.item.name, seed)
+            return passed if label in task.alarm else streams.of_no_alarm(passed)
         return streams.panned(frame, sample.item.name, seed, seconds=seconds)
 
     outlines: list[Outline] = []

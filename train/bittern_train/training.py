@@ -12,10 +12,11 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from bittern.system.progress import Counter, Progress
+from bittern_convert import thresholds
 from bittern_convert.copies import Sample
 from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
-from bittern_train import confidence, criteria, stream_fold, thresholds
+from bittern_train import confidence, criteria, stream_fold
 from bittern_train.network import Floats, Network
 from bittern_train.stream_fold import Footage
 

@@ -1,8 +1,10 @@
-"""Alarm thresholds, chosen on out-of-fold scores of pictures and streams."""
+"""Alarm thresholds, chosen on out-of-fold figures of pictures and streams."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Sequence, Set
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,11 @@ from bittern.model import operating
 from bittern.model.manifest import StillPoint, StreamPoint, Streams, Tail, Threshold
 from bittern_convert.streams import STEPS, Swept
 
-# Bounds on the false alarms of streams.
+# Bounds on the false alarms of streams, an hour of which shows some 900 photographs.
 BOUNDS = {
-    "default": "at most 1 false alarm an hour",
-    "quiet": "at most 1 false alarm a day",
-    "sensitive": "at most 10 false alarms an hour",
+    "default": "at most 20 false alarms an hour",
+    "quiet": "at most 1 false alarm an hour",
+    "sensitive": "at most 100 false alarms an hour",
 }
 # No threshold is shipped that more of the pictures without the alarm label reach; "default" is, if there is no other.
 MOST_FALSE = 0.1
@@ -64,10 +66,10 @@ def of_stills(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.bool_]) 
 
 
 def still_points(stills: Stills) -> tuple[StillPoint, ...]:
-    """The ROC as a manifest keeps it: at most POINTS points, spread evenly over the log-odds."""
+    """The ROC as a run keeps it, at every threshold of STEPS."""
     return tuple(
-        StillPoint(on=float(STEPS[i]), found=round(float(stills.found[i]), 4), false=round(float(stills.false[i]), 4))
-        for i in _spread(np.arange(len(STEPS)))
+        StillPoint(on=float(on), found=round(float(found), 4), false=round(float(false), 4))
+        for on, found, false in zip(STEPS, stills.found, stills.false, strict=True)
     )
 
 
@@ -84,22 +86,22 @@ def of_streams(swept: Swept) -> Streams:
     return Streams(hours=round(swept.hours, 4), passings=swept.passings, points=points, tail=_tail(swept))
 
 
-def compact(streams: Streams, kept: set[float]) -> Streams:
-    """The streams as a manifest keeps them: at most POINTS points, and those of the thresholds `kept`."""
-    chosen = {int(i) for i in _spread(np.arange(len(STEPS)))} | {round(on * 256) - 1 for on in kept}
-    return Streams(
-        hours=streams.hours,
-        passings=streams.passings,
-        points=tuple(streams.points[i] for i in sorted(chosen)),
-        tail=streams.tail,
-    )
+_Point = TypeVar("_Point", StillPoint, StreamPoint)
 
 
-def _spread(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """At most POINTS of the numbers of thresholds, about evenly in log-odds, the first and the last among them."""
-    odds = np.log(STEPS / (1 - STEPS))
-    wanted = np.linspace(odds[0], odds[-1], POINTS)
-    return np.unique(np.abs(odds[numbers][None] - wanted[:, None]).argmin(1))
+def compact(points: Sequence[_Point], kept: Set[float]) -> tuple[_Point, ...]:
+    """At most POINTS points as a manifest keeps them, about evenly in log-odds, and those of the thresholds `kept`."""
+    if not points:
+        return ()
+    odds = np.array([_log_odds(point.on) for point in points])
+    even = np.linspace(odds[0], odds[-1], POINTS)
+    chosen = {int(i) for i in np.abs(odds[None] - even[:, None]).argmin(1)}
+    chosen |= {i for i, point in enumerate(points) if point.on in kept}
+    return tuple(points[i] for i in sorted(chosen))
+
+
+def _log_odds(on: float) -> float:
+    return math.log(on / (1 - on))
 
 
 def _tail(swept: Swept) -> Tail | None:
@@ -126,57 +128,66 @@ def found_within_bound(swept: Swept) -> float:
     It is what candidates are compared by.
     """
     lowest = _lowest(of_streams(swept), BOUNDS["default"])
-    return 0.0 if lowest is None else float(swept.found_share[lowest])
+    return 0.0 if lowest is None else float(swept.found_share[round(lowest * 256) - 1])
 
 
-def choose_on_streams(stills: Stills, streams: Streams) -> dict[str, Threshold]:
+def choose_on_streams(
+    stills: Sequence[StillPoint], streams: Streams, *, positive: int, negative: int
+) -> dict[str, Threshold]:
     """The thresholds that keep to BOUNDS on streams.
 
     Args:
-        stills: out of fold.
-        streams: of `of_streams`.
+        stills: the ROC of pictures out of fold.
+        streams: out of fold; at the same thresholds.
+        positive: number of pictures with the alarm label.
+        negative: number of pictures without it.
 
     Returns:
-        "default" finds the most passings of those from the lowest that keeps to its bound on, then has the highest
-        balanced accuracy on pictures (the middle of the best range). "quiet" and "sensitive" are the lowest that keep
-        to theirs; they are left out where none does, where more than MOST_FALSE of the pictures without the alarm label
-        reach it, and where they are not above, or below, "default".
+        "default" has the highest sum of the share of passings found and the balanced accuracy on pictures, of the
+        thresholds that keep to its bound. "quiet" and "sensitive" are the lowest that keep to theirs; they are left out
+        where none does, where more than MOST_FALSE of the pictures without the alarm label reach it, and where they are
+        not above, or below, "default".
     """
-    lowest = {name: _lowest(streams, bound) for name, bound in BOUNDS.items()}
+    steps = [point.on for point in streams.points]
     found = np.array([point.found for point in streams.points])
-    usable = np.arange(len(STEPS)) >= (len(STEPS) if lowest["default"] is None else lowest["default"])
-    kept = usable & (stills.false <= MOST_FALSE)
-    why = f"most passings found, then balanced accuracy, {BOUNDS['default']} on streams"
+    false = np.array([point.false for point in stills])
+    balanced = (np.array([point.found for point in stills]) + 1 - false) / 2
+    lowest = {name: _lowest(streams, bound) for name, bound in BOUNDS.items()}
+    usable = np.array([lowest["default"] is not None and on >= lowest["default"] for on in steps])
+    kept = usable & (false <= MOST_FALSE) if (usable & (false <= MOST_FALSE)).any() else usable
+    why, ranks = f"passings found and balanced accuracy, {_how(streams, BOUNDS['default'])}", found + balanced
     if not kept.any():
-        kept = usable
-    first = found
-    if not kept.any():
-        kept, first = np.ones(len(STEPS), bool), np.zeros(len(STEPS))
+        kept, ranks = np.ones(len(steps), bool), balanced
         why = f"balanced accuracy (no threshold promises {BOUNDS['default']} on streams)"
-    # Steps of the first are at least one of all passings, and those of balanced accuracy at most 1.
-    ranked = np.where(kept, first * (streams.passings + 1) * 2 + stills.balanced, -1)
-    best = np.flatnonzero(ranked >= ranked.max() - 1e-9)
-    chosen = {"default": (int(best[len(best) // 2]), why)}
-    quiet, sensitive = lowest["quiet"], lowest["sensitive"]
-    default = chosen["default"][0]
-    if quiet is not None and quiet > default and lowest["default"] is not None:
-        chosen["quiet"] = quiet, _how(streams, BOUNDS["quiet"])
-    if sensitive is not None and sensitive < default and stills.false[sensitive] <= MOST_FALSE:
-        chosen["sensitive"] = sensitive, _how(streams, BOUNDS["sensitive"])
+    ranks = np.where(kept, ranks, -1)
+    best = np.flatnonzero(ranks >= ranks.max() - 1e-9)
+    default = int(best[len(best) // 2])
+    chosen = {"default": (default, why)}
+    for name, sign in (("quiet", 1), ("sensitive", -1)):
+        bound = lowest[name]
+        if bound is None or (name == "quiet" and lowest["default"] is None):
+            continue
+        i = steps.index(bound)
+        if sign * (i - default) > 0 and false[i] <= MOST_FALSE:
+            chosen[name] = i, _how(streams, BOUNDS[name])
     return {
         name: Threshold(
-            on=float(STEPS[i]),
-            off=operating.off_of(float(STEPS[i])),
-            chosen_for=f"{reason}: {_on_streams(streams, i)}; pictures {stills.text(i)}",
+            on=steps[i],
+            off=operating.off_of(steps[i]),
+            chosen_for=f"{reason}: {_on_streams(streams, i)}; pictures out of fold: {stills[i].found:.1%} of "
+            f"{positive} found, {false[i]:.1%} false alarms of {negative}",
         )
         for name, (i, reason) in chosen.items()
     }
 
 
-def _lowest(streams: Streams, text: str) -> int | None:
+def _lowest(streams: Streams, text: str) -> float | None:
+    """The lowest threshold of the points that keeps to a bound; None if there is none."""
     bound = operating.parse_bound(text)
     promised = operating.promise(streams, bound) if bound is not None else None
-    return None if promised is None else round(promised.on * 256) - 1
+    if promised is None:
+        return None
+    return min((point.on for point in streams.points if point.on >= promised.on - 1e-9), default=None)
 
 
 def _how(streams: Streams, text: str) -> str:
