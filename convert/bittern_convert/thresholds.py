@@ -13,12 +13,18 @@ from bittern.model import operating
 from bittern.model.manifest import StillPoint, StreamPoint, Streams, Tail, Threshold
 from bittern_convert.streams import STEPS, Swept
 
-# Bounds on the false alarms of streams, an hour of which shows some 900 photographs.
-BOUNDS = {
-    "default": "at most 20 false alarms an hour",
-    "quiet": "at most 1 false alarm an hour",
-    "sensitive": "at most 100 false alarms an hour",
-}
+# Bounds on the false alarms of streams, an hour of which shows some 900 photographs. "default" keeps to the strictest
+# of those from the second on at which the share FOUND of the passings is found, or to the last but one; "quiet" keeps
+# to the bound before it, "sensitive" to the one after it.
+BOUNDS = (
+    "at most 1 false alarm a day",
+    "at most 1 false alarm an hour",
+    "at most 5 false alarms an hour",
+    "at most 20 false alarms an hour",
+    "at most 60 false alarms an hour",
+    "at most 200 false alarms an hour",
+)
+FOUND = 0.5
 # No threshold is shipped that more of the pictures without the alarm label reach; "default" is, if there is no other.
 MOST_FALSE = 0.1
 # Highest peaks of streams that a tail is fitted to, and the least for one.
@@ -123,11 +129,11 @@ def _tail(swept: Swept) -> Tail | None:
 
 
 def found_within_bound(swept: Swept) -> float:
-    """Share of the passings found at the lowest threshold that keeps to the bound of "default"; 0 if none does.
+    """Share of the passings found at the lowest threshold with at most 1 false alarm an hour; 0 if none has so few.
 
     It is what candidates are compared by.
     """
-    lowest = _lowest(of_streams(swept), BOUNDS["default"])
+    lowest = _lowest(of_streams(swept), BOUNDS[1])
     return 0.0 if lowest is None else float(swept.found_share[round(lowest * 256) - 1])
 
 
@@ -143,33 +149,38 @@ def choose_on_streams(
         negative: number of pictures without it.
 
     Returns:
-        "default" has the highest sum of the share of passings found and the balanced accuracy on pictures, of the
-        thresholds that keep to its bound. "quiet" and "sensitive" are the lowest that keep to theirs; they are left out
-        where none does, where more than MOST_FALSE of the pictures without the alarm label reach it, and where they are
-        not above, or below, "default".
+        Of the thresholds that keep to its bound (see BOUNDS), "default" has the highest sum of the share of passings
+        found and the balanced accuracy on pictures. "quiet" and "sensitive" are the lowest that keep to theirs; they
+        are left out where none does, where more than MOST_FALSE of the pictures without the alarm label reach it, and
+        where they are not above, or below, "default".
     """
     steps = [point.on for point in streams.points]
     found = np.array([point.found for point in streams.points])
     false = np.array([point.false for point in stills])
     balanced = (np.array([point.found for point in stills]) + 1 - false) / 2
-    lowest = {name: _lowest(streams, bound) for name, bound in BOUNDS.items()}
-    usable = np.array([lowest["default"] is not None and on >= lowest["default"] for on in steps])
+    lowest = [_lowest(streams, bound) for bound in BOUNDS]
+    rung = next(
+        (i for i, on in enumerate(lowest[1:-1], 1) if on is not None and found[steps.index(on)] >= FOUND),
+        len(BOUNDS) - 2,
+    )
+    least = lowest[rung]
+    usable = np.array([least is not None and on >= least for on in steps])
     kept = usable & (false <= MOST_FALSE) if (usable & (false <= MOST_FALSE)).any() else usable
-    why, ranks = f"passings found and balanced accuracy, {_how(streams, BOUNDS['default'])}", found + balanced
+    why, ranks = f"passings found and balanced accuracy, {_how(streams, BOUNDS[rung])}", found + balanced
     if not kept.any():
         kept, ranks = np.ones(len(steps), bool), balanced
-        why = f"balanced accuracy (no threshold promises {BOUNDS['default']} on streams)"
+        why = f"balanced accuracy (no threshold promises {BOUNDS[rung]} on streams)"
     ranks = np.where(kept, ranks, -1)
     best = np.flatnonzero(ranks >= ranks.max() - 1e-9)
     default = int(best[len(best) // 2])
     chosen = {"default": (default, why)}
     for name, sign in (("quiet", 1), ("sensitive", -1)):
-        bound = lowest[name]
-        if bound is None or (name == "quiet" and lowest["default"] is None):
+        on = lowest[rung - sign]
+        if on is None or not usable.any():
             continue
-        i = steps.index(bound)
+        i = steps.index(on)
         if sign * (i - default) > 0 and false[i] <= MOST_FALSE:
-            chosen[name] = i, _how(streams, BOUNDS[name])
+            chosen[name] = i, _how(streams, BOUNDS[rung - sign])
     return {
         name: Threshold(
             on=steps[i],

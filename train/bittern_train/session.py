@@ -239,7 +239,7 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
         return line
     passings, minutes = choice.streams.passings, 60 * choice.streams.hours
     return (
-        f"{line}; with {thresholds.BOUNDS['default']} by {minutes:.0f} min of streams {choice.passings_found:.1%} of "
+        f"{line}; with {thresholds.BOUNDS[1]} by {minutes:.0f} min of streams {choice.passings_found:.1%} of "
         f"{passings} passings found"
     )
 
