@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence, Set
 from typing import NamedTuple, TypeVar
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -144,7 +145,7 @@ def choose_on_streams(
 
     Args:
         stills: the ROC of pictures out of fold.
-        streams: out of fold; at the same thresholds.
+        streams: out of fold.
         positive: number of pictures with the alarm label.
         negative: number of pictures without it.
 
@@ -154,6 +155,10 @@ def choose_on_streams(
         are left out where none does, where more than MOST_FALSE of the pictures without the alarm label reach it, and
         where they are not above, or below, "default".
     """
+    # A run of an earlier version keeps only some of the points of each.
+    both = {point.on for point in stills} & {point.on for point in streams.points}
+    stills = [point for point in stills if point.on in both]
+    streams = msgspec.structs.replace(streams, points=tuple(p for p in streams.points if p.on in both))
     steps = [point.on for point in streams.points]
     found = np.array([point.found for point in streams.points])
     false = np.array([point.false for point in stills])
@@ -204,7 +209,7 @@ def _lowest(streams: Streams, text: str) -> float | None:
 def _how(streams: Streams, text: str) -> str:
     bound = operating.parse_bound(text)
     assert bound is not None
-    counted = bound.an_hour * streams.hours >= 1
+    counted = operating.is_counted(streams, bound)
     return f"{text} on streams ({'counted' if counted else 'extrapolated'})"
 
 

@@ -73,13 +73,12 @@ def threshold_for(head: Head, text: str) -> Threshold:
 def promise(streams: Streams, bound: Bound) -> Threshold | None:
     """The lowest threshold that keeps to a bound on false alarms, by what streams showed; None if there is none.
 
-    Where the hours of the streams allow one false alarm at least, their alarms are counted. Below that the rate falls
+    Where the streams are long enough (`is_counted`), their alarms are counted. Else the rate falls
     exponentially with the log-odds of the threshold, as over the highest peaks of the streams: peaks over threshold
     with a generalized Pareto tail of shape 0 (Pickands 1975; Davison and Smith 1990).
     """
-    allowed = bound.an_hour * streams.hours
     hours = f"{streams.hours * 60:.0f} min of streams"
-    if allowed >= 1:
+    if is_counted(streams, bound):
         # One from which on all keep to it: at a lower threshold, two alarms may be one long one.
         kept = list(itertools.takewhile(lambda point: point.false_an_hour <= bound.an_hour, reversed(streams.points)))
         if not kept:
@@ -98,6 +97,11 @@ def promise(streams: Streams, bound: Bound) -> Threshold | None:
     found = above[0].found if above else 0.0
     share = f", {found:.1%} of {streams.passings} passings found" if streams.passings else ""
     return Threshold(on=on, off=off_of(on), chosen_for=f"{bound.text}, {how}{share}")
+
+
+def is_counted(streams: Streams, bound: Bound) -> bool:
+    """Whether streams are long enough to count what a bound allows: at least half of the time to one false alarm."""
+    return bound.an_hour * streams.hours >= 0.5
 
 
 def off_of(on: float) -> float:
