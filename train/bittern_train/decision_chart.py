@@ -109,12 +109,10 @@ def _column(result: Mapping[str, Any], left: float, wide: float) -> list[str]:
     ring = _outcome(extent, default["found"], default["false_alarms"], default["mean_delay_s"], result["default"]["on"])
     rates = [outcome.rate for outcomes in lines.values() for outcome in outcomes]
     axis = _Axis(left, wide, 1 / hours, max(*rates, 10 / hours))
-    latest = max((o.delay_s for outcomes in lines.values() for o in outcomes if o.delay_s > 0), default=1.0)
-    latest = next((4 * step for step in _STEPS_S if 4 * step >= latest), latest)
-    panels = [
-        _Panel("share found", lambda o: o.share, 1.0, ".0%", max),
-        _Panel(f"mean delay in s, where {_NEARLY_ALL:.0%} are found", lambda o: o.delay_s, latest, ".3g", min),
-    ]
+    delay = _Panel(f"mean delay in s, where {_NEARLY_ALL:.0%} are found", lambda o: o.delay_s, 1.0, ".3g", min)
+    latest = max((value for outcomes in lines.values() for _, value in _best(outcomes, delay)), default=1.0)
+    delay = delay._replace(most=next((4 * step for step in _STEPS_S if 4 * step >= latest), latest))
+    panels = [_Panel("share found", lambda o: o.share, 1.0, ".0%", max), delay]
     if not intervals:
         panels = [_Panel("threshold that it takes", lambda o: o.threshold, 1.0, ".2f", min)]
     to_find = f"{intervals} to find" if intervals else f"nothing of \u201c{result['label']}\u201d to find"
