@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(
     short_help="Run recorded clips as `bittern watch` would.",
-    epilog="Examples: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'; "
+    epilog="Example: bittern replay clip --labels clip.csv --tune 'at most 1 false alarm an hour'; "
     "bittern replay clips/ --labels clips/intervals/ --plot scores/",
 )
 @click.argument("clip", type=click.Path())

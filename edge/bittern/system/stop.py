@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TypeVar
@@ -31,6 +32,7 @@ class Stop:
         `last` says that the process ends after the block: from then on the signals are ignored, so that a second one
         does not kill the process during a clean shutdown.
         """
+        hook, sys.unraisablehook = sys.unraisablehook, _unraisable
         old = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         if reload:
             old[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._note_reload)
@@ -39,6 +41,7 @@ class Stop:
         finally:
             for number, handler in old.items():
                 signal.signal(number, signal.SIG_IGN if last else handler)
+            sys.unraisablehook = hook
 
     def wait(self, call: Callable[[], T]) -> T | None:
         """Call a function that waits; None if a signal came before it returned."""
@@ -75,3 +78,12 @@ class Stop:
 
 class _Stopped(BaseException):
     """Leaves a wait; caught by `Stop.wait`."""
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Say nothing of a signal that came in a place that nothing can be raised from, as when a module's lock is freed.
+
+    `Stop.asked` is set all the same.
+    """
+    if unraisable.exc_type is not _Stopped:
+        sys.__unraisablehook__(unraisable)
