@@ -123,7 +123,7 @@ def test_the_bounds_on_streams_are_kept() -> None:
 
 def test_where_a_strict_bound_finds_little_the_default_keeps_to_a_looser_one() -> None:
     rng = np.random.default_rng(2)
-    made = swept((rng.exponential(0.5, 600) - 1).tolist(), rng.normal(1, 1, 100).tolist())
+    made = swept((rng.exponential(0.5, 600) - 1).tolist(), rng.normal(0.8, 1, 100).tolist())
     chosen = chosen_of(drawn(0.7, 2), thresholds.of_streams(made))
     i = round(chosen["default"].on * 256) - 1
     assert thresholds.found_within_bound(made) < thresholds.FOUND <= made.found_share[i]
