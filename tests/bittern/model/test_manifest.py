@@ -123,7 +123,9 @@ def refused(fields: Any, *says: str) -> None:
 
 
 FREE = {("heads", 0, "thresholds"), ("golden",)}
-DEFAULTS = {"schema", "same_machine_steps", "dtype", "colour", "crop", "resize", "nothing"}
+DEFAULTS = {
+    "schema", "same_machine_steps", "dtype", "colour", "crop", "resize", "nothing", "stills", "streams", "tail",
+}  # fmt: skip
 
 
 def test_a_missing_key_is_refused_with_its_path(right: dict[str, Any]) -> None:
