@@ -117,7 +117,7 @@ def test_a_run_is_whole(world: World) -> None:
     assert 0 < made.streams.passings < chosen
     assert made.streams.hours * 3600 == pytest.approx(4.0 * (chosen - made.streams.passings), rel=0.01)
     assert {"temperature", "error_before", "error_after"} <= made.metrics["calibration"].keys()
-    assert len({threshold.on for threshold in made.thresholds.values()}) == len(made.thresholds)
+    assert made.thresholds == {}, "conversion chooses them by the streams"
     # The model, and little else: no copies of the pictures.
     assert sum(f.stat().st_size for f in world.run.iterdir()) - (world.run / "model.keras").stat().st_size < 1e6
 
@@ -167,7 +167,12 @@ def test_the_model_folder_keeps_the_contract(world: World) -> None:
     card = (world.model / "MODEL_CARD.md").read_text()
     assert "The weights are random." in card
     assert str(world.root) not in card
-    assert manifest.heads[0].streams == runs.load(world.run).streams
+    kept, all_of_them = manifest.heads[0].streams, runs.load(world.run).streams
+    assert kept is not None
+    assert all_of_them is not None
+    assert (kept.hours, kept.passings, kept.tail) == (all_of_them.hours, all_of_them.passings, all_of_them.tail)
+    assert set(kept.points) < set(all_of_them.points)
+    assert manifest.heads[0].thresholds["default"].on in {point.on for point in kept.points}
     assert manifest.heads[0].stills
     assert manifest.provenance["streams"]["false"]["minutes"] > 0
     assert "## Streams of a moving camera" in card
