@@ -164,7 +164,7 @@ def _streams(figures: dict[str, Any] | None) -> list[str]:
         "",
         "| streams | passings found (95 %) | false alarms | an hour (95 %) |",
         "| --- | --- | --- | --- |",
-        *(f"| {name} | {_passings(found)} | {_false_alarms(wrong)} |" for name, found, wrong in rows),
+        *(f"| {name} | {_passings(passings)} | {_false_alarms(false)} |" for name, passings, false in rows),
     ]
 
 

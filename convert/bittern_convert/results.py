@@ -139,9 +139,9 @@ def _streams(manifests: Sequence[Manifest]) -> str:
             if false["an_hour"] is not None:
                 low, high = false["an_hour_ci95"]
                 rate = f"{false['an_hour']:.1f} ({low:.1f} to {high:.1f})"
-            found = f"{passings['found']} of {passings['n']}" if passings["n"] else ""
+            detected = f"{passings['found']} of {passings['n']}" if passings["n"] else ""
             share = _share(passings["found"], passings["n"]) if passings["n"] else ""
-            rows.append([model.name, found, share, f"{false['alarms']} in {false['minutes']:.0f} min", rate])
+            rows.append([model.name, detected, share, f"{false['alarms']} in {false['minutes']:.0f} min", rate])
     if not rows:
         return ""
     header = ["model", "passings found", "share", "false alarms", "an hour"]
@@ -293,10 +293,10 @@ def _decided(extent: dict[str, Any], counts: dict[str, Any]) -> list[str]:
     """Found, false alarms an hour with their interval, and delay."""
     n, false, hours = extent["intervals"], counts["false_alarms"], extent["hours"]
     low, high = (bound / hours for bound in tuning.poisson_interval(false))
-    found = "nothing to find"
+    detected = "nothing to find"
     if n:
-        found = "{} of {} ({:.0%} to {:.0%})".format(counts["found"], n, *metrics.wilson(counts["found"], n))
-    return [found, f"{false / hours:.1f} ({low:.1f} to {high:.1f}; n = {false})", _seconds(counts["mean_delay_s"])]
+        detected = "{} of {} ({:.0%} to {:.0%})".format(counts["found"], n, *metrics.wilson(counts["found"], n))
+    return [detected, f"{false / hours:.1f} ({low:.1f} to {high:.1f}; n = {false})", _seconds(counts["mean_delay_s"])]
 
 
 def _false_and_delay(counts: dict[str, Any]) -> str:

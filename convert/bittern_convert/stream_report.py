@@ -93,9 +93,9 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
     with_alarm = [item for item in items if item.label in task.alarm]
     without = [item for item in items if item.label not in task.alarm]
     streets = STREETS if task.drawn is not None else 0
-    wanted = math.ceil((60 * MINUTES - streets * streams.LAP_S) / STREAM_S)
-    rounds = [(item, number) for number in range(ROUNDS) for item in without][:wanted]
-    more = math.ceil((wanted - len(rounds)) * STREAM_S / streams.LAP_S) if streets else 0
+    count = math.ceil((60 * MINUTES - streets * streams.LAP_S) / STREAM_S)
+    rounds = [(item, number) for number in range(ROUNDS) for item in without][:count]
+    more = math.ceil((count - len(rounds)) * STREAM_S / streams.LAP_S) if streets else 0
     return [
         *(partial(passing, item, number) for number in range(PASSINGS) for item in with_alarm),
         *(partial(empty, item, number) for item, number in rounds),
@@ -114,12 +114,12 @@ def _lit(answers: Sequence[_Answer], light: str) -> list[_Answer]:
 
 
 def _found(answers: Sequence[_Answer]) -> dict[str, Any]:
-    found = sum(
-        any(streams.meets(alarm, a.outline.interval) for alarm in a.alarms)
+    detected = sum(
+        any(tuning.meets(alarm, a.outline.interval) for alarm in a.alarms)
         for a in answers
         if a.outline.interval is not None
     )
-    return {"n": len(answers), "found": found, "found_ci95": metrics.wilson(found, len(answers))}
+    return {"n": len(answers), "found": detected, "found_ci95": metrics.wilson(detected, len(answers))}
 
 
 def _false(answers: Sequence[_Answer]) -> dict[str, Any]:

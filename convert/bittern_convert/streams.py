@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from bittern.config.schema import DecisionConfig
 from bittern.decision.decision import Settings, settings_of
-from bittern.evaluation.tuning import MARGIN_S
+from bittern.evaluation import tuning
 from bittern.frames import Pixels
 from bittern.model import operating, preprocess
 from bittern.model.manifest import Head, Threshold
@@ -252,20 +252,9 @@ def settings(threshold: Threshold) -> Settings:
 
 
 def alarms(scores: Sequence[float], made: Settings) -> list[tuple[float, float]]:
-    """Beginning and end (infinite if it had none) of every alarm of the scores of one stream, in seconds."""
-    decision, times = made.decision(), []
-    for i, score in enumerate(scores):
-        change = decision.update(score, round(i * FRAME_S * 1e9))
-        if change == "on":
-            times.append((i * FRAME_S, math.inf))
-        elif change == "off":
-            times[-1] = (times[-1][0], i * FRAME_S)
-    return times
-
-
-def meets(alarm: tuple[float, float], interval: tuple[float, float]) -> bool:
-    """Whether an alarm finds a passing: it is on within the interval, `tuning.MARGIN_S` either way, as in a replay."""
-    return alarm[0] <= interval[1] + MARGIN_S and alarm[1] >= interval[0] - MARGIN_S
+    """Start and end (infinite if it had none) of every alarm of the scores of one stream, in seconds."""
+    times_ns = [round(i * FRAME_S * 1e9) for i in range(len(scores))]
+    return tuning.periods(made.decision().update, times_ns, scores)
 
 
 def sweep(streams: Sequence[Outline], scores: npt.NDArray[np.float32]) -> Swept:
@@ -275,7 +264,7 @@ def sweep(streams: Sequence[Outline], scores: npt.NDArray[np.float32]) -> Swept:
         streams: in the order of their frames.
         scores: (frames,) of the alarm, of all streams one after the other.
     """
-    found = np.zeros((len(streams), len(STEPS)), bool)
+    detected = np.zeros((len(streams), len(STEPS)), bool)
     false = np.zeros((len(streams), len(STEPS)), np.int64)
     made = [settings(Threshold(on=float(on), off=operating.off_of(float(on)), chosen_for="a step")) for on in STEPS]
     first = 0
@@ -287,10 +276,10 @@ def sweep(streams: Sequence[Outline], scores: npt.NDArray[np.float32]) -> Swept:
             if stream.interval is None:
                 false[row, column] = len(on)
             else:
-                found[row, column] = any(meets(alarm, stream.interval) for alarm in on)
+                detected[row, column] = any(tuning.meets(alarm, stream.interval) for alarm in on)
     empty = [stream for stream in streams if stream.interval is None]
     hours = sum(stream.frames for stream in empty) * FRAME_S / 3600
-    return Swept(found, false, hours, len(streams) - len(empty))
+    return Swept(detected, false, hours, len(streams) - len(empty))
 
 
 def _generator(seed: int, name: str, number: int) -> np.random.Generator:
@@ -304,9 +293,9 @@ def _eased(x: Numbers) -> Numbers:
 
 def _smooth(times: Numbers, knots: Numbers) -> Numbers:
     """Values (n, ...) that go from knot to knot, at rest in each."""
-    at = times / max(times[-1], FRAME_S) * (len(knots) - 1)
-    before = np.minimum(at.astype(int), len(knots) - 2)
-    part = _eased(at - before).reshape(-1, *[1] * (knots.ndim - 1))
+    positions = times / max(times[-1], FRAME_S) * (len(knots) - 1)
+    before = np.minimum(positions.astype(int), len(knots) - 2)
+    part = _eased(positions - before).reshape(-1, *[1] * (knots.ndim - 1))
     return np.asarray(knots[before] * (1 - part) + knots[before + 1] * part, np.float64)
 
 
@@ -412,7 +401,7 @@ def _lenses(rng: np.random.Generator, look: _Look, path: _Path) -> list[Callable
     moved = np.gradient(path.centres, axis=0) / path.sides[:, None] * SIDE * look.shutter
     corners = rng.integers(0, 96, (len(path.sides), 2))
 
-    def seen(i: int) -> Callable[[Pixels], Pixels]:
+    def lens_of(i: int) -> Callable[[Pixels], Pixels]:
         def lens(picture: Pixels) -> Pixels:
             if look.focus > 0.3:
                 picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), look.focus), np.uint8)
@@ -424,7 +413,7 @@ def _lenses(rng: np.random.Generator, look: _Look, path: _Path) -> list[Callable
 
         return lens
 
-    return [seen(i) for i in range(len(path.sides))]
+    return [lens_of(i) for i in range(len(path.sides))]
 
 
 def _moved(picture: Pixels, way: Numbers) -> Pixels:

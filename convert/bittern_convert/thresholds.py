@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence, Set
 from typing import NamedTuple, TypeVar
 
@@ -100,15 +99,11 @@ def compact(points: Sequence[_Point], kept: Set[float]) -> tuple[_Point, ...]:
     """At most POINTS points as a manifest keeps them, about evenly in log-odds, and those of the thresholds `kept`."""
     if not points:
         return ()
-    odds = np.array([_log_odds(point.on) for point in points])
+    odds = np.array([operating.log_odds(point.on) for point in points])
     even = np.linspace(odds[0], odds[-1], POINTS)
     chosen = {int(i) for i in np.abs(odds[None] - even[:, None]).argmin(1)}
     chosen |= {i for i, point in enumerate(points) if point.on in kept}
     return tuple(points[i] for i in sorted(chosen))
-
-
-def _log_odds(on: float) -> float:
-    return math.log(on / (1 - on))
 
 
 def _tail(swept: Swept) -> Tail | None:
@@ -160,18 +155,18 @@ def choose_on_streams(
     stills = [point for point in stills if point.on in both]
     streams = msgspec.structs.replace(streams, points=tuple(p for p in streams.points if p.on in both))
     steps = [point.on for point in streams.points]
-    found = np.array([point.found for point in streams.points])
+    passings_found = np.array([point.found for point in streams.points])
     false = np.array([point.false for point in stills])
     balanced = (np.array([point.found for point in stills]) + 1 - false) / 2
     lowest = [_lowest(streams, bound) for bound in BOUNDS]
     rung = next(
-        (i for i, on in enumerate(lowest[2:-1], 2) if on is not None and found[steps.index(on)] >= FOUND),
+        (i for i, on in enumerate(lowest[2:-1], 2) if on is not None and passings_found[steps.index(on)] >= FOUND),
         len(BOUNDS) - 2,
     )
     least = lowest[rung]
     usable = np.array([least is not None and on >= least for on in steps])
     kept = usable & (false <= MOST_FALSE) if (usable & (false <= MOST_FALSE)).any() else usable
-    why, ranks = f"passings found and balanced accuracy, {_how(streams, BOUNDS[rung])}", found + balanced
+    why, ranks = f"passings found and balanced accuracy, {_how(streams, BOUNDS[rung])}", passings_found + balanced
     if not kept.any():
         kept, ranks = np.ones(len(steps), bool), balanced
         why = f"balanced accuracy (no threshold promises {BOUNDS[rung]} on streams)"

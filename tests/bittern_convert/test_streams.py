@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from bittern.evaluation import tuning
 from bittern.frames import Pixels
 from bittern.model import operating
 from bittern.model.manifest import Threshold
@@ -124,7 +125,7 @@ def test_the_sweep_counts_as_the_daemon_would_decide() -> None:
 
 
 def test_an_alarm_finds_a_passing_within_half_a_second() -> None:
-    assert streams.meets((3.4, 5.0), (2.0, 3.0))
-    assert streams.meets((0.0, 1.6), (2.0, 3.0))
-    assert not streams.meets((3.6, 5.0), (2.0, 3.0))
-    assert not streams.meets((0.0, 1.4), (2.0, 3.0))
+    assert tuning.meets((3.4, 5.0), (2.0, 3.0))
+    assert tuning.meets((0.0, 1.6), (2.0, 3.0))
+    assert not tuning.meets((3.6, 5.0), (2.0, 3.0))
+    assert not tuning.meets((0.0, 1.4), (2.0, 3.0))

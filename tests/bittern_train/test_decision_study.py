@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern.cli.replay import replay
-from bittern.decision.decision import MOST_EVIDENCE, Settings, log_odds
+from bittern.decision.decision import MOST_EVIDENCE, Settings
 from bittern.errors import ConfigurationError
+from bittern.evaluation import tuning
 from bittern.evaluation.tuning import LabelledInterval, Track
+from bittern.model.operating import log_odds
 from bittern_convert import results
 from bittern_train import decision_chart
 from bittern_train import decision_study as studying
 from bittern_train.cli import study
-from bittern_train.decision_rules import RULES, SHIPPED, Average, SequentialTest, SpreadVotes, wald
-from bittern_train.decision_study import RuleFigures, Take, alarms, figures
+from bittern_train.decision_rules import RULES, SHIPPED, Average, Decider, SequentialTest, SpreadVotes, wald
+from bittern_train.decision_study import RuleFigures, Take, figures
 
 ON = 0.7
 SETTINGS = Settings(ON, 0.35, cooldown_s=1.0, min_off_s=0.5, evidence=9.0, votes=7, of=8)
@@ -33,6 +35,10 @@ FPS = 25
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 # Seconds between frames.
 STEPS = st.lists(st.floats(0.02, 0.5), min_size=60, max_size=60)
+
+
+def alarms(track: Track, decider: Decider) -> list[tuple[float, float]]:
+    return tuning.periods(decider.update, track.times_ns.tolist(), track.scores.tolist())
 
 
 def track(scores: Sequence[float], steps: Sequence[float] | float = 0.2) -> Track:

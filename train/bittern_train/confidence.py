@@ -57,5 +57,4 @@ def tempered(scores: Floats, temperature: float) -> Floats:
 
 def error(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
     """Expected calibration error (`metrics.calibration_error`) of scores (n, labels)."""
-    found = metrics.calibration_error(scores.max(1), scores.argmax(1) == targets)
-    return 0.0 if found is None else found
+    return metrics.calibration_error(scores.max(1), scores.argmax(1) == targets) or 0.0

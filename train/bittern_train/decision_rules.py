@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from bittern.config.schema import EVIDENCE
-from bittern.decision.decision import EVIDENCE_FRAME_NS, Change, Settings, log_odds
+from bittern.decision.decision import EVIDENCE_FRAME_NS, Change, Settings
+from bittern.model.operating import log_odds
 
 _S = 1e9
 

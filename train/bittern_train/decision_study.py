@@ -7,7 +7,6 @@ The scores are computed once; every rule then decides over the same ones, at eve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,24 +124,13 @@ def figures(takes: Sequence[Take], settings: Settings, rule: Callable[[Settings]
     """Run a rule over the takes, and count."""
     false, delays = 0, []
     for track, intervals in takes:
-        # No rule raises an alarm below the threshold.
-        on = alarms(track, rule(settings)) if track.scores.max(initial=0.0) >= settings.on else []
+        on: list[tuple[float, float]] = []  # no rule raises an alarm below the threshold
+        if track.scores.max(initial=0.0) >= settings.on:
+            on = tuning.periods(rule(settings).update, track.times_ns.tolist(), track.scores.tolist())
         judged = tuning.judge(track, intervals, settings, on)
         false += judged.false_alarms
         delays += judged.delays_s
     return RuleFigures(len(delays), false, round(sum(delays) / len(delays), 3) if delays else None)
-
-
-def alarms(track: Track, decider: Decider) -> list[tuple[float, float]]:
-    """Start and end of every alarm, in seconds; infinite for one that has not ended."""
-    periods: list[tuple[float, float]] = []
-    for now_ns, score in zip(track.times_ns.tolist(), track.scores.tolist(), strict=True):
-        change = decider.update(score, now_ns)
-        if change == "on":
-            periods.append((now_ns / _S, math.inf))
-        elif change == "off":
-            periods[-1] = periods[-1][0], now_ns / _S
-    return periods
 
 
 def _extent(takes: Sequence[Take]) -> dict[str, Any]:

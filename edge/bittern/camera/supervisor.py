@@ -74,7 +74,6 @@ class Camera:
         live: true; as of `bittern.frames.Source`.
         unreadable: 0; as there.
         left_out: 0; as there.
-        left_out: 0; as there.
         dropped: frames that came but were never read.
         restarts: how often the process was started again.
         ended: the source has no more frames (the demonstration's last lap).
@@ -85,7 +84,6 @@ class Camera:
 
     live = True
     unreadable = 0
-    left_out = 0
     left_out = 0
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
@@ -17,6 +16,7 @@ from bittern.camera.scene_watch import SceneWatch
 from bittern.cli.common import warn
 from bittern.config.schema import WatchConfig
 from bittern.decision.pipeline import Pipeline, Step
+from bittern.evaluation import tuning
 from bittern.evaluation.tuning import Track
 from bittern.events import AlarmKey
 from bittern.frames import Source
@@ -135,7 +135,7 @@ class Player:
                 self.events += len(step.events)
                 for event in step.events:
                     assert event.alarm is not None, "a pipeline raises alarms only"
-                    _note(self.alarms[event.alarm], event.type == "alarm.on", self.clip_s)
+                    tuning.note(self.alarms[event.alarm], "on" if event.type == "alarm.on" else "off", self.clip_s)
                 if step.scores:
                     times.append(elapsed_ns)
                     scores.append([step.scores[key] for key in pipeline.alarms])
@@ -153,11 +153,3 @@ class Player:
                 for i, key in enumerate(pipeline.alarms)
             ]
         return tracks
-
-
-def _note(periods: list[tuple[float, float]], on: bool, at_s: float) -> None:
-    """Begin or end a period in which an alarm is on; one that has not ended lasts for ever."""
-    if on:
-        periods.append((at_s, math.inf))
-    else:
-        periods[-1] = periods[-1][0], at_s

@@ -13,13 +13,11 @@ from bittern.config.schema import AlarmConfig, DecisionConfig
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern.events import AlarmKey
 from bittern.model.manifest import Head
-from bittern.model.operating import threshold_for
+from bittern.model.operating import log_odds, threshold_for
 
 Change = Literal["on", "off"]
 
 
-# Scores are weighed as log-odds. int8 gives none above 255/256, and none but 0 below 1/256.
-_LEAST = 1 / 256
 # The highest score adds at least this much, also above a threshold next to it, which could never be exceeded else.
 _HEADROOM = 0.5
 # The time that one frame's evidence stands for: frames that follow one another faster show much the same picture.
@@ -184,12 +182,6 @@ def add_evidence(evidence: float, score: float, on: float, passed_ns: int) -> fl
     threshold = min(log_odds(on), log_odds(1.0) - _HEADROOM)
     excess = max(-MOST_EVIDENCE, min(MOST_EVIDENCE, log_odds(score) - threshold))
     return max(0.0, evidence + excess * min(passed_ns, EVIDENCE_FRAME_NS) / EVIDENCE_FRAME_NS)
-
-
-def log_odds(score: float) -> float:
-    """The logarithm of score / (1 - score), for a score from 0 to 1; at most 5.54 either way, as far as int8 goes."""
-    score = min(1 - _LEAST, max(_LEAST, score))
-    return math.log(score / (1 - score))
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bittern.decision.decision import EVIDENCE_FRAME_NS, Settings, add_evidence
+from bittern.decision.decision import EVIDENCE_FRAME_NS, Change, Settings, add_evidence
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import metrics
 from bittern.model import operating
@@ -217,13 +217,13 @@ def judge(
         end = min(off, track.clip_s)
         within = sum(max(0.0, min(i.end_s, end) - max(i.start_s, on)) for i in intervals)
         overstays = end - on - within > OVERSTAY_S
-        meets = False
+        met = False
         for number, (start_s, end_s, _) in enumerate(intervals):
-            if start_s - MARGIN_S <= off and on <= end_s + MARGIN_S:
-                meets = True
+            if meets((on, off), (start_s, end_s)):
+                met = True
                 if not overstays or start_s - MARGIN_S <= on:
                     delays.setdefault(number, max(0.0, on - start_s))
-        correct.append(meets and not overstays)
+        correct.append(met and not overstays)
     inside_s = sum(max(0.0, min(i.end_s, track.clip_s) - i.start_s) for i in intervals)
     outside_h = max(0.0, track.clip_s - inside_s) / 3600
     return Judged(settings, list(alarms), correct, list(delays.values()), len(intervals), outside_h)
@@ -275,7 +275,12 @@ def tune(
             short = _without_quiet(track, on, on * share, settings.min_off_s)
             for evidence in EVIDENCE:
                 candidate = Settings(on, on * share, settings.cooldown_s, settings.min_off_s, evidence)
-                tried = judge(track, intervals, candidate, _alarms(short, candidate))
+                tried = judge(
+                    track,
+                    intervals,
+                    candidate,
+                    periods(candidate.decision().update, short.times_ns.tolist(), short.scores.tolist()),
+                )
                 allowed = target.false_alarms * tried.outside_h / target.hours
                 if not tried.detected:
                     continue
@@ -305,16 +310,38 @@ def tune(
     )
 
 
-def _alarms(track: Track, settings: Settings) -> list[tuple[float, float]]:
-    decision = settings.decision()
+def periods(
+    update: Callable[[float, int], Change | None], times_ns: Sequence[int], scores: Sequence[float]
+) -> list[tuple[float, float]]:
+    """The periods in which an alarm is on.
+
+    Args:
+        update: of a new `Decision`, or of what decides in its place.
+        times_ns: (frames,) in ns from the first frame; never decreasing.
+        scores: (frames,) 0 to 1.
+
+    Returns:
+        Start and end of each in seconds; the end is infinite if the alarm is still on after the last frame.
+    """
     alarms: list[tuple[float, float]] = []
-    for now_ns, score in zip(track.times_ns.tolist(), track.scores.tolist(), strict=True):
-        change = decision.update(score, now_ns)
-        if change == "on":
-            alarms.append((now_ns / _S, math.inf))
-        elif change == "off":
-            alarms[-1] = alarms[-1][0], now_ns / _S
+    for now_ns, score in zip(times_ns, scores, strict=True):
+        change = update(score, now_ns)
+        if change is not None:
+            note(alarms, change, now_ns / _S)
     return alarms
+
+
+def note(alarms: list[tuple[float, float]], change: Change, time_s: float) -> None:
+    """Begin a period in which an alarm is on, which has no end yet, or end the last one."""
+    if change == "on":
+        alarms.append((time_s, math.inf))
+    else:
+        alarms[-1] = alarms[-1][0], time_s
+
+
+def meets(alarm: tuple[float, float], interval: tuple[float, float]) -> bool:
+    """Whether an alarm, from start to end in seconds, is on within an interval, MARGIN_S either way."""
+    return interval[0] - MARGIN_S <= alarm[1] and alarm[0] <= interval[1] + MARGIN_S
 
 
 def _without_quiet(track: Track, on: float, off: float, min_off_s: float) -> Track:

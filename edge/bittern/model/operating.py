@@ -86,7 +86,7 @@ def promise(streams: Streams, bound: Bound) -> Threshold | None:
         on, how = kept[-1].on, f"counted in {hours}"
     elif streams.tail is not None and bound.false_alarms:
         tail = streams.tail
-        odds = _logit(tail.on) + tail.scale * math.log(tail.false_an_hour / bound.an_hour)
+        odds = log_odds(tail.on) + tail.scale * math.log(tail.false_an_hour / bound.an_hour)
         on = math.ceil(max(1 / (1 + math.exp(-odds)), tail.on) / _STEP - 1e-9) * _STEP
         how = f"extrapolated from the {tail.peaks} highest peaks of {hours}"
     else:
@@ -94,8 +94,8 @@ def promise(streams: Streams, bound: Bound) -> Threshold | None:
     if on > _HIGHEST:
         return None
     above = [point for point in streams.points if point.on >= on - 1e-9]
-    found = above[0].found if above else 0.0
-    share = f", {found:.1%} of {streams.passings} passings found" if streams.passings else ""
+    detected = above[0].found if above else 0.0
+    share = f", {detected:.1%} of {streams.passings} passings found" if streams.passings else ""
     return Threshold(on=on, off=off_of(on), chosen_for=f"{bound.text}, {how}{share}")
 
 
@@ -111,8 +111,10 @@ def off_of(on: float) -> float:
 
 def rate(tail: Tail, on: float) -> float:
     """False alarms an hour that a tail expects at a threshold within it."""
-    return tail.false_an_hour * math.exp(-(_logit(on) - _logit(tail.on)) / tail.scale)
+    return tail.false_an_hour * math.exp(-(log_odds(on) - log_odds(tail.on)) / tail.scale)
 
 
-def _logit(score: float) -> float:
+def log_odds(score: float) -> float:
+    """The logarithm of score / (1 - score), for a score from 0 to 1; at most 5.54 either way, as far as int8 goes."""
+    score = min(_HIGHEST, max(_STEP, score))
     return math.log(score / (1 - score))
