@@ -51,7 +51,7 @@ _PERIODS = 3  # a camera without a frame for this many periods counts as hung
 class Camera:
     """The newest frame of a live source, which runs in a child process.
 
-    Not for recorded sources, of which every frame counts. Everything runs in the thread that calls `read` or `rest`:
+    Not for recorded sources, which drop no frame. Everything runs in the thread that calls `read` or `rest`:
     between two calls newer frames replace older ones, but missing frames go unnoticed.
 
     `states` gives every state once, when it begins: "camera_ok" with the first frame (after repeated failures, when the

@@ -79,7 +79,8 @@ def replay(
     --tune tries every score of the clip, and others in between, as threshold, four shares of it as `off`, and
     `evidence` from 0 to 6, on the scores of all frames that are looked at, without the motion gate. Of the settings
     that keep the bound on this clip it takes those that detect the most intervals, then those with the shortest delay,
-    and prints them as TOML for the configuration.
+    to half a second, and prints them as TOML for the configuration. An alarm that goes on before its interval is false
+    here.
 
     Exit code 1 if a picture or a clip could not be read, or if --tune found no settings.
     """

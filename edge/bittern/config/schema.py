@@ -45,9 +45,9 @@ class DecisionConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         threshold: the name of one of the model's thresholds, a promise ("at most 1 false alarm a day", or "an hour"),
             which picks the lowest threshold that kept to it on the model's streams, or a score from 0 to 1.
         off: the score below which an alarm may end; left out: the named threshold's own, or half of the score.
-        evidence: how much evidence an alarm takes: scores above the threshold add to it, scores below it take it away,
-            in log-odds, and one frame in 0.2 s by at most 1.5; left out: 2.0, or with `votes` or `of` 0, which takes
-            none.
+        evidence: how much evidence an alarm needs: scores above the threshold add to it and scores below it take it
+            away, as differences of log-odds, one frame in 0.2 s at most 1.5; 0 needs none; left out: 2.0, or 0 if
+            `votes` or `of` is set.
         votes: how many of the last `of` frames must reach the threshold; left out: 1, or with `of` 2.
         of: how many of the last frames are considered for `votes`; left out: 1, or with `votes` 3.
         cooldown_s: seconds from the end of an alarm to the next.

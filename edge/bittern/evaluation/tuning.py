@@ -250,8 +250,9 @@ def tune(
     """The settings that detect the most intervals of a clip, among those that keep to the target on it.
 
     Each of `levels` is tried as `on`, with four shares of it as `off` and every EVIDENCE. Ties go to the
-    shortest mean delay, in whole frames, then the highest `on`, then the most evidence: those are the furthest from a
-    false alarm.
+    shortest mean delay, in steps of MARGIN_S (intervals are no more exact), then the highest `on`, then the most
+    evidence: those are the furthest from a false alarm. An alarm that goes on before its interval counts as false here,
+    although it detects the interval (`judge`): a threshold that is always reached would be the quickest one.
 
     Args:
         track: scores of one label.
@@ -266,7 +267,6 @@ def tune(
     Raises:
         NothingFits: no settings keep to the target and detect an interval.
     """
-    frame_s = float(np.median(np.diff(track.times_ns))) / _S if len(track.times_ns) > 1 else 1.0
     best: tuple[tuple[float, ...], Judged] | None = None
     nearest: tuple[tuple[float, ...], Judged] | None = None
     allowed = 0.0
@@ -284,11 +284,12 @@ def tune(
                 allowed = target.false_alarms * tried.outside_h / target.hours
                 if not tried.detected:
                     continue
-                delay = round(tried.mean_delay_s / frame_s) if frame_s > 0 else tried.mean_delay_s
+                delay = int(tried.mean_delay_s / MARGIN_S)
+                false_alarms = _false_or_early(tried, intervals)
                 rank: tuple[float, ...] = (tried.detected, -delay, on, evidence, -abs(share - 0.5))
-                if tried.false_alarms <= allowed + 1e-9 and (best is None or rank > best[0]):
+                if false_alarms <= allowed + 1e-9 and (best is None or rank > best[0]):
                     best = rank, tried
-                fewest = (-tried.false_alarms, *rank)
+                fewest = (-false_alarms, *rank)
                 if nearest is None or fewest > nearest[0]:
                     nearest = fewest, tried
         progress()
@@ -304,9 +305,17 @@ def tune(
     raise NothingFits(
         f"--tune: {track.model}, {track.label}: no settings detect an interval with {target.text}, which is "
         f"{math.floor(allowed + 1e-9)} in the {_hours(near.outside_h)} outside of the intervals; nearest: "
-        f"{near.false_alarms} false alarms, {near.detected} of {near.intervals} detected with threshold "
+        f"{_false_or_early(near, intervals)} false alarms, {near.detected} of {near.intervals} detected with threshold "
         f"{closest.on:g}, off {closest.off:g}, evidence {closest.evidence:g}",
         near,
+    )
+
+
+def _false_or_early(judged: Judged, intervals: Sequence[LabelledInterval]) -> int:
+    """Number of alarms that are false, or went on more than MARGIN_S before or after every interval."""
+    return sum(
+        not (correct and any(meets((on, on), (i.start_s, i.end_s)) for i in intervals))
+        for (on, _), correct in zip(judged.alarms, judged.correct, strict=True)
     )
 
 

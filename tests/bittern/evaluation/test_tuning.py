@@ -199,13 +199,22 @@ def test_a_spike_outside_is_outvoted() -> None:
     assert best.mean_delay_s < 1
 
 
-def test_the_lowest_delay_wins_but_not_by_less_than_a_frame() -> None:
+def test_the_lowest_delay_wins_but_not_by_less_than_labels_are_exact() -> None:
     ramp = [0.0] * 20 + [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8] + [0.0] * 20
     best = tune(track(ramp), [LabelledInterval(4.0, 6.0, "stop")], HOUR, NOW)
-    assert best.settings.on == pytest.approx(0.1)
+    assert best.settings.on == pytest.approx(0.3)
+    assert best.mean_delay_s == pytest.approx(0.4)
     flat = [0.0] * 20 + [0.1] + [0.8, 0.9, 0.8] * 3 + [0.0] * 20
     best = tune(track(flat), [LabelledInterval(4.2, 6.0, "stop")], HOUR, NOW)
-    assert (best.settings.on, best.mean_delay_s) == (0.8, 0.0), "the highest that is as quick"
+    assert best.settings.on == 0.9, "the highest that is as quick"
+
+
+def test_an_alarm_before_anything_is_in_view_is_no_quick_one() -> None:
+    """A burst before the interval would keep an alarm with a low threshold on until there is something to detect."""
+    rise = [0.1, 0.2, 0.3, 0.5, 0.8, 0.95, 0.95, 0.95, 0.95, 0.95]
+    scores = [0.02] * 15 + [0.4, 0.4] + [0.02] * 15 + rise + [0.02] * 10
+    best = tune(track(scores), [LabelledInterval(6.4, 8.4, "stop")], HOUR, NOW)
+    assert all(6.4 <= on <= 8.4 for on, _ in best.alarms)
 
 
 def test_a_day_allows_what_a_day_long_clip_would() -> None:
