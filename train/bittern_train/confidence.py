@@ -8,8 +8,10 @@ import numpy.typing as npt
 from bittern.evaluation import metrics
 from bittern_train.network import Floats
 
-# Temperatures are looked for between 1 / LARGEST and LARGEST.
+# Temperatures are looked for between 1 / LARGEST and LARGEST, and none below LEAST is taken: of a few pictures that are
+# all answered correctly the most likely one is 0, with which every score would be 0 or 1.
 LARGEST = 8.0
+LEAST = 0.5
 # Halvings by the golden section: to a ten thousandth.
 _STEPS = 32
 
@@ -24,7 +26,7 @@ def temperature(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
         targets: (n,) the labels' indices.
 
     Returns:
-        Above 1 for scores that are too sure. The loss is convex in 1 / T, so the one minimum is found.
+        Above 1 for scores that are too sure, at least LEAST. The loss is convex in 1 / T, so the one minimum is found.
     """
 
     def loss(inverse: float) -> float:
@@ -45,7 +47,7 @@ def temperature(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
             low, left, at_left = left, right, at_right
             right = low + golden * (high - low)
             at_right = loss(right)
-    return round(2 / (low + high), 4)
+    return max(LEAST, round(2 / (low + high), 4))
 
 
 def tempered(scores: Floats, temperature: float) -> Floats:

@@ -238,6 +238,8 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
     if choice.streams is None:
         return line
     passings, minutes = choice.streams.passings, 60 * choice.streams.hours
+    if not choice.passings_found:
+        return f"{line}; by {minutes:.0f} min of streams no threshold promises {thresholds.BOUNDS[1]}"
     return (
         f"{line}; with {thresholds.BOUNDS[1]} by {minutes:.0f} min of streams {choice.passings_found:.1%} of "
         f"{passings} passings found"
