@@ -13,10 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from bittern.config.schema import OutboxConfig
-from bittern.delivery.outbox_file import FAILURES, Cursor, Damaged, InUse, OutboxFile, is_damage
+from bittern.delivery.outbox_file import Cursor, InUse, OutboxFile, dropped_in, is_damage
 from bittern.errors import ConfigurationError, one_line
 from bittern.events import Event, rfc3339, to_line, uuid7
 
@@ -104,7 +102,7 @@ class Outbox:
         self._disk = threading.Lock()
         self._memory = threading.Lock()
         self._file = OutboxFile(folder)
-        self._known = False  # whether the file was ever read
+        self._identity: int | None = None  # of the file that was read last
         self._last = 0
         self._stored = 0
         self._tail: deque[tuple[int, bytes]] = deque()
@@ -184,8 +182,11 @@ class Outbox:
             entry = None
             if on_disk:
                 try:
+                    if self.error is None and self._file.is_touched():
+                        self._dirty = True  # so that `flush` looks after it
+                        return None
                     entry = self._file.next(queue.seq)
-                except FAILURES as error:
+                except Exception as error:  # see `OutboxFile`
                     self._fail(error)
                     return None
             with self._memory:
@@ -225,14 +226,15 @@ class Outbox:
                 return
             queue.notice_frozen |= not unsent
             if not queue.notice_frozen and queue.dropped:
-                queue.dropped += _count(queue.notice)
+                queue.dropped += dropped_in(queue.notice)
                 queue.notice = queue.offered = None
                 self._dirty = True
 
     def flush(self) -> None:
         """Write everything to disk: when this returns, all events put before are safe.
 
-        A damaged file is renamed, with the date in its name, and a new one is started.
+        A damaged file is renamed, with the date in its name, and a new one is started. One that was deleted, replaced
+        or changed by somebody else meanwhile is opened anew, with what was in it as far as it can be read.
 
         Raises:
             OutboxError: the disk does not accept it.
@@ -240,12 +242,14 @@ class Outbox:
         with self._disk:
             for _ in range(3):  # a damaged file is replaced by a new one, which is unlikely to be damaged too
                 try:
+                    if self._file.is_touched():
+                        self._look_after()
                     if not self._file.is_open:
                         self._open()
                     self._write()
                     while self._tail:
                         self._write()
-                except (Damaged, *FAILURES) as error:
+                except Exception as error:  # see `OutboxFile`
                     if not self._fail(error):
                         break
                 else:
@@ -285,17 +289,47 @@ class Outbox:
 
     # --- the file; the caller holds `_disk` ---
 
+    def _look_after(self) -> None:
+        """Somebody else deleted, replaced or changed the file: close it, with all that is in it under its own name."""
+        if self._file.is_away():
+            events = self._file.rows
+            try:
+                self._file.restore()
+            except Exception as error:
+                if not is_damage(error):
+                    raise  # what is open can still be read; `flush` tries again
+                self._file.disconnect()
+                what = f"was deleted or replaced while it was in use, and cannot be read any more: {one_line(error)}"
+            else:
+                what = f"was deleted or replaced while it was in use: written again, with the {events} events in it"
+        else:
+            self._file.disconnect()
+            what = "was changed by another process: opened again"
+        _LOG.error("outbox: %s %s", self._file.path, what)
+        with self._memory:
+            self._append(self._damage_event(f"the outbox {what}"))
+
     def _open(self) -> None:
         self._file.open()
         with self._memory:  # held while reading the disk, which is rare enough here
-            if self._known:
+            if self._file.identity == self._identity:
                 self._reconcile()
             else:
+                if self._identity is not None:
+                    self._abandon()
                 self._adopt()
-            self._known = self._dirty = True
+            self._identity, self._dirty = self._file.identity, True
+            if lost := self._file.lost_writes:
+                self._append(self._damage_event(f"the log of the outbox is damaged: its last {lost} writes are lost"))
+
+    def _abandon(self) -> None:
+        """Before another file is read: events that were on the disk are lost."""
+        for queue in self._queues.values():
+            queue.offered_dropped |= queue.seq < (queue.offered or 0) <= self._stored
+            queue.drop(queue.waiting - sum(seq > queue.seq for seq, _ in self._tail))
 
     def _adopt(self) -> None:
-        """After the first read of the file: number the events in memory after those in the file."""
+        """After the first read of a file: number the events in memory after those in the file."""
         last, saved = self._file.last(), self._file.cursors()
         for name in saved.keys() - self._queues.keys():
             waiting = self._file.count(saved[name].seq)
@@ -317,11 +351,11 @@ class Outbox:
             queue.dropped += cursor.dropped
             if cursor.notice is not None:
                 if queue.notice is not None:
-                    queue.dropped += _count(queue.notice)
+                    queue.dropped += dropped_in(queue.notice)
                 queue.notice, queue.notice_saved, queue.notice_frozen = cursor.notice, True, True
 
     def _reconcile(self) -> None:
-        """After reopening the file, or opening a new one: events that are no longer in it are lost."""
+        """After reopening the file: events that are no longer in it are lost."""
         self._file.delete_after(self._stored)  # from a commit that failed halfway; they are still in memory
         for queue in self._queues.values():
             remaining = self._file.count(queue.seq) + sum(seq > queue.seq for seq, _ in self._tail)
@@ -360,21 +394,23 @@ class Outbox:
         """Record an error. Returns whether the file was set aside, so that it is worth trying again at once."""
         if is_damage(error):
             try:
-                new_name = self._file.set_aside(str(error))
+                new_name = self._file.set_aside(one_line(error))
             except OSError as rename_error:
                 error = rename_error
             else:
+                self.error = one_line(error)  # unless the next try succeeds
+                detail = f"events waiting in it were not delivered; set aside as {new_name}"
                 with self._memory:
-                    self._append(self._damage_event(new_name))
+                    self._append(self._damage_event(detail))
                 return True
         self.error = one_line(error)
         try:  # a disk that is full or read-only can still be read
             self._file.next(0)
-        except FAILURES:
+        except Exception:
             self._file.disconnect()
         return False
 
-    def _damage_event(self, new_name: str) -> bytes:
+    def _damage_event(self, detail: str) -> bytes:
         event = Event(
             id=uuid7(),
             type="state",
@@ -382,10 +418,6 @@ class Outbox:
             monotonic_ns=time.monotonic_ns(),
             source=self._source,
             state="outbox_damaged",
-            detail=f"events waiting in it were not delivered; set aside as {new_name}",
+            detail=detail,
         )
         return to_line(event)[:-1]
-
-
-def _count(notice: bytes) -> int:
-    return msgspec.json.decode(notice, type=Event).count or 0

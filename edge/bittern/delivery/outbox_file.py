@@ -1,4 +1,8 @@
-"""The outbox's file: SQLite with a write-ahead log, every commit synced; a damaged file is set aside."""
+"""The outbox's file: SQLite with a write-ahead log, every commit synced; a damaged file is set aside.
+
+SQLite notices neither a changed number nor a log that ends early. So the table of cursors has one row more, `_CHECK`,
+written in every transaction: the number of events, the highest event number, and a checksum of the cursors.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +10,48 @@ import contextlib
 import fcntl
 import logging
 import os
+import secrets
 import sqlite3
+import stat
+import struct
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from bittern.errors import one_line
+from bittern.events import Event
 from bittern.system.fileio import sync_folder
 
 NAME = "outbox.sqlite"
-# Raised for a full or read-only disk, a broken file, or no file descriptors or memory left.
-FAILURES = (sqlite3.Error, OSError, MemoryError)
 # Free pages (of 4 kB) are returned to the file system if there are more than this and they are over half of the file.
 SPARE_PAGES = 256
 # Number of damaged files to keep for inspection.
 KEPT = 3
 _SCHEMA = 1
-# The last three: a table is missing or has other columns.
-_DAMAGED = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_CONSTRAINT,
-    sqlite3.SQLITE_MISMATCH,
+# What SQLite says of the disk, of a lock, and of a lack of memory. Anything else that comes of a file is damage.
+_NO_DAMAGE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOMEM,
 }
-# Event numbers stay below this; a higher one means damage.
-_LIMIT = 2**62
+# Event numbers and counts stay below these; higher ones mean damage.
+_LIMIT, _COUNT_LIMIT = 2**62, 2**40
+# The row of the table of cursors that is no sink's.
+_CHECK = "#check"
+# https://www.sqlite.org/walformat.html: sizes of the log's header and of a frame's.
+_LOG_HEADER, _FRAME_HEADER = 32, 24
+_LOG_MAGIC = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,19 +73,29 @@ class Cursor(msgspec.Struct):
     """
 
     seq: Annotated[int, msgspec.Meta(ge=0, le=_LIMIT)] = 0
-    dropped: Annotated[int, msgspec.Meta(ge=0, le=_LIMIT)] = 0
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=_COUNT_LIMIT)] = 0
     notice: bytes | None = None
 
 
 class OutboxFile:
     """A table of events and one of cursors. For one thread and one process at a time.
 
-    Every method may raise one of `FAILURES`; `is_damage` recognizes those that mean that the file itself is broken.
+    Every method may raise any exception, because a damaged file makes SQLite and its Python module do so; `is_damage`
+    recognizes those that mean that the file itself is broken.
+
+    Attributes:
+        path: of the file.
+        rows: number of events in it.
+        identity: a random number that the file got when it was made; 0 of earlier versions.
+        lost_writes: how many writes in the log could not be read when the file was opened.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self.rows = 0
+        self.identity = 0
+        self.lost_writes = 0
+        self._marks: list[tuple[int, ...] | None] = []
         self._db: sqlite3.Connection | None = None
         self._folder_fd: int | None = None
 
@@ -84,6 +112,8 @@ class OutboxFile:
             InUse: another process uses it.
         """
         self.lock()
+        self._check_kind()
+        salts = _salts(Path(f"{self.path}-wal"))  # SQLite begins a log with a damaged header anew
         db = self._db = sqlite3.connect(self.path, timeout=2, isolation_level=None, check_same_thread=False)
         try:
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")
@@ -100,20 +130,20 @@ class OutboxFile:
             (check,) = db.execute("PRAGMA quick_check(1)").fetchone()
             if check != "ok":
                 raise Damaged(str(check))
+            self.lost_writes = self._lost_writes(salts)
             if version == 0:
                 self._make_tables()
-            self.rows = self.count(0)
-            self.cursors()
-            if self.last() > _LIMIT:
-                raise Damaged(f"an event has the number {self.last()}")
+            self._check_tables()
+            (self.identity,) = db.execute("PRAGMA application_id").fetchone()
+            self._remember()
         except BaseException:
             self.disconnect()
             raise
 
     def last(self) -> int:
         """The highest event number in use, by an event or a cursor."""
-        highest = "SELECT max((SELECT coalesce(max(seq), 0) FROM events), (SELECT coalesce(max(seq), 0) FROM cursors))"
-        return int(self._connection().execute(highest).fetchone()[0])
+        (event,) = self._connection().execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        return max(int(event), *(cursor.seq for cursor in self.cursors().values()), 0)
 
     def cursors(self) -> dict[str, Cursor]:
         """The cursor of every known sink.
@@ -121,18 +151,23 @@ class OutboxFile:
         Raises:
             Damaged: the table has invalid values.
         """
-        rows = self._connection().execute("SELECT sink, seq, dropped, notice FROM cursors")
+        rows = self._connection().execute("SELECT sink, seq, dropped, notice FROM cursors WHERE sink != ?", (_CHECK,))
         try:
-            return {
+            cursors = {
                 str(row[0]): msgspec.convert(dict(zip(Cursor.__struct_fields__, row[1:], strict=True)), Cursor)
                 for row in rows
             }
-        except msgspec.ValidationError as error:
+            for cursor in cursors.values():
+                if cursor.notice is not None:
+                    dropped_in(cursor.notice)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Damaged(f"cursors: {error}") from None
+        return cursors
 
     def forget(self, sink: str) -> None:
         """Remove the cursor of a sink."""
-        self._connection().execute("DELETE FROM cursors WHERE sink = ?", (sink,))
+        self._connection().execute("DELETE FROM cursors WHERE sink IN (?, ?)", (sink, _CHECK))
+        self._remember()
 
     def count(self, begin: int, end: int = _LIMIT) -> int:
         """How many events have a number above `begin` and up to `end`."""
@@ -147,8 +182,11 @@ class OutboxFile:
 
     def delete_after(self, after: int) -> None:
         """Delete the events after a number."""
-        self._connection().execute("DELETE FROM events WHERE seq > ?", (after,))
-        self.rows = self.count(0)
+        with self._transaction():
+            self._connection().execute("DELETE FROM events WHERE seq > ?", (after,))
+            self._connection().execute("DELETE FROM cursors WHERE sink = ?", (_CHECK,))
+        self.rows = self.count(-_LIMIT)
+        self._remember()
 
     def write(
         self, events: Sequence[tuple[int, bytes]], cursors: Mapping[str, Cursor], max_events: int
@@ -186,44 +224,161 @@ class OutboxFile:
                 "INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)",
                 [(name, cursor.seq, cursor.dropped, cursor.notice) for name, cursor in cursors.items()],
             )
+            check = (_CHECK, self.last(), rows, _checksum(cursors))
+            db.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?, ?)", check)
         self.rows = rows
-        with contextlib.suppress(*FAILURES):  # the events are already written
+        with contextlib.suppress(Exception):  # the events are already written
             self._shrink()
+        self._remember()
         return end, lost
+
+    def is_touched(self) -> bool:
+        """Whether somebody else deleted, replaced or changed the open file or its log since the last write."""
+        return self._db is not None and self._marks != self._look()
+
+    def is_away(self) -> bool:
+        """Whether the open file is not the one at its name any more; what is in it can still be read."""
+        mark = self._look()[0]
+        return self._db is not None and (mark is None or self._marks[0] is None or mark[:2] != self._marks[0][:2])
+
+    def restore(self) -> None:
+        """Write a file that is away once more under its name, with all that is in it, and close it.
+
+        Another file that has taken its name is set aside.
+        """
+        if not self._holds_folder():
+            self._unlock()
+            self.lock()
+        copy = self.path.with_name(f"{NAME}.new")
+        copy.unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(copy)) as target:
+            self._connection().backup(target)
+        if self.path.exists():
+            self._move_aside()
+        for suffix in ("-wal", "-shm"):  # they belong to the old file
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        copy.rename(self.path)
+        sync_folder(self.path.parent)
+        self.disconnect()  # SQLite leaves the log of a file that was moved alone
 
     def set_aside(self, reason: str) -> str:
         """Rename a damaged file, so that a new one can be started. Returns its new name."""
         self.disconnect()
-        renamed = self.path.with_name(f"{NAME}.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
-        for suffix in ("", "-wal"):
+        renamed = self._move_aside()
+        _LOG.error("outbox: %s is damaged (%s): set aside as %s, starting a new one", self.path, reason, renamed.name)
+        return renamed.name
+
+    def _move_aside(self) -> Path:
+        """Rename the file with its log; delete all but the newest of those that were set aside before."""
+        base = f"{NAME}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+        names = (self.path.with_name(f"{base}{number}Z") for number in ("", *(f".{n}" for n in range(1, 1000))))
+        renamed = next(name for name in names if not os.path.lexists(name))
+        for suffix in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{suffix}").rename(f"{renamed}{suffix}")
-        Path(f"{self.path}-shm").unlink(missing_ok=True)
         sync_folder(self.path.parent)
-        _LOG.error("outbox: %s is damaged (%s): set aside as %s, starting a new one", self.path, reason, renamed.name)
         for old in sorted(self.path.parent.glob(f"{NAME}.damaged-*Z"))[:-KEPT]:
-            old.unlink()
-            Path(f"{old}-wal").unlink(missing_ok=True)
-        return renamed.name
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):  # a folder may have been in its place
+                    Path(f"{old}{suffix}").unlink()
+        return renamed
 
     def disconnect(self) -> None:
         """Close the connection; the folder stays locked."""
         if self._db is not None:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(Exception):
                 self._db.close()
             self._db = None
 
     def close(self) -> None:
         """Close the connection and unlock the folder."""
         self.disconnect()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._folder_fd is not None:
             os.close(self._folder_fd)
             self._folder_fd = None
 
+    def _holds_folder(self) -> bool:
+        """Whether the folder that is locked is still the one at its name."""
+        try:
+            return self._folder_fd is not None and os.path.samestat(os.fstat(self._folder_fd), self.path.parent.stat())
+        except FileNotFoundError:
+            return False
+
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
-            raise sqlite3.OperationalError(f"{self.path} is not open")
+            raise OSError(f"{self.path} is not open")
         return self._db
+
+    def _look(self) -> list[tuple[int, ...] | None]:
+        """What tells whether the file is the same and unchanged, and its log the same."""
+        # Not with pathlib, see `fileio.atomic`: this is done for every event.
+        marks: list[tuple[int, ...] | None] = []
+        for file in (os.fspath(self.path), f"{self.path}-wal"):
+            try:
+                now = os.stat(file)  # noqa: PTH116
+            except OSError:
+                marks.append(None)
+            else:
+                # The log grows while it is written, and nobody else can write into it unnoticed: it has checksums.
+                marks.append((now.st_dev, now.st_ino, *((now.st_size, now.st_mtime_ns) if not marks else ())))
+        return marks
+
+    def _remember(self) -> None:
+        self._marks = self._look()
+
+    def _check_kind(self) -> None:
+        """Refuse what SQLite would wait for, or take for a disk that cannot be written.
+
+        Raises:
+            Damaged: the file or its log is a folder, a pipe or a device, or of a version that SQLite does not write.
+        """
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(os.stat(f"{self.path}{suffix}").st_mode):  # noqa: PTH116
+                    raise Damaged(f"{NAME}{suffix} is not a regular file")
+        # Before it is connected: closing a second handle of the file would release SQLite's locks.
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            header = file.read(20)
+            if len(header) == 20 and max(header[18:]) > 2:  # https://www.sqlite.org/fileformat.html, 1.3.3
+                raise Damaged(f"its format is {header[18]}/{header[19]}, not 2/2")
+
+    def _check_tables(self) -> None:
+        """Refuse numbers that cannot be, and what does not agree with the row `_CHECK`.
+
+        Raises:
+            Damaged: see above.
+        """
+        self.rows = self.count(-_LIMIT)
+        cursors, last = self.cursors(), self.last()
+        if last > _LIMIT:
+            raise Damaged(f"an event has the number {last}")
+        check = "SELECT seq, dropped, notice FROM cursors WHERE sink = ?"
+        row = self._connection().execute(check, (_CHECK,)).fetchone()
+        # An outbox of an earlier version has none.
+        if row is not None and row != (last, self.rows, _checksum(cursors)):
+            raise Damaged("its numbers do not agree with each other")
+
+    def _lost_writes(self, salts: bytes) -> int:
+        """How many writes in the log SQLite did not take, because it stops at the first damaged frame.
+
+        After a power cut the last write may be there in part; nothing in it was acknowledged, so it does not count.
+        """
+        db = self._connection()
+        (page_size,) = db.execute("PRAGMA page_size").fetchone()
+        try:
+            _, taken, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            lost = _writes_after(Path(f"{self.path}-wal"), salts, page_size, max(0, taken))
+            if lost:
+                _LOG.warning("outbox: writes at the end of %s-wal that cannot be read: %d", self.path, lost)
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # so that they are not counted again
+        except (sqlite3.Error, OSError) as error:
+            if is_damage(error):
+                raise
+            return 0  # a disk that is full or read-only can still be read
+        return lost if lost > 1 else 0
 
     def lock(self) -> None:
         """Lock the folder, created if missing, for this process until `close`.
@@ -259,6 +414,7 @@ class OutboxFile:
                 "CREATE TABLE cursors (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL, dropped INTEGER NOT NULL, "
                 "notice BLOB) WITHOUT ROWID"
             )
+            db.execute(f"PRAGMA application_id = {secrets.randbelow(2**31 - 1) + 1}")
             db.execute(f"PRAGMA user_version = {_SCHEMA}")
         sync_folder(self.path.parent)
 
@@ -273,7 +429,7 @@ class OutboxFile:
             try:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
-            except FAILURES:
+            except Exception:
                 self.disconnect()
             raise
 
@@ -311,9 +467,71 @@ def _holder(handle: int) -> str:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error means that the file is broken, and not that the disk is full, read-only or busy."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the higher bits are the extended code
-    return isinstance(error, Damaged) or code in _DAMAGED
+    """Whether an error means that the file is broken, and not that the disk is full, read-only or busy.
+
+    SQLite's messages quote the file, and Python may fail to decode them: so an error of any type is damage.
+    """
+    if isinstance(error, sqlite3.Error):
+        # The higher bits are the extended code. Without a code it is an error of Python's module.
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF not in _NO_DAMAGE
+    return not isinstance(error, OSError | MemoryError)
+
+
+def dropped_in(notice: bytes) -> int:
+    """The number of dropped events in a notice.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError: it is none.
+    """
+    return msgspec.json.decode(notice, type=_Notice).count
+
+
+class _Notice(Event, frozen=True, kw_only=True):
+    count: Annotated[int, msgspec.Meta(ge=0, le=_COUNT_LIMIT)]
+
+
+def _checksum(cursors: Mapping[str, Cursor]) -> bytes:
+    return zlib.crc32(msgspec.json.encode(sorted(cursors.items()))).to_bytes(4, "big")
+
+
+def _salts(file: Path) -> bytes:
+    """Two random numbers that a write-ahead log's frames have, unless they are left from before it was begun anew.
+
+    They are in its header, and if that is damaged, in its first frame.
+    """
+    try:
+        with file.open("rb") as log:
+            header, frame = log.read(_LOG_HEADER), log.read(_FRAME_HEADER)
+    except FileNotFoundError:
+        return b""
+    return header[16:24] if _is_intact(header) else frame[8:16]
+
+
+def _writes_after(file: Path, salts: bytes, page_size: int, taken: int) -> int:
+    """How many commits a write-ahead log has after so many frames.
+
+    A frame's header has the size of the database if it ends a commit, else 0, and then the salts.
+    """
+    commits = 0
+    with file.open("rb") as log:
+        log.seek(_LOG_HEADER + taken * (_FRAME_HEADER + page_size))
+        while len(frame := log.read(_FRAME_HEADER)) == _FRAME_HEADER:
+            commits += frame[4:8] != bytes(4) and frame[8:16] == salts
+            log.seek(page_size, os.SEEK_CUR)
+    return commits
+
+
+def _is_intact(header: bytes) -> bool:
+    """Whether the header of a write-ahead log agrees with its checksum."""
+    if len(header) < _LOG_HEADER or header[:4] not in _LOG_MAGIC:
+        return False
+    order = ">" if header[3] & 1 else "<"
+    numbers = struct.unpack(f"{order}6I", header[:24])
+    first = second = 0
+    for i in range(0, 6, 2):
+        first = first + numbers[i] + second & 0xFFFFFFFF
+        second = second + numbers[i + 1] + first & 0xFFFFFFFF
+    return header[24:] == struct.pack(">2I", first, second)
 
 
 def count_waiting(path: Path) -> dict[str, int]:
@@ -327,7 +545,7 @@ def count_waiting(path: Path) -> dict[str, int]:
     mode = "mode=ro" if Path(f"{path}-wal").exists() else "mode=ro&immutable=1"
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=2)) as db:
-            count = "SELECT sink, (SELECT count(*) FROM events WHERE events.seq > cursors.seq) FROM cursors"
-            return dict(db.execute(count).fetchall())
-    except sqlite3.Error as error:
-        raise OSError(f"{path}: {error}") from None
+            count = "SELECT sink, (SELECT count(*) FROM events WHERE seq > cursors.seq) FROM cursors WHERE sink != ?"
+            return dict(db.execute(count, (_CHECK,)).fetchall())
+    except Exception as error:  # see `is_damage`
+        raise OSError(f"{path}: {one_line(error)}") from None
