@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import random
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -106,6 +108,32 @@ def crashing() -> bytes:
     return bytes(builder.Output())
 
 
+def endless() -> bytes:
+    """A .tflite file whose one operator repeats its empty body for as long as a constant is true."""
+    model = schema.ModelT.InitFromPackedBuf(channel_means(), 0)
+    (code,), (graph,) = model.operatorCodes, model.subgraphs
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.WHILE
+    code.version = 1
+    (loop,) = graph.operators
+    loop.builtinOptionsType, loop.builtinOptions = schema.BuiltinOptions.WhileOptions, schema.WhileOptionsT()
+    loop.builtinOptions.condSubgraphIndex, loop.builtinOptions.bodySubgraphIndex = 1, 2
+    loop.inputs, loop.outputs = [0], [2]
+    graph.tensors[2].shape = graph.tensors[0].shape
+    true = schema.BufferT()
+    true.data = np.ones(1, np.uint8)
+    model.buffers.append(true)
+    constant = schema.TensorT()
+    constant.name, constant.shape, constant.type = "true", [1], schema.TensorType.BOOL
+    constant.buffer = len(model.buffers) - 1
+    for outputs in ([1], [0]):
+        part = schema.SubGraphT()
+        part.tensors, part.operators, part.inputs, part.outputs = [graph.tensors[0], constant], [], [0], outputs
+        model.subgraphs.append(part)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
 def with_files(model: bytes, **files: bytes) -> bytes:
     """The model with files packed behind it, as TFLite metadata does it; `labels_txt` becomes `labels.txt`."""
     packed = io.BytesIO()
@@ -171,3 +199,76 @@ def model_folder_of_means(
     }
     (folder / "manifest.json").write_text(json.dumps(fields))
     return folder
+
+
+_OPTIONS = [
+    (number, getattr(schema, f"{name}T"))
+    for name, number in vars(schema.BuiltinOptions).items()
+    if name.endswith("Options") and hasattr(schema, f"{name}T")
+]
+
+
+def hostile(rng: random.Random, model: bytes) -> bytes:
+    """A valid flatbuffer of the schema whose contents are changed at random, one to three times."""
+    made = schema.ModelT.InitFromPackedBuf(model, 0)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        _change(rng, made)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(made.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def _number(rng: random.Random, most: int) -> int:
+    """An index or size: in range, just beside, or far away."""
+    return rng.choice((*[rng.randrange(most) for _ in range(20)], -2, -1, 0, 1, most, most + 1, 65_536, 2**31 - 1))
+
+
+def _numbers(rng: random.Random, most: int) -> list[int]:
+    return [_number(rng, most) for _ in range(rng.choice((0, 1, 2, 3, 4, 4, 5, 8)))]
+
+
+def _change(rng: random.Random, model: schema.ModelT) -> None:
+    graph = rng.choice(model.subgraphs)
+    tensor = rng.choice(graph.tensors)
+    operator = rng.choice(graph.operators) if graph.operators else schema.OperatorT()
+    many = len(graph.tensors)
+    kind = rng.randrange(13)
+    if kind == 0:
+        tensor.shape = _numbers(rng, 64)
+    elif kind == 1:
+        tensor.type = rng.randrange(18)
+    elif kind == 2:
+        tensor.buffer = abs(_number(rng, len(model.buffers)))
+    elif kind == 3:
+        tensor.quantization = schema.QuantizationParametersT()
+        tensor.quantization.scale = [rng.choice((0.0, -1.0, math.nan, math.inf, 1e-30, 0.1))] * rng.choice(
+            (0, 1, 3, 99)
+        )
+        tensor.quantization.zeroPoint = _numbers(rng, 255)
+        tensor.quantization.quantizedDimension = _number(rng, 4)
+    elif kind == 4:
+        operator.inputs = _numbers(rng, many)
+    elif kind == 5:
+        operator.outputs = _numbers(rng, many)
+    elif kind == 6:
+        operator.opcodeIndex = abs(_number(rng, 2))
+    elif kind == 7:
+        code = rng.choice(model.operatorCodes)
+        code.builtinCode = rng.randrange(208)
+        code.deprecatedBuiltinCode = min(code.builtinCode, 127)
+        code.version = rng.choice((1, 1, 2, 3, 9))
+    elif kind == 8:
+        operator.builtinOptionsType, options = rng.choice(_OPTIONS)
+        operator.builtinOptions = options()
+        for name, value in vars(operator.builtinOptions).items():
+            if type(value) is int:
+                setattr(operator.builtinOptions, name, rng.choice((0, 1, 2, 3, 5, 100, 127)))
+    elif kind == 9:
+        graph.inputs = _numbers(rng, many)
+    elif kind == 10:
+        graph.outputs = _numbers(rng, many)
+    elif kind == 11:
+        buffer = rng.choice(model.buffers)
+        buffer.data = np.frombuffer(rng.randbytes(rng.choice((0, 1, 4, 7, 8, 64, 4096))), np.uint8)
+    else:
+        model.subgraphs.append(graph)

@@ -252,7 +252,7 @@ def judge(folder: Path, threads: int, old: bytes) -> Verdict:
         old: contents of the running model's .tflite file; empty if there is none to compare.
     """
     try:
-        classifier = Classifier(folder, threads=threads)
+        classifier = Classifier(folder, threads=threads, tried=True)
         _check_labels_file(folder, classifier)
     except BitternError as error:
         return Verdict(refused=str(error))

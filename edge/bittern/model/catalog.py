@@ -5,17 +5,37 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
+
 from bittern.errors import ConfigurationError, did_you_mean
 
 
 def search_path() -> list[Path]:
     """The folders that hold model folders; the first match wins."""
-    package = Path(__file__).parents[1]
-    shipped = package / "shipped" / "models"
-    if not shipped.is_dir():  # an editable install: the checkout itself
-        shipped = package.parents[1] / "models"
     configured = [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
-    return [*configured, Path("models"), shipped]
+    return [*configured, Path("models"), shipped()]
+
+
+def shipped() -> Path:
+    """The folder with the model folders that ship with Bittern."""
+    package = Path(__file__).parents[1]
+    models = package / "shipped" / "models"
+    return models if models.is_dir() else package.parents[1] / "models"  # an editable install: the checkout itself
+
+
+def is_shipped(sha256: str) -> bool:
+    """Whether the .tflite file with this sha256 (hex) ships with Bittern."""
+    for file in shipped().glob("[!.]*/manifest.json"):
+        try:
+            if msgspec.json.decode(file.read_bytes(), type=_Sha256).sha256 == sha256:
+                return True
+        except (
+            OSError,
+            msgspec.MsgspecError,
+            RecursionError,
+        ):  # `available` lists it, and opening it says what is wrong
+            continue
+    return False
 
 
 def available() -> dict[str, Path]:
@@ -46,3 +66,7 @@ def find(model: str | os.PathLike[str]) -> Path:
     raise ConfigurationError(
         f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{did_you_mean(text, known)}"
     )
+
+
+class _Sha256(msgspec.Struct):
+    sha256: str

@@ -15,7 +15,7 @@ import numpy as np
 
 from bittern.errors import BitternError, ModelRefused, one_line
 from bittern.frames import Order, Pixels
-from bittern.model import catalog, golden, manifest, preprocess, runtime
+from bittern.model import catalog, golden, manifest, preprocess, runtime, trial
 from bittern.model.manifest import Head, Manifest, Threshold
 from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
@@ -74,14 +74,19 @@ class Classifier:
         labels: str | os.PathLike[str] | None = None,
         path: ExecutionPath | None = None,
         threads: int = 1,
+        tried: bool = False,
     ) -> None:
         """Open a model and replay its golden vectors.
+
+        A model whose bytes are not those of a shipped one is first opened and run in a child process, which it may
+        crash.
 
         Args:
             model: a name (`catalog.search_path`), a model folder, or a bare .tflite file.
             labels: a file with one label per line, for a bare .tflite file without packed labels.
             path: "xnnpack" or "builtin"; None takes XNNPACK where the runtime has it.
             threads: number of threads for one inference.
+            tried: leave out that child process, because this is one that the model may crash.
 
         Raises:
             ConfigurationError: no such model.
@@ -100,6 +105,8 @@ class Classifier:
         if self.manifest is not None:
             _check_bytes(file, data, self.manifest)
         try:
+            if not tried and not catalog.is_shipped(self.manifest.sha256 if self.manifest else _sha256(data)):
+                trial.run(data, path, threads)
             loaded = runtime.open_model(data, path, threads)
         except ModelRefused as error:
             raise ModelRefused(f"{file}: {error}") from None
@@ -254,11 +261,15 @@ def _read_model(file: Path) -> bytes:
 def _check_bytes(file: Path, data: bytes, expected: Manifest) -> None:
     if len(data) != expected.size:
         raise ModelRefused(f"{file}: has {len(data)} bytes, the manifest says {expected.size}: copy it again")
-    digest = hashlib.sha256(data).hexdigest()
+    digest = _sha256(data)
     if digest != expected.sha256:
         raise ModelRefused(
             f"{file}: sha256 is {digest[:12]}…, the manifest says {expected.sha256[:12]}…: copy it again"
         )
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _check_network(file: Path, inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
