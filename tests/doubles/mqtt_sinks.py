@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bittern.config.schema import MqttConfig
-from bittern.delivery.sinks.base import Diagnostics, Undelivered
+from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
 from bittern.delivery.sinks.mqtt import MqttSink
 from bittern.events import AlarmKey, Event, to_line, uuid7
 
-ALARMS = [AlarmKey("stop_sign", "stop_sign", "stop")]
+STOP = AlarmKey("stop_sign", "stop_sign", "stop")
+ALARMS = {STOP: 0.5}
+INFO = SourceInfo("door", ALARMS)
 ALARM, LABEL, CONFIG = (
     "bittern/door/alarm/stop_sign/stop",
     "bittern/door/label/stop_sign",
@@ -27,15 +30,18 @@ def event(kind: str = "alarm.on", **fields: Any) -> Event:
 
 
 def deliver(sink: MqttSink, sent: Event) -> str:
+    """Raise an event, and deliver it."""
+    sink.follow(sent)
     return sink.deliver(sent, to_line(sent)[:-1])
 
 
 def delivered(sink: MqttSink, sent: Event, seconds: float = 20.0) -> None:
-    """Try as often as it takes, as the outbox does."""
+    """Raise an event, and try to deliver it as often as it takes, as the outbox does."""
     end = time.monotonic() + seconds
+    sink.follow(sent)
     while True:
         try:
-            deliver(sink, sent)
+            sink.deliver(sent, to_line(sent)[:-1])
         except Undelivered:
             if time.monotonic() > end:
                 raise
@@ -50,11 +56,20 @@ class Opens:
     def __init__(self) -> None:
         self._sinks: list[MqttSink] = []
 
-    def __call__(self, port: int, *, snapshots: Path | None = None, announce: bool = True, **config: Any) -> MqttSink:
+    def __call__(
+        self,
+        port: int,
+        *,
+        snapshots: Path | None = None,
+        memory: Path | None = None,
+        name: str = "door",
+        alarms: Mapping[AlarmKey, float] | None = None,
+        announce: bool = True,
+        **config: Any,
+    ) -> MqttSink:
         config = {"host": "127.0.0.1", **config}
-        sink = MqttSink(
-            MqttConfig(port=port, **config), "door", ALARMS, lambda: Diagnostics(fps=4.5), snapshots, announce=announce
-        )
+        info = SourceInfo(name, ALARMS if alarms is None else alarms, snapshots=snapshots, memory=memory)
+        sink = MqttSink(MqttConfig(port=port, **config), info, lambda: Diagnostics(fps=4.5), announce=announce)
         self._sinks.append(sink)
         return sink
 

@@ -81,7 +81,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
     import msgspec
 
-    from bittern.delivery.sinks.base import Diagnostics, Undelivered
+    from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
     from bittern.delivery.sinks.registry import open_sinks
     from bittern.errors import ConfigurationError
     from bittern.events import Event, rfc3339, to_line, uuid7
@@ -103,7 +103,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
         opened: list[Sink] = []
         start = time.monotonic()
         try:
-            opened = open_sinks(only_this, name, Diagnostics, announce=False)
+            opened = open_sinks(only_this, SourceInfo(name), Diagnostics, announce=False)
             answer, ok = opened[0].deliver(event, to_line(event)[:-1]), True
         except (Undelivered, ConfigurationError, OSError) as error:
             answer, ok = str(error), False

@@ -85,7 +85,14 @@ def watch(
         file = None if models else config_file
         try:
             opened = run.opened(
-                settings, classifiers, partial(_print, stop), stop, file=file, once=once, every_frame=every_frame
+                settings,
+                classifiers,
+                partial(_print, stop),
+                stop,
+                file=file,
+                config_file=config_file,
+                once=once,
+                every_frame=every_frame,
             )
             with opened as daemon:
                 for step in daemon.steps(frames):

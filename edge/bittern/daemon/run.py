@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.dispatch import Delivery
+from bittern.delivery.outbox import folder
 from bittern.delivery.outlet import Outlet
-from bittern.delivery.sinks.registry import DURABLE, open_sinks
+from bittern.delivery.sinks.base import SourceInfo
+from bittern.delivery.sinks.registry import DURABLE, display_name, open_sinks
 from bittern.delivery.snapshots import SnapshotStore, default_folder
-from bittern.errors import BitternError
+from bittern.errors import BitternError, ConfigurationError
 from bittern.model.classifier import Classifier
 from bittern.sources.registry import check_source, open_source
 from bittern.system.stop import Stop
@@ -75,6 +78,7 @@ def opened(
     stop: Stop,
     *,
     file: Path | None = None,
+    config_file: Path | None = None,
     once: bool = False,
     every_frame: bool = False,
 ) -> Iterator[Daemon]:
@@ -86,6 +90,7 @@ def opened(
         out: takes every event as a line of JSON, whatever other sinks there are.
         stop: see `Stop`.
         file: of the configuration, where a reload reads the names of the models; None keeps those of `config`.
+        config_file: of the configuration; None if it is none.
         once: give up if the camera cannot be opened at the start.
         every_frame: take every frame of a recording, instead of `fps` a second by its clock.
 
@@ -104,13 +109,18 @@ def opened(
         outbox = _claim_outbox(config, name, unowned)
         _serve_metrics(config, health, stack)
         snapshots = _open_snapshots(config, name)
-        sinks = open_sinks(
-            config,
-            name,
-            health.diagnostics,
+        info = SourceInfo(
+            display_name(config, source.name),
             alarms=pipeline.alarms,
+            live=source.live,
             snapshots=snapshots.folder if snapshots is not None else None,
+            memory=folder(config.outbox, name),
+            config_file=config_file,
+            page=_page(config),
         )
+        sinks = open_sinks(config, info, health.diagnostics)
+        if config.mqtt is None:
+            _withdraw(info, stack)
         delivery = Delivery(config.outbox, sinks, name, outbox)
         unowned.pop_all()  # from here on the delivery closes the outbox
         health.sinks = lambda: _sink_metrics(delivery)
@@ -142,6 +152,32 @@ def _claim_outbox(config: WatchConfig, name: str, stack: contextlib.ExitStack) -
     stack.callback(box.close)
     box.claim()
     return box
+
+
+def _page(config: WatchConfig) -> str | None:
+    """Address of the page of metrics, if other machines can reach it."""
+    health = config.health
+    if health is None or not health.port or health.host in ("127.0.0.1", "localhost", "::1"):
+        return None
+    host = socket.gethostname() if health.host in ("0.0.0.0", "::", "") else health.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{health.port}/metrics"
+
+
+def _withdraw(info: SourceInfo, stack: contextlib.ExitStack) -> None:
+    """Take off a broker what was announced there when the configuration had `[mqtt]`."""
+    assert info.memory is not None
+    if not (info.memory / "mqtt.json").exists():
+        return
+    try:
+        from bittern.delivery.sinks.announced import Memory
+        from bittern.delivery.sinks.withdrawal import Withdrawals
+    except ConfigurationError as error:
+        _log.warning("what was announced over MQTT stays there: %s", error)
+        return
+    withdrawals = Withdrawals()
+    stack.callback(withdrawals.close)
+    memory = Memory(info.memory, info.config_file)
+    withdrawals.begin(memory.records, memory)
 
 
 def _serve_metrics(config: WatchConfig, health: Health, stack: contextlib.ExitStack) -> None:

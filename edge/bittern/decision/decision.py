@@ -43,6 +43,7 @@ class Decision:
     that alarm (COOLDOWN_BREAK). It goes off when no score has reached `off` for `min_off_s`.
 
     Attributes:
+        on: the threshold.
         alarm: whether the alarm is on.
     """
 
@@ -79,7 +80,7 @@ class Decision:
             raise ValueError("times must not be negative")
         if not 0 <= evidence < math.inf:
             raise ValueError(f"expected 0 <= evidence, got {evidence}")
-        self._on, self._off, self._votes, self._needed = on, off, votes, evidence
+        self.on, self._off, self._votes, self._needed = on, off, votes, evidence
         self._cooldown_ns, self._min_off_ns = int(cooldown_s * 1e9), int(min_off_s * 1e9)
         self._last: deque[bool] = deque(maxlen=of)
         self._evidence = 0.0
@@ -100,7 +101,7 @@ class Decision:
         Returns:
             "on" or "off" if the alarm changed, else None.
         """
-        self._last.append(score >= self._on)
+        self._last.append(score >= self.on)
         if self._needed:
             self._weigh(score, now_ns)
         if self.alarm:
@@ -114,7 +115,7 @@ class Decision:
                 self._forget()
                 return "off"
             return None
-        if score < self._on or self._evidence < self._needed or sum(self._last) < self._votes:
+        if score < self.on or self._evidence < self._needed or sum(self._last) < self._votes:
             return None
         if (
             self._ended_ns is not None
@@ -130,7 +131,7 @@ class Decision:
         """Add the evidence of a score."""
         passed_ns = EVIDENCE_FRAME_NS if self._now_ns is None else now_ns - self._now_ns
         self._now_ns = now_ns
-        self._evidence = min(self._needed, add_evidence(self._evidence, score, self._on, passed_ns))
+        self._evidence = min(self._needed, add_evidence(self._evidence, score, self.on, passed_ns))
 
     def _forget(self) -> None:
         """Forget votes and evidence."""

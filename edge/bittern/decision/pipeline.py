@@ -103,9 +103,9 @@ class Pipeline:
         self._still_ns: int | None = None  # time of the last frame, if the motion gate skipped it
 
     @property
-    def alarms(self) -> list[AlarmKey]:
-        """Every alarm that can go on."""
-        return [alarm.key for model in self._models for alarm in model.alarms]
+    def alarms(self) -> dict[AlarmKey, float]:
+        """Every alarm that can go on, with its threshold."""
+        return {alarm.key: alarm.decision.on for model in self._models for alarm in model.alarms}
 
     def step(self, frame: Frame, *, blind: bool = False) -> Step:
         """Take one frame.

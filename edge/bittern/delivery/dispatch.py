@@ -36,6 +36,8 @@ QUIET_S = 60.0
 # At the end of a recording: the interval at which deliveries are checked, when the log says what is still waiting, and
 # how long a failing disk is waited for.
 _DRAIN_POLL_S, _DRAIN_LOG_S, _DRAIN_DISK_S = 0.05, 2.0, 10.0
+# Interval at which a back-off looks whether the sink has connected again.
+_RECONNECTED_POLL_S = 0.1
 # How many events wait for a sink that is not durable (an output pin); the newest win.
 BEST_EFFORT_EVENTS = 64
 _LOG = logging.getLogger(__name__)
@@ -184,6 +186,8 @@ class Delivery:
         if not self._lines:
             return
         try:
+            for line in self._lines:
+                line.sink.follow(event)
             self._take(event)
         except Exception as error:  # a text that is not Unicode, or no memory
             with contextlib.suppress(Exception):
@@ -316,6 +320,12 @@ class Delivery:
         with self._changed:
             self._changed.wait_for(lambda: self._stopping or until(), timeout_s)
 
+    def _pause(self, sink: Sink, seconds: float) -> None:
+        """Wait before another attempt, but no longer once the sink has connected to its peer again."""
+        connections, end = sink.connections, time.monotonic() + seconds
+        while not self._stopping and connections == sink.connections and (left := end - time.monotonic()) > 0:
+            self._wait(lambda: False, min(left, _RECONNECTED_POLL_S))
+
     def _write(self, box: Outbox) -> None:
         """The writer's thread: brings the events in memory to the disk."""
         failures = 0
@@ -379,7 +389,7 @@ class Delivery:
                         line.retrying = True
                         box.failed(name, unsent=error.unsent)
                         asked_s = min(error.retry_after_s or 0.0, RETRY_AFTER_MAX_S)
-                        self._wait(lambda: False, max(_backoff_s(failures), asked_s))
+                        self._pause(line.sink, max(_backoff_s(failures), asked_s))
                         continue
                     line.refuse(f"{event.type} {event.id}", error.reason)
             failures = bugs = 0

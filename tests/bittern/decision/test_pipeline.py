@@ -59,7 +59,7 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
 
 def test_what_is_known_after_a_step(means: Classifier) -> None:
     run = Run(means, gate=GateConfig(linger_s=0.0))
-    assert run.pipeline.alarms == [AlarmKey("means", "colour_0", "red"), AlarmKey("means", "colour_1", "red")]
+    assert list(run.pipeline.alarms) == [AlarmKey("means", "colour_0", "red"), AlarmKey("means", "colour_1", "red")]
     step = run.see(255)
     assert [(event.type, event.alarm) for event in step.events] == [("alarm.on", key) for key in run.pipeline.alarms]
     assert not step.skipped

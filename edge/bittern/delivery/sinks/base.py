@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -45,17 +47,42 @@ class Diagnostics(msgspec.Struct, frozen=True):
     temperature_c: float | None = None
 
 
+class SourceInfo(NamedTuple):
+    """What sinks are told of the source that is watched.
+
+    Attributes:
+        name: for people, such as the name of the camera.
+        alarms: every alarm that can go on, with its threshold, a score from 0 to 1.
+        live: a camera, which may be away; else a recording.
+        snapshots: the folder of the snapshots; None if there are none.
+        memory: a folder for what a sink has to remember over a restart; None remembers nothing.
+        config_file: where the configuration was read; None if it was not a file.
+        page: address of a page about the daemon; None if there is none.
+    """
+
+    name: str
+    alarms: Mapping[AlarmKey, float] = {}
+    live: bool = True
+    snapshots: Path | None = None
+    memory: Path | None = None
+    config_file: Path | None = None
+    page: str | None = None
+
+
 class Sink(abc.ABC):
-    """A destination of events. Used by one thread only, except for `close`, which another thread calls.
+    """A destination of events. One thread calls `deliver`, another one `follow` and `expect`, any thread `close`.
 
     Attributes:
         name: the name of its table in the configuration, such as "mqtt" or "webhook".
         durable: events pass through the outbox. False: best effort, for sinks where only the newest state matters
             (GPIO).
+        connections: how often it has connected to its peer. When it grows, a delivery that failed is tried again at
+            once. It stays 0 in sinks that do not keep a connection.
     """
 
     name: str
     durable: bool
+    connections: int = 0
 
     @abc.abstractmethod
     def deliver(self, event: Event, body: bytes) -> str:
@@ -72,13 +99,20 @@ class Sink(abc.ABC):
             Undelivered: the peer did not accept the event.
         """
 
-    def expect(self, alarms: Sequence[AlarmKey]) -> None:  # noqa: B027 - most sinks need not know
+    def follow(self, event: Event) -> None:  # noqa: B027 - most sinks show no states
+        """Take note of an event when it is raised, long before `deliver` if the peer is away; must not block.
+
+        Args:
+            event: the event, in their order.
+        """
+
+    def expect(self, alarms: Mapping[AlarmKey, float]) -> None:  # noqa: B027 - most sinks need not know
         """Set the alarms that are possible from now on; waiting events of removed ones may still be delivered.
 
         Called by the main loop, so it must not block.
 
         Args:
-            alarms: every alarm that can go on.
+            alarms: every alarm that can go on, with its threshold.
         """
 
     @abc.abstractmethod

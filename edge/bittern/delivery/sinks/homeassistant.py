@@ -1,8 +1,7 @@
 """A camera's MQTT topics, their retained states, and Home Assistant's discovery message; does no networking.
 
 Field names are those of Home Assistant's MQTT integration (device discovery, since 2024.11):
-https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload, and the pages of its platforms sensor,
-binary_sensor and image.
+https://www.home-assistant.io/integrations/mqtt/#device-discovery-payload, and the pages of its platforms.
 """
 
 from __future__ import annotations
@@ -12,15 +11,41 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from bittern.delivery.sinks.base import SourceInfo
 from bittern.events import AlarmKey, Event
 from bittern.version import __version__
 
 ONLINE, OFFLINE = b"online", b"offline"
 NOTHING = "nothing"
+# States that begin and are over at once: they are shown for this many seconds, and then again what holds.
+MOMENTARY_S = 2.0
+# When a camera is back, an alarm that was on before counts again only if it is still on after this many seconds: the
+# first frames decide about it.
+RETURN_S = 3.0
+# What the state may be, for Home Assistant's list of options.
+STATES = (
+    *("starting", "started", "camera_ok", "camera_stalled", "camera_lost", "camera_absent", "camera_busy"),
+    *("camera_frozen", "reboot_needed", "blind", "seeing", "moved", "models_loaded", "models_refused"),
+)
+# Device class of Home Assistant and icon of an alarm, by the task.
+_LOOKS: Mapping[str, Mapping[str, str]] = {
+    "stop_sign": {"icon": "mdi:alert-octagon"},
+    "face_mask": {"device_class": "safety", "icon": "mdi:face-mask"},
+    "car_damage": {"device_class": "problem", "icon": "mdi:car-wrench"},
+}
+_OTHER_LOOK = {"icon": "mdi:eye-check"}
+
+
+class Message(NamedTuple):
+    """A message to publish."""
+
+    topic: str
+    payload: bytes
+    retain: bool
 
 
 def slug(text: str) -> str:
@@ -38,10 +63,34 @@ def slugs(names: Iterable[str]) -> dict[str, str]:
     for name in set(names):
         by_slug.setdefault(slug(name), []).append(name)
     return {
-        name: base if base and (len(same) == 1 or name == base) else f"{base}_{_digest(name)}".lstrip("_")
+        name: base if base and (len(same) == 1 or name == base) else _with_digest(base, name)
         for base, same in by_slug.items()
         for name in same
     }
+
+
+def default_topic(name: str) -> str:
+    """The topics' prefix of a camera: no two names have the same.
+
+    A name that is not its own slug gets a digest: "Front door" and "front-door" would have the same slug.
+    """
+    base = slug(name)
+    return f"bittern/{base if base and base == name else _with_digest(base, name)}"
+
+
+def device_id(topic: str) -> str:
+    """Id of a device, lower-case letters, digits and underscores: no two prefixes of topics have the same.
+
+    Slashes become underscores; a digest is added where another prefix could become the same.
+    """
+    base, levels = slug(topic), topic.split("/")
+    default = len(levels) == 2 and levels[0] == "bittern"
+    plain = base == topic.replace("/", "_") and (default or ("_" not in topic and levels[0] != "bittern"))
+    return base if plain else _with_digest(base, topic)
+
+
+def _with_digest(base: str, text: str) -> str:
+    return f"{base}_{_digest(text)}".lstrip("_")
 
 
 def _digest(text: str) -> str:
@@ -51,42 +100,48 @@ def _digest(text: str) -> str:
 class Entities:
     """The topics of one camera and their retained payloads. Not thread-safe.
 
-    States follow the delivered events, in their order: after an outage the last one is right. An event
-    `state: started` switches all alarms off: it comes from a new process, which starts with all of them off.
+    States follow the events as they are raised. An event `state: started` switches all alarms off: it comes from a new
+    process, which starts with all of them off.
+
+    Alarms and labels are answers only while the camera gives pictures that show something. `watching` says so: Home
+    Assistant shows them as unavailable otherwise.
 
     Attributes:
         event: topic of the events.
-        availability: topic that is "online" or "offline".
+        availability: topic that is "online" or "offline": the daemon.
+        watching: topic that is "online" or "offline": the camera.
         image: topic of the last alarm's picture.
         diagnostics: topic of `Diagnostics` as JSON.
+        presence: topic on which daemons with the same topics notice each other.
         id: id of the device: letters, digits and underscores.
     """
 
-    def __init__(self, topic: str, name: str, alarms: Sequence[AlarmKey]) -> None:
-        """See the class.
-
-        Args:
-            topic: prefix of every topic.
-            name: display name of the camera.
-            alarms: all possible alarms.
-        """
+    def __init__(self, topic: str, info: SourceInfo) -> None:
+        """See the class; `topic` is the prefix of every topic."""
         self.event = f"{topic}/event"
         self.availability = f"{topic}/availability"
+        self.watching = f"{topic}/watching"
         self.image = f"{topic}/image"
         self.diagnostics = f"{topic}/diagnostics"
-        self.id = slug(topic) or _digest(topic)
-        self._name = name
+        self.presence = f"{topic}/daemon"
+        self.id = device_id(topic)
+        self._info = info
         self._state_topic = f"{topic}/state"
-        self._state = "started"
+        self._source = "starting"  # the state of the camera, or of the recording
+        self._blind = False
+        self._momentary, self._momentary_until_s = "", 0.0
+        self._answering, self._answering_from_s = False, 0.0
         self._on: dict[AlarmKey, None] = {}  # in the order in which they went on
         self._topic = topic
         self._label_topics: dict[str, str] = {}  # by model
         self._alarm_topics: dict[AlarmKey, str] = {}
         self._alarm_names: dict[AlarmKey, str] = {}
-        self._removed: set[str] = set()  # topics of labels and alarms that no longer exist
-        self.expect(alarms)
+        self._removed: set[str] = set()  # topics that no longer exist
+        self._removed_components: dict[str, str] = {}  # platform by key
+        self._shown: dict[str, bytes] = {}
+        self.expect(info.alarms)
 
-    def expect(self, alarms: Sequence[AlarmKey]) -> None:
+    def expect(self, alarms: Mapping[AlarmKey, float]) -> None:
         """Set the possible alarms; those that are on and still possible stay on.
 
         Topics and entities of the others are removed. `retained` and `discovery` include the removal for the rest of
@@ -95,83 +150,163 @@ class Entities:
         before = {*self._label_topics.values(), *self._alarm_topics.values()}
         models = slugs(alarm.model for alarm in alarms)
         self._label_topics = {model: f"{self._topic}/label/{models[model]}" for model in models}
-        self._alarm_topics, self._alarm_names = {}, {}
+        self._alarm_topics = {}
         for model in models:
             names = _names([alarm for alarm in alarms if alarm.model == model])
             unique = slugs(names.values())
             for alarm, name in names.items():
                 self._alarm_topics[alarm] = f"{self._topic}/alarm/{models[model]}/{unique[name]}"
-                self._alarm_names[alarm] = f"{_spaced(model)} {_spaced(name)}"
+        self._alarm_names = _titles(list(self._alarm_topics))
         self._on = {alarm: None for alarm in self._on if alarm in self._alarm_topics}
-        self._removed = (self._removed | before) - {*self._label_topics.values(), *self._alarm_topics.values()}
+        now = {*self._label_topics.values(), *self._alarm_topics.values()}
+        for key in map(self._key, before - now):
+            self._removed_components[f"{self.id}__{key}"] = "sensor" if key.startswith("label__") else "binary_sensor"
+        self._removed = (self._removed | before) - now
 
-    def retained(self) -> dict[str, bytes]:
-        """All topics with their payloads; an empty payload, which ends retention, for topics that were removed."""
-        labels = dict.fromkeys(self._label_topics, NOTHING)
-        labels |= {alarm.model: alarm.label for alarm in self._on}  # of several, the one that went on last
-        return {
-            self._state_topic: self._state.encode(),
-            **{topic: labels[model].encode() for model, topic in self._label_topics.items()},
-            **{topic: b"ON" if alarm in self._on else b"OFF" for alarm, topic in self._alarm_topics.items()},
-            **dict.fromkeys(self._removed, b""),
-        }
-
-    def take(self, event: Event) -> dict[str, bytes]:
-        """Follow one event. Returns the changes in `retained`."""
-        before = self.retained()
-        if event.type == "state" and event.state is not None:
-            self._state = event.state
-            if event.state == "started":
-                self._on.clear()
-        alarm = event.alarm
-        if alarm is not None and alarm in self._alarm_topics:
-            if event.type == "alarm.on":
-                self._on.pop(alarm, None)
-                self._on[alarm] = None
-            elif event.type == "alarm.off":
-                self._on.pop(alarm, None)
-        return {topic: payload for topic, payload in self.retained().items() if before[topic] != payload}
-
-    def discovery(self, prefix: str, interval_s: float, *, image: bool) -> tuple[str, bytes]:
-        """Topic and payload of the one message that announces the device and its entities.
+    def forget(self, topics: Iterable[str], components: Mapping[str, str]) -> None:
+        """Remove topics and components of an earlier run that exist no longer.
 
         Args:
-            prefix: Home Assistant's discovery prefix, "homeassistant".
-            interval_s: time between two sets of diagnostics, in seconds; they expire after three intervals.
-            image: whether pictures are published.
+            topics: that are retained.
+            components: their platforms, by the key in the discovery message.
         """
-        components: dict[str, Mapping[str, Any]] = {
+        self._removed |= set(topics) - set(self.topics())
+        self._removed_components |= components
+
+    def follow(self, event: Event, now_s: float) -> None:
+        """Follow one event; `now_s` is now, on any monotonic clock in seconds."""
+        if event.type == "state" and event.state is not None:
+            self._begin(event.state, now_s)
+        alarm = event.alarm
+        if alarm is None or alarm not in self._alarm_topics:
+            return
+        if event.type in ("alarm.on", "alarm.off"):
+            self._on.pop(alarm, None)
+        if event.type == "alarm.on":
+            self._on[alarm] = None
+
+    def _begin(self, state: str, now_s: float) -> None:
+        if state == "started":
+            self._on.clear()
+        if state in ("started", "reboot_needed") or state.startswith("camera_"):
+            self._source = state
+        elif state in ("blind", "seeing"):
+            self._blind = state == "blind"
+        if state not in ("blind", "started", "reboot_needed") and not state.startswith("camera_"):
+            self._momentary, self._momentary_until_s = state, now_s + MOMENTARY_S
+        answering = self._source == ("camera_ok" if self._info.live else "started") and not self._blind
+        if answering and not self._answering:
+            self._answering_from_s = now_s + RETURN_S if self._on else now_s
+        self._answering = answering
+
+    def retained(self, now_s: float) -> dict[str, bytes]:
+        """All topics with their payloads, except for `availability`, in the order in which to publish them.
+
+        An empty payload ends retention: topics that were removed.
+        """
+        labels = dict.fromkeys(self._label_topics, NOTHING)
+        labels |= {alarm.model: alarm.label for alarm in self._on}  # of several, the one that went on last
+        momentary = self._momentary if now_s < self._momentary_until_s else ""
+        answering = self._answering and not (self._on and now_s < self._answering_from_s)
+        return {
+            **dict.fromkeys(sorted(self._removed), b""),
+            self._state_topic: (momentary or ("blind" if self._blind else self._source)).encode(),
+            **{topic: labels[model].encode() for model, topic in self._label_topics.items()},
+            **{topic: b"ON" if alarm in self._on else b"OFF" for alarm, topic in self._alarm_topics.items()},
+            self.watching: ONLINE if answering else OFFLINE,
+        }
+
+    def changes(self, now_s: float) -> list[Message]:
+        """What has changed in `retained` since the last call."""
+        shown, self._shown = self._shown, self.retained(now_s)
+        return [Message(t, payload, True) for t, payload in self._shown.items() if shown.get(t) != payload]
+
+    def due_s(self, now_s: float) -> float:
+        """When `retained` changes without an event: seconds from now, infinite if it does not."""
+        ends = (self._momentary_until_s, self._answering_from_s)
+        return min((end - now_s for end in ends if end > now_s), default=math.inf)
+
+    def topics(self) -> list[str]:
+        """Every topic that may be retained, of those that exist now."""
+        image = [self.image] if self._info.snapshots is not None else []
+        return [*self.retained(0.0).keys() - self._removed, self.availability, self.diagnostics, *image]
+
+    def discovery(self, interval_s: float, *, temperature: bool) -> dict[str, Any]:
+        """The message that announces the device and its entities.
+
+        Args:
+            interval_s: time between two sets of diagnostics, in seconds; they expire after three intervals.
+            temperature: whether there is a sensor.
+        """
+        components = self.components(interval_s, temperature=temperature)
+        device = {
+            "identifiers": [self.id],
+            "name": self._info.name,
+            "manufacturer": "Bittern",
+            "model": ", ".join(self._label_topics) or "camera",
+            "sw_version": __version__,
+        }
+        if self._info.page is not None:
+            device["configuration_url"] = self._info.page
+        removed = {k: {"platform": p} for k, p in sorted(self._removed_components.items()) if k not in components}
+        return {
+            "device": device,
+            "origin": {"name": "bittern", "sw_version": __version__},
+            # An entity with only a platform is removed.
+            "components": components | removed,
+        }
+
+    def components(self, interval_s: float, *, temperature: bool) -> dict[str, dict[str, Any]]:
+        """The entities of `discovery`, by key."""
+        components: dict[str, dict[str, Any]] = {
             "state": {
                 "platform": "sensor",
-                "name": "state",
+                "name": "State",
                 "state_topic": self._state_topic,
+                "device_class": "enum",
+                "options": list(STATES),
                 "entity_category": "diagnostic",
+                "icon": "mdi:state-machine",
             }
         }
+        answer = {
+            "availability": [{"topic": self.availability}, {"topic": self.watching}],
+            "availability_mode": "all",
+        }
         for model, topic in self._label_topics.items():
+            labels = [alarm.label for alarm in self._alarm_topics if alarm.model == model]
             components[self._key(topic)] = {
                 "platform": "sensor",
-                "name": _spaced(model),
+                "name": f"{_title(model)} label",
                 "state_topic": topic,
+                "device_class": "enum",
+                "options": list(dict.fromkeys((NOTHING, *labels))),
+                "icon": "mdi:label",
+                **answer,
             }
         for alarm, topic in self._alarm_topics.items():
             components[self._key(topic)] = {
                 "platform": "binary_sensor",
                 "name": self._alarm_names[alarm],
                 "state_topic": topic,
+                **_LOOKS.get(alarm.task, _OTHER_LOOK),
+                **answer,
             }
-        if image:
+        if self._info.snapshots is not None:
             components["image"] = {
                 "platform": "image",
-                "name": "last alarm",
+                "name": "Last alarm",
                 "image_topic": self.image,
                 "content_type": "image/jpeg",
             }
-        for key, name, extra in (
-            ("fps", "frames per second", {"unit_of_measurement": "fps"}),
-            ("latency_ms", "latency", {"device_class": "duration", "unit_of_measurement": "ms"}),
-            ("temperature_c", "temperature", {"device_class": "temperature", "unit_of_measurement": "°C"}),
-        ):
+        sensors: list[tuple[str, str, dict[str, str]]] = [
+            ("fps", "Frames per second", {"unit_of_measurement": "fps", "icon": "mdi:filmstrip"}),
+            ("latency_ms", "Latency", {"device_class": "duration", "unit_of_measurement": "ms"}),
+        ]
+        if temperature:
+            celsius = {"device_class": "temperature", "unit_of_measurement": "°C"}
+            sensors.append(("temperature_c", "Temperature", celsius))
+        for key, name, extra in sensors:
             components[key] = {
                 "platform": "sensor",
                 "name": name,
@@ -183,38 +318,60 @@ class Entities:
                 "expire_after": math.ceil(3 * interval_s),
                 **extra,
             }
-        payload = {
-            "device": {
-                "identifiers": [self.id],
-                "name": self._name,
-                "manufacturer": "Bittern",
-                "model": ", ".join(self._label_topics) or "camera",
-                "sw_version": __version__,
-            },
-            "origin": {"name": "bittern", "sw_version": __version__},
-            "availability_topic": self.availability,
-            # Slugs contain no double underscore, so these are unique.
-            "components": {
-                f"{self.id}__{key}": {"unique_id": f"{self.id}__{key}", **component}
-                for key, component in components.items()
+        # Slugs contain no double underscore, so these are unique.
+        return {
+            f"{self.id}__{key}": {
+                "unique_id": f"{self.id}__{key}",
+                "availability": [{"topic": self.availability}],
+                **component,
             }
-            # An entity with only a platform is removed.
-            | {
-                f"{self.id}__{key}": {"platform": "sensor" if key.startswith("label__") else "binary_sensor"}
-                for key in map(self._key, sorted(self._removed))
-            },
+            for key, component in components.items()
         }
-        return f"{prefix}/device/{self.id}/config", msgspec.json.encode(payload)
 
     def _key(self, topic: str) -> str:
         """Key of the entity of a label's or an alarm's topic."""
         return topic.removeprefix(f"{self._topic}/").replace("/", "__")
 
 
+def discovery_topic(prefix: str, device: str) -> str:
+    """Topic of a device's discovery message."""
+    return f"{prefix}/device/{device}/config"
+
+
+def to_json(message: Mapping[str, Any]) -> bytes:
+    """A discovery message as it is sent."""
+    return msgspec.json.encode(message)
+
+
 def _names(alarms: Sequence[AlarmKey]) -> dict[AlarmKey, str]:
     """Names for the alarms of one model: the label, with the task in front if two tasks have that label."""
     labels = [label for _, label in {(alarm.task, alarm.label) for alarm in alarms}]
     return {alarm: alarm.label if labels.count(alarm.label) == 1 else f"{alarm.task} {alarm.label}" for alarm in alarms}
+
+
+def _titles(alarms: Sequence[AlarmKey]) -> dict[AlarmKey, str]:
+    """What people call each alarm: the model if that says what the label says ("Stop sign"), else the label.
+
+    If two would be called the same, each has model, task and label in its name.
+    """
+    titles = {alarm: _title(alarm.model if _within(alarm.label, alarm.model) else alarm.label) for alarm in alarms}
+    several = {title for title in titles.values() if list(titles.values()).count(title) > 1}
+    full = {a: f"{_title(a.model)}: {_spaced(a.task)} {_spaced(a.label)}" for a in alarms}
+    return {alarm: full[alarm] if title in several else title for alarm, title in titles.items()}
+
+
+def _within(label: str, model: str) -> bool:
+    """Whether each word of a label begins like one of the model's name: "damaged" in "car_damage"."""
+    words = _spaced(model).casefold().split()
+    return all(
+        any(part.startswith(word) or word.startswith(part) for word in words)
+        for part in _spaced(label).casefold().split()
+    )
+
+
+def _title(name: str) -> str:
+    spaced = _spaced(name)
+    return spaced[:1].upper() + spaced[1:]
 
 
 def _spaced(name: str) -> str:

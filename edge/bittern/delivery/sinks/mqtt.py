@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import secrets
+import socket
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bittern.config.schema import MqttConfig
-from bittern.delivery.sinks.base import Diagnostics, Sink
-from bittern.delivery.sinks.homeassistant import OFFLINE, ONLINE, Entities, slug
+from bittern.delivery.sinks import announced
+from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo
+from bittern.delivery.sinks.homeassistant import (
+    OFFLINE,
+    ONLINE,
+    Entities,
+    Message,
+    default_topic,
+    discovery_topic,
+    to_json,
+)
 from bittern.delivery.sinks.mqtt_connection import Connection
+from bittern.delivery.sinks.withdrawal import Withdrawals
 from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey, Event
 
-# Minimum time between announcements, in seconds, however often the broker reports that Home Assistant is online.
+if TYPE_CHECKING:
+    from paho.mqtt import client as paho
+
+_log = logging.getLogger("bittern")
+
+# Minimum time between announcements on one connection, in seconds, however often the broker reports that Home Assistant
+# is online.
 _PAUSE_S = 1.0
+# Interval at which a broker that does not read is looked at.
+_POLL_S = 0.1
+# Changes that may wait for the publisher; with more, everything is published once instead.
+_MAX_CHANGES = 256
+# Another daemon with these topics is reported, and answered, at most this often.
+_PRESENCE_S = 60.0
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """How daemons that use the same topics notice each other.
+
+    Attributes:
+        id: random, of one process.
+        host: its name.
+        pid: process id.
+    """
+
+    id: str
+    host: str
+    pid: int
 
 
 class MqttSink(Sink):
     """See the module. A delivery returns with the broker's acknowledgement (QoS 1).
 
+    Events go to the event topic, in order and each once at least. States do not wait for them: they are what holds now.
     Retained topics are published at QoS 0, and all of them again at every connection and when Home Assistant starts:
-    so a message lost with a connection is corrected, and no old message is repeated after a newer one.
+    so a message lost with a connection is corrected, and no old message is repeated after a newer one. "online" is
+    published last, so nobody takes a state of an earlier run for one of this.
     """
 
     name = "mqtt"
@@ -33,10 +77,8 @@ class MqttSink(Sink):
     def __init__(
         self,
         config: MqttConfig,
-        name: str,
-        alarms: Sequence[AlarmKey],
+        info: SourceInfo,
         diagnostics: Callable[[], Diagnostics],
-        snapshots: Path | None,
         *,
         announce: bool = True,
     ) -> None:
@@ -44,38 +86,47 @@ class MqttSink(Sink):
 
         Args:
             config: the table of the configuration.
-            name: name of the camera.
-            alarms: every alarm that can go on.
+            info: what sinks are told of the source.
             diagnostics: called every `config.interval_s`, from a thread of its own.
-            snapshots: the folder of the pictures; None publishes none.
             announce: false only delivers events: no availability, states or discovery, so that a second process can
                 test the broker while a daemon runs, without reporting the daemon as "offline".
 
         Raises:
             ConfigurationError: invalid topics, user, password or certificates; or paho-mqtt is missing.
         """
-        topic = _valid("topic", config.topic or f"bittern/{slug(name) or 'camera'}")
-        self._prefix = _valid("discovery_prefix", config.discovery_prefix)
-        self._config = config
+        self._topic, prefix = topics_of(config, info.name)
+        if not config.image:
+            info = info._replace(snapshots=None)
+        self._config, self._info = config, info
         self._diagnostics = diagnostics
-        self._snapshots = snapshots if config.image else None
         self._announces = announce
-        self._status = f"{self._prefix}/status"
+        self._status = f"{prefix}/status"
         self._ignored = 0
-        self._states = threading.Lock()  # guards the next two and the order in which they are published
-        self._entities = Entities(topic, name, alarms)
-        self._picture: str | None = None
-        self._new_alarms: deque[Sequence[AlarmKey]] = deque(maxlen=1)  # applied by the next thread that publishes
+        self._presence = Presence(secrets.token_hex(8), socket.gethostname()[:100], os.getpid())
+        self._others_s = -_PRESENCE_S  # when another daemon was last reported
+        self._confirmed = False
+        self._fresh = False  # nothing was announced on this connection
+        self._old_discoveries: list[str] = []  # of earlier runs, to be withdrawn
+        self._states = threading.Lock()  # guards the next four
+        self._entities = Entities(self._topic, info)
+        self._picture: str | None = None  # of the last alarm, if it is to be published
+        self._following = False  # everything was announced on this connection: only changes have to be published
+        self._changes: deque[Message] = deque()
+        self._discovery = discovery_topic(prefix, self._entities.id) if config.discovery else ""
+        self._temperature = False
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._announce_requested = False  # set before `_wake`
-        self._publisher = threading.Thread(target=self._publish_states, name="mqtt-states", daemon=True)
+        self._withdrawals = Withdrawals()
+        self._publisher = threading.Thread(target=self._publish, name="mqtt-states", daemon=True)
+        will = Message(self._entities.availability, OFFLINE, True)
+        heard = (self._entities.availability, self._entities.presence)
         self._connection = Connection(
             config,
             self._entities.id,
-            will=(self._entities.availability, OFFLINE) if announce else None,
-            subscribe=self._status if announce and config.discovery else None,
-            connected=self._request_announcement,
+            will=(will.topic, will.payload) if announce else None,
+            subscribe=((*heard, self._status) if config.discovery else heard) if announce else (),
+            connected=self._connected,
             received=self._received,
         )
         if announce:
@@ -86,91 +137,213 @@ class MqttSink(Sink):
         """Number of received messages that were ignored."""
         return self._ignored + self._connection.oversized
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether the broker has confirmed everything that is to be announced, and withdrawn."""
+        return self._confirmed and not self._announce_requested
+
+    @property
+    def connections(self) -> int:  # type: ignore[override]
+        """See `Sink`."""
+        return self._connection.connections
+
     def deliver(self, event: Event, body: bytes) -> str:
         """See `Sink.deliver`; waits 10 s at most."""
         self._connection.send_acknowledged(event.id, self._entities.event, body)
-        if self._announces:
-            self._follow(event)
         return f"acknowledged by {self._connection.address}"
 
-    def expect(self, alarms: Sequence[AlarmKey]) -> None:
+    def follow(self, event: Event) -> None:
+        """Have the states that an event changes published at once; see `Sink.follow`."""
+        now_s = time.monotonic()
+        with self._states:
+            self._entities.follow(event, now_s)
+            if event.snapshot is not None:
+                self._picture = event.snapshot
+            if self._following:
+                self._changes += self._entities.changes(now_s)
+            if len(self._changes) > _MAX_CHANGES:
+                self._following, self._announce_requested = False, True
+        self._wake.set()
+
+    def expect(self, alarms: Mapping[AlarmKey, float]) -> None:
         """Soon announce new alarms and withdraw those that no longer exist; see `Sink.expect`."""
-        self._new_alarms.append(alarms)
-        self._request_announcement()
+        with self._states:
+            self._entities.expect(alarms)
+            self._following = False
+        self._announce_requested = True
+        self._wake.set()
 
     def close(self) -> None:
         """Publish "offline" and disconnect, within two seconds, whatever the broker does."""
         self._closing.set()
         self._wake.set()
+        self._withdrawals.close()
         self._connection.close((self._entities.availability, OFFLINE) if self._announces else None)
         if self._publisher.is_alive():
             self._publisher.join(_PAUSE_S / 2)
 
-    def _follow(self, event: Event) -> None:
-        """Publish the states that an event changes."""
-        with self._states:
-            self._update_alarms()
-            for topic, payload in self._entities.take(event).items():
-                self._connection.send(topic, payload, retain=True)
-            if event.snapshot is not None:
-                self._picture = event.snapshot
-                self._send_picture()
+    # Called by paho's thread.
 
-    def _received(self, topic: str | None, payload: bytes) -> None:
-        if topic == self._status and payload == ONLINE:
-            self._request_announcement()
-        elif topic != self._status or payload != OFFLINE:
-            self._ignored += 1
-
-    def _request_announcement(self) -> None:
-        """Have everything announced soon."""
+    def _connected(self) -> None:
+        self._following = False
+        self._fresh = True
         self._announce_requested = True
         self._wake.set()
 
-    def _publish_states(self) -> None:
-        """Body of the thread: announce on request, and publish diagnostics every `interval_s`."""
+    def _received(self, topic: str | None, payload: bytes) -> None:
+        # "offline" for this camera is the word of a connection that the broker has given up only now, or of another
+        # daemon.
+        if (topic, payload) in ((self._status, ONLINE), (self._entities.availability, OFFLINE)):
+            self._announce_requested = True
+            self._wake.set()
+        elif topic == self._entities.presence:
+            self._meet(payload)
+        elif (topic, payload) not in ((self._status, OFFLINE), (self._entities.availability, ONLINE)):
+            self._ignored += 1
+
+    def _meet(self, payload: bytes) -> None:
+        """Another daemon has these topics, too."""
+        try:
+            other = msgspec.json.decode(payload, type=Presence)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            self._ignored += 1
+            return
+        now_s = time.monotonic()
+        if other.id == self._presence.id or now_s - self._others_s < _PRESENCE_S:
+            return
+        self._others_s = now_s
+        self._announce_requested = True  # which says the same to the other one
+        _log.warning(
+            "mqtt: another daemon, process %d on host %.100s, publishes as %r too, so each shows the other's states: "
+            "give each camera a name of its own, or mqtt.topic",
+            other.pid,
+            ascii(other.host)[1:-1],
+            self._topic,
+        )
+        self._wake.set()
+
+    # The publisher's thread.
+
+    def _publish(self) -> None:
+        """Body of the thread: announce on request, then publish changes, and diagnostics every `interval_s`."""
+        memory = announced.Memory(self._info.memory, self._info.config_file)
+        self._begin_withdrawals(memory)
+        announce_s = diagnostics_s = 0.0  # when each may, or must, come next
+        barrier: paho.MQTTMessageInfo | None = None
         while not self._closing.is_set():
-            self._wake.wait(self._config.interval_s - _PAUSE_S)
-            self._wake.clear()
-            if self._connection.ready:
+            now_s = time.monotonic()
+            wait_s = self._config.interval_s
+            if not self._connection.connected:
+                self._following = False
+            elif not self._connection.ready:  # the broker does not read, or not yet
+                wait_s = _POLL_S
+            elif self._announce_requested and (self._fresh or now_s >= announce_s):
+                self._announce_requested = self._fresh = False
+                barrier = self._announce(memory)
+                self._confirmed = False
+                self._announce_requested |= barrier is None
+                announce_s, diagnostics_s = now_s + _PAUSE_S, now_s + self._config.interval_s
+                continue
+            else:
+                self._send_changes(now_s)
+                if now_s >= diagnostics_s:
+                    diagnostics_s = now_s + self._config.interval_s
+                    self._send_diagnostics(self._measure())
+                if barrier is not None and barrier.is_published():
+                    barrier = None
+                    memory.remove(self._own(memory)[1:])
+                    self._confirmed = True
+                wait_s = min(diagnostics_s - now_s, self._entities.due_s(now_s))
+                if barrier is not None:
+                    wait_s = min(wait_s, _POLL_S)
                 if self._announce_requested:
-                    self._announce_requested = False
-                    self._announce()
-                payload = msgspec.json.encode(self._diagnostics())
-                self._connection.send(self._entities.diagnostics, payload, retain=False)
-            elif self._announce_requested:
-                self._wake.set()
-            self._closing.wait(_PAUSE_S)
+                    wait_s = min(wait_s, announce_s - now_s)
+            self._wake.wait(max(wait_s, 0.001))
+            self._wake.clear()
 
-    def _update_alarms(self) -> None:
-        """Apply the alarms of the last `expect`; the caller holds `_states` and announces soon."""
-        while self._new_alarms:
-            self._entities.expect(self._new_alarms.popleft())
-
-    def _announce(self) -> None:
+    def _begin_withdrawals(self, memory: announced.Memory) -> None:
+        """Prepare to withdraw what earlier runs announced and what exists no longer."""
+        own = self._own(memory)
+        self._withdrawals.begin([record for record in memory.records if record not in own], memory)
         with self._states:
-            self._update_alarms()
-            if self._config.discovery:
-                topic, payload = self._entities.discovery(
-                    self._prefix, self._config.interval_s, image=self._snapshots is not None
-                )
-                self._connection.send(topic, payload, retain=True)
-            self._connection.send(self._entities.availability, ONLINE, retain=True)
-            for topic, payload in self._entities.retained().items():
-                self._connection.send(topic, payload, retain=True)
-            self._send_picture()
+            for record in own:
+                same = record.discovery == self._discovery
+                self._entities.forget(record.topics, dict(record.components) if same else {})
+                if record.discovery and not same:
+                    self._old_discoveries.append(record.discovery)
+
+    def _own(self, memory: announced.Memory) -> list[announced.Announced]:
+        """The records of this broker."""
+        return [record for record in memory.records if record.same_broker(self._config)]
+
+    def _announce(self, memory: announced.Memory) -> paho.MQTTMessageInfo | None:
+        """Publish everything.
+
+        Returns:
+            What tells when the broker has confirmed all of it.
+        """
+        diagnostics, send = self._measure(), self._connection.send
+        self._temperature |= diagnostics.temperature_c is not None
+        now_s = time.monotonic()
+        with self._states:
+            discovery = self._entities.discovery(self._config.interval_s, temperature=self._temperature)
+            components = self._entities.components(self._config.interval_s, temperature=self._temperature)
+            topics = self._entities.topics()
+            states = self._entities.retained(now_s)
+            self._entities.changes(now_s)
+            self._changes.clear()
+            self._following = True
+        platforms = {key: str(component["platform"]) for key, component in components.items()}
+        memory.add(announced.record(self._config, self._discovery, platforms if self._discovery else {}, topics))
+        for topic in self._old_discoveries:
+            send(topic, b"", retain=True, qos=1)
+        if self._discovery:
+            send(self._discovery, to_json(discovery), retain=True, qos=1)
+        for topic, payload in states.items():
+            send(topic, payload, retain=True)
+        self._send_diagnostics(diagnostics)
+        self._send_picture()
+        send(self._entities.availability, ONLINE, retain=True)
+        return send(self._entities.presence, msgspec.json.encode(self._presence), retain=False, qos=1)
+
+    def _measure(self) -> Diagnostics:
+        diagnostics = self._diagnostics()
+        if diagnostics.temperature_c is not None and not self._temperature:  # a sensor that was not there before
+            self._announce_requested = True
+        return diagnostics
+
+    def _send_changes(self, now_s: float) -> None:
+        with self._states:
+            changes = [*self._changes, *self._entities.changes(now_s)]
+            self._changes.clear()
+        for message in changes:
+            self._connection.send(message.topic, message.payload, retain=message.retain)
+        self._send_picture()
+
+    def _send_diagnostics(self, diagnostics: Diagnostics) -> None:
+        self._connection.send(self._entities.diagnostics, msgspec.json.encode(diagnostics), retain=True)
 
     def _send_picture(self) -> None:
-        if self._snapshots is None or self._picture is None:
+        """Publish the picture of the last alarm, once: each time Home Assistant takes it for a new alarm."""
+        picture, self._picture = self._picture, None
+        if self._info.snapshots is None or picture is None:
             return
-        try:
+        # It may have been deleted already, to make room for newer ones.
+        with contextlib.suppress(OSError):
             # Not with pathlib: see `fileio.atomic`.
-            with open(f"{self._snapshots}/{self._picture}", "rb") as stream:  # noqa: PTH123
-                picture = stream.read()
-        except OSError:  # already deleted to make room for newer ones
-            self._picture = None
-        else:
-            self._connection.send(self._entities.image, picture, retain=True)
+            with open(f"{self._info.snapshots}/{picture}", "rb") as stream:  # noqa: PTH123
+                data = stream.read()
+            self._connection.send(self._entities.image, data, retain=True)
+
+
+def topics_of(config: MqttConfig, name: str) -> tuple[str, str]:
+    """The prefix of a camera's topics, and Home Assistant's discovery prefix.
+
+    Raises:
+        ConfigurationError: one of them cannot be a topic.
+    """
+    topic = _valid("topic", config.topic or default_topic(name))
+    return topic, _valid("discovery_prefix", config.discovery_prefix)
 
 
 def _valid(key: str, topic: str) -> str:

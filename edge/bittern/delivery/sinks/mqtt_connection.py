@@ -13,7 +13,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ try:
     from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
+    from paho.mqtt.subscribeoptions import SubscribeOptions
 except ImportError:  # also a paho-mqtt 1, which has no `enums`
     raise ConfigurationError("[mqtt] needs paho-mqtt 2 or later: pip install 'bittern[mqtt]'") from None
 
@@ -37,6 +38,8 @@ _TIMEOUT_S, _KEEPALIVE_S, _FAREWELL_S = 10.0, 30, 0.5
 # The largest packet that is accepted, in bytes: acknowledgements and "online" are far smaller. A broker that follows
 # MQTT 5 drops larger messages; from one that does not, they are not read.
 _MAX_PACKET = 1024
+# The longest wait between two attempts to connect: a broker that is back should not be waited for much longer.
+_BACKOFF_MAX_S = 15
 # Messages that may wait for their acknowledgement: normally one, more if the outbox dropped events meanwhile.
 _MAX_QUEUED = 16
 
@@ -46,6 +49,7 @@ class Connection:
 
     Attributes:
         address: host and port.
+        connections: how often it has connected.
         oversized: number of packets that were too large to be read.
     """
 
@@ -55,7 +59,7 @@ class Connection:
         client_id: str,
         *,
         will: tuple[str, bytes] | None,
-        subscribe: str | None,
+        subscribe: Sequence[str] = (),
         connected: Callable[[], None],
         received: Callable[[str | None, bytes], None],
     ) -> None:
@@ -66,7 +70,8 @@ class Connection:
             client_id: name in the broker's log; a random suffix is added, because two clients with the same id would
                 keep disconnecting each other.
             will: topic and message that the broker retains if this process disappears without disconnecting.
-            subscribe: a topic to subscribe to.
+            subscribe: topics to subscribe to. Messages that the broker has retained, and this client's own, are not
+                received.
             connected: called at every new connection, by paho's thread.
             received: called with topic (None: not UTF-8) and payload of every message, by paho's thread.
 
@@ -75,6 +80,7 @@ class Connection:
         """
         port = config.port or (8883 if config.tls else 1883)
         self.address = f"{config.host}:{port}"
+        self.connections = 0
         self._subscribe = subscribe
         self._connected_callback = connected
         self._received_callback = received
@@ -88,6 +94,8 @@ class Connection:
         self._max_packet: int | None = None  # the broker's limit, in bytes
         self._pending: tuple[str, paho.MQTTMessageInfo] | None = None
         self._refusals: dict[int, str] = {}
+        self._sent: dict[int, str] = {}  # topics of `send` at QoS 1 that are not acknowledged yet
+        self._refused_topics: set[str] = set()  # that the log has named
         self._last: paho.MQTTMessageInfo | None = None
         client = _Client(
             CallbackAPIVersion.VERSION2,
@@ -102,7 +110,7 @@ class Connection:
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
-        client.reconnect_delay_set(1, 60)
+        client.reconnect_delay_set(1, _BACKOFF_MAX_S)
         client.max_queued_messages_set(_MAX_QUEUED)
         client.max_inflight_messages_set(_MAX_QUEUED)
         if will is not None:
@@ -135,7 +143,7 @@ class Connection:
         """See the class."""
         return self._client.oversized
 
-    def send_acknowledged(self, key: str, topic: str, payload: bytes) -> None:
+    def send_acknowledged(self, key: str, topic: str, payload: bytes, *, retain: bool = False) -> None:
         """Send a message at QoS 1 and wait for its acknowledgement.
 
         It waits 10 s at most, and not at all if an attempt to connect has failed since the last call.
@@ -144,6 +152,7 @@ class Connection:
             key: identifies the message: a retry with the same key does not send a second copy.
             topic: its topic.
             payload: the message.
+            retain: whether the broker keeps it; an empty message ends that.
 
         Raises:
             Undelivered: it was not acknowledged (yet).
@@ -164,7 +173,7 @@ class Connection:
             info = self._pending[1]
         else:
             self._refusals.clear()
-            info = self._client.publish(topic, payload, qos=1)
+            info = self._client.publish(topic, payload, qos=1, retain=retain)
             if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
                 raise self._undelivered(f"{_MAX_QUEUED} messages are waiting for the broker's acknowledgement")
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -182,10 +191,26 @@ class Connection:
         if refusal is not None:
             raise self._undelivered(f"{topic}: {refusal}")
 
-    def send(self, topic: str, payload: bytes, *, retain: bool) -> None:
-        """Send a message at QoS 0: it is lost with the connection, or if it is larger than the broker accepts."""
-        if not self._too_large(topic, payload):
-            self._last = self._client.publish(topic, payload, retain=retain)
+    def send(self, topic: str, payload: bytes, *, retain: bool, qos: int = 0) -> paho.MQTTMessageInfo | None:
+        """Send a message, without waiting for anything.
+
+        At QoS 0 it is lost with the connection; at QoS 1 it is sent once more then, and the log says if the broker's
+        rules refuse it.
+
+        Returns:
+            What tells when it has left (QoS 0), or was acknowledged (QoS 1); None if it was not sent, because there is
+            no connection, too many messages wait for their acknowledgement, or it is larger than the broker accepts.
+        """
+        if self._too_large(topic, payload):
+            return None
+        info = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if qos:
+            self._sent[info.mid] = topic
+            while len(self._sent) > _MAX_QUEUED:
+                del self._sent[next(iter(self._sent))]
+        else:
+            self._last = info
+        return info if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
 
     def close(self, farewell: tuple[str, bytes] | None) -> None:
         """Disconnect, within 1.5 s, whatever the broker does. A second call does nothing.
@@ -250,9 +275,11 @@ class Connection:
         if closing:
             client.disconnect()
             return
+        self.connections += 1
         _log.info("mqtt: connected to %s", self.address)
-        if self._subscribe is not None:
-            client.subscribe(self._subscribe)
+        if self._subscribe:
+            options = SubscribeOptions(qos=0, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            client.subscribe([(topic, options) for topic in self._subscribe])
         self._connected_callback()
 
     def _on_connect_fail(self, *_: Any) -> None:
@@ -266,8 +293,15 @@ class Connection:
             self._failed("the broker closed the connection without an answer: check whether it requires TLS")
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: Any, _properties: Any) -> None:
-        if reason.is_failure and len(self._refusals) < _MAX_QUEUED:
-            self._refusals[mid] = _refused(str(reason))
+        topic = self._sent.pop(mid, None)
+        if not reason.is_failure:
+            return
+        if topic is None:
+            if len(self._refusals) < _MAX_QUEUED:
+                self._refusals[mid] = _refused(str(reason))
+        elif topic not in self._refused_topics and len(self._refused_topics) < _MAX_QUEUED:
+            self._refused_topics.add(topic)
+            _log.warning("mqtt: %s: %s: %s", self.address, topic, _refused(str(reason)))
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
         try:

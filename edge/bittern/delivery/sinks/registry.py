@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import socket
+from collections.abc import Callable
 
 from bittern.config.schema import WatchConfig
-from bittern.delivery.sinks.base import Diagnostics, Sink
-from bittern.events import AlarmKey
+from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo
 
 # Names (those of their tables) of the sinks behind the outbox: network and programs.
 DURABLE = ("mqtt", "webhook", "command")
 
 
+def display_name(config: WatchConfig, source: str) -> str:
+    """What people call the camera: its name, else the host and the name of the source."""
+    return config.name or f"{socket.gethostname()} {source}"
+
+
 def open_sinks(
     config: WatchConfig,
-    name: str,
+    info: SourceInfo,
     diagnostics: Callable[[], Diagnostics],
     *,
-    alarms: Sequence[AlarmKey] = (),
-    snapshots: Path | None = None,
     announce: bool = True,
 ) -> list[Sink]:
     """Open the sinks that have a table in the configuration. Only their modules are imported.
 
     Args:
         config: the configuration.
-        name: name of the source in events.
+        info: what sinks are told of the source.
         diagnostics: called now and then, from another thread.
-        alarms: every alarm that can go on, for a sink that announces them.
-        snapshots: the folder of the snapshots, for a sink that publishes them; None if there are none.
         announce: false only delivers events, so that a second process can test a peer while a daemon runs.
 
     Raises:
@@ -40,7 +40,7 @@ def open_sinks(
         if config.mqtt is not None:
             from bittern.delivery.sinks.mqtt import MqttSink
 
-            sinks.append(MqttSink(config.mqtt, name, alarms, diagnostics, snapshots, announce=announce))
+            sinks.append(MqttSink(config.mqtt, info, diagnostics, announce=announce))
         if config.webhook is not None:
             from bittern.delivery.sinks.webhook import WebhookSink
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto
-from tests.doubles.mqtt_sinks import ALARM, ALARMS, Opens, deliver, delivered, event
+from tests.doubles.mqtt_sinks import ALARM, INFO, Opens, deliver, delivered, event
 from tests.doubles.waiting import until, within
 
 from bittern.config.schema import MqttConfig
@@ -183,7 +183,7 @@ def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> 
     before = set(threading.enumerate())
     opens = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
-        sink = MqttSink(MqttConfig(host="127.0.0.1", port=broker.port), "door", ALARMS, Diagnostics, None)
+        sink = MqttSink(MqttConfig(host="127.0.0.1", port=broker.port), INFO, Diagnostics)
         deliver(sink, event())
         with within():
             sink.close()

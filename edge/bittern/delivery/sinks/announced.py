@@ -1,0 +1,195 @@
+"""What was announced on a broker, remembered in a file, so that it can be withdrawn when it exists no longer."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bittern.config.schema import MqttConfig
+from bittern.delivery.outbox_file import OutboxFile
+from bittern.system import fileio
+
+NAME = "mqtt.json"
+# A record of a device with a hundred entities has some 20 kB.
+_MAX_BYTES = 1 << 20
+# At most this many records are kept: a broker that is gone for good is forgotten in the end.
+_MAX_RECORDS = 8
+_log = logging.getLogger("bittern")
+
+
+class Announced(msgspec.Struct, frozen=True):
+    """What one device has on one broker.
+
+    Attributes:
+        host: this and the next five say how to reach the broker; as in `MqttConfig`. There is no password in it.
+        port: as there.
+        user: as there.
+        password_file: as there.
+        tls: as there.
+        ca_file: as there.
+        discovery: topic of the discovery message; "" if there is none.
+        components: keys of its entities in the discovery message, each with its platform.
+        topics: that are retained.
+    """
+
+    host: str
+    port: int | None = None
+    user: str = ""
+    password_file: str = ""
+    tls: bool = False
+    ca_file: str = ""
+    discovery: str = ""
+    components: tuple[tuple[str, str], ...] = ()
+    topics: tuple[str, ...] = ()
+
+    def broker(self) -> MqttConfig:
+        """How to reach the broker."""
+        return MqttConfig(self.host, self.port, self.user, self.password_file, self.tls, self.ca_file)
+
+    def same_broker(self, config: MqttConfig) -> bool:
+        """Whether it is on the broker of a configuration."""
+        return (self.host, self.port or _port(self.tls)) == (config.host, config.port or _port(config.tls))
+
+
+class _File(msgspec.Struct, frozen=True):
+    """The file: the path of the configuration that it belongs to, and the records."""
+
+    config: str
+    announced: tuple[Announced, ...]
+
+
+def record(config: MqttConfig, discovery: str, components: Mapping[str, str], topics: Sequence[str]) -> Announced:
+    """The record of a device on the broker of a configuration."""
+    return Announced(
+        host=config.host,
+        port=config.port,
+        user=config.user,
+        password_file=config.password_file,
+        tls=config.tls,
+        ca_file=config.ca_file,
+        discovery=discovery,
+        components=tuple(sorted(components.items())),
+        topics=tuple(sorted(topics)),
+    )
+
+
+class Memory:
+    """The records in a folder. Any thread may use it.
+
+    A record is written before the broker gets what it names, and removed after the broker has confirmed that this is
+    gone: a process that is killed in between leaves too much in the file, never too little.
+    """
+
+    def __init__(self, folder: Path | None, config_file: Path | None) -> None:
+        """Read the file, and those of folders that this camera had under another name.
+
+        Args:
+            folder: where the file is; None remembers nothing.
+            config_file: the configuration that the daemon was started with.
+        """
+        self._folder = folder
+        self._config = str(config_file.absolute()) if config_file is not None else ""
+        self._lock = threading.Lock()
+        self._trouble = ""
+        self._records: tuple[Announced, ...] = ()
+        if folder is None:
+            return
+        own = _read(folder / NAME)
+        records = [*own.announced] if own is not None else []
+        for other in self._neighbours(folder):
+            file = _read(other / NAME)
+            if file is not None and self._config and file.config == self._config:
+                records += file.announced
+                # From now on they are in this folder's file.
+                self._records = tuple(dict.fromkeys(records))
+                if self._write():
+                    with contextlib.suppress(OSError):
+                        (other / NAME).unlink()
+        self._records = tuple(dict.fromkeys(records))
+
+    @property
+    def records(self) -> tuple[Announced, ...]:
+        """Everything that may still be on a broker."""
+        return self._records
+
+    def add(self, record: Announced) -> None:
+        """Add a record, before it is announced; it becomes the first one."""
+        with self._lock:
+            records = tuple(dict.fromkeys((record, *self._records)))[:_MAX_RECORDS]
+            if records != self._records:
+                self._records = records
+                self._write()
+
+    def remove(self, records: Iterable[Announced]) -> None:
+        """Remove records, after they were withdrawn."""
+        with self._lock:
+            gone = set(records)
+            left = tuple(record for record in self._records if record not in gone)
+            if left != self._records:
+                self._records = left
+                self._write()
+
+    def _write(self) -> bool:
+        if self._folder is None:
+            return False
+        try:
+            fileio.write(self._folder / NAME, msgspec.json.encode(_File(self._config, self._records)))
+        except OSError as error:
+            trouble = f"{self._folder / NAME}: {error.strerror}"
+            if trouble != self._trouble:
+                _log.warning("mqtt: what is announced cannot be remembered, to be withdrawn one day: %s", trouble)
+            self._trouble = trouble
+            return False
+        self._trouble = ""
+        return True
+
+    def _neighbours(self, folder: Path) -> Iterator[Path]:
+        """Folders beside this one that no daemon uses.
+
+        Without systemd, and without `[outbox] folder`, the state of a camera is in a folder named after it.
+        """
+        try:
+            others = [file.parent for file in folder.parent.glob(f"*/{NAME}") if file.parent != folder]
+        except OSError:
+            return
+        for other in others:
+            lock = OutboxFile(other)
+            try:
+                lock.lock()
+                yield other
+            except OSError:  # in use
+                continue
+            finally:
+                lock.close()
+
+
+def _read(path: Path) -> _File | None:
+    try:
+        # Neither a pipe nor a device is waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(0, "expected a file")
+            data = stream.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise OSError(0, f"expected at most {_MAX_BYTES} bytes")
+        return msgspec.json.decode(data, type=_File)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        reason = str(error)
+    _log.warning("mqtt: %s cannot be read: what was announced before stays on the broker: %s", path, reason)
+    return None
+
+
+def _port(tls: bool) -> int:
+    return 8883 if tls else 1883
