@@ -118,7 +118,7 @@ def test_the_retained_topics_are_right_after_the_broker_was_away(
         until(lambda: listener.last("bittern/door/availability") == b"online")
         assert listener.payloads(ALARM) in ([b"OFF"], [b"ON", b"OFF"]), "not one after the other"
         until(lambda: listener.last("bittern/door/state") == b"camera_ok")
-        assert not listener.payloads("bittern/door/event")
+        assert len(listener.payloads("bittern/door/event")) <= 1, "one may have been on its way when the broker went"
         delivered(sink, event())
         until(lambda: listener.last(ALARM) == b"ON")
 
