@@ -6,7 +6,8 @@ The file holds one object of JSON, and may change at any time:
     absent, busy: what opening finds;
     fps: how fast frames come, whatever was asked;
     show: "moving" (a picture that shifts with every frame), "still", "black", "white", "grey", "covered" (black with a
-        sensor's noise), "turned" (another scene), "count" (every byte is the frame's number modulo 256);
+        sensor's noise), "turned" (another scene), "count" (every byte is the frame's number modulo 256), "red" and
+        "calm" (which raises the alarm of the model of means, and which ends it);
     clock_s: how far the wall clock jumped;
     world: attributes of tests.doubles.picamera2_double.World.
 Every look for cameras, opening and closing is written to $CAMERA_DOUBLE.log.
@@ -86,6 +87,9 @@ class _Request(Request):
         elif show == "covered":
             noise = np.random.default_rng(count).normal(6, 5, (height, width, 3))
             rgb = np.clip(noise, 0, 255).astype(np.uint8)
+        elif show in ("red", "calm"):
+            rgb = self._owner.scene(main["size"], 1) // 5 ^ np.uint8(count % 2)
+            rgb[..., 0] += 200 if show == "red" else 0
         else:
             rgb = self._owner.scene(main["size"], 2 if show == "turned" else 1)
             if show != "still":
