@@ -33,7 +33,7 @@ ROOMS = {
     "sources": "model config scene",
     "decision": "model config",
     "model": "system",
-    "config": "",
+    "config": "system",
     "scene": "",
     "system": "",
 }

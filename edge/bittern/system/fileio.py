@@ -1,10 +1,12 @@
-"""Writes files and folders atomically: temporary name, fsync, rename, fsync of the folder."""
+"""Writes files and folders atomically (temporary name, fsync, rename, fsync of the folder), and reads small ones."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +48,27 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             error.filename, error.filename2 = os.fspath(file), None
         raise
     sync_folder(folder)
+
+
+def read_regular(file: str | os.PathLike[str], limit: int) -> bytes:
+    """Read the whole of a file that a user names, without waiting for what is no file: a FIFO, a device, a link to one.
+
+    Args:
+        file: its path.
+        limit: the largest size that is accepted, in bytes.
+
+    Raises:
+        OSError: it cannot be read, is not a regular file, or is too large; `strerror` says which.
+        ValueError: a NUL character in the name.
+    """
+    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(file))
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(file))
+    return data
 
 
 def write(file: str | os.PathLike[str], data: bytes) -> None:
