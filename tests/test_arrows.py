@@ -30,7 +30,7 @@ ROOMS = {
     "evaluation": "decision model system",
     "camera": "sources config system",
     "delivery": "config system",
-    "sources": "model config scene",
+    "sources": "model config scene system",
     "decision": "model config",
     "model": "system",
     "config": "system",

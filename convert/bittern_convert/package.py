@@ -141,8 +141,8 @@ def convert(
             "head_bias_pictures": len(known),
         }
         described = msgspec.structs.replace(described, provenance=provenance)
-        (new / "manifest.json").write_bytes(manifest.dump(described))
         (new / "MODEL_CARD.md").write_text(card.render(described, task), encoding="utf-8")
+        described = manifest.write(new, described)
         Classifier(new)  # what will be shipped is opened once as a user would
     return described, outcome
 
@@ -229,8 +229,7 @@ def _write_model(
         golden=paths,
         provenance={},
     )
-    (new / "manifest.json").write_bytes(manifest.dump(described))
-    return described
+    return manifest.write(new, described)
 
 
 def _thresholds(made: Run, items: Sequence[Item]) -> dict[str, Threshold]:

@@ -10,12 +10,14 @@ import msgspec
 
 from bittern.bench import result
 from bittern.bench.result import BenchResult
-from bittern.errors import ConfigurationError, ModelRefused
+from bittern.errors import ConfigurationError, ModelRefused, one_line
 from bittern.evaluation import metrics, tuning
 from bittern.model import manifest
 from bittern.model.manifest import Manifest
+from bittern.system import fileio
 from bittern_convert.card import LEAST_CORRUPTED
 
+MAX_BYTES = 16 * 2**20
 _HEAD = """# Results
 
 Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; only what
@@ -70,11 +72,11 @@ def _read(folder: Path) -> Manifest:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        return msgspec.json.decode(fileio.read_regular(file, MAX_BYTES), type=dict[str, Any])
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{file}: {one_line(error)}") from None
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 import cv2
 import msgspec
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, one_line
 from bittern.model.manifest import StillPoint, Streams, Strict, Threshold
-from bittern.system import machine
+from bittern.system import fileio, machine
 from bittern_convert import task
 from bittern_convert.copies import UnseenCopies
 from bittern_convert.task import Task
@@ -23,6 +23,8 @@ FILE = "run.json"
 INDEX = "index.csv"
 # Left by earlier versions: the copies themselves.
 COPIES = "copies.npz"
+# Of the run's own JSON.
+MAX_BYTES = 64 * 2**20
 
 
 def environment() -> dict[str, str]:
@@ -94,11 +96,15 @@ def load(folder: Path) -> Run:
     file = folder / FILE
     if not folder.is_dir():
         raise ConfigurationError(f"no run at {folder}: expected a folder that `bittern train` left, such as runs/NAME")
-    if not file.is_file():
+    if not file.exists():
         raise ConfigurationError(f"{folder}: the run is not finished ({FILE} is missing): train again")
     try:
-        values = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        values = msgspec.json.decode(fileio.read_regular(file, MAX_BYTES), type=dict[str, Any])
         # Of the task, which an earlier version may have written, `of_run` leaves out what is not known any more.
         return msgspec.convert(values | {"task": task.of_run(values.get("task", {}))}, Run)
-    except (msgspec.MsgspecError, ConfigurationError) as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: nested too deeply") from None
+    except (msgspec.MsgspecError, ValueError, ConfigurationError) as error:
+        raise ConfigurationError(f"{file}: {one_line(error)}") from None

@@ -8,8 +8,11 @@ from typing import Any
 
 import msgspec
 
-from bittern.errors import ConfigurationError, did_you_mean
+from bittern.errors import ConfigurationError, did_you_mean, one_line
+from bittern.system import fileio
 from bittern_convert.task import Task
+
+MAX_BYTES = 2**20
 
 
 def folder() -> Path:
@@ -34,11 +37,13 @@ def load(name: str) -> Task:
             raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
         file = folder() / f"{name}.toml"
     try:
-        return msgspec.toml.decode(file.read_bytes(), type=Task)
+        return msgspec.toml.decode(fileio.read_regular(file, MAX_BYTES), type=Task)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: nested too deeply") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+        raise ConfigurationError(f"{file}: {one_line(error)}") from None
 
 
 def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) -> Task:

@@ -36,7 +36,7 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
     from bittern.config import schema
     from bittern.sources import registry
 
-    settings = schema.with_source(schema.load(config_file))
+    settings = schema.load(config_file)
     name = settings.name or registry.check_source(settings.source, settings.camera).name
     if not _targets(settings):
         click.echo("bittern: no sink is configured: events go to stdout only", err=True)
@@ -121,15 +121,14 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
 def _targets(settings: WatchConfig) -> dict[str, str]:
     """Every configured sink with its destination."""
-    from bittern.errors import redacted
-
     targets = {}
     if settings.mqtt is not None:
-        targets["mqtt"] = settings.mqtt.address
+        port = settings.mqtt.port or (8883 if settings.mqtt.tls else 1883)
+        targets["mqtt"] = f"{settings.mqtt.host}:{port}"
     if settings.webhook is not None:
-        targets["webhook"] = redacted(settings.webhook.url)  # its path may be the secret
+        targets["webhook"] = settings.webhook.url
     if settings.command is not None:
-        targets["command"] = redacted(settings.command.run[0])  # its arguments may be secret
+        targets["command"] = " ".join(settings.command.run)
     if settings.gpio is not None:
         targets["gpio"] = f"pin {settings.gpio.pin}"
     return targets

@@ -65,24 +65,26 @@ def _models() -> dict[str, Any]:
 
 
 def _file(folder: Path) -> dict[str, Any]:
-    from bittern.model.manifest import load
+    from bittern.model import manifest
+    from bittern.model.classifier import read_model
 
-    manifest = load((folder / "manifest.json").read_bytes())
-    digest = hashlib.sha256((folder / manifest.file).read_bytes()).hexdigest()
-    runtimes = sorted({f"{path.runtime}=={path.version}" for path in manifest.golden.values()})
+    described = manifest.read(folder)
+    digest = hashlib.sha256(read_model(folder / described.file)).hexdigest()
+    runtimes = sorted({f"{path.runtime}=={path.version}" for path in described.golden.values()})
     return {
-        "file": manifest.file,
-        "version": manifest.version,
+        "file": described.file,
+        "version": described.version,
         "sha256": digest,
-        "expected": manifest.sha256,
+        "expected": described.sha256,
         "recorded_with": runtimes,
     }
 
 
 def _path(file: Path) -> dict[str, Any]:
     from bittern.model import runtime
+    from bittern.model.classifier import read_model
 
-    return {"path": runtime.open_model(file.read_bytes(), None, 1).path}
+    return {"path": runtime.open_model(read_model(file), None, 1).path}
 
 
 def _golden(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,10 @@ import numpy as np
 
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern.evaluation import metrics, tuning
+from bittern.evaluation.dataset import MAX_INDEX_BYTES
 from bittern.evaluation.metrics import Interval
 from bittern.evaluation.tuning import Judged, LabelledInterval, Track
+from bittern.system import fileio
 
 INDEX = "index.csv"
 
@@ -46,10 +49,10 @@ def read_index(folder: Path, clips: Sequence[str]) -> Index | None:
         ConfigurationError: the file cannot be read, or has a column `models` and none `clip`.
     """
     file = folder / INDEX
-    if not file.is_file():
+    if not file.exists():
         return None
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
+        with io.TextIOWrapper(fileio.open_regular(file, MAX_INDEX_BYTES), "utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened, strict=True)
             columns = reader.fieldnames or []
             if "models" not in columns:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from bittern.errors import ConfigurationError
 from bittern.model import pictures
+from bittern.system import fileio
 
 # Splits that may be used for choices, and those that only add training pictures; every other split is for reporting.
 CHOICE_SPLITS = ("train", "val")
 EXTRA_SPLIT = "extra"
+# Of an index: half a million pictures.
+MAX_INDEX_BYTES = 64 * 2**20
 
 
 class Item(NamedTuple):
@@ -131,7 +135,7 @@ def _read_index(file: Path, root: Path) -> list[Item]:
     items: list[Item] = []
     names: set[str] = set()
     try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
+        with io.TextIOWrapper(fileio.open_regular(file, MAX_INDEX_BYTES), "utf-8-sig", newline="") as opened:
             reader = csv.DictReader(opened, strict=True)
             fields = reader.fieldnames or []
             missing = [key for key in ("path", "split", "group") if key not in fields]
@@ -153,7 +157,9 @@ def _read_index(file: Path, root: Path) -> list[Item]:
                 names.add(name)
                 rest = {k: v for k, v in row.items() if k not in ("path", "label", "split", "group")}
                 items.append(Item(path, name, row.get("label"), row["split"], row["group"], rest))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{file}: cannot read the index ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigurationError(f"{file}: cannot read the index ({error})") from None
     if not items:
         raise ConfigurationError(f"{file}: the index has no pictures")

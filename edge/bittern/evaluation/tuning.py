@@ -17,6 +17,7 @@ from bittern.decision.decision import EVIDENCE_FRAME_NS, Change, Settings, add_e
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import metrics
 from bittern.model import operating
+from bittern.system import fileio
 
 # What is tried: how much evidence an alarm takes, and `off` as a share of `on`.
 EVIDENCE = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0)
@@ -121,15 +122,11 @@ def read_intervals(file: Path) -> list[LabelledInterval]:
             its label; the message gives the number of the row, where the header is row 1.
     """
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_MAX_INTERVALS_BYTES + 1)
-        text = data.decode("utf-8-sig")
+        text = fileio.read_regular(file, _MAX_INTERVALS_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}: expected labelled intervals") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{file}: not UTF-8 at byte {error.start}") from None
-    if len(data) > _MAX_INTERVALS_BYTES:
-        raise ConfigurationError(f"{file}: larger than the limit of {_MAX_INTERVALS_BYTES >> 20} MiB")
     rows: list[tuple[int, LabelledInterval]] = []
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,11 +21,14 @@ import numpy as np
 
 from bittern.errors import BitternError, ConfigurationError, ModelRefused
 from bittern.model import catalog, runtime
-from bittern.model.classifier import Classifier
+from bittern.model.classifier import MAX_LABELS_BYTES, Classifier
+from bittern.system import fileio, limits
 
 # Number of inferences of the old model and the candidate in turn: at least, at most, and for how many seconds.
 _MIN_PAIRS, _MAX_PAIRS, _TIMING_S = 5, 50, 2.0
 _MAX_OUTPUT = 4000
+# What the child may take, beside its modules: the candidate, the old models, the golden vectors.
+_MEMORY = 450 * 2**20
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         refused: the reason in one line; None if the candidate is good.
+        folder: of the candidate.
         name: of the model.
         version: of the model.
         sha256: of the manifest and the .tflite file together.
@@ -41,6 +45,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     refused: str | None = None
+    folder: str = ""
     name: str = ""
     version: str = ""
     sha256: str = ""
@@ -59,8 +64,9 @@ def check_candidate(
 ) -> Classifier:
     """Check a model in a child process, then open it here.
 
-    The child may crash, hang or run out of memory; this process does not. The models that run are not affected: the
-    runtime holds the bytes of their files, not the files.
+    The child may crash, hang or run out of memory; this process does not, and opens no file of the candidate before the
+    child has read them all. The models that run are not affected: the runtime holds the bytes of their files, not the
+    files.
 
     Args:
         model: a name or a folder.
@@ -73,12 +79,11 @@ def check_candidate(
     Raises:
         ConfigurationError: there is no such model, or it is refused; nothing was changed.
     """
-    folder = catalog.find(model)
-    name = _manifest_name(folder)
-    before = next((c for c in old if c.name == name), None)
-    verdict = _ask_child(folder, before, threads, timeout_s, running)
+    verdict = _ask_child(model, old, threads, timeout_s, running)
     if verdict.refused is not None:
         raise ModelRefused(verdict.refused)
+    folder = Path(verdict.folder)
+    before = next((c for c in old if c.name == verdict.name), None)
     if verdict.old_ms is not None and verdict.new_ms is not None:
         slowdown = verdict.new_ms / verdict.old_ms
         if slowdown > max_slowdown:
@@ -160,27 +165,13 @@ def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -
         )
 
 
-def _manifest_name(folder: Path) -> str:
-    """The name in a candidate's manifest, "" if it has none; the child reads the manifest with all checks."""
-    if not folder.is_dir():
-        return folder.stem
-    try:
-        return str(msgspec.json.decode((folder / "manifest.json").read_bytes(), type=_Name).name)
-    except (OSError, msgspec.MsgspecError, ValueError, RecursionError):
-        return ""
-
-
-class _Name(msgspec.Struct):
-    name: str
-
-
 def _digest(classifier: Classifier) -> str:
     manifest = msgspec.json.encode(classifier.manifest, order="sorted")
     return hashlib.sha256(manifest + classifier.data).hexdigest()
 
 
 def _ask_child(
-    folder: Path, before: Classifier | None, threads: int, timeout_s: float, running: Running | None
+    model: str, old: Sequence[Classifier], threads: int, timeout_s: float, running: Running | None
 ) -> Verdict:
     # -P: nothing is imported from the working directory.
     command = [
@@ -188,20 +179,21 @@ def _ask_child(
         "-P",
         "-m",
         "bittern.model.candidate",
-        str(folder.absolute()),
+        model,
         str(threads),
         f"{timeout_s:g}",
     ]
     # Files in memory instead of pipes: neither a child that stops reading nor a full disk must block this thread.
     with _file("stdin") as stdin, _file("stdout") as stdout, _file("stderr") as stderr:
-        if before is not None:
-            stdin.write(before.data)
-            stdin.seek(0)  # also flushes the buffer
+        stdin.write(msgspec.msgpack.encode({classifier.name: classifier.data for classifier in old}))
+        stdin.seek(0)  # also flushes the buffer
         start = time.monotonic()
         try:
             process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
         except OSError as error:
-            raise ConfigurationError(f"{folder}: no process to check it in: {error.strerror}") from None
+            raise ConfigurationError(f"{model}: no process to check it in: {error.strerror}") from None
+        except ValueError:  # a NUL in the name
+            raise ConfigurationError(f"unknown model {model!r}") from None
         try:
             if running is not None:
                 running.take(process)
@@ -221,19 +213,19 @@ def _ask_child(
         output, complaint = stdout.read(_MAX_OUTPUT), stderr.read(_MAX_OUTPUT)
     if code is None or code == -signal.SIGALRM:
         raise ModelRefused(
-            f"{folder}: its check took longer than {timeout_s:g} s (reload.timeout_s) and was ended after "
+            f"{model}: its check took longer than {timeout_s:g} s (reload.timeout_s) and was ended after "
             f"{time.monotonic() - start:.0f} s"
         )
     if code < 0:
         with contextlib.suppress(ValueError):
-            raise ModelRefused(f"{folder}: its check crashed with {signal.Signals(-code).name}")
+            raise ModelRefused(f"{model}: its check crashed with {signal.Signals(-code).name}")
     if code != 0:
         last = " ".join((complaint.decode(errors="replace").strip().splitlines() or ["no message"])[-1].split())
-        raise ModelRefused(f"{folder}: its check ended with exit code {code}: {last[:300]}")
+        raise ModelRefused(f"{model}: its check ended with exit code {code}: {last[:300]}")
     try:
         return msgspec.json.decode(output, type=Verdict)
     except (msgspec.MsgspecError, ValueError):
-        raise ModelRefused(f"{folder}: its check gave no verdict") from None
+        raise ModelRefused(f"{model}: its check gave no verdict") from None
 
 
 def _file(name: str) -> IO[bytes]:
@@ -243,30 +235,36 @@ def _file(name: str) -> IO[bytes]:
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def judge(folder: Path, threads: int, old: bytes) -> Verdict:
+def judge(model: str, threads: int, old: Mapping[str, bytes]) -> Verdict:
     """Open a candidate with all checks, and time it beside the old model, one inference of each in turn.
 
     Args:
-        folder: of the candidate.
+        model: a name or a folder.
         threads: for one inference.
-        old: contents of the running model's .tflite file; empty if there is none to compare.
+        old: contents of the running models' .tflite files, by the model's name; the one of the same name is compared.
     """
     try:
+        folder = catalog.find(model).absolute()
         classifier = Classifier(folder, threads=threads, tried=True)
         _check_labels_file(folder, classifier)
     except BitternError as error:
         return Verdict(refused=str(error))
     old_ms = new_ms = None
-    if old:
+    if (before := old.get(classifier.name)) is not None:
         # Both by the bare runtime, so that they are treated alike.
-        both = [runtime.open_model(model, None, threads) for model in (old, classifier.data)]
+        both = [runtime.open_model(model, None, threads) for model in (before, classifier.data)]
         for opened in both:
             tensor = opened.inputs[0]
             opened.interpreter.set_tensor(tensor.handle, np.zeros(tensor.shape, np.uint8))
             opened.interpreter.invoke()  # the first one takes longer
         old_ms, new_ms = _time_in_turn([opened.interpreter for opened in both])
     return Verdict(
-        name=classifier.name, version=classifier.version, sha256=_digest(classifier), old_ms=old_ms, new_ms=new_ms
+        folder=str(folder),
+        name=classifier.name,
+        version=classifier.version,
+        sha256=_digest(classifier),
+        old_ms=old_ms,
+        new_ms=new_ms,
     )
 
 
@@ -294,21 +292,28 @@ def _check_labels_file(folder: Path, classifier: Classifier) -> None:
         return
     expected = [label for head in classifier.heads for label in head.labels]
     try:
-        labels = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        labels = fileio.read_regular(file, MAX_LABELS_BYTES).decode("utf-8").splitlines()
+    except OSError as error:
+        raise ModelRefused(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
         raise ModelRefused(f"{file}: cannot be read ({error})") from None
     if labels != expected:
         raise ModelRefused(f"{file}: has other labels than the manifest: copy the folder again")
 
 
 def _main(arguments: Sequence[str]) -> None:
-    folder, threads, timeout_s = arguments
+    model, threads, timeout_s = arguments
     # This ends even a child that hangs in native code and has lost its parent.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
     with contextlib.suppress(OSError):
         os.nice(10)  # frames go first; old and new model are slowed down alike
-    verdict = judge(Path(folder), int(threads), sys.stdin.buffer.read())
+    limits.limit_memory(_MEMORY)
+    old = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=dict[str, bytes])
+    try:
+        verdict = judge(model, int(threads), old)
+    except MemoryError:
+        verdict = Verdict(refused=f"{model}: its check needs more than {_MEMORY >> 20} MiB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))
 
 

@@ -19,8 +19,10 @@ from bittern.model import catalog, golden, manifest, preprocess, runtime, trial
 from bittern.model.manifest import Head, Manifest, Threshold
 from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
+from bittern.system import fileio
 
 MAX_MODEL_BYTES = 64 * 2**20
+MAX_LABELS_BYTES = 2**20
 # A model without a manifest has no threshold of its own: "more likely than not".
 _BARE_THRESHOLD = Threshold(on=0.5, off=0.5, chosen_for="no manifest: an even chance")
 
@@ -101,9 +103,10 @@ class Classifier:
             file = folder / self.manifest.file
         else:
             file = folder
-        self.data = data = _read_model(file)
+        self.data = data = read_model(file)
         if self.manifest is not None:
             _check_bytes(file, data, self.manifest)
+            manifest.check_files(folder, self.manifest)
         try:
             if not tried and not catalog.is_shipped(self.manifest.sha256 if self.manifest else _sha256(data)):
                 trial.run(data, path, threads)
@@ -245,14 +248,16 @@ class _Reader:
         return Result(self._task, label, best, alarm, dict(zip(self._labels, scores, strict=True)), view)
 
 
-def _read_model(file: Path) -> bytes:
+def read_model(file: Path) -> bytes:
+    """Contents of a .tflite file.
+
+    Raises:
+        ModelRefused: it cannot be read, is too large, or is another kind of file.
+    """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_MODEL_BYTES + 1)
+        data = fileio.read_regular(file, MAX_MODEL_BYTES)
     except OSError as error:
         raise ModelRefused(f"{file}: {error.strerror}") from None
-    if len(data) > MAX_MODEL_BYTES:
-        raise ModelRefused(f"{file}: larger than the limit of {MAX_MODEL_BYTES >> 20} MiB")
     if data[4:8] != b"TFL3":
         raise ModelRefused(f"{file}: not a TFLite model (expected the identifier TFL3, got {data[4:8]!r})")
     return data
@@ -336,8 +341,10 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
         raise ModelRefused(f"{file}: expected one output, because there is no manifest, got {_list(outputs)}")
     if labels is not None:
         try:
-            text = Path(labels).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = fileio.read_regular(labels, MAX_LABELS_BYTES).decode("utf-8")
+        except OSError as error:
+            raise ModelRefused(f"{labels}: cannot read the labels ({error.strerror})") from None
+        except UnicodeDecodeError as error:
             raise ModelRefused(f"{labels}: cannot read the labels ({error})") from None
         origin = os.fspath(labels)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,12 +10,17 @@ import msgspec
 from msgspec import Meta
 
 from bittern.errors import ModelRefused
+from bittern.system import fileio
 
 SCHEMA = 1
+FILE = "manifest.json"
+# Of the manifest, and of a file that it has the hash of.
+MAX_BYTES, MAX_FILE_BYTES = 4 * 2**20, 16 * 2**20
 
 # One printable line; \Z because $ would allow a trailing line break.
 Text = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
 
@@ -173,6 +179,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
         file: name of the model file beside the manifest.
         sha256: SHA-256 of that file, in hex.
         size: size of that file, in bytes.
+        files: SHA-256, in hex, of every other file of the folder; models of earlier versions have none.
         golden: by execution path, "xnnpack" and "builtin"; the vectors are in `golden.npz`.
         provenance: where the model comes from: data, seed, versions of the tools, revision, metrics, gate.
     """
@@ -184,6 +191,7 @@ class Manifest(Strict, frozen=True, kw_only=True):
     file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+\Z")]
     sha256: Sha256
     size: Annotated[int, Meta(gt=0)]
+    files: dict[FileName, Sha256] = {}
     input: Input
     heads: Annotated[tuple[Head, ...], Meta(min_length=1)]
     golden: dict[Literal["xnnpack", "builtin"], GoldenPath]
@@ -215,13 +223,51 @@ def read(folder: Path) -> Manifest:
     Raises:
         ModelRefused: there is none, or `load` refuses it.
     """
-    file = folder / "manifest.json"
+    file = folder / FILE
     try:
-        return load(file.read_bytes())
+        return load(fileio.read_regular(file, MAX_BYTES))
     except OSError as error:
         raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ModelRefused(f"{file}: {error}") from None
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare the files of a model folder with the hashes in its manifest, all but the model file.
+
+    Raises:
+        ModelRefused: one is missing, or has other bytes.
+    """
+    for name, expected in manifest.files.items():
+        file = folder / name
+        try:
+            digest = _digest(file)
+        except OSError as error:
+            raise ModelRefused(f"{file}: {error.strerror}, but the manifest names it: copy the folder again") from None
+        if digest != expected:
+            raise ModelRefused(
+                f"{file}: sha256 is {digest[:12]}…, the manifest says {expected[:12]}…: copy the folder again"
+            )
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest of a complete model folder, with the hashes of its files.
+
+    Returns:
+        The manifest with the hashes.
+
+    Raises:
+        OSError: a file cannot be read, or the manifest not be written.
+    """
+    names = sorted(file.name for file in folder.iterdir() if file.is_file())
+    hashes = {name: _digest(folder / name) for name in names if name not in (FILE, manifest.file)}
+    complete = msgspec.structs.replace(manifest, files=hashes)
+    fileio.write(folder / FILE, dump(complete))
+    return complete
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(fileio.read_regular(file, MAX_FILE_BYTES)).hexdigest()
 
 
 def dump(manifest: Manifest) -> bytes:

@@ -24,6 +24,7 @@ from bittern.frames import Frame, Source
 from bittern.model import pictures
 from bittern.sources.sampling import Sampler
 from bittern.sources.video import SUFFIXES
+from bittern.system import fileio
 
 _log = logging.getLogger("bittern")
 
@@ -241,9 +242,7 @@ def _make_room(folder: Path, force: bool) -> None:
 
 def _read(index: Path) -> tuple[ClipHead, list[ClipFrame]]:
     try:
-        if index.stat().st_size > _MAX_INDEX_BYTES:
-            raise ConfigurationError(f"{index}: larger than the limit of {_MAX_INDEX_BYTES >> 20} MiB")
-        data = index.read_bytes()
+        data = fileio.read_regular(index, _MAX_INDEX_BYTES)
     except OSError as error:
         raise ConfigurationError(f"{index}: {error.strerror}: expected the index of a clip") from None
     # Anything after the last line break is an incomplete line.

@@ -1,4 +1,4 @@
-"""Writes files and folders atomically (temporary name, fsync, rename, fsync of the folder), and reads small ones."""
+"""Writes files and folders atomically: temporary name, fsync, rename, fsync of the folder; reads only regular files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,64 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 # The umask can only be read by setting it, which is not thread-safe: so it is read once, here.
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(file: str | os.PathLike[str], limit: int) -> BinaryIO:
+    """Open a file for reading; never waits for a pipe, and never opens a device.
+
+    Args:
+        file: its name, or that of a link to it.
+        limit: how many bytes it may have.
+
+    Raises:
+        OSError: it cannot be opened, is not a regular file, or is larger.
+    """
+    try:
+        _check_regular(os.stat(file), limit)  # noqa: PTH116  # before it is opened: that alone may do something
+    except ValueError:  # a NUL in the name
+        raise OSError(errno.EINVAL, "not a file name", os.fspath(file)) from None
+    opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(opened), limit)
+        return os.fdopen(opened, "rb")
+    except BaseException:
+        os.close(opened)
+        raise
+
+
+def read_regular(file: str | os.PathLike[str], limit: int) -> bytes:
+    """Read a whole file; see `open_regular`."""
+    with open_regular(file, limit) as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:  # it has grown
+        raise _too_large(limit)
+    return data
+
+
+def _check_regular(status: os.stat_result, limit: int) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"expected a regular file, got {kind}")
+    if status.st_size > limit:
+        raise _too_large(limit)
+
+
+def _too_large(limit: int) -> OSError:
+    size = f"{limit >> 20} MiB" if limit >> 20 else f"{limit >> 10} KiB"
+    return OSError(errno.EFBIG, f"larger than the limit of {size}")
 
 
 @contextlib.contextmanager
@@ -48,27 +101,6 @@ def atomic(file: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
             error.filename, error.filename2 = os.fspath(file), None
         raise
     sync_folder(folder)
-
-
-def read_regular(file: str | os.PathLike[str], limit: int) -> bytes:
-    """Read the whole of a file that a user names, without waiting for what is no file: a FIFO, a device, a link to one.
-
-    Args:
-        file: its path.
-        limit: the largest size that is accepted, in bytes.
-
-    Raises:
-        OSError: it cannot be read, is not a regular file, or is too large; `strerror` says which.
-        ValueError: a NUL character in the name.
-    """
-    handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(handle, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", os.fspath(file))
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", os.fspath(file))
-    return data
 
 
 def write(file: str | os.PathLike[str], data: bytes) -> None:

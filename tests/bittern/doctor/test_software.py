@@ -14,7 +14,7 @@ from tests.doubles.pi_machines import pi
 from bittern.doctor import software
 from bittern.doctor.findings import Finding
 from bittern.doctor.steps import ProbeStep, probe
-from bittern.model import runtime
+from bittern.model import manifest, runtime
 from bittern.system import machine
 from bittern.system.commands import run
 
@@ -149,6 +149,7 @@ def test_golden_vectors_that_do_not_replay(only_copy: Path) -> None:
         if name.startswith(("xnnpack", "builtin")):
             arrays[name] = 255 - arrays[name]
     np.savez_compressed(only_copy / "golden.npz", **arrays)
+    manifest.write(only_copy, manifest.read(only_copy))
     broken = finding(found_here(), "golden stop_sign")
     assert broken.status == "failure"
     assert "output steps off" in broken.finding

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +101,34 @@ def test_a_folder_that_changes_between_check_and_use_is_refused(
 
     monkeypatch.setattr(candidate, "_ask_child", and_then_it_is_copied_over)
     refused(folder, old, "changed during its check")
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """The names of the files that this process opens."""
+    names: list[str] = []
+    on = True
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if on and event == "open":
+            names.append(str(arguments[0]))
+
+    sys.addaudithook(hook)  # it cannot be taken off
+    yield names
+    on = False
+
+
+def test_a_pipe_is_refused_and_nothing_of_a_refused_candidate_is_opened_here(
+    tmp_path: Path, old: Classifier, opened: list[str]
+) -> None:
+    folder = model_folder_of_means(tmp_path / "new", version="8")
+    (folder / "manifest.json").rename(tmp_path / "manifest.json")
+    os.mkfifo(folder / "manifest.json")
+    opened.clear()
+    refused(folder, old, "manifest.json: expected a regular file, got a pipe")
+    assert not [file for file in opened if file.startswith(str(folder))]
+    (tmp_path / "manifest.json").replace(folder / "manifest.json")
+    assert taken(folder, old).version == "8", "and then it works"
 
 
 def test_a_child_imports_nothing_from_the_working_folder(

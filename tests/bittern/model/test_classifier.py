@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,31 @@ def test_a_flipped_bit_anywhere_is_refused(model_copy: Path) -> None:
     for position in (8, len(whole) // 2, len(whole) - 1, *(rng.randrange(8, len(whole)) for _ in range(5))):
         file.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
         refused(model_copy, "sha256 is ", "the manifest says ", "copy it again")
+
+
+@pytest.mark.parametrize("name", ["golden.npz", "labels.txt", "MODEL_CARD.md"])
+def test_a_file_that_is_not_the_one_of_the_manifest_is_refused(model_copy: Path, name: str) -> None:
+    file = model_copy / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    refused(model_copy, f"{name}: sha256 is ", "the manifest says", "copy the folder again")
+    file.unlink()
+    refused(model_copy, f"{name}: No such file or directory, but the manifest names it")
+    os.mkfifo(file)
+    refused(model_copy, f"{name}: expected a regular file, got a pipe")
+
+
+def test_a_manifest_of_an_earlier_version_has_no_hashes_of_files(model_copy: Path) -> None:
+    altered(model_copy, lambda fields: fields.pop("files"))
+    (model_copy / "MODEL_CARD.md").unlink()
+    assert Classifier(model_copy).manifest is not None
+
+
+@pytest.mark.parametrize("name", ["../labels.txt", "a/b", ".hidden", ""])
+def test_a_manifest_names_no_files_elsewhere(model_copy: Path, name: str) -> None:
+    altered(model_copy, lambda fields: fields["files"].update({name: "0" * 64}))
+    refused(model_copy, "manifest.json: ")
 
 
 def test_a_truncated_longer_empty_or_missing_file_is_refused(model_copy: Path) -> None:

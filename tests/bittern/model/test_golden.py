@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
+import resource
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +69,27 @@ def test_no_file(tmp_path: Path) -> None:
         golden.load(tmp_path / "g.npz", "xnnpack")
 
 
+def test_a_small_file_that_becomes_gigabytes_is_refused_before_it_does(tmp_path: Path) -> None:
+    file = tmp_path / "g.npz"
+    zeros = io.BytesIO()
+    np.lib.format.write_array_header_1_0(zeros, {"descr": "|u1", "fortran_order": False, "shape": (3 * 10**9,)})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("frame_0.npy", "w") as member:
+        member.write(zeros.getvalue())
+        for _ in range(100):
+            member.write(bytes(1_000_000))
+    with pytest.raises(ModelRefused, match="larger than the limit of 64 MiB together"):
+        golden.load(file, "xnnpack")
+    with zipfile.ZipFile(file, "w") as archive:  # one that only says so
+        archive.writestr("frame_0.npy", zeros.getvalue())
+    with pytest.raises(ModelRefused, match="shorter than its header says"):
+        golden.load(file, "xnnpack")
+    os.truncate(file, 3 * 2**30)
+    with pytest.raises(ModelRefused, match="larger than the limit of 16 MiB"):
+        golden.load(file, "xnnpack")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
+
+
 @pytest.mark.fuzz
 def test_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
     pictures, tensors, outputs = some(1, 1, 1)
@@ -73,7 +98,7 @@ def test_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
     whole = file.read_bytes()
     rng = random.Random(2)
     messages = []
-    n = examples(3000)
+    n = examples(10_000)
     for _ in range(n):
         data = bytearray(whole)
         for _ in range(rng.randint(1, 4)):

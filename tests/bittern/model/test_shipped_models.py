@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bittern.model import catalog, golden
+from bittern.model import catalog, golden, manifest
 from bittern.model.classifier import Classifier
 from bittern.model.runtime import PATHS, ExecutionPath
 
@@ -16,6 +16,14 @@ MODELS = catalog.available()
 
 def test_a_model_ships() -> None:
     assert MODELS
+
+
+@pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS.keys())
+def test_the_manifest_has_the_hash_of_every_file(folder: Path) -> None:
+    described = manifest.read(folder)
+    files = {file.name for file in folder.iterdir()} - {manifest.FILE}
+    assert files == {described.file, *described.files}
+    manifest.check_files(folder, described)
 
 
 @pytest.mark.parametrize("path", PATHS)

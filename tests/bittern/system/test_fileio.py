@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -207,3 +209,37 @@ def test_no_temporary_file_is_left_when_the_folder_cannot_be_written(tmp_path: P
     with pytest.raises(OSError):
         fileio.write(tmp_path / ("n" * 300), b"x")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link to a pipe", "link to a device", "socket", "folder"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "file"
+    target = tmp_path / "target"
+    if kind.endswith("pipe"):
+        os.mkfifo(target if kind.startswith("link") else file)
+    elif kind.endswith("device"):
+        target = Path("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(file))
+    else:
+        file.mkdir()
+    if kind.startswith("link") or kind == "device":
+        file.symlink_to(target)
+    with pytest.raises(OSError) as caught:
+        fileio.read_regular(file, 1000)
+    assert (caught.value.strerror or "").startswith(("expected a regular file, got a ", "Is a directory"))
+
+
+def test_a_limit_on_what_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 4096)
+    (tmp_path / "link").symlink_to(file)
+    assert fileio.read_regular(tmp_path / "link", 4096) == b"x" * 4096
+    with pytest.raises(OSError, match="larger than the limit of 3 KiB"):
+        fileio.read_regular(file, 3 * 1024)
+    os.truncate(file, 3 * 2**30)  # sparse
+    with pytest.raises(OSError, match="larger than the limit of 16 MiB"):
+        fileio.open_regular(file, 16 * 2**20)
+    with pytest.raises(OSError, match="not a file name"):
+        fileio.read_regular("a\0b", 1)
