@@ -10,6 +10,12 @@
 # ROOT is empty, or the folder to use instead of / (deploy.sh --prefix).
 set -euo pipefail
 umask 022
+# Nothing that the user who logged in has lying about is run as root: neither from their folder, where this starts, nor
+# through variables or packages of theirs. Every Python here runs with -I, and its children in / without the rest.
+cd /
+unset "${!PYTHON@}"
+export PYTHONNOUSERSITE=1
+HOME=$(getent passwd "$(id -u)" | cut -d : -f 6)
 # Finish even if the connection is lost.
 trap '' HUP PIPE
 
@@ -31,7 +37,7 @@ check() {
         [ -n "$(command -v $command)" ] || refuse "there is no $command here; Bittern's daemon needs a Debian with systemd"
     done
     [ -x "$python" ] || refuse "there is no $python here; run: sudo apt-get install python3"
-    read -r version bits machine < <("$python" -c \
+    read -r version bits machine < <("$python" -I -c \
         'import platform, struct; print(platform.python_version(), 8 * struct.calcsize("P"), platform.machine())')
     case $version in
         3.[0-9].* | 3.10.* | 2.*) refuse "Python here is $version, but Bittern needs 3.11: use Raspberry Pi OS bookworm or newer" ;;
@@ -54,13 +60,13 @@ check() {
     fi
     [ -n "$(command -v rsync)" ] || missing+=(rsync)
     for module in ensurepip:python3-venv numpy:python3-numpy cv2:python3-opencv; do
-        "$python" -c "import ${module%:*}" 2>/dev/null || missing+=("${module#*:}")
+        "$python" -I -c "import ${module%:*}" 2>/dev/null || missing+=("${module#*:}")
     done
-    if [ "$camera" = picamera ]; then "$python" -c 'import picamera2' 2>/dev/null || missing+=(python3-picamera2); fi
+    if [ "$camera" = picamera ]; then "$python" -I -c 'import picamera2' 2>/dev/null || missing+=(python3-picamera2); fi
     # msgspec has no 32-bit wheel on PyPI: pip compiles it.
     if [ "$bits" = 32 ]; then
         [ -n "$(command -v gcc)" ] || missing+=(gcc)
-        "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+        "$python" -I -c 'import os, sysconfig, sys; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
             missing+=(python3-dev)
     fi
     if [ ${#missing[@]} != 0 ]; then
@@ -80,14 +86,14 @@ check() {
 # Runs in a subshell with set -e. Builds the release under a temporary name, then renames it; touches nothing that runs.
 build() {
     local package python=$root/usr/bin/python3 log=$stage/pip.log
-    local pip=("$new/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
+    local pip=("$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
     mkdir "$new"
     # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. They are not in the lock, and
     # pip refuses everything that is not: so a package that needs another numpy fails here.
-    "$python" -m venv --system-site-packages "$new/venv"
+    "$python" -I -m venv --system-site-packages "$new/venv"
     [ ! -d "$stage/wheelhouse" ] || pip+=(--no-index --find-links "$stage/wheelhouse")
     # On 32 bits pip compiles msgspec, with locked build tools; with build isolation it would download other ones.
-    if ! { { [ "$("$python" -c 'import struct; print(struct.calcsize("P"))')" = 8 ] || "${pip[@]}" -r "$stage/build.txt"; } &&
+    if ! { { [ "$("$python" -I -c 'import struct; print(struct.calcsize("P"))')" = 8 ] || "${pip[@]}" -r "$stage/build.txt"; } &&
             "${pip[@]}" --no-build-isolation -r "$stage/requirements.txt"; } > "$log" 2>&1; then
         tail -n "$JOURNAL" "$log" >&2 || true
         warn "pip could not install release $id; see above"
@@ -95,7 +101,7 @@ build() {
     fi
     mkdir "$new/models"
     cp -R "$stage/models/." "$new/models/"
-    package=$("$new/venv/bin/python" -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
+    package=$("$new/venv/bin/python" -I -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
     sed -E "s#(^|[ =:])/(opt|etc|var/lib)/bittern#\1$root/\2/bittern#g" "$package/shipped/systemd/bittern@.service" \
         > "$new/bittern@.service"
     if [ "$(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" -ge 254 ]; then
@@ -107,7 +113,7 @@ build() {
     sync -f "$new"
     mv -T "$new" "$base/releases/$id"
     sync -f "$base/releases"
-    "$base/releases/$id/venv/bin/bittern" --help > /dev/null ||
+    "$base/releases/$id/venv/bin/python" -I "$base/releases/$id/venv/bin/bittern" --help > /dev/null ||
         { warn "the new bittern command does not start; see above"; exit 1; }
 }
 
@@ -201,9 +207,11 @@ install() {
 
     if [ ! -e "$config" ]; then
         created_config=1
-        if [ -e "$stage/config.toml" ]; then cp "$stage/config.toml" "$config.new"
-        else sed "s/@NAME/@$instance/" "$stage/default.toml" > "$config.new"; fi
-        # A camera's address may contain a password: only root and the daemon may read it.
+        # A camera's address may contain a password: only root and the daemon may read it, from the first byte on.
+        rm -f "$config.new"
+        (umask 077
+         if [ -e "$stage/config.toml" ]; then cat "$stage/config.toml"
+         else sed "s/@NAME/@$instance/" "$stage/default.toml"; fi > "$config.new")
         chgrp bittern "$config.new"
         chmod 640 "$config.new"
         sync "$config.new"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -37,6 +39,37 @@ class SourceError(BitternError):
 def one_line(error: BaseException) -> str:
     """The message of an error on one line; its type where it has no message."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+_HOST = r"\w(?:[\w.-]*\w)?|\[[0-9A-Fa-f:.]+(?:%[\w.~-]+)?\]"
+# An @ after the first slash: a password with a slash in it, so that what stands for the host is a part of it.
+_NETWORK = rf"([A-Za-z][\w+.-]*)://(?:[^/?#]*@)?({_HOST})(:[0-9]{{1,5}})?(?:[/?#][^@]*)?"
+_DEVICE = r"(?:[a-z]{2,12}:)?(?:[0-9]{0,2}|/dev/[\w./:+-]+)"
+_PATH = r"/?[\w.~+,-]+(?:/[\w.~+,-]+)*/?"
+HIDDEN = "..."
+
+
+def redacted(address: str) -> str:
+    """What may be shown of an address: the one place that decides it, for logs, names, events and errors.
+
+    Scheme, host and port of a network address, because user, path and query may all be the secret; the number or the
+    path of a device; a path up to its first part that does not exist. Anything else, such as an address that is
+    mistyped, may hold a secret anywhere: "...".
+    """
+    if os.path.exists(address):  # noqa: PTH110 - Path.exists raises
+        return address
+    if match := re.fullmatch(_NETWORK, address, re.DOTALL):
+        return f"{match[1].lower()}://{match[2]}{match[3] or ''}"
+    if re.fullmatch(_DEVICE, address):
+        return address
+    if not re.fullmatch(_PATH, address):
+        return HIDDEN
+    end = 0
+    while end < len(address):
+        end = address.find("/", end + 1) if "/" in address[end + 1 :] else len(address)
+        if not os.path.exists(address[:end]):  # noqa: PTH110
+            break
+    return address if end >= len(address.rstrip("/")) else f"{address[:end]}/{HIDDEN}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

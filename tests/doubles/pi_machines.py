@@ -195,7 +195,7 @@ class Pi:
             0, "Filesystem     1048576-blocks  Used Available Capacity Mounted on\n" + line + line
         )
 
-    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+    def __call__(self, command: Sequence[str], timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
         """Answer as a shell on that machine would; what nobody prepared is not there."""
         if tuple(command[:3]) == (PYTHON, "-P", "-m"):
             name = command[3].removeprefix("bittern.doctor.")

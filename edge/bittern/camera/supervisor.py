@@ -15,7 +15,7 @@ from bittern.camera.child_handle import ChildHandle
 from bittern.camera.messages import Ended, Failed, Opened, Request
 from bittern.camera.scene_watch import SceneWatch
 from bittern.config.schema import RecoveryConfig
-from bittern.errors import ConfigurationError, SourceError
+from bittern.errors import ConfigurationError, SourceError, redacted
 from bittern.events import State
 from bittern.frames import Frame
 from bittern.sources.registry import Value, check_source
@@ -99,7 +99,7 @@ class Camera:
     ) -> None:
         checked = check_source(uri, options)
         if not checked.live:
-            raise ConfigurationError(f"source {uri!r} is a recording, not a camera")
+            raise ConfigurationError(f"source {redacted(uri)!r} is a recording, not a camera")
         self.name = checked.name
         self.dropped = 0
         self.restarts = 0

@@ -107,6 +107,29 @@ def region_option(function: F) -> F:
     )(function)
 
 
+def _hide_in_ps(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    """Overwrite an address that may hold a password among this process's arguments, which everybody can read."""
+    from bittern.errors import redacted
+    from bittern.sources.registry import LOCAL
+
+    if value and redacted(value) != value and not value.startswith(LOCAL):
+        import ctypes
+
+        with contextlib.suppress(OSError, IndexError):
+            # proc_pid_stat(5): fields 48 and 49 are where the arguments begin and end; field 3 follows the name.
+            fields = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(")")[2].split()
+            begin, end, secret = int(fields[45]), int(fields[46]), os.fsencode(value)
+            at = ctypes.string_at(begin, end - begin).find(secret)
+            if at >= 0:
+                ctypes.memset(begin + at, ord("*"), len(secret))
+    return value
+
+
+def source_option(text: str) -> Callable[[F], F]:
+    """--source, with its help."""
+    return click.option("--source", callback=_hide_in_ps, metavar="URI", help=text)
+
+
 def one_blas_thread() -> None:
     """Keep numpy's OpenBLAS from starting a thread per core; call it before numpy is imported.
 

@@ -82,16 +82,23 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
 
 def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list[Problem]]:
     """The camera's name in events, and the errors in its URI and options."""
-    from bittern.errors import BitternError
+    from bittern.config import schema
+    from bittern.errors import BitternError, redacted
     from bittern.sources.registry import check_source
 
     wrong = {path[0] for path in parsed.wrong if path}
-    if "source" in wrong:
-        return config.name or config.source, []
+    unnamed = config.name or redacted(config.source)
+    if wrong & {"source", "source_file"}:
+        return unnamed, []
+    key = "source_file" if config.source_file else "source"
+    try:
+        config = schema.with_source(config)
+    except BitternError:  # `preflight` says why
+        return unnamed, []
     try:
         return config.name or check_source(config.source, config.camera).name, []
     except BitternError as error:
-        first = parsed.problem(("source",), str(error))
+        first = parsed.problem((key,), str(error))
     # `check_source` stops at the first wrong option. If the address is valid, check each option by itself.
     by_option = []
     try:
@@ -103,4 +110,4 @@ def _camera(parsed: Parsed[WatchConfig], config: WatchConfig) -> tuple[str, list
                 by_option.append(parsed.problem(("camera", key), str(error)))
     except BitternError:
         by_option.clear()
-    return config.name or config.source, by_option or ([] if "camera" in wrong else [first])
+    return unnamed, by_option or ([] if "camera" in wrong else [first])

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import click
 
-from bittern.cli.common import print_json, warn
+from bittern.cli.common import print_json, source_option, warn
 
 
 @click.command(
     short_help="Check this machine, and say how to fix what is wrong.",
     epilog="Example: bittern doctor --source usb:0 --red",
 )
-@click.option(
-    "--source", metavar="URI", help="The camera to check, as in `bittern watch`.  [default: picamera: on a Pi]"
-)
+@source_option("The camera to check, as in `bittern watch`.  [default: picamera: on a Pi]")
 @click.option("--red", is_flag=True, help="Check the colours: hold something red in front of the camera.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: the machine and a list of checks.")
 @click.option("--report", "as_report", is_flag=True, help="Markdown for a bug report, without names and addresses.")

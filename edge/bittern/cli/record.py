@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import FiniteRange, one_blas_thread, warn
+from bittern.cli.common import FiniteRange, one_blas_thread, source_option, warn
 from bittern.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     short_help="Record a camera into a folder, for `bittern replay`.",
     epilog="Example: bittern record --source usb:0 --seconds 60 --out clip",
 )
-@click.option("--source", metavar="URI", help="As for `bittern watch`.  [default: picamera:]")
+@source_option("As for `bittern watch`.  [default: picamera:]")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), help="TOML file to take source, camera and fps from."
 )
@@ -102,6 +102,8 @@ def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]
     logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
     settings = schema.load(config_file) if config_file else schema.WatchConfig()
     # The [camera] options of the file belong to the source of the file.
+    if source is None:
+        settings = schema.with_source(settings)
     opened = open_source(settings.source, settings.camera) if source is None else open_source(source)
     opened.timeout_s = settings.timeout_s
     return opened, settings.fps

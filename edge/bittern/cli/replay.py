@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import one_blas_thread, print_json, warn
-from bittern.errors import BitternError, ConfigurationError, did_you_mean
+from bittern.errors import BitternError, ConfigurationError, did_you_mean, redacted
 
 if TYPE_CHECKING:
     from bittern.cli.playing import Clip, Player
@@ -217,7 +217,6 @@ def _check_clip(clip: str) -> None:
     """Refuse a camera, without opening it."""
     from bittern.sources.clip import is_clip
     from bittern.sources.registry import check_source
-    from bittern.sources.uri import redacted
 
     if not is_clip(Path(clip)) and check_source(clip).live:
         raise ConfigurationError(f"{redacted(clip)!r} is a camera, not a clip: record it first with `bittern record`")

@@ -36,7 +36,7 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
     from bittern.config import schema
     from bittern.sources import registry
 
-    settings = schema.load(config_file)
+    settings = schema.with_source(schema.load(config_file))
     name = settings.name or registry.check_source(settings.source, settings.camera).name
     if not _targets(settings):
         click.echo("bittern: no sink is configured: events go to stdout only", err=True)
@@ -121,14 +121,15 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
 def _targets(settings: WatchConfig) -> dict[str, str]:
     """Every configured sink with its destination."""
+    from bittern.errors import redacted
+
     targets = {}
     if settings.mqtt is not None:
-        port = settings.mqtt.port or (8883 if settings.mqtt.tls else 1883)
-        targets["mqtt"] = f"{settings.mqtt.host}:{port}"
+        targets["mqtt"] = settings.mqtt.address
     if settings.webhook is not None:
-        targets["webhook"] = settings.webhook.url
+        targets["webhook"] = redacted(settings.webhook.url)  # its path may be the secret
     if settings.command is not None:
-        targets["command"] = " ".join(settings.command.run)
+        targets["command"] = redacted(settings.command.run[0])  # its arguments may be secret
     if settings.gpio is not None:
         targets["gpio"] = f"pin {settings.gpio.pin}"
     return targets

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import FiniteRange, one_blas_thread, warn
+from bittern.cli.common import FiniteRange, one_blas_thread, source_option, warn
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -28,9 +28,7 @@ SHEET_TILES = 24
     short_help="Watch a camera and print its events.",
     epilog="Example: bittern watch --source 'demo:?laps=1' --sheet demo.png",
 )
-@click.option(
-    "--source", metavar="URI", help="picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]"
-)
+@source_option("picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options override it.")
 @click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
 @click.option(
@@ -127,10 +125,13 @@ def _start(
     base = schema.load(config_file) if config_file else schema.WatchConfig()
     # Options under [camera] belong to the file's own source.
     camera: dict[str, str] | None = None if source is None else {}
-    given = {"source": source, "camera": camera, "models": models or None, "fps": fps}
+    no_file = None if source is None else ""
+    given = {"source": source, "source_file": no_file, "camera": camera, "models": models or None, "fps": fps}
     try:
-        settings = msgspec.convert(
-            msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, schema.WatchConfig
+        settings = schema.with_source(
+            msgspec.convert(
+                msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, schema.WatchConfig
+            )
         )
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"options: {error}") from None

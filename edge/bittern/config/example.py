@@ -24,6 +24,7 @@ _HEAD = (
 # The reason to change a key, by its path. A test checks that exactly the existing keys are listed.
 WHY: dict[str, str] = {
     "source": "another camera, or a recording to try things on",
+    "source_file": "the address holds a password",
     "camera": "the picture is upside down, too dark, or out of focus",
     "name": "several cameras: their events are told apart by it",
     "models": "another task, or several at once",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
+from bittern.config import secret_file
 from bittern.config.toml_file import read
 from bittern.errors import ConfigurationError
 
@@ -25,6 +28,11 @@ Rectangle = Annotated[
     Meta(description="four whole numbers: left, top, width, height (the last two at least 1)"),
 ]
 Views = Annotated[tuple[Literal["center", "left", "right", "moving"], ...], Meta(min_length=1, max_length=4)]
+
+
+# A value that may hold a password, or be one: no message shows it.
+SECRET = {"secret": True}
+Secret = Annotated[str, Meta(extra=SECRET)]
 
 
 def check_views(views: Views) -> None:
@@ -154,10 +162,6 @@ class SnapshotConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
 
 
-# Of a file with a password or a key.
-MAX_SECRET_BYTES = 64 * 1024
-
-
 class OutboxConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[outbox]`: events on their way to network sinks.
 
@@ -188,17 +192,34 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         interval_s: time between two sets of diagnostics (frames per second, latency, temperature).
     """
 
-    host: Annotated[str, Meta(min_length=1)]
+    host: Annotated[str, Meta(min_length=1, extra=SECRET)]
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    user: str = ""
-    password_file: str = ""
+    user: Secret = ""
+    password_file: Secret = ""
     tls: bool = False
-    ca_file: str = ""
+    ca_file: Secret = ""
     topic: str = ""
     discovery: bool = True
     discovery_prefix: Annotated[str, Meta(min_length=1)] = "homeassistant"
     image: bool = True
     interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 30.0
+
+    @property
+    def address(self) -> str:
+        """Host and port.
+
+        Raises:
+            ConfigurationError: `host` is something else, such as "mqtt://user:password@host", which is not shown.
+        """
+        if not re.fullmatch(r"\w(?:[\w.-]*\w)?\.?", self.host):
+            try:
+                ipaddress.IPv6Address(self.host)
+            except ValueError:
+                raise ConfigurationError(
+                    "mqtt.host: expected the name or address of a broker and nothing else: port, user and "
+                    "password_file are keys of their own"
+                ) from None
+        return f"{self.host}:{self.port or (8883 if self.tls else 1883)}"
 
 
 class WebhookConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -211,8 +232,10 @@ class WebhookConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         timeout_s: time limit of one request, including its response.
     """
 
-    url: Annotated[str, Meta(pattern="^https?://", description="a URL that begins with http:// or https://")]
-    secret_file: str = ""
+    url: Annotated[
+        str, Meta(pattern="^https?://", description="a URL that begins with http:// or https://", extra=SECRET)
+    ]
+    secret_file: Secret = ""
     timeout_s: Annotated[float, Meta(gt=0.0, le=300.0)] = 10.0
 
 
@@ -224,7 +247,7 @@ class CommandConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         timeout_s: time after which the program is killed.
     """
 
-    run: Annotated[tuple[str, ...], Meta(min_length=1)]
+    run: Annotated[tuple[str, ...], Meta(min_length=1, extra=SECRET)]
     timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 10.0
 
 
@@ -272,6 +295,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     Attributes:
         source: URI of the camera, see `bittern.sources`.
+        source_file: a file whose first line is the URI instead; "" takes `source`. An address with a password is kept
+            out of this file by it, so that it can be shown to others.
         camera: options of the source, the same ones that its URI takes after a question mark.
         name: name of the source in events; left out: the source's own name.
         models: names or folders of the models.
@@ -285,7 +310,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         decision: for every alarm; this and the following are tables. Sinks without a table are off.
     """
 
-    source: str = "picamera:"
+    source: Secret = "picamera:"
+    source_file: Secret = ""
     camera: dict[str, str | int | float | bool] = {}
     name: str | None = None
     models: Annotated[tuple[str, ...], Meta(min_length=1)] = ("stop_sign",)
@@ -309,10 +335,29 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     def __post_init__(self) -> None:
         check_views(self.views)
+        if self.source_file and self.source != "picamera:":
+            raise ValueError("source_file: the source is in this file too: leave one of them out")
+        if self.name is not None and re.search(r"//|:.*@", self.name):
+            raise ValueError('name: expected a name such as "garden", not an address: every event shows it')
+
+
+def with_source(config: WatchConfig) -> WatchConfig:
+    """The configuration with the source that is in `source_file`, if it names one.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    if not config.source_file:
+        return config
+    line = secret_file.first_line(config.source_file, "source_file", "the URI of the camera").strip()
+    try:
+        return msgspec.structs.replace(config, source=line.decode(), source_file="")
+    except UnicodeDecodeError:
+        raise ConfigurationError("source_file: expected text in UTF-8") from None
 
 
 def load(file: Path) -> WatchConfig:
-    """Read a configuration file.
+    """Read a configuration file; `with_source` also reads the file that may hold the source.
 
     Raises:
         ConfigurationError: no such file, or the first of its errors: FILE:LINE: KEY: what was expected and what came.

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from datetime import date, time
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import inspect
 
-from bittern.errors import did_you_mean
+from bittern.errors import did_you_mean, redacted
 from bittern.system import fileio
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -79,10 +79,9 @@ def read(file: Path, kind: type[T]) -> Parsed[T]:
         kind: the struct of the whole file, with unknown fields forbidden. Tables are structs among its fields.
     """
     try:
-        data = fileio.read_regular(file, MAX_BYTES)
+        return parse(fileio.read_regular(file, MAX_BYTES), kind)
     except OSError as error:
-        return _broken(None, error.strerror or str(error))
-    return parse(data, kind)
+        return _broken(None, error.strerror or type(error).__name__)
 
 
 def parse(data: bytes, kind: type[T]) -> Parsed[T]:
@@ -133,6 +132,38 @@ def format_value(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[: _MAX_VALUE_LENGTH - 3]}..."
 
 
+def kind_of(value: Any) -> str:
+    """What a value is, without showing it: it may be a password in the wrong place."""
+    kinds = {dict: "a table", list: "a list", bool: "true or false", int: "a number", float: "a number", str: "text"}
+    return kinds.get(type(value), "a date")
+
+
+def format_safely(value: Any) -> str:
+    """`format_value`, with as much of every text as may be shown, should it be an address."""
+    return format_value(_without_secrets(value))
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    return redacted(value) if isinstance(value, str) and re.search(r"[@=&?:/\\]", value) else value
+
+
+def _got(kind: Any, value: Any) -> str:
+    return kind_of(value) if _is_secret(kind) else format_safely(value)
+
+
+def _is_secret(kind: Any) -> bool:
+    """Whether a value of this type may be or hold a secret: it is marked so, or one in its table is."""
+    if get_origin(kind) is Annotated:
+        return any(isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret") for meta in kind.__metadata__)
+    struct, _ = struct_of(kind)
+    if struct is None:
+        return any(_is_secret(inner) for inner in get_args(kind))
+    hints = get_type_hints(struct, include_extras=True)
+    return any(_is_secret(hints[name]) for name in struct.__struct_fields__)
+
+
 def struct_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
     """The struct in a field's type `S`, `S | None` or `tuple[S, ...]`, and whether it is a tuple."""
     origin = get_origin(kind)
@@ -153,7 +184,7 @@ def key(path: KeyPath) -> str:
 
 def _quoted(name: str) -> str:
     """A key in quotes, if TOML needs them."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else format_value(name)
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else format_safely(name)
 
 
 def _broken(line: int | None, message: str) -> Parsed[Any]:
@@ -194,7 +225,7 @@ def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]
         yield from _check_table(struct, value, path)
     elif struct is not None:
         expected = f"tables that each begin with [[{key(path)}]]" if many else f"a table [{key(path)}]"
-        yield path, f"expected {expected}, got {format_value(value)}"
+        yield path, f"expected {expected}, got {_got(kind, value)}"
     elif get_origin(kind) is dict and isinstance(value, dict):
         for name, item in value.items():
             yield from _check(get_args(kind)[1], item, (*path, name))
@@ -202,7 +233,7 @@ def _check(kind: Any, value: Any, path: KeyPath) -> Iterator[tuple[KeyPath, str]
         try:
             msgspec.convert(value, kind)
         except (msgspec.ValidationError, ValueError, OverflowError, RecursionError):
-            yield path, f"expected {describe(kind)}, got {format_value(value)}"
+            yield path, f"expected {describe(kind)}, got {_got(kind, value)}"
 
 
 def _check_table(struct: type[msgspec.Struct], table: dict[str, Any], path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -298,6 +329,8 @@ def _describe(info: inspect.Type) -> str:
     match info:
         case inspect.Metadata(extra_json_schema={"description": str() as text}):
             return text
+        case inspect.Metadata(type=inner):
+            return _describe(inner)
         case inspect.UnionType(types=types):
             return _describe_union(types)
         case inspect.BoolType():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -11,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bittern.config.schema import MAX_SECRET_BYTES, AlarmConfig, DecisionConfig, WatchConfig
+from bittern.config import secret_file
+from bittern.config.schema import AlarmConfig, DecisionConfig, WatchConfig
 from bittern.config.toml_file import KeyPath, Parsed, Problem
 from bittern.decision.decision import check_label, settings_of
 from bittern.delivery import outbox
 from bittern.delivery.sinks import webhook
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, redacted
 from bittern.model import catalog, manifest
 from bittern.model.manifest import Head
-from bittern.system import fileio
 
 # Table: the module that it imports, and its package with the command that installs it.
 _PACKAGES = {
@@ -90,7 +91,8 @@ def _claims(instance: Instance) -> Iterator[tuple[str, str, KeyPath]]:
     if config.health is not None and config.health.port:
         yield "health port", str(config.health.port), ("health", "port")
     if config.mqtt is not None and config.mqtt.topic:
-        yield "MQTT topic", f"{config.mqtt.host}/{config.mqtt.topic}", ("mqtt", "topic")
+        with contextlib.suppress(ConfigurationError):
+            yield "MQTT topic", f"{config.mqtt.address}/{config.mqtt.topic}", ("mqtt", "topic")
     if config.gpio is not None:
         yield "pin", str(config.gpio.pin), ("gpio", "pin")
 
@@ -176,28 +178,28 @@ def _folders(config: WatchConfig, source: str) -> Iterator[Mistake]:
 
 
 def _secrets(config: WatchConfig) -> Iterator[Mistake]:
-    files: list[tuple[KeyPath, str, bool]] = []
+    files: list[tuple[KeyPath, str, str]] = [(("source_file",), config.source_file, "the URI of the camera")]
     if config.mqtt is not None:
-        files += [
-            (("mqtt", "password_file"), config.mqtt.password_file, True),
-            (("mqtt", "ca_file"), config.mqtt.ca_file, False),
-        ]
+        files.append((("mqtt", "password_file"), config.mqtt.password_file, "the password"))
     if config.webhook is not None:
-        files.append((("webhook", "secret_file"), config.webhook.secret_file, True))
-    for path, name, secret in files:
+        files.append((("webhook", "secret_file"), config.webhook.secret_file, "the key"))
+    for path, name, what in files:
         if not name:
             continue
         try:
-            with fileio.open_regular(name, MAX_SECRET_BYTES) as opened:
-                first_line = opened.readline(4096)
-                mode = os.fstat(opened.fileno()).st_mode
-        except OSError as error:
-            yield Mistake(path, f"{name}: {error.strerror}: expected a file to read")
+            secret_file.first_line(name, "", what)
+            mode = Path(name).stat().st_mode
+        except (ConfigurationError, OSError) as error:
+            yield Mistake(path, str(error).removeprefix(": "))
             continue
-        if not first_line.strip():
-            yield Mistake(path, f"{name}: its first line is empty")
-        elif secret and mode & stat.S_IROTH:
+        if mode & stat.S_IROTH:
             yield Mistake(path, f"{name}: everyone on this machine can read it: chmod 640 {name}", warning=True)
+
+    if config.mqtt is not None and config.mqtt.ca_file:
+        try:
+            secret_file.certificates(config.mqtt.ca_file, "")
+        except ConfigurationError as error:
+            yield Mistake(("mqtt", "ca_file"), str(error).removeprefix(": "))
 
 
 def _programs(config: WatchConfig) -> Iterator[Mistake]:
@@ -211,7 +213,7 @@ def _programs(config: WatchConfig) -> Iterator[Mistake]:
         if "\0" in "".join(words):
             yield Mistake(path, "contains a NUL character")
         elif shutil.which(words[0]) is None:
-            yield Mistake(path, f"{words[0]!r}: no such program, or not executable")
+            yield Mistake(path, f"{redacted(words[0])!r}: no such program, or not executable")
 
 
 def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
@@ -219,8 +221,10 @@ def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
         if getattr(config, table) is not None and not _installed(module):
             yield Mistake((table,), f"needs {package}")
     if (mqtt := config.mqtt) is not None:
-        if not re.fullmatch(r"[\w.:%-]+", mqtt.host):
-            yield Mistake(("mqtt", "host"), f"expected the name or address of a broker, got {mqtt.host!r}")
+        try:
+            _ = mqtt.address
+        except ConfigurationError as error:
+            yield Mistake(("mqtt", "host"), str(error).removeprefix("mqtt.host: "))
         if mqtt.ca_file and not mqtt.tls and ("mqtt", "tls") not in wrong:
             yield Mistake(("mqtt", "ca_file"), "has no effect without tls = true")
         if mqtt.password_file and not mqtt.user and ("mqtt", "user") not in wrong:

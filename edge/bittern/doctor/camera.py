@@ -13,6 +13,7 @@ from bittern.doctor.hardware import CONFIG
 from bittern.doctor.probe_camera import DEMO_S, HOLD_S
 from bittern.doctor.software import Installation
 from bittern.doctor.steps import ProbeStep, probe
+from bittern.errors import redacted
 from bittern.system import machine
 from bittern.system.commands import Runner
 
@@ -32,7 +33,8 @@ def run_probe(runner: Runner, python: str, source: str, red: bool) -> dict[str, 
         red: whether something red is held in front of it.
     """
     timeout_s = TIMEOUT_S + (HOLD_S if red else DEMO_S if source.startswith("demo:") else 0.0)
-    return probe(runner, python, "bittern.doctor.probe_camera", (source, *(["red"] if red else [])), timeout_s)
+    # On stdin, because an address may hold a password, and everybody can read the arguments of a process.
+    return probe(runner, python, "bittern.doctor.probe_camera", ["red"] if red else [], timeout_s, source)
 
 
 def check(
@@ -105,11 +107,11 @@ def _daemon(root: Path) -> int | None:
 
 def _network_fix(source: str, error: str) -> str:
     """The command that fixes an error of an RTSP source (see `bittern.sources.rtsp`)."""
-    parts = urlsplit(source)
-    host = parts.hostname or "HOST"
+    scheme, _, host = redacted(source).partition("://")
     if "no answer" in error or "check host" in error:
-        return f"ping -c 3 {shlex.quote(host)}   (if it answers, look for its RTSP port in the camera's settings)"
-    return f"bittern doctor --source {parts.scheme}://USER:PASSWORD@{host}/PATH   (see the camera's settings)"
+        name = urlsplit(f"//{host}").hostname or "HOST"
+        return f"ping -c 3 {shlex.quote(name)}   (if it answers, look for its RTSP port in the camera's settings)"
+    return f"bittern doctor --source {scheme}://USER:PASSWORD@{host}/PATH   (see the camera's settings)"
 
 
 def _fix(source: str, error: str, root: Path, installation: Installation, is_pi: bool) -> str:

@@ -1,6 +1,6 @@
 """The probe that opens the camera and checks a frame; a process of its own, because drivers may hang.
 
-python -m bittern.doctor.probe_camera URI [red]
+python -m bittern.doctor.probe_camera [red]; the URI comes on stdin, because it may hold a password.
 """
 
 from __future__ import annotations
@@ -127,4 +127,4 @@ def colour_of(pixels: Pixels, order: Order, part: float = _PART) -> Primary | No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], look_for_red=sys.argv[2:] == ["red"])
+    main(sys.stdin.read(), look_for_red=sys.argv[1:] == ["red"])

@@ -19,7 +19,7 @@ from bittern.doctor.findings import Finding
 # Default names of the images, which say nothing about the owner.
 _COMMON = {"root", "pi", "bittern", "raspberrypi", "localhost", ""}
 _SECRETS = (
-    (re.compile(r"\b[a-z][a-z0-9+]*://[^\s'\"]+"), "ADDRESS"),
+    (re.compile(r"\b[A-Za-z][A-Za-z0-9+]*://[^\s'\"]+"), "ADDRESS"),
     (re.compile(r"/dev/v4l/by-(id|path)/[^\s'\",:;?]+"), r"/dev/v4l/by-\1/CAMERA"),
     (re.compile(r"(/home|/Users|/media|/mnt|/run/user)/[^\s/'\":]+"), r"\1/USER"),
     (re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w.])"), "ADDRESS"),  # IPv4

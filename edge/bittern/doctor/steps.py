@@ -47,7 +47,9 @@ def _print(line: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], timeout_s: float) -> dict[str, ProbeStep]:
+def probe(
+    runner: Runner, python: str, module: str, arguments: Sequence[str], timeout_s: float, stdin: str = ""
+) -> dict[str, ProbeStep]:
     """Run a probe, a module of this package that is started as a program, and read its steps.
 
     Returns:
@@ -55,7 +57,7 @@ def probe(runner: Runner, python: str, module: str, arguments: Sequence[str], ti
         as the error; a probe that did not even start has one step, "start".
     """
     # -P: do not import from the current folder.
-    done = runner((python, "-P", "-m", module, *arguments), timeout_s)
+    done = runner((python, "-P", "-m", module, *arguments), timeout_s, stdin)
     steps: dict[str, ProbeStep] = {}
     for line in done.out.splitlines():
         if line.startswith(_MARK):  # libraries may print other lines

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from bittern.errors import ConfigurationError, did_you_mean
+from bittern.errors import ConfigurationError, did_you_mean, redacted
 
 
 def search_path() -> list[Path]:
@@ -62,9 +62,9 @@ def find(model: str | os.PathLike[str]) -> Path:
     if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises
         if os.path.exists(text):  # noqa: PTH110
             return path
-        raise ConfigurationError(f"no model at {text}: expected a model folder or a .tflite file")
+        raise ConfigurationError(f"no model at {redacted(text)}: expected a model folder or a .tflite file")
     raise ConfigurationError(
-        f"unknown model {text!r}: expected {', '.join(known) or 'a path'}{did_you_mean(text, known)}"
+        f"unknown model {redacted(text)!r}: expected {', '.join(known) or 'a path'}{did_you_mean(text, known)}"
     )
 
 

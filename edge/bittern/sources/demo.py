@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, redacted
 from bittern.frames import Frame, Source, wall_clock_of
 from bittern.scene.street import Street
 from bittern.sources.uri import parse_size
@@ -40,7 +40,7 @@ class DemoSource(Source):
     def check(cls, address: str, options: Options) -> str:
         """The name of the source. Raises `ConfigurationError` for an address, and for values out of range."""
         if address:
-            raise ConfigurationError(f"demo: takes no address, got {address!r}: write demo:?seed=1")
+            raise ConfigurationError(f"demo: takes no address, got {redacted(address)!r}: write demo:?seed=1")
         if not (options.fps > 0 and math.isfinite(options.fps)):
             raise ConfigurationError(f"demo: fps: expected a number above 0, got {options.fps:g}")
         if options.laps < 0:

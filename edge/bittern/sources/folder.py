@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from bittern.errors import ConfigurationError, PictureError
+from bittern.errors import ConfigurationError, PictureError, redacted
 from bittern.frames import Frame, Source
 from bittern.model import pictures
 from bittern.sources.sampling import Sampler
@@ -43,7 +43,7 @@ class FolderSource(Source):
     def check(cls, address: str, options: Options) -> str:
         """The name of the source. Raises `ConfigurationError` if there is no such folder."""
         if not address or not Path(address).is_dir():
-            raise ConfigurationError(f"source folder: expected the path of a folder, got {address!r}")
+            raise ConfigurationError(f"source folder: expected the path of a folder, got {redacted(address)!r}")
         return str(Path(address))
 
     def __init__(self, address: str, options: Options) -> None:

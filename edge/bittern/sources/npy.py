@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, one_line, redacted
 from bittern.frames import Frame, Source, wall_clock_of
 
 
@@ -26,7 +26,9 @@ class BenchSource(Source):
     def check(cls, address: str, options: Options) -> str:
         """The name of the source. Raises `ConfigurationError` without a file."""
         if not address.endswith(".npy"):
-            raise ConfigurationError(f"bench: expected an .npy file, got {address!r}; it is for `bittern bench` only")
+            raise ConfigurationError(
+                f"bench: expected an .npy file, got {redacted(address)!r}; it is for `bittern bench` only"
+            )
         return "bench"
 
     def __init__(self, address: str, options: Options) -> None:
@@ -34,7 +36,7 @@ class BenchSource(Source):
         try:
             frames: Any = np.load(address)
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"bench: {address}: {error}") from None
+            raise ConfigurationError(f"bench: {redacted(address)}: {one_line(error)}") from None
         self._frames, self._period_ns = frames, round(1e9 / options.fps)
         self._start_ns = time.monotonic_ns()
         self._next = 0

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import CancelledError
 from typing import Any
 
-from bittern.errors import ConfigurationError, SourceError, one_line
+from bittern.errors import ConfigurationError, SourceError, one_line, redacted
 from bittern.frames import Frame, Source, wall_clock_of
 from bittern.sources.devices import held_by
 from bittern.sources.orientation import oriented
@@ -45,7 +45,8 @@ class PicameraSource(Source):
         name = f"picamera:{options.camera}"
         if address:
             raise ConfigurationError(
-                f"source picamera:{address}: expected no address; a camera's number is an option: picamera:?camera=1"
+                f"source {redacted(f'picamera:{address}')!r}: expected no address; a camera's number is an option: "
+                "picamera:?camera=1"
             )
         parse_size(options.size)
         if options.sensor_mode is not None:

@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from bittern.errors import ConfigurationError, did_you_mean
+from bittern.errors import HIDDEN, ConfigurationError, did_you_mean, redacted
 from bittern.frames import Source
-from bittern.sources.uri import NETWORK, redacted
+from bittern.sources.uri import NETWORK
 
 # scheme: (module, class, example). A module is imported only when used: each has heavy imports of its own.
 SCHEMES: dict[str, tuple[str, str, str]] = {
@@ -27,6 +27,10 @@ SCHEMES: dict[str, tuple[str, str, str]] = {
     "bench": ("bittern.sources.npy", "BenchSource", "bench:frames.npy?fps=30"),
     "picamera": ("bittern.sources.picamera", "PicameraSource", "picamera:?size=640x480&fps=15&rotation=180"),
 }
+
+LOCAL = tuple(f"{scheme}:" for scheme in SCHEMES if scheme not in NETWORK)
+# Schemes whose sources are called by their path alone.
+_PATHS = ("clip", "folder", "video")
 
 # A value of the table [camera] in the configuration; in a URI every value is a string.
 Value = str | int | float | bool
@@ -71,14 +75,15 @@ def check_source(uri: str, options: Mapping[str, Value] | None = None) -> Source
 def _resolve(uri: str, options: Mapping[str, Value]) -> tuple[type[Source], str, msgspec.Struct]:
     """Class, address and options of a source."""
     scheme, address, query = _split(uri)
+    source = redacted(address) if scheme in (*NETWORK, *_PATHS) else redacted(f"{scheme}:{address}")
     for key in options:
         if key in query:
             raise ConfigurationError(
-                f"source {redacted(uri)!r}: the option {key!r} is also in [camera]: leave one of them out"
+                f"source {source!r}: the option {redacted(key)!r} is also in [camera]: leave one of them out"
             )
     module, name, _ = SCHEMES[scheme]
     cls: type[Source] = getattr(import_module(module), name)
-    return cls, address, _convert(uri, cls.Options, {**query, **options})
+    return cls, address, _convert(source, cls.Options, {**query, **options})
 
 
 def _split(uri: str) -> tuple[str, str, dict[str, str]]:
@@ -90,38 +95,40 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
             return "clip" if is_clip(path) else "folder", uri, {}
         if path.exists():
             return "video", uri, {}
-    except (ValueError, OSError) as error:  # a NUL character, half an IPv6 address, a name that is too long
-        raise ConfigurationError(f"source {redacted(uri)!r}: {error}") from None
+    except ValueError:  # a NUL character, half an IPv6 address; the error's text quotes it
+        raise ConfigurationError(f"source {redacted(uri)!r}: neither a path nor an address") from None
+    except OSError as error:  # a name that is too long
+        raise ConfigurationError(f"source {redacted(uri)!r}: {error.strerror}") from None
     if parts.scheme in NETWORK:
         return parts.scheme, uri, {}
     if parts.scheme in SCHEMES:
         options = parse_qsl(parts.query, keep_blank_values=True)
         if parts.netloc:
-            raise ConfigurationError(f"source {uri!r}: leave out the //: {parts.scheme}:{parts.netloc}{parts.path}")
+            raise ConfigurationError(f"source {redacted(uri)!r}: leave out the // after {parts.scheme}:")
         if len(dict(options)) < len(options):
-            raise ConfigurationError(f"source {uri!r}: an option is given twice")
+            raise ConfigurationError(f"source {redacted(f'{parts.scheme}:{parts.path}')!r}: an option is given twice")
+        if parts.scheme in _PATHS and not Path(parts.path).exists():
+            raise ConfigurationError(f"no such file or folder: {redacted(parts.path)}")
         return parts.scheme, parts.path, dict(options)
     if parts.scheme in ("http", "https") and parts.netloc:
-        host = parts.netloc.rpartition("@")[2]  # without user and password
-        address = f"{parts.scheme}://{host}{parts.path}"
         raise ConfigurationError(
-            f"{address} is not a source: most IP cameras have an rtsp:// address, see their settings"
+            f"{redacted(uri)} is not a source: most IP cameras have an rtsp:// address, see their settings"
         )
-    if not parts.scheme or "/" in uri or "." in uri:
-        raise ConfigurationError(f"no such file or folder: {uri}")
     known = [f"{scheme}:" for scheme in SCHEMES if scheme != "bench"]  # which is for `bittern bench` alone
-    hint = did_you_mean(f"{parts.scheme}:", known)
+    hint = did_you_mean(f"{parts.scheme}:", known) if parts.scheme else ""
+    if not hint and redacted(uri) != HIDDEN and (not parts.scheme or "/" in uri or "." in uri):
+        raise ConfigurationError(f"no such file or folder: {redacted(uri)}")
     raise ConfigurationError(
-        f"unknown source {uri!r}: expected a folder, a video file, or one of {', '.join(known)}{hint}"
+        f"unknown source {redacted(uri)!r}: expected a folder, a video file, or one of {', '.join(known)}{hint}"
     )
 
 
-def _convert(uri: str, options_type: type[msgspec.Struct], values: Mapping[str, Value]) -> msgspec.Struct:
+def _convert(source: str, options_type: type[msgspec.Struct], values: Mapping[str, Value]) -> msgspec.Struct:
     known = options_type.__struct_fields__
     for key in values:
         if key not in known:
             raise ConfigurationError(
-                f"source {redacted(uri)!r}: unknown option {key!r}: expected {', '.join(known) or 'none'}"
+                f"source {source!r}: unknown option {redacted(key)!r}: expected {', '.join(known) or 'none'}"
                 f"{did_you_mean(key, known)}"
             )
     try:
@@ -130,12 +137,12 @@ def _convert(uri: str, options_type: type[msgspec.Struct], values: Mapping[str, 
         kinds = typing.get_type_hints(options_type, include_extras=True)
         wrong = [k for k in values if not _fits(values[k], kinds[k])]
         if not wrong:
-            raise ConfigurationError(f"source {redacted(uri)!r}: {error}") from None
+            raise ConfigurationError(f"source {source!r}: {error}") from None
     from bittern.config import toml_file
 
     key = wrong[0]
-    expected, got = toml_file.describe(kinds[key]), toml_file.format_value(values[key])
-    raise ConfigurationError(f"source {redacted(uri)!r}: {key}: expected {expected}, got {got}")
+    expected, got = toml_file.describe(kinds[key]), toml_file.format_safely(values[key])
+    raise ConfigurationError(f"source {source!r}: {key}: expected {expected}, got {got}")
 
 
 def _fits(value: Value, kind: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
@@ -10,10 +11,9 @@ from urllib.parse import unquote, urlsplit
 import cv2
 from msgspec import Meta
 
-from bittern.errors import ConfigurationError, SourceError
+from bittern.errors import ConfigurationError, SourceError, redacted
 from bittern.sources.capture import CaptureSource, silence_logs
 from bittern.sources.orientation import OrientationOptions
-from bittern.sources.uri import redacted
 
 _PORTS = {"rtsp": 554, "rtsps": 322}  # RFC 7826, section 4.2
 _STATUS_BYTES = 4096
@@ -41,23 +41,21 @@ class RtspSource(CaptureSource):
 
     @classmethod
     def check(cls, address: str, options: Options) -> str:
-        """The name of the source: host and path. Raises `ConfigurationError` for an invalid address."""
+        """The name of the source: scheme, host and port. Raises `ConfigurationError` for an invalid address."""
         name = redacted(address)
-        if name.endswith("://..."):
-            raise ConfigurationError(
-                f"source {name!r}: has an @ after the first slash: in user, password and path write @ as %40, / as %2F "
-                "and ? as %3F"
-            )
-        try:
-            parts = urlsplit(address)
-            host = parts.hostname
-            _ = parts.port
-        except ValueError as error:
-            # The error's text may quote the password.
-            part = "port" if "port" in str(error).lower() else "host"
-            raise ConfigurationError(f"source {name!r}: invalid {part}: expected rtsp://host:554/path") from None
-        if not host or any(character.isspace() for character in address):
+        if any(character.isspace() for character in address):
             raise ConfigurationError(f"source {name!r}: expected rtsp://host/path, without white space")
+        if "://" not in name:
+            why = (
+                "has an @ after the first slash: in user, password and path write @ as %40, / as %2F and ? as %3F"
+                if re.match(r"\w+://[^/?#]*[/?#].*@", address)
+                else "expected rtsp://user:password@host:554/path"
+            )
+            raise ConfigurationError(f"source {name!r}: {why}")
+        try:
+            _ = urlsplit(address).port
+        except ValueError:  # its text may quote the password
+            raise ConfigurationError(f"source {name!r}: invalid port: expected rtsp://host:554/path") from None
         return name
 
     def __init__(self, address: str, options: Options) -> None:
@@ -102,4 +100,5 @@ def _diagnose(address: str, timeout_s: float) -> str:
         return "the camera answers, but has no such path (404): see its manual for the path of its stream"
     if words[1] == "200":
         return "the camera answers, but gives no stream that FFmpeg can read"
-    return f"the camera answers {' '.join(words[1:])!r}"
+    # Not the words after the number: they are the camera's, and may repeat what was asked for.
+    return f"the camera answers with status {words[1][:3]}"

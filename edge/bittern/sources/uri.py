@@ -1,4 +1,4 @@
-"""Helpers for a source's URI: redacting it for logs, parsing sizes in it."""
+"""Helpers for a source's URI: which schemes are those of the network, sizes in it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,7 @@ import re
 
 from bittern.errors import ConfigurationError
 
-NETWORK = ("rtsp", "rtsps")  # schemes whose addresses may carry a password
-
-
-def redacted(uri: str) -> str:
-    """A URI that is safe for logs and messages: a network address loses user, password and query."""
-    scheme, _, rest = uri.partition(":")
-    if scheme.lower() not in NETWORK:
-        return uri
-    host, slash, path = rest.removeprefix("//").partition("/")
-    if "@" in path:  # part of a password that contains a slash
-        return f"{scheme.lower()}://..."
-    return f"{scheme.lower()}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0].partition('#')[0]}"
+NETWORK = ("rtsp", "rtsps")  # schemes whose addresses are those of network cameras
 
 
 def parse_size(text: str, option: str = "size") -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import cv2
 from msgspec import Meta
 
-from bittern.errors import ConfigurationError, SourceError
+from bittern.errors import ConfigurationError, SourceError, redacted
 from bittern.sources.capture import CaptureSource, silence_logs
 from bittern.sources.devices import held_by
 from bittern.sources.orientation import OrientationOptions
@@ -54,10 +54,10 @@ class UsbSource(CaptureSource):
     @classmethod
     def check(cls, address: str, options: Options) -> str:
         """The name of the source. Raises `ConfigurationError` for an invalid address or option."""
-        if not (address.isdecimal() or address.startswith("/")):
+        if not (address.isdecimal() or (address.startswith("/") and redacted(address) == address)):
             raise ConfigurationError(
-                f"source usb:{address}: expected the number of a camera (usb:0 is /dev/video0) or the path "
-                "of its device (usb:/dev/v4l/by-id/...)"
+                f"source {redacted(f'usb:{address}')!r}: expected the number of a camera (usb:0 is /dev/video0) or the "
+                "path of its device (usb:/dev/v4l/by-id/...)"
             )
         parse_size(options.size)
         return f"usb:{address}"

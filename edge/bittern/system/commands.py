@@ -25,13 +25,13 @@ class CommandResult(NamedTuple):
 class Runner(Protocol):
     """Anything that runs a command like `run`."""
 
-    def __call__(self, command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+    def __call__(self, command: Sequence[str], timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
         """Run the command; never raises."""
         ...
 
 
-def run(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
-    """Run a command with an English locale and without stdin.
+def run(command: Sequence[str], timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
+    """Run a command with an English locale, and a short text on its stdin.
 
     Never raises, and never waits longer than `timeout_s` plus one second: a process that even SIGKILL does not end,
     because it is stuck in a driver, is left behind.
@@ -39,7 +39,7 @@ def run(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=os.environ | {"LC_ALL": "C.UTF-8"},
@@ -47,7 +47,7 @@ def run(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
     except OSError as error:
         return CommandResult(None, err=f"{command[0]}: {error.strerror}")
     try:
-        out, err = process.communicate(timeout=timeout_s)
+        out, err = process.communicate(stdin.encode("utf-8", "surrogateescape"), timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         try:

@@ -32,8 +32,8 @@ def test_a_test_event_goes_through_every_sink(tmp_path: Path, peer: Peer) -> Non
     done = bittern("sinks", "--config", file, "--test")
     assert done.code == 0, done.err
     assert done.out.splitlines() == [
-        f"webhook  {peer.url}  ok: 200 OK",
-        f"command  tee {received}  ok: exit code 0",
+        f"webhook  http://127.0.0.1:{peer.port}  ok: 200 OK",
+        "command  tee  ok: exit code 0",
     ]
     (event,) = peer.events
     assert (event["type"], event["state"], event["source"]) == ("state", "test", "porch")
@@ -67,7 +67,7 @@ def test_the_list_says_what_waits(tmp_path: Path) -> None:
     done = bittern("sinks", "--config", file)
     assert (done.code, done.err) == (0, "")
     assert done.out.splitlines() == [
-        "webhook  http://192.0.2.1/hook  0 waiting",
+        "webhook  http://192.0.2.1  0 waiting",
         "gpio  pin 17  best effort",
         f"outbox  {state}/outbox.sqlite  0 of 500 events",
     ]
@@ -76,10 +76,10 @@ def test_the_list_says_what_waits(tmp_path: Path) -> None:
     for _ in range(3):
         box.put(b"{}")
     box.flush()
-    assert bittern("sinks", "--config", file).out.splitlines()[0] == "webhook  http://192.0.2.1/hook  3 waiting"
+    assert bittern("sinks", "--config", file).out.splitlines()[0] == "webhook  http://192.0.2.1  3 waiting"
     box.close()
     webhook, gpio = bittern("sinks", "--config", file, "--json").lines
-    assert webhook == {"sink": "webhook", "target": "http://192.0.2.1/hook", "durable": True, "waiting": 3}
+    assert webhook == {"sink": "webhook", "target": "http://192.0.2.1", "durable": True, "waiting": 3}
     assert gpio == {"sink": "gpio", "target": "pin 17", "durable": False, "waiting": None}
 
 
@@ -87,7 +87,7 @@ def test_an_outbox_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "outbox.sqlite").write_text("no database" * 100)
     file = config(tmp_path, "[webhook]", 'url = "http://h/"', "[outbox]", f'folder = "{tmp_path}"')
     done = bittern("sinks", "--config", file)
-    assert (done.code, done.out) == (1, "webhook  http://h/  waiting: unknown\n")
+    assert (done.code, done.out) == (1, "webhook  http://h  waiting: unknown\n")
     assert done.err == f"bittern: {tmp_path}/outbox.sqlite: file is not a database\n"
 
 

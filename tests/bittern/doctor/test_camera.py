@@ -157,7 +157,7 @@ def test_the_user_is_told_when_to_hold_something(pi4: Pi) -> None:
 
 
 def test_a_machine_that_is_no_pi_has_no_camera_unless_named(tmp_path: Path) -> None:
-    def nothing(command: object, timeout_s: float = 5.0) -> CommandResult:
+    def nothing(command: object, timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
         return CommandResult(None, err="gone")
 
     examination = examine(root=tmp_path, runner=nothing, python=PYTHON)
@@ -217,7 +217,8 @@ def test_what_is_held_before_a_picamera(
 def test_the_demonstration() -> None:
     """The real probe in a real process: the sign that the street draws is red in the order that is declared."""
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "bittern.doctor.probe_camera", "demo:?fps=5&size=320x240"],
+        [sys.executable, "-P", "-m", "bittern.doctor.probe_camera"],
+        input="demo:?fps=5&size=320x240",
         capture_output=True,
         text=True,
         check=True,

@@ -189,7 +189,7 @@ def test_small_contiguous_memory_is_enough_for_a_pi5(tmp_path: Path) -> None:
 def test_nothing_answers(tmp_path: Path) -> None:
     """A machine that says nothing gives skipped checks, not an exception."""
 
-    def silent(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+    def silent(command: Sequence[str], timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
         return CommandResult(None, err="gone")
 
     examination = examine(root=tmp_path, runner=silent, python=PYTHON)

@@ -63,7 +63,7 @@ def telling(tmp_path: Path) -> Pi:
 
 
 def look(fake: Pi) -> Examination:
-    def runner(command: Sequence[str], timeout_s: float = 5.0) -> CommandResult:
+    def runner(command: Sequence[str], timeout_s: float = 5.0, stdin: str = "") -> CommandResult:
         return fake([PYTHON if word == ALICES_PYTHON else word for word in command], timeout_s)
 
     return examine(root=fake.root, runner=runner, python=ALICES_PYTHON)

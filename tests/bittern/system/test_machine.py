@@ -40,7 +40,7 @@ def test_the_boards(tmp_path: Path, board: str, system: str) -> None:
 
 
 def test_an_empty_machine_says_nothing_and_raises_nothing(tmp_path: Path) -> None:
-    facts = machine.read(tmp_path, lambda command, timeout_s=5.0: CommandResult(None), userland_bits=32)
+    facts = machine.read(tmp_path, lambda command, timeout_s=5.0, stdin="": CommandResult(None), userland_bits=32)
     known = {"board_id", "userland_bits", "python", "bittern", "runtime", "numpy", "opencv"}
     fields = msgspec.to_builtins(facts)
     assert {key for key, value in fields.items() if value is not None} <= known
@@ -147,4 +147,4 @@ def test_garbage_in_the_files_is_no_exception(tmp_path_factory: pytest.TempPathF
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     answer = CommandResult(0, data.decode(errors="replace"))
-    machine.read(root, lambda command, timeout_s=5.0: answer)
+    machine.read(root, lambda command, timeout_s=5.0, stdin="": answer)

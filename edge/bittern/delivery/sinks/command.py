@@ -12,7 +12,7 @@ import time
 
 from bittern.config.schema import CommandConfig
 from bittern.delivery.sinks.base import Sink, Undelivered
-from bittern.errors import ConfigurationError
+from bittern.errors import HIDDEN, ConfigurationError, redacted
 from bittern.events import Event
 
 # An event counts as refused when the program has failed on it this often: the others are waiting behind it.
@@ -20,6 +20,8 @@ TRIES = 5
 # The environment variables that the program inherits.
 _ENVIRONMENT = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR")
 _STDERR_BYTES = 4096
+# An argument that is longer is taken for a value, which may be secret, not for an option such as "-s".
+_LONGEST_OPTION = 3
 # Time limit for a killed process to end; one that is stuck in a driver does not.
 _KILL_S = 1.0
 
@@ -47,7 +49,7 @@ class CommandSink(Sink):
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         if shutil.which(config.run[0]) is None:
-            raise ConfigurationError(f"command.run: {config.run[0]!r} is not an executable program")
+            raise ConfigurationError(f"command.run: {redacted(config.run[0])!r} is not an executable program")
 
     def deliver(self, event: Event, body: bytes) -> str:
         """Run the program once; see `Sink.deliver`."""
@@ -69,7 +71,7 @@ class CommandSink(Sink):
                     start_new_session=True,
                 )
             except OSError as error:  # removed meanwhile, no memory, no file descriptors: not the event's fault
-                raise Undelivered(f"{self._run[0]}: {error.strerror}") from None
+                raise Undelivered(f"{redacted(self._run[0])}: {error.strerror}") from None
         self._process = process
         try:
             in_time, stderr = self._wait(process)
@@ -85,9 +87,12 @@ class CommandSink(Sink):
             return "exit code 0"
         tries = self._failed[1] + 1 if self._failed[0] == event.id else 1
         self._failed = (event.id, tries)
-        line = stderr.decode(errors="replace").strip().split("\n", 1)[0][:200]
+        line = stderr.decode(errors="replace").strip().split("\n", 1)[0]
+        for argument in self._run[1:]:  # which programs like to repeat, and which may be secret
+            line = line.replace(argument, HIDDEN) if len(argument) > _LONGEST_OPTION else line
+        line = line[:200]
         outcome = _outcome(process.returncode or 0) if in_time else f"killed after {self._timeout_s:g} s"
-        raise Undelivered(f"{self._run[0]}: {outcome}{': ' if line else ''}{line}", final=tries >= TRIES)
+        raise Undelivered(f"{redacted(self._run[0])}: {outcome}{': ' if line else ''}{line}", final=tries >= TRIES)
 
     def close(self) -> None:
         """Kill the program if it is running."""

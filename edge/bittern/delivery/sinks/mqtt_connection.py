@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bittern.config.schema import MAX_SECRET_BYTES, MqttConfig
+from bittern.config import secret_file
+from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks.base import Undelivered
 from bittern.errors import ConfigurationError
-from bittern.system import fileio
 
 try:
     from paho.mqtt import client as paho
@@ -30,7 +30,6 @@ try:
 except ImportError:  # also a paho-mqtt 1, which has no `enums`
     raise ConfigurationError("[mqtt] needs paho-mqtt 2 or later: pip install 'bittern[mqtt]'") from None
 
-_MAX_CA_BYTES = 16 * 2**20
 _log = logging.getLogger("bittern")
 
 # Time limit for one message; interval of keep-alive packets (a dead peer is noticed after at most twice that); time
@@ -80,7 +79,7 @@ class Connection:
             ConfigurationError: invalid user, password or certificates.
         """
         port = config.port or (8883 if config.tls else 1883)
-        self.address = f"{config.host}:{port}"
+        self.address = config.address
         self.connections = 0
         self._subscribe = subscribe
         self._connected_callback = connected
@@ -368,25 +367,19 @@ def _password(file: str) -> str | None:
     if not file:
         return None
     try:
-        lines = fileio.read_regular(file, MAX_SECRET_BYTES).decode("utf-8").splitlines()
-    except OSError as error:
-        raise ConfigurationError(f"mqtt.password_file {file}: {error.strerror}") from None
+        return secret_file.first_line(file, "mqtt.password_file", "the password").decode()
     except UnicodeDecodeError:
-        raise ConfigurationError(f"mqtt.password_file {file}: expected text in UTF-8") from None
-    if not lines or not lines[0]:
-        raise ConfigurationError(f"mqtt.password_file {file}: the first line must be the password, but it is empty")
-    return lines[0]
+        raise ConfigurationError(f"mqtt.password_file: {file}: expected text in UTF-8") from None
 
 
 def _tls(ca_file: str) -> ssl.SSLContext:
+    if not ca_file:
+        return ssl.create_default_context()
+    text = secret_file.certificates(ca_file, "mqtt.ca_file")
     try:
-        if ca_file:
-            fileio.open_regular(ca_file, _MAX_CA_BYTES).close()  # OpenSSL would wait for a pipe
-        return ssl.create_default_context(cafile=ca_file or None)
+        return ssl.create_default_context(cadata=text)
     except ssl.SSLError:
-        raise ConfigurationError(f"mqtt.ca_file {ca_file}: expected certificates in PEM format") from None
-    except OSError as error:
-        raise ConfigurationError(f"mqtt.ca_file {ca_file}: {error.strerror}") from None
+        raise ConfigurationError(f"mqtt.ca_file: {ca_file}: expected certificates in PEM format") from None
 
 
 def _refused(reason: str) -> str:

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from bittern.config.schema import MAX_SECRET_BYTES, WebhookConfig
+from bittern.config import secret_file
+from bittern.config.schema import WebhookConfig
 from bittern.delivery.sinks.base import Sink, Undelivered
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, redacted
 from bittern.events import Event
-from bittern.system import fileio
 from bittern.version import __version__
 
 # "Unprocessable content" (RFC 9110, 15.5.21): the only status that is about this event and that no proxy sends. Any
@@ -49,7 +49,9 @@ class WebhookSink(Sink):
         """
         self._timeout_s = config.timeout_s
         self._host, self._port, self._target, self._tls = parse_url(config.url)
-        self._secret = _first_line(config.secret_file) if config.secret_file else None
+        self._secret: bytes | None = None
+        if config.secret_file:
+            self._secret = secret_file.first_line(config.secret_file, "webhook.secret_file", "the key").strip()
         self._connection: _Connection | None = None
         self._closed = False
 
@@ -72,26 +74,28 @@ class WebhookSink(Sink):
             with connection.getresponse() as answer:
                 if connection.broken_off:
                     raise Undelivered(f"{self._address}: the answer ends in the middle of its header")
-                status, reason = answer.status, _printable(answer.reason)
-                location, retry_after_s = _printable(answer.getheader("Location", "")), _retry_after_s(answer)
+                status, location = answer.status, answer.getheader("Location", "")
+                retry_after_s = _retry_after_s(answer)
                 connection.drain(answer)
         except TimeoutError:
             raise Undelivered(
                 f"no complete answer from {self._address} within {self._timeout_s:g} s", unsent=not connection.connected
             ) from None
         except (OSError, http.client.HTTPException) as error:
-            cause = _printable(str(getattr(error, "strerror", None) or error))
-            raise Undelivered(
-                f"{self._address}: {cause or type(error).__name__}", unsent=not connection.connected
-            ) from None
+            # Not the text of an HTTPException: it quotes the peer, which may repeat the path.
+            kind = type(error).__name__
+            cause = error.strerror or str(error) or kind if isinstance(error, OSError) else f"no HTTP answer ({kind})"
+            raise Undelivered(f"{self._address}: {cause}", unsent=not connection.connected) from None
         finally:
             self._connection = None
             connection.finish()
-        text = f"{status} {reason}".strip()
+        # Not the words that the peer gives, which may repeat the path.
+        text = f"{status} {http.client.responses.get(status, '')}".strip()
         if 200 <= status < 300:
             return text
         if 300 <= status < 400:
-            text += f" to {location!r}: redirects are not followed; put the final address into [webhook] url"
+            target = redacted(location) if "://" in location else "another path"
+            text += f" to {target}: redirects are not followed; put the final address into [webhook] url"
         raise Undelivered(
             f"{self._address} answered {text}", retry_after_s=retry_after_s, final=status == _FINAL, unsent=True
         )
@@ -223,10 +227,11 @@ def parse_url(url: str) -> tuple[str, int, str, ssl.SSLContext | None]:
         host, port = parts.hostname or "", parts.port
         host.encode("idna")
     except ValueError as error:  # a port that is not a number, half an IPv6 address, an invalid name
-        raise ConfigurationError(f"webhook.url: {url!r}: {error}") from None
+        reason = "invalid port" if "port" in str(error).lower() else "invalid host"  # the text may quote the address
+        raise ConfigurationError(f"webhook.url: {reason}: expected http://HOST:PORT/PATH") from None
     if not host or not (url.isascii() and url.isprintable() and " " not in url):
         raise ConfigurationError(
-            f"webhook.url: {url!r}: expected http://HOST/PATH or https://HOST/PATH in ASCII without spaces "
+            f"webhook.url: {redacted(url)!r}: expected http://HOST/PATH or https://HOST/PATH in ASCII without spaces "
             "(write other characters as %XX)"
         )
     if "@" in parts.netloc:
@@ -236,16 +241,6 @@ def parse_url(url: str) -> tuple[str, int, str, ssl.SSLContext | None]:
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return host, port or (443 if tls else 80), target, tls
-
-
-def _first_line(file: str) -> bytes:
-    try:
-        line = fileio.read_regular(file, MAX_SECRET_BYTES).split(b"\n", 1)[0].strip()
-    except OSError as error:
-        raise ConfigurationError(f"webhook.secret_file: {file}: {error.strerror}") from None
-    if not line:
-        raise ConfigurationError(f"webhook.secret_file: {file}: the first line must be the secret, but it is empty")
-    return line
 
 
 def _retry_after_s(answer: http.client.HTTPResponse) -> float | None:
@@ -260,8 +255,3 @@ def _retry_after_s(answer: http.client.HTTPResponse) -> float | None:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-def _printable(text: str) -> str:
-    """A peer's text, made safe for a log line."""
-    return "".join(c if c.isprintable() else "?" for c in text[:200])

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import hashlib
 import hmac
+import http.client
 import socket
 import ssl
 import subprocess
@@ -100,7 +101,7 @@ def test_nothing_of_a_refused_connection_waits_for_the_garbage_collector() -> No
 @pytest.mark.parametrize("code", [201, 202, 204])
 def test_every_2xx_means_taken(peer: Peer, code: int) -> None:
     peer.answer = lambda _: status(code, "Whatever")
-    assert sink_to(peer).deliver(EVENT, BODY) == f"{code} Whatever"
+    assert sink_to(peer).deliver(EVENT, BODY) == f"{code} {http.client.responses[code]}"
 
 
 def test_the_header_is_the_answer_whatever_becomes_of_the_body(peer: Peer) -> None:
@@ -124,7 +125,9 @@ def test_a_body_without_end_is_not_read(peer: Peer) -> None:
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 408, 410, 413, 425, 429, 500, 502, 503, 504])
 def test_what_somebody_can_mend_is_tried_again(peer: Peer, code: int) -> None:
     peer.answer = lambda _: status(code)
-    with pytest.raises(Undelivered, match=f"127.0.0.1:{peer.port} answered {code} No") as failed:
+    with pytest.raises(
+        Undelivered, match=f"127.0.0.1:{peer.port} answered {code} {http.client.responses[code]}"
+    ) as failed:
         sink_to(peer).deliver(EVENT, BODY)
     assert not failed.value.final
 
@@ -142,7 +145,7 @@ def test_redirects_are_not_followed(peer: Peer, code: int) -> None:
         peer.answer = lambda _: status(code, "Moved", f"Location: {other.url}")
         with pytest.raises(Undelivered, match="redirects are not followed; put the final address") as failed:
             sink_to(peer).deliver(EVENT, BODY)
-        assert other.url in failed.value.reason
+        assert f"to http://127.0.0.1:{other.port}:" in failed.value.reason
         assert not failed.value.final
         assert other.requests == []
 
@@ -307,13 +310,13 @@ def test_a_peer_that_does_not_shake_hands_costs_the_time_out() -> None:
     [
         ("http://", "expected http://HOST/PATH"),
         ("http:///path", "expected http://HOST/PATH"),
-        ("http://h:99999/", "Port out of range"),
-        ("http://h:x/", "Port could not be cast"),
-        ("http://[::1/", "Invalid IPv6"),
+        ("http://h:99999/", "invalid port"),
+        ("http://h:x/", "invalid port"),
+        ("http://[::1/", "invalid host"),
         ("http://h/a b", "in ASCII without spaces"),
         ("http://h/ä", "ASCII"),
         ("http://h/\r\nX: y", "in ASCII without spaces"),
-        ("http://" + "x" * 70 + "/", "label"),
+        ("http://" + "x" * 70 + "/", "invalid host"),
         ("http://user:secret@h/", "are not supported"),
     ],
 )
@@ -328,5 +331,5 @@ def test_a_secret_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"webhook\.secret_file: .*absent: No such file"):
         WebhookSink(WebhookConfig(url="http://h/", secret_file=str(tmp_path / "absent")))
     (tmp_path / "empty").write_bytes(b"\nsecret\n")
-    with pytest.raises(ConfigurationError, match="first line must be the secret"):
+    with pytest.raises(ConfigurationError, match="first line must be the key"):
         WebhookSink(WebhookConfig(url="http://h/", secret_file=str(tmp_path / "empty")))
