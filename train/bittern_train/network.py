@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -109,11 +110,15 @@ def features(
     return kept.reshape(*shape, *kept.shape[1:])
 
 
+@functools.lru_cache(maxsize=4)
 def compiled(model: keras.Model) -> Any:
     """A model's forward pass as a graph: (n, ...) float32 in, a tensor out."""
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    # Any number of pictures at once: the last batch, which is smaller, needs no second trace.
+    batches = tf.TensorSpec((None, *model.input.shape[1:]), tf.float32)
+
+    @tf.function(input_signature=[batches])  # type: ignore[untyped-decorator]
     def forward(batch: Any) -> Any:
         return model(batch, training=False)
 

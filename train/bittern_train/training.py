@@ -20,7 +20,7 @@ from bittern_train import confidence, criteria, stream_fold
 from bittern_train.network import Floats, Network
 from bittern_train.stream_fold import Footage
 
-# The head alone: at least this many epochs; more if there are few pictures.
+# The head alone: at least this many epochs and steps.
 HEAD_EPOCHS = 20
 HEAD_STEPS = 400
 _HEAD_BATCH = 128
@@ -326,7 +326,7 @@ def fit_once(
     keras.utils.set_random_seed(fit.seed)
     network.reset(fit.seed)
     head = keras.layers.Dense(examples.scores.shape[1], activation="softmax", name="scores")
-    _fit_head(network, head, examples, recipe)
+    _fit_head(network, head, examples, recipe, fit.seed)
     model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])
     model.build((None, *examples.features.shape[2:]))
     record = _Record(model, validation, recipe.patience, counter)
@@ -417,24 +417,24 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
         self.fold.history.append(row)
 
 
-def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, recipe: Recipe) -> None:
+def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, recipe: Recipe, seed: int) -> None:
     # On pooled features of two copies: enough to start the fine-tuning from, and fast.
+    import tensorflow as tf
+
     features, scores, trained, weights = examples
     parts: list[Any] = [
         network.tail.predict(features[trained, c].astype(np.float32), batch_size=128, verbose=0)
         for c in range(min(2, features.shape[1]))
     ]
-    model = keras.Sequential([keras.layers.Dropout(recipe.dropout), head])
+    rows = tuple(np.concatenate(each) for each in (parts, [scores[trained]] * len(parts), [weights] * len(parts)))
+    count = len(rows[0])
+    model = keras.Sequential([keras.layers.Dropout(recipe.dropout, seed=seed), head])
     model.compile(
         keras.optimizers.Adam(recipe.head_rate),
         keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
         jit_compile=False,
     )
-    model.fit(
-        np.concatenate(parts),
-        np.concatenate([scores[trained]] * len(parts)),
-        sample_weight=np.concatenate([weights] * len(parts)),
-        batch_size=_HEAD_BATCH,
-        epochs=max(HEAD_EPOCHS, HEAD_STEPS // -(-len(trained) * len(parts) // _HEAD_BATCH)),
-        verbose=0,
-    )
+    # One long epoch: of few pictures an epoch is a step or two, and Keras takes longer to begin one than to train it.
+    steps = max(HEAD_EPOCHS * -(-count // _HEAD_BATCH), HEAD_STEPS)
+    batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=seed).repeat().batch(_HEAD_BATCH).take(steps)
+    model.fit(batches, shuffle=False, verbose=0)
