@@ -178,7 +178,7 @@ test-slow: $(DEV)/.dev $(HOSTENV)/.ready  ## what takes too long for `make test`
 	$(DEVICE_TESTS) -m slow $(DEVICE_SUITE) $(ARGS)
 	$(HOST_TESTS) -m slow $(HOST_SUITE) $(ARGS)
 
-VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/test_shipped_models.py
+VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/test_shipped_models.py tests/bittern/model/test_orientation.py
 
 test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault at its full number of repetitions, property tests in full; prints a table (some 25 minutes)
 	@mkdir -p build && rm -f build/faults.jsonl
@@ -190,7 +190,7 @@ test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault at its full number of
 soak: $(DEV)/.dev  ## run the daemon for MINUTES (30) at 10 times the frame rate and 100 times the events; plots in build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
 
-test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing and golden vectors with OpenCV 5 and 4.10
+test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing, golden vectors and orientation of pictures with OpenCV 5 and 4.10
 	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'
 	$(DEV)/bin/python -m pytest -q $(VECTORS)
 	$(OPENCV410)/bin/python -c 'import cv2; assert cv2.__version__.startswith("4.10."), cv2.__version__'

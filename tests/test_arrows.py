@@ -38,12 +38,12 @@ ROOMS = {
     "system": "",
 }
 HOST_ONLY = {
-    "tensorflow", "keras", "sklearn", "matplotlib", "rich", "imagehash", "PIL", "pandas", "scipy", "flatbuffers",
+    "tensorflow", "keras", "sklearn", "matplotlib", "rich", "imagehash", "pandas", "scipy", "flatbuffers",
 }  # fmt: skip
 # What a module of the device may bring in from outside the standard library.
 DEVICE = {"click", "numpy", "msgspec", "cv2", "ai_edge_litert", "tflite_runtime", "picamera2", "libcamera"}
-# Extras: each imported only where its table stands in the configuration.
-DEVICE |= {"paho", "gpiozero", "prometheus_client"}
+# Extras: each imported only where its table stands in the configuration, or its kind of picture is read.
+DEVICE |= {"paho", "gpiozero", "prometheus_client", "pillow_heif", "PIL"}
 # What the bench compares with, where it is installed.
 PEERS = {"bittern.bench.rows": {"mediapipe", "PIL"}}
 

@@ -181,6 +181,43 @@ def jpeg_with_exif(picture: Pixels, block: bytes) -> bytes:
     return data[:2] + b"\xff\xe1" + struct.pack(">H", 8 + len(block)) + b"Exif\0\0" + block + data[2:]
 
 
+def png_with_exif(picture: Pixels, block: bytes) -> bytes:
+    data = encode(".png", picture)
+    return data[:33] + png_chunk(b"eXIf", block) + data[33:]
+
+
+def webp_with_exif(picture: Pixels, block: bytes) -> bytes:
+    height, width = picture.shape[:2]
+    still = encode(".webp", picture, cv2.IMWRITE_WEBP_QUALITY, 101)[12:]
+    head = b"VP8X" + struct.pack("<II", 10, 8) + struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = head + still + b"EXIF" + struct.pack("<I", len(block)) + block + bytes(len(block) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
+
+
+def avif_with_exif(picture: Pixels, block: bytes) -> bytes:
+    """Written by OpenCV 5, with the block, and the turn and mirror that libavif makes of it."""
+    blocks = [np.frombuffer(block, np.uint8)]
+    ok, data = cv2.imencodeWithMetadata(".avif", picture, [cv2.IMAGE_METADATA_EXIF], blocks)
+    assert ok
+    made: bytes = data.tobytes()
+    return made
+
+
+def tiff_with_orientation(picture: Pixels, orientation: int) -> bytes:
+    """Written by OpenCV, with another directory behind it that has the tag."""
+    data = encode(".tiff", picture)
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    entries = [data[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(count)]
+    entries = [entry for entry in entries if struct.unpack_from("<H", entry) != (274,)]
+    entries = sorted(
+        [*entries, struct.pack("<HHIHH", 274, 3, 1, orientation, 0)], key=lambda e: struct.unpack_from("<H", e)
+    )
+    end = len(data) + len(data) % 2
+    head = data[:4] + struct.pack("<I", end) + data[8:]
+    return head.ljust(end, b"\0") + struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+
+
 FORMATS: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: encode(".jpg", drawn(), cv2.IMWRITE_JPEG_QUALITY, 95),
     "jpeg, progressive": lambda: encode(".jpg", drawn(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
@@ -237,6 +274,18 @@ def refused(data: bytes, says: str | None = None, **limits: int) -> str:
     assert message.startswith("some.file: ")
     assert "\n" not in message
     return message
+
+
+def with_checksums(data: bytes) -> bytes:
+    """A mutated PNG file with the right checksum behind every chunk that it still has."""
+    out, offset = data[:8], 8
+    while offset + 12 <= len(data):
+        length = int.from_bytes(data[offset : offset + 4], "big")
+        if offset + 12 + length > len(data):
+            break
+        out += png_chunk(data[offset + 4 : offset + 8], data[offset + 8 : offset + 8 + length])
+        offset += 12 + length
+    return out + data[offset:]
 
 
 def mutate(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:

@@ -42,8 +42,11 @@ def train(
     from bittern_train import task_files
 
     if task == "folders":
+        import logging
+
         from bittern.evaluation import dataset
 
+        logging.basicConfig(format="bittern: %(message)s")
         names = sorted({item.label for item in dataset.read(data) if item.label})
         chosen = task_files.from_folders(names, data.resolve().name, alarm)
     elif alarm:

@@ -56,11 +56,15 @@ def classify(
     picture, or of the region, that is wider than high. The answer is that of the view with the highest score of a label
     that raises an alarm; the view is named unless it is the centre.
 
+    Files of a folder that are no pictures, or of a kind that cannot be read here, are left out and counted in one line.
+
     Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
     one_blas_thread()
     pictures = _PictureReader(images, region)
     try:
+        import numpy as np
+
         from bittern.model.classifier import Classifier
         from bittern.model.views import predict
 
@@ -72,9 +76,9 @@ def classify(
             warn(f"{classifier.name}: no manifest: not verified")
     failed = False
     for name, picture in pictures:
-        if isinstance(picture, PictureError):
+        if not isinstance(picture, np.ndarray):
             warn(str(picture))
-            failed = True
+            failed |= isinstance(picture, PictureError)
             continue
         predictions, shared_ns = predict(classifiers, picture, views=views)
         for classifier, prediction in zip(classifiers, predictions, strict=True):
@@ -116,7 +120,7 @@ class _PictureReader:
         from bittern.model import pictures  # noqa: F401 - OpenCV, which thread and models both need
 
         self._pictures = _pictures(images, region)
-        self._first: list[tuple[str, Pixels | PictureError]] = []
+        self._first: list[tuple[str, Pixels | PictureError | str]] = []
         self._error: BaseException | None = None
         self._thread = Thread(target=self._take_first)
         # A thread that waits for stdin or a pipe cannot be ended.
@@ -135,21 +139,26 @@ class _PictureReader:
         if self._started:
             self._thread.join()
 
-    def __iter__(self) -> Iterator[tuple[str, Pixels | PictureError]]:
+    def __iter__(self) -> Iterator[tuple[str, Pixels | PictureError | str]]:
         if self._error is not None:
             raise self._error
         yield from self._first
         yield from self._pictures
 
 
-def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[str, Pixels | PictureError]]:
+def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[str, Pixels | PictureError | str]]:
+    """Every picture by its name, or why there is none; and what is left out of a folder, which is no failure."""
     from bittern.model import pictures
 
     for image in images:
-        folder = Path(image) if image != "-" and os.path.isdir(image) else None  # noqa: PTH112 - Path.is_dir raises
-        names = [str(file) for file in pictures.find(folder)] if folder else [image]
-        if not names:
-            yield image, PictureError(f"{image}: no pictures in this folder")
+        names = [image]
+        if image != "-" and os.path.isdir(image):  # noqa: PTH112 - Path.is_dir raises
+            listing = pictures.find(Path(image))
+            names = [str(file) for file in listing.paths]
+            if listing.note:
+                yield image, f"{image}: {listing.note}"
+            if not names:
+                yield image, PictureError(f"{image}: no pictures in this folder")
         for name in names:
             try:
                 if name == "-":

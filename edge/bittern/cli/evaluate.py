@@ -112,8 +112,11 @@ def evaluate(
 
     Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
+    import logging
+
     from bittern.evaluation import dataset, evaluate
 
+    logging.basicConfig(format="bittern: %(message)s")
     subsets = _subsets(dataset.select(dataset.read(data, root), _conditions(where), data), split, data)
     items = [item for subset in subsets for item in subset.items]
     index = data if data.is_file() else data / "index.csv"

@@ -93,10 +93,13 @@ def explain(
         raise click.UsageError("expected either IMAGE... or --data.", ctx)
     if not out.parent.is_dir():
         raise ConfigurationError(f"--out {out}: no folder {out.parent}")
+    import logging
+
     from bittern.evaluation import dataset, sheet
     from bittern.evaluation import explain as explaining
     from bittern.model.classifier import Classifier
 
+    logging.basicConfig(format="bittern: %(message)s")
     items = dataset.read(data, root) if data else []
     if data and (split is not None or any(item.split for item in items)):
         items = dataset.of_split(items, split or "val", data)

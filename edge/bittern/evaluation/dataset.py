@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import csv
 import hashlib
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +14,8 @@ from typing import NamedTuple
 from bittern.errors import ConfigurationError
 from bittern.model import pictures
 from bittern.system import fileio
+
+_log = logging.getLogger("bittern")
 
 # Splits that may be used for choices, and those that only add training pictures; every other split is for reporting.
 CHOICE_SPLITS = ("train", "val")
@@ -46,6 +50,8 @@ def read(data: Path, root: Path | None = None) -> list[Item]:
     Args:
         data: the index or folder.
         root: what the paths of an index are relative to; None for the folder it is in.
+
+    What is left out of folders is said in one warning.
 
     Raises:
         ConfigurationError: no such folder, no picture, or an index that lacks a column or leads outside its folder.
@@ -167,11 +173,16 @@ def _read_index(file: Path, root: Path) -> list[Item]:
 
 
 def _read_folders(root: Path) -> list[Item]:
-    items = [
-        Item(path, path.relative_to(root).as_posix(), folder.name, "", path.relative_to(root).as_posix(), {})
-        for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith("."))
-        for path in pictures.find(folder)
-    ]
+    items: list[Item] = []
+    left_out: collections.Counter[str] = collections.Counter()
+    for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):
+        listing = pictures.find(folder)
+        left_out.update(listing.left_out)
+        for path in listing.paths:
+            name = path.relative_to(root).as_posix()
+            items.append(Item(path, name, folder.name, "", name, {}))
+    if left_out:
+        _log.warning("%s: %s", root, pictures.Listing([], left_out).note)
     if not items:
         raise ConfigurationError(
             f"{root}: no pictures found: expected an index.csv, or a folder of pictures for each label"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +21,8 @@ from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import Region
+
+_log = logging.getLogger("bittern")
 
 # With fewer pictures there is no interval.
 _LEAST_PICTURES = 5
@@ -205,14 +208,22 @@ def blend(picture: Pixels, heat: Floats) -> Pixels:
 
 
 def picture_files(images: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The files themselves and the pictures in the folders, and a line for each folder without any."""
+    """The files themselves and the pictures in the folders, and a line for each folder without any.
+
+    What is left out of a folder is said in a warning.
+    """
     files: list[Path] = []
     empty: list[str] = []
     for image in images:
-        below = pictures.find(Path(image)) if Path(image).is_dir() else [Path(image)]
-        files += below
-        if not below:
+        if not Path(image).is_dir():
+            files.append(Path(image))
+            continue
+        listing = pictures.find(Path(image))
+        files += listing.paths
+        if not listing.paths:
             empty.append(f"{image}: no pictures in this folder")
+        if listing.note:
+            _log.warning("%s: %s", image, listing.note)
     return files, empty
 
 

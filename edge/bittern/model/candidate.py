@@ -308,7 +308,7 @@ def _main(arguments: Sequence[str]) -> None:
     signal.setitimer(signal.ITIMER_REAL, float(timeout_s))
     with contextlib.suppress(OSError):
         os.nice(10)  # frames go first; old and new model are slowed down alike
-    limits.limit_memory(_MEMORY)
+    limits.limit_private_memory(limits.private_memory() + _MEMORY)
     old = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=dict[str, bytes])
     try:
         verdict = judge(model, int(threads), old)

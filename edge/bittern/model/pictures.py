@@ -2,34 +2,95 @@
 
 from __future__ import annotations
 
+import collections
 import os
-import struct
-from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from bittern.errors import ConfigurationError, PictureError
 from bittern.frames import Pixels
-from bittern.model import preprocess
+from bittern.model import decoder, picture_header, preprocess
 from bittern.model.preprocess import Region
 from bittern.system import stderr
 
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+# A file with one of these is a picture in a folder, whatever is in it; of others the first bytes decide.
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
+# Formats that OpenCV always has, and those that it may have, with the suffix by which it is asked.
+_ALWAYS = frozenset({"JPEG", "PNG", "WebP", "BMP", "TIFF", "PNM", "PAM", "PFM", "Sun raster", "Radiance HDR"})
+_MAYBE = {"GIF": ".gif", "AVIF": ".avif", "JPEG 2000": ".jp2"}
+# Formats that Pillow decodes with the extra, where OpenCV does not.
+_WITH_PILLOW = ("AVIF", "HEIC")
+PILLOW_HINT = "pip install 'bittern[heif]'"
 
 
-def find(folder: Path) -> list[Path]:
-    """Every picture file below a folder, sorted; hidden files and folders are skipped."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+class Listing(NamedTuple):
+    """The files below a folder.
+
+    Attributes:
+        paths: the pictures that can be read here, sorted.
+        left_out: how many other files there are, by their kind: a format that cannot be read here, or a suffix.
+    """
+
+    paths: list[Path]
+    left_out: dict[str, int]
+
+    @property
+    def note(self) -> str:
+        """What was left out, in words; empty if nothing was."""
+        kinds = [f"{count} {kind}{_remedy(kind)}" for kind, count in sorted(self.left_out.items())]
+        if len(kinds) > 6:
+            rest = sum(count for _, count in sorted(self.left_out.items())[6:])
+            kinds[6:] = [f"{rest} of other kinds"]
+        return f"left out: {', '.join(kinds)}" if kinds else ""
+
+
+def _remedy(kind: str) -> str:
+    return f" ({PILLOW_HINT})" if kind in _WITH_PILLOW else ""
+
+
+def find(folder: Path) -> Listing:
+    """Every picture file below a folder; hidden files and folders are skipped."""
+    paths: list[Path] = []
+    left_out: collections.Counter[str] = collections.Counter()
+    for path in sorted(folder.rglob("*")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
+            continue
+        if path.suffix.lower() in SUFFIXES:
+            paths.append(path)
+            continue
+        kind = _kind_of(path)
+        if kind is not None and can_read(kind):
+            paths.append(path)
+        else:
+            left_out[kind or path.suffix.lower() or "without a suffix"] += 1
+    return Listing(paths, dict(left_out))
+
+
+def _kind_of(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return picture_header.kind_of(file.read(picture_header.HEAD_BYTES))
+    except OSError:
+        return None
+
+
+def can_read(kind: str) -> bool:
+    """Whether pictures of a format (`picture_header.kind_of`) can be decoded here."""
+    return kind in _ALWAYS or _opencv_has(kind) or _needs_pillow(kind)
+
+
+def _opencv_has(kind: str) -> bool:
+    return kind in _MAYBE and bool(cv2.haveImageWriter(_MAYBE[kind]))  # it has no question for readers without a file
+
+
+def _needs_pillow(kind: str) -> bool:
+    return kind in _WITH_PILLOW and not _opencv_has(kind) and find_spec("pillow_heif") is not None
 
 
 def decode(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -74,157 +135,85 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     Grey pictures get three equal channels, 16 bits become 8, transparency is dropped, CMYK is converted, and an
     animation gives its first picture.
 
+    A picture whose header bounds the time and memory of decoding, as of most JPEG, PNG, WebP, BMP and TIFF files, is
+    decoded in this process; any other in one with limits (`bittern.model.decoder`).
+
     Raises:
         PictureError: as for `decode`; the message begins with `name`.
     """
+    try:
+        return _decode_bytes(data, max_bytes, max_pixels)
+    except PictureError as error:
+        raise PictureError(f"{name}: {error}") from None
+
+
+def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
     if not data:
-        raise PictureError(f"{name}: the file is empty")
+        raise PictureError("the file is empty")
     if len(data) > max_bytes:
-        raise PictureError(f"{name}: larger than the limit of {max_bytes / 2**20:.0f} MiB")
-    size = header_size(data)
-    if size is None:
-        raise PictureError(f"{name}: not a picture that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM)")
-    width, height = size
-    if width < 1 or height < 1:
-        raise PictureError(f"{name}: the header says {width} x {height} pixels")
-    if width * height > max_pixels:
-        raise PictureError(f"{name}: {width} x {height} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
-    if _ends_early(data):
-        raise PictureError(f"{name}: broken picture, the file is truncated")
+        raise PictureError(f"larger than the limit of {max_bytes / 2**20:.0f} MiB")
+    header = picture_header.read(data)
+    if header is None:
+        raise PictureError("not a picture that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF, PNM, AVIF, JPEG 2000)")
+    kind, width, height = header.kind, header.width, header.height
+    if not can_read(kind):
+        raise PictureError(_cannot_read(kind))
+    if header.sized:
+        if width < 1 or height < 1:
+            raise PictureError(f"the header says {width} x {height} pixels")
+        if width * height > max_pixels:
+            raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
+    if not header.complete:
+        raise PictureError("broken picture, the file is truncated")
+    if kind == "PNG":
+        data = picture_header.plain_png(data)
+    if header.bounded:
+        picture = _decode_here(data)
+    else:
+        pixels = width * height if header.sized else 0
+        picture = decoder.decode(data, pixels=pixels, max_pixels=max_pixels, pillow=_needs_pillow(kind))
+    return _upright(picture, header.orientation)
+
+
+def _cannot_read(kind: str) -> str:
+    """What to do with a picture of a format that cannot be read here."""
+    if kind in _WITH_PILLOW:
+        return f"is {kind}: {PILLOW_HINT}, or save it as JPEG or PNG"
+    if kind in _MAYBE:
+        return f"is {kind}, which OpenCV {cv2.__version__} here cannot read: save it as JPEG or PNG"
+    if kind == "video":
+        return "is a video: give it to `bittern watch --source` or `bittern replay`"
+    return f"is {kind}: save it as JPEG or PNG"
+
+
+def _decode_here(data: bytes) -> Pixels:
     try:
         with stderr.silenced():  # libjpeg, libpng and OpenCV print their complaints there
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
-        raise PictureError(f"{name}: broken picture ({error.err})") from None
+        raise PictureError(f"broken picture ({error.err})") from None
     if picture is None:
-        raise PictureError(f"{name}: broken picture, or a kind that OpenCV does not decode (such as floating point)")
+        raise PictureError("broken picture, or a kind that OpenCV does not decode (such as floating point)")
     return np.asarray(picture, np.uint8)
 
 
-def header_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in pixels from a picture's header, without decoding; None for an unknown format.
-
-    Formats: JPEG (ITU T.81, SOF segment), PNG (IHDR), WebP (RFC 9649), BMP, GIF89a, TIFF 6.0 (first directory), PNM.
-    """
-    for magic, reader in _READERS:
-        if data.startswith(magic):
-            try:
-                return reader(data)
-            except (struct.error, IndexError, ValueError):
-                return None
-    return None
-
-
-def _jpeg(data: bytes) -> tuple[int, int] | None:
-    for marker, offset in _jpeg_segments(data):
-        # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, offset + 3)
-            return width, height
-    return None
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker and offset (of its length field) of every segment up to and including the first scan."""
-    offset = 2
-    while data[offset] == 0xFF:
-        while data[offset] == 0xFF:
-            offset += 1
-        marker = data[offset]
-        offset += 1
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            continue
-        yield marker, offset
-        if marker in (0xD9, 0xDA):
-            return
-        (length,) = struct.unpack_from(">H", data, offset)
-        offset += max(2, length)
-
-
-def _png(data: bytes) -> tuple[int, int] | None:
-    width, height = struct.unpack_from(">II", data, 16)
-    return (width, height) if data[12:16] == b"IHDR" else None
-
-
-def _webp(data: bytes) -> tuple[int, int] | None:
-    if data[8:12] != b"WEBP":
-        return None
-    kind = data[12:16]
-    if kind == b"VP8X":
-        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
-    if kind == b"VP8L":
-        (bits,) = struct.unpack_from("<I", data, 21)
-        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    if kind == b"VP8 ":
-        width, height = struct.unpack_from("<HH", data, 26)
-        return width & 0x3FFF, height & 0x3FFF
-    return None
-
-
-def _gif(data: bytes) -> tuple[int, int] | None:
-    return struct.unpack_from("<HH", data, 6)
-
-
-def _bmp(data: bytes) -> tuple[int, int] | None:
-    (header,) = struct.unpack_from("<I", data, 14)
-    if header == 12:
-        return struct.unpack_from("<HH", data, 18)
-    width, height = struct.unpack_from("<ii", data, 18)
-    return width, abs(height)
-
-
-def _tiff(data: bytes) -> tuple[int, int] | None:
-    endian = "<" if data[:2] == b"II" else ">"
-    (directory,) = struct.unpack_from(endian + "I", data, 4)
-    (count,) = struct.unpack_from(endian + "H", data, directory)
-    sizes: dict[int, int] = {}
-    for i in range(count):
-        tag, kind, _, value = struct.unpack_from(endian + "HHII", data, directory + 2 + 12 * i)
-        if tag in (256, 257):  # ImageWidth, ImageLength
-            if kind == 3:
-                (value,) = struct.unpack_from(endian + "H", data, directory + 10 + 12 * i)
-            sizes[tag] = value
-    return (sizes[256], sizes[257]) if len(sizes) == 2 else None
-
-
-def _pnm(data: bytes) -> tuple[int, int] | None:
-    tokens: list[bytes] = []
-    for line in data[2:512].splitlines():
-        tokens += line.split(b"#")[0].split()
-    return int(tokens[0]), int(tokens[1])
-
-
-_READERS = (
-    (b"\xff\xd8", _jpeg),
-    (b"\x89PNG\r\n\x1a\n", _png),
-    (b"RIFF", _webp),
-    (b"GIF8", _gif),
-    (b"BM", _bmp),
-    (b"II*\x00", _tiff),
-    (b"MM\x00*", _tiff),
-    (b"P5", _pnm),
-    (b"P6", _pnm),
-)
-
-
-def _ends_early(data: bytes) -> bool:
-    # OpenCV fills the missing part with grey and reports it only on stderr, so the end marker is checked here.
-    if data.startswith(b"\xff\xd8"):
-        # A preview in the EXIF data has an end marker too, so only markers after the picture's own first scan count;
-        # data after the end (the video of a motion photograph) is allowed.
-        try:
-            scan = next(offset for marker, offset in _jpeg_segments(data) if marker == 0xDA)
-        except (StopIteration, IndexError, struct.error):
-            return True
-        return data.rfind(b"\xff\xd9", scan) < 0  # from the end, where it usually is
-    if data.startswith(b"\x89PNG"):
-        # Chunk by chunk: OpenCV allocates a chunk's stated length, up to 1 GB, before it checks that the data is there.
-        offset = 8
-        while offset + 12 <= len(data):
-            if data[offset + 4 : offset + 8] == b"IEND":
-                return False
-            offset += 12 + int.from_bytes(data[offset : offset + 4], "big")
-        return True
-    if data.startswith(b"RIFF"):
-        return len(data) < int.from_bytes(data[4:8], "little") + 8
-    return False
+def _upright(picture: Pixels, orientation: int) -> Pixels:
+    """The picture as its EXIF orientation (TIFF 6.0, tag 274) wants it shown."""
+    match orientation:
+        case 2:
+            turned = cv2.flip(picture, 1)
+        case 3:
+            turned = cv2.rotate(picture, cv2.ROTATE_180)
+        case 4:
+            turned = cv2.flip(picture, 0)
+        case 5:
+            turned = cv2.transpose(picture)
+        case 6:
+            turned = cv2.rotate(picture, cv2.ROTATE_90_CLOCKWISE)
+        case 7:
+            turned = cv2.rotate(cv2.transpose(picture), cv2.ROTATE_180)
+        case 8:
+            turned = cv2.rotate(picture, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        case _:
+            return picture
+    return np.asarray(turned, np.uint8)

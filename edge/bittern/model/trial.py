@@ -70,7 +70,7 @@ def judge(model: bytes, path: ExecutionPath | None, threads: int) -> str | None:
     Returns:
         Why the model cannot be used, in one line; None if it can.
     """
-    limits.limit_memory(_MEMORY)
+    limits.limit_private_memory(limits.private_memory() + _MEMORY)
     limits.limit_processor_time(_PROCESSOR_S)
     try:
         _run_once(runtime.open_model(model, path, threads))

@@ -23,6 +23,8 @@ class FolderSource(Source):
     Picture files have no times. Without the option `fps` they count as one a second, and every one of them is given,
     however few frames a daemon takes; with it they are frames of a film of that rate, which may be thinned.
 
+    Files that are no pictures, or of a kind that cannot be read here, are counted in one warning at the start.
+
     A picture that cannot be read is named in one warning, counted in `unreadable`, and leaves a gap in the numbers.
 
     Attributes:
@@ -53,10 +55,13 @@ class FolderSource(Source):
         self._dated = options.fps is not None
         self._fps = options.fps or 1.0
         self._sampler: Sampler | None = None
-        self._paths = pictures.find(folder)
+        listing = pictures.find(folder)
+        self._paths = listing.paths
         if not self._paths:
-            expected = ", ".join(sorted(pictures.SUFFIXES))
-            raise ConfigurationError(f"{folder}: no pictures in this folder: expected files ending in {expected}")
+            note = listing.note or "it has no files"
+            raise ConfigurationError(f"{folder}: no pictures in this folder: expected JPEG, PNG or others; {note}")
+        if listing.note:
+            _log.warning("%s: %s", folder, listing.note)
         self._next = 0
 
     def thin(self, fps: float) -> None:

@@ -13,7 +13,7 @@ import msgspec
 
 from bittern.errors import ConfigurationError
 from bittern.frames import Frame, Source
-from bittern.model import pictures
+from bittern.model import picture_header
 from bittern.sources.capture import silence_logs
 from bittern.sources.sampling import Sampler
 
@@ -142,7 +142,7 @@ def _refuse_other_files(address: str) -> None:
         raise ConfigurationError(f"{address}: expected a video file: {error.strerror or error}") from None
     if not head:
         raise ConfigurationError(f"{address}: expected a video file, but it is empty")
-    if pictures.header_size(head) is not None:
+    if picture_header.kind_of(head) not in (None, "video"):
         raise ConfigurationError(
             f"{address}: expected a video file, but it is a picture: give its folder as the source, or run "
             f"`bittern classify {address}`"

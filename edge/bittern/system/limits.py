@@ -7,19 +7,22 @@ import signal
 from pathlib import Path
 
 
-def limit_memory(extra: int) -> None:
-    """Let this process take `extra` bytes more than it has now; then an allocation fails, as it does without memory.
-
-    Memory that is shared with another process does not count (RLIMIT_DATA, since Linux 4.7). May be called again.
-    """
+def private_memory() -> int:
+    """Bytes of memory that this process has to itself, used or not; 0 where the system does not say."""
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        now = int(fields["VmData"].split()[0]) * 1024
+        return int(fields["VmData"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return
+        return 0
+
+
+def limit_private_memory(most: int) -> None:
+    """Let this process have at most so many bytes to itself (RLIMIT_DATA, since Linux 4.7); may be called again.
+
+    Beyond it an allocation fails, as it does without memory.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = now + extra
-    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def limit_processor_time(seconds: float) -> None:

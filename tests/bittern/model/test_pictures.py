@@ -28,7 +28,13 @@ from tests.doubles.picture_files import (
 )
 
 from bittern.errors import PictureError
-from bittern.model import pictures
+from bittern.model import picture_header, pictures
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    header = picture_header.read(data)
+    assert header is not None
+    return header.width, header.height
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -45,7 +51,7 @@ def test_what_is_red_is_red(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_header_says_the_size_that_is_decoded(name: str) -> None:
-    assert pictures.header_size(FORMATS[name]()) == (WIDTH, HEIGHT)
+    assert size_of(FORMATS[name]()) == (WIDTH, HEIGHT)
 
 
 SUFFIXES_OF_SIZE = (".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm", ".pgm")
@@ -58,7 +64,7 @@ def test_header_size_agrees_with_opencv(suffix: str, width: int, height: int, gr
     data = encode(suffix, np.full(shape, 99, np.uint8))
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert decoded is not None
-    assert pictures.header_size(data) == (decoded.shape[1], decoded.shape[0]) == (width, height)
+    assert size_of(data) == (decoded.shape[1], decoded.shape[0]) == (width, height)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".pgm"])
@@ -86,43 +92,10 @@ def test_one_bit_png() -> None:
 # --- EXIF ------------------------------------------------------------------------------------------------------------
 
 
-# What each value means for the four quarters red, green / blue, white (Exif 2.3, 4.6.4 A).
-TURNED = {
-    1: ["red", "green", "blue", "white"],
-    2: ["green", "red", "white", "blue"],
-    3: ["white", "blue", "green", "red"],
-    4: ["blue", "white", "red", "green"],
-    5: ["red", "blue", "green", "white"],
-    6: ["blue", "red", "white", "green"],
-    7: ["white", "green", "blue", "red"],
-    8: ["green", "white", "red", "blue"],
-}
-
-
-@pytest.mark.parametrize("end", ["<", ">"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int, end: str) -> None:
-    data = jpeg_with_exif(drawn(), exif(orientation, end))
-    picture = pictures.decode_bytes(data, "turned")
-    assert picture.shape[:2] == ((HEIGHT, WIDTH) if orientation < 5 else (WIDTH, HEIGHT))
-    assert corners(picture) == TURNED[orientation]
-    assert pictures.header_size(data) == (WIDTH, HEIGHT), "before the turn"
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 255, 65535])
-def test_an_orientation_that_means_nothing_is_left_out(orientation: int) -> None:
-    assert corners(pictures.decode_bytes(jpeg_with_exif(drawn(), exif(orientation)), "odd")) == FOUR
-
-
-@pytest.mark.parametrize("block", [b"", b"MM", b"MM\0*\xff\xff\xff\xff", exif(6)[:14], b"\0" * 40])
-def test_broken_exif_is_left_out(block: bytes) -> None:
-    assert corners(pictures.decode_bytes(jpeg_with_exif(drawn(), block), "odd")) == FOUR
-
-
 def test_a_preview_in_the_exif_block_is_not_the_picture() -> None:
     preview = encode(".jpg", np.zeros((8, 8, 3), np.uint8))
     data = jpeg_with_exif(drawn(), exif(1) + preview)
-    assert pictures.header_size(data) == (WIDTH, HEIGHT)
+    assert size_of(data) == (WIDTH, HEIGHT)
     assert corners(pictures.decode_bytes(data, "with preview")) == FOUR
     refused(data[: len(data) * 3 // 4], "broken picture")
 

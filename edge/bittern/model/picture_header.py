@@ -1,0 +1,347 @@
+"""What the header of a picture file says: kind, size, orientation, and whether these bound the cost of decoding."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+# A baseline picture has one scan. Each further one passes over the whole picture: about 1 ns a pixel if it is empty.
+_MAX_SCANNED_PIXELS = 1_500_000_000
+# Below so many pixels the tables of a lossless WebP, at most 12 kB for each block of 4 x 4 pixels, stay below 400 MB.
+_MAX_LOSSLESS_WEBP = 500_000
+_MAX_PNG_CHUNKS = 100_000
+_MAX_TIFF_TAGS = 64
+
+
+class Header(NamedTuple):
+    """The header of a picture.
+
+    Attributes:
+        kind: name of the format.
+        width: in pixels, as stored.
+        height: the same.
+        orientation: in which the decoder leaves the picture (EXIF, 1 to 8); 1 is upright.
+        complete: whether the end of the file is there, where that shows.
+        bounded: whether time and memory of decoding follow from the size, whatever else is in the file.
+        sized: whether the size is known; else only the decoder can tell.
+    """
+
+    kind: str
+    width: int
+    height: int
+    orientation: int = 1
+    complete: bool = True
+    bounded: bool = True
+    sized: bool = True
+
+
+# Formats by their first bytes. Those of other formats of the ISO base media file format are told apart by their brands.
+_MAGIC = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("WebP", rb"RIFF....WEBP"),
+    ("GIF", rb"GIF8[79]a"),
+    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"),
+    ("TIFF", rb"II[*+]\x00|MM\x00[*+]"),
+    ("PNM", rb"P[1-6][\s#]"),
+    ("PAM", rb"P7\n"),
+    ("PFM", rb"P[Ff]\n"),
+    ("JPEG 2000", rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ("Sun raster", rb"\x59\xa6\x6a\x95"),
+    ("Radiance HDR", rb"#\?R(?:GB|ADIANC)E"),
+    ("OpenEXR", rb"\x76\x2f\x31\x01"),
+    ("AVIF", rb"....ftyp(?:avi[fs]|(?:mif1|msf1|miaf)(?:....){1,12}?avi[fs])"),
+    ("HEIC", rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
+    ("JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
+    ("Photoshop", rb"8BPS"),
+    ("PDF", rb"%PDF-"),
+    ("SVG", rb"\s*(?:<\?xml[^>]*>\s*)?<svg[\s>]"),
+    ("video", rb"....ftyp|RIFF....AVI |\x1a\x45\xdf\xa3"),
+)
+_PATTERNS = [(kind, re.compile(pattern, re.DOTALL)) for kind, pattern in _MAGIC]
+# How many bytes `kind_of` needs.
+HEAD_BYTES = 256
+
+
+def kind_of(head: bytes) -> str | None:
+    """The format of a file by its first bytes; None for one that is no picture, or of an unknown format."""
+    return next((kind for kind, pattern in _PATTERNS if pattern.match(head)), None)
+
+
+def read(data: bytes) -> Header | None:
+    """The header of a picture file, without decoding; None if there is none, or it is cut off.
+
+    Formats: JPEG (ITU T.81), PNG (with eXIf), WebP (RFC 9649), BMP, GIF89a, TIFF 6.0 and BigTIFF (first directory),
+    PNM, AVIF and HEIC (ISO 23008-12), JPEG 2000 (ITU T.800).
+    """
+    kind = kind_of(data[:HEAD_BYTES])
+    if kind is None:
+        return None
+    reader = _READERS.get(kind)
+    if reader is None:
+        return Header(kind, 0, 0, bounded=False, sized=False)
+    try:
+        return reader(data)
+    except (struct.error, IndexError, ValueError, OverflowError):
+        return None
+
+
+def _jpeg(data: bytes) -> Header | None:
+    coding = precision = height = width = components = 0
+    orientation = 0  # no EXIF block yet: only the first one counts
+    complete = False
+    offset = 2
+    try:
+        for marker, offset in _jpeg_segments(data):
+            # SOF0..SOF15, without DHT (C4), JPG (C8) and DAC (CC)
+            if coding == 0 and 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                precision, height, width, components = struct.unpack_from(">BHHB", data, offset + 2)
+                coding = marker
+            elif marker == 0xE1 and orientation == 0 and data[offset + 2 : offset + 8] == b"Exif\0\0":
+                (length,) = struct.unpack_from(">H", data, offset)
+                orientation = exif_orientation(data[offset + 8 : offset + length])
+            elif marker == 0xDA:
+                # A preview in the EXIF data has an end marker too, so only markers after the picture's own first scan
+                # count; data after the end (the video of a motion photograph) is allowed. OpenCV fills what is missing
+                # with grey.
+                complete = data.rfind(b"\xff\xd9", offset) >= 0  # from the end, where it usually is
+    except (IndexError, struct.error):
+        pass  # cut off
+    if coding == 0:
+        return None
+    bounded = coding in (0xC0, 0xC1, 0xC2) and precision == 8 and components in (1, 3, 4)
+    if bounded and complete and (coding == 0xC2 or data[offset + 2] < components):
+        bounded = (1 + data.count(b"\xff\xda", offset)) * width * height <= _MAX_SCANNED_PIXELS
+    return Header("JPEG", width, height, orientation or 1, complete, bounded)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and offset (of its length field) of every segment up to and including the first scan."""
+    offset = 2
+    while data[offset] == 0xFF:
+        while data[offset] == 0xFF:
+            offset += 1
+        marker = data[offset]
+        offset += 1
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            continue
+        yield marker, offset
+        if marker in (0xD9, 0xDA):
+            return
+        (length,) = struct.unpack_from(">H", data, offset)
+        offset += max(2, length)
+
+
+# What OpenCV needs of a PNG file, and what is small by its nature. Others can hold compressed text or profiles of any
+# size, or a whole animation.
+_PNG_PLAIN = frozenset(
+    (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"sBIT", b"bKGD", b"pHYs", b"tIME")
+)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of every whole chunk, its length and checksum included, up to and including IEND."""
+    offset = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
+        if offset + 12 > len(data) or end > len(data):
+            return
+        kind = data[offset + 4 : offset + 8]
+        yield kind, offset, end
+        if kind == b"IEND":
+            return
+        offset = end
+
+
+def _png(data: bytes) -> Header | None:
+    if data[12:16] != b"IHDR":
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    orientation, kind = 1, b""
+    # Chunk by chunk: OpenCV allocates a chunk's stated length, up to 1 GB, before it checks that the data is there.
+    for kind, start, end in _png_chunks(data):
+        if kind == b"eXIf":
+            orientation = exif_orientation(data[start + 8 : end - 4])
+    return Header("PNG", width, height, orientation, complete=kind == b"IEND")
+
+
+def plain_png(data: bytes) -> bytes:
+    """A complete PNG file with nothing but its first picture: itself if it has nothing else."""
+    chunks = list(_png_chunks(data))
+    if all(kind in _PNG_PLAIN for kind, _, _ in chunks):
+        return data
+    return data[:8] + b"".join(data[start:end] for kind, start, end in chunks if kind in _PNG_PLAIN)
+
+
+def _webp(data: bytes) -> Header | None:
+    kind = data[12:16]
+    complete = len(data) >= int.from_bytes(data[4:8], "little") + 8
+    orientation = 1
+    animated = lossless = False
+    if kind == b"VP8X":
+        width = int.from_bytes(data[24:27], "little") + 1
+        height = int.from_bytes(data[27:30], "little") + 1
+        animated = bool(data[20] & 0x02)
+        offset = 12
+        for _ in range(1000):
+            chunk, length = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "little")
+            if len(chunk) < 4:
+                break
+            lossless |= chunk in (b"VP8L", b"ALPH")
+            if chunk == b"EXIF":
+                orientation = exif_orientation(data[offset + 8 : offset + 8 + length])
+            offset += 8 + length + length % 2
+    elif kind == b"VP8L":
+        lossless = True
+        (bits,) = struct.unpack_from("<I", data, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif kind == b"VP8 ":
+        width, height = (size & 0x3FFF for size in struct.unpack_from("<HH", data, 26))
+    else:
+        return None
+    bounded = not animated and not (lossless and width * height > _MAX_LOSSLESS_WEBP)
+    return Header("WebP", width, height, orientation, complete, bounded)
+
+
+def _gif(data: bytes) -> Header:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return Header("GIF", width, height, bounded=False)
+
+
+def _bmp(data: bytes) -> Header:
+    (header,) = struct.unpack_from("<I", data, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", data, 18)
+    return Header("BMP", width, abs(height))
+
+
+# Bytes of a value by type, and how to read it: BYTE, SHORT, LONG, LONG8 and the signed ones.
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
+SAMPLES, ROWS_PER_STRIP, PLANES, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 277, 278, 284, 322, 323, 339
+
+
+def _tiff(data: bytes) -> Header | None:
+    values, plain = _tiff_tags(data)
+    widths, heights = values.get(WIDTH, []), values.get(LENGTH, [])
+    if not widths or not heights:
+        return None
+    # Which of several values a decoder takes is its own business: the largest must be allowed.
+    width, height = max(widths), max(heights)
+    rows = values.get(ROWS_PER_STRIP, [height])[0]
+    bounded = (
+        plain
+        and values.get(COMPRESSION, [1])[0] in (1, 5, 8, 32773, 32946)  # none, LZW, deflate, PackBits, deflate
+        and values.get(PHOTOMETRIC, [1])[0] in (0, 1, 2, 3)
+        and values.get(SAMPLES, [1])[0] in (1, 2, 3, 4)
+        and set(values.get(BITS, [1])) <= {1, 8, 16}
+        and set(values.get(SAMPLE_FORMAT, [1])) == {1}
+        and values.get(PLANES, [1])[0] == 1
+        and (rows <= height or rows == 2**32 - 1)
+        and not (TILE_WIDTH in values or TILE_LENGTH in values)
+    )
+    # OpenCV turns the pixels of a TIFF file itself, on every version from 4.6 to 5.0 and whatever it is asked for.
+    return Header("TIFF", width, height, bounded=bounded)
+
+
+def _tiff_tags(data: bytes) -> tuple[dict[int, list[int]], bool]:
+    """The whole numbers of the first directory by tag, and whether every tag is there once and inside of the file."""
+    end = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    (directory,) = struct.unpack_from(end + ("Q" if big else "I"), data, 8 if big else 4)
+    (count,) = struct.unpack_from(end + ("Q" if big else "H"), data, directory)
+    entry, first, inline = ("HHQ", directory + 8, 8) if big else ("HHI", directory + 2, 4)
+    step = 20 if big else 12
+    values: dict[int, list[int]] = {}
+    plain = not big and count <= _MAX_TIFF_TAGS
+    for i in range(min(count, 4096)):
+        position = first + step * i
+        tag, kind, length = struct.unpack_from(end + entry, data, position)
+        size = _TIFF_SIZES.get(kind, 0) * length
+        offset = position + step - inline
+        if size > inline:
+            (offset,) = struct.unpack_from(end + ("Q" if big else "I"), data, offset)
+        plain = plain and size > 0 and offset + size <= len(data) and tag not in values
+        if kind in _TIFF_TYPES and 0 < length <= 8 and offset + size <= len(data):
+            numbers = list(struct.unpack_from(f"{end}{length}{_TIFF_TYPES[kind]}", data, offset))
+            plain = plain and not (tag in (WIDTH, LENGTH) and (kind not in (3, 4) or length != 1))
+            values.setdefault(tag, []).extend(numbers)
+        else:
+            values.setdefault(tag, [])
+    return {tag: numbers for tag, numbers in values.items() if numbers}, plain
+
+
+def _pnm(data: bytes) -> Header:
+    tokens: list[bytes] = []
+    for line in data[2:512].splitlines():
+        tokens += line.split(b"#")[0].split()
+    return Header("PNM", int(tokens[0]), int(tokens[1]), bounded=data[1:2] in b"56")
+
+
+def _jpeg2000(data: bytes) -> Header | None:
+    # The codestream's own size (SIZ), which may differ from that of the file around it.
+    start = data.find(b"\xff\x4f\xff\x51")
+    if start < 0:
+        return None
+    right, bottom, left, top = struct.unpack_from(">IIII", data, start + 8)
+    return Header("JPEG 2000", right - left, bottom - top, bounded=False)
+
+
+def _heif(data: bytes, kind: str) -> Header:
+    # The largest of the sizes (ispe): others are of tiles, previews and transparency.
+    sizes = [struct.unpack_from(">II", data, match.end() + 4) for match in re.finditer(b"ispe", data[: 2**20])]
+    width, height = max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
+    orientation = _heif_orientation(data) if kind == "AVIF" else 1  # of HEIC the library turns the picture
+    return Header(kind, width, height, orientation, bounded=False, sized=bool(sizes))
+
+
+def _heif_orientation(data: bytes) -> int:
+    """The orientation that irot and imir make together, else that of the Exif block."""
+    rotation = re.search(rb"\x00\x00\x00\x09irot(.)", data[: 2**20], re.DOTALL)
+    mirror = re.search(rb"\x00\x00\x00\x09imir(.)", data[: 2**20], re.DOTALL)
+    if rotation or mirror:
+        quarters = rotation[1][0] & 3 if rotation else 0  # anti-clockwise
+        if not mirror:
+            return (1, 8, 3, 6)[quarters]
+        # Axis 0 swaps top and bottom, 1 left and right; after the rotation.
+        return (4, 5, 2, 7)[quarters] if mirror[1][0] & 1 == 0 else (2, 7, 4, 5)[quarters]
+    if b"Exif" not in data[: 2**20]:
+        return 1
+    # The item begins with the number of bytes before the block: none, or six.
+    block = re.search(rb"(?:\0\0\0\0|Exif\0\0)(?=II\*\0|MM\0\*)", data)
+    return exif_orientation(data[block.end() : block.end() + 65536]) if block else 1
+
+
+_READERS: dict[str, Callable[[bytes], Header | None]] = {
+    "JPEG": _jpeg,
+    "PNG": _png,
+    "WebP": _webp,
+    "GIF": _gif,
+    "BMP": _bmp,
+    "TIFF": _tiff,
+    "PNM": _pnm,
+    "JPEG 2000": _jpeg2000,
+    "AVIF": lambda data: _heif(data, "AVIF"),
+    "HEIC": lambda data: _heif(data, "HEIC"),
+}
+
+
+def exif_orientation(block: bytes) -> int:
+    """The orientation in an EXIF block, 1 to 8; 1 where it says none, or nonsense. `Exif\\0\\0` may stand before it."""
+    block = block.removeprefix(b"Exif\0\0")
+    end = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if end is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(end + "I", block, 4)
+        (count,) = struct.unpack_from(end + "H", block, directory)
+        for i in range(min(count, 200)):
+            tag, kind, length = struct.unpack_from(end + "HHI", block, directory + 2 + 12 * i)
+            if tag == ORIENTATION:
+                (value,) = struct.unpack_from(end + ("I" if kind == 4 else "H"), block, directory + 10 + 12 * i)
+                return value if 1 <= value <= 8 and length == 1 else 1
+    except struct.error:
+        pass
+    return 1
