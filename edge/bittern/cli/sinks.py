@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # Configuration and state of the instances of the systemd unit.
 _ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
+# How long a broker may take to forget.
+_FORGET_S = 20.0
 
 
 @click.command(
@@ -25,10 +27,15 @@ _ETC, _STATE = Path("/etc/bittern"), Path("/var/lib/bittern")
     "--config", "config_file", type=click.Path(path_type=Path), required=True, help="TOML file, as in bittern watch."
 )
 @click.option("--test", is_flag=True, help="Send a test event (type state, state test) to every sink.")
+@click.option(
+    "--forget", is_flag=True, help="Take everything of this camera off the MQTT broker; the daemon must not run."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per sink.")
 @click.pass_context
-def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> None:
+def sinks(ctx: click.Context, config_file: Path, test: bool, forget: bool, as_json: bool) -> None:
     """List the configured sinks and how many events wait for each in the outbox; or test every sink.
+
+    With --forget, the device disappears from Home Assistant, and the broker retains nothing of it.
 
     stdout always gets every event and is not listed. Exit code 1 if a sink did not accept the test event, or the
     outbox cannot be read.
@@ -37,7 +44,13 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
     from bittern.sources import registry
 
     settings = schema.with_source(schema.load(config_file))
+    if test and forget:
+        raise click.UsageError("expected --test or --forget, not both")
     name = settings.name or registry.check_source(settings.source, settings.camera).name
+    if forget:
+        if not _forget(settings, name, config_file, as_json):
+            ctx.exit(1)
+        return
     if not _targets(settings):
         click.echo("bittern: no sink is configured: events go to stdout only", err=True)
         return
@@ -46,13 +59,10 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, as_json: bool) -> N
 
 
 def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) -> bool:
-    from bittern.delivery import outbox, outbox_file
+    from bittern.delivery import outbox_file
     from bittern.delivery.sinks.registry import DURABLE
 
-    folder = outbox.folder(settings.outbox, name)
-    instance = _STATE / config_file.stem
-    if not settings.outbox.folder and config_file.absolute().parent == _ETC and instance.is_dir():
-        folder = instance
+    folder = _state_folder(settings, name, config_file)
     file, error_line = folder / outbox_file.NAME, ""
     waiting: dict[str, int] = {}
     try:
@@ -73,6 +83,66 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
     elif not as_json and any(sink in DURABLE for sink in _targets(settings)):
         click.echo(f"outbox  {file}  {max(waiting.values(), default=0)} of {settings.outbox.max_events} events")
     return not error_line
+
+
+def _state_folder(settings: WatchConfig, name: str, config_file: Path) -> Path:
+    """The state folder of the daemon with this configuration, which may be an instance of the systemd unit."""
+    from bittern.delivery import outbox
+
+    instance = _STATE / config_file.stem
+    if not settings.outbox.folder and config_file.absolute().parent == _ETC and instance.is_dir():
+        return instance
+    return outbox.folder(settings.outbox, name)
+
+
+def _forget(settings: WatchConfig, name: str, config_file: Path, as_json: bool) -> bool:
+    """Withdraw everything that was announced, and what is retained below the topics of this configuration."""
+    import logging
+
+    from bittern.delivery.outbox_file import InUse, OutboxFile
+    from bittern.delivery.sinks import announced, mqtt
+    from bittern.delivery.sinks.base import Undelivered
+    from bittern.delivery.sinks.registry import display_name
+    from bittern.delivery.sinks.withdrawal import Withdrawal
+    from bittern.errors import BitternError, ConfigurationError
+    from bittern.sources import registry
+
+    logging.basicConfig(level=logging.ERROR)  # what the connection warns of is in the answers
+    folder = _state_folder(settings, name, config_file)
+    lock = OutboxFile(folder)
+    if folder.is_dir():
+        try:
+            lock.lock()
+        except InUse as error:
+            holder = str(error).partition(": ")[0]
+            raise ConfigurationError(f"{holder}: stop the daemon first, else it announces everything again") from None
+    memory = announced.Memory(folder if folder.is_dir() else None, config_file)
+    records = list(memory.records)
+    if settings.mqtt is not None:
+        source = registry.check_source(settings.source, settings.camera).name
+        try:
+            records.append(mqtt.retained_of(settings.mqtt, display_name(settings, source)))
+        except Undelivered as error:
+            raise BitternError(f"mqtt: {error.reason}") from None
+    if not records:
+        click.echo("bittern: no [mqtt] is configured, and nothing was announced", err=True)
+        return True
+    all_ok = True
+    for record in records:
+        withdrawal = Withdrawal(record, memory)
+        try:
+            ok = withdrawal.wait(_FORGET_S)
+        finally:
+            withdrawal.close()
+        all_ok &= ok
+        target = f"{record.host}:{record.broker_port}"
+        answer = f"{len(record.topics)} topics emptied" if ok else withdrawal.error or "no answer"
+        if as_json:
+            print_json({"sink": "mqtt", "target": target, "ok": ok, "answer": answer, "topics": list(record.topics)})
+        else:
+            click.echo(f"mqtt  {target}  {'forgotten' if ok else 'FAILED'}: {answer}")
+    lock.close()
+    return all_ok
 
 
 def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 from tests.doubles.command import bittern, one_line
+from tests.doubles.door import Door, retained
 from tests.doubles.http_peer import Peer, status
+from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
+from tests.doubles.waiting import until
 
 from bittern.delivery.outbox import Outbox
 from bittern.delivery.sinks.base import Sink
@@ -103,3 +106,32 @@ def test_no_sinks_and_a_wrong_file(tmp_path: Path) -> None:
 def test_the_sinks_behind_the_outbox_are_those_that_say_so() -> None:
     sinks: list[type[Sink]] = [MqttSink, WebhookSink, CommandSink, GpioSink]
     assert [sink.name for sink in sinks if sink.durable] == list(DURABLE)
+
+
+@needs_mosquitto
+def test_forget_takes_everything_off_the_broker(tmp_path: Path) -> None:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    with Broker(folder) as broker, Listener(broker.port, "nothing") as other:
+        for topic in ("bittern/garden/state", "bittern/door/alarm/x/y/z", "bittern/doorbell/state"):
+            other.say(topic, b"1", retain=True)  # of others
+        keep = retained(broker.port)
+        with Door(tmp_path / "door", broker.port) as door:
+            door.start()
+            until(lambda: retained(broker.port).get("bittern/door/availability") == b"online")
+            file = door.folder / "door.toml"
+            one_line(bittern("sinks", "--config", file, "--forget"), 2, "is used by process", "stop the daemon first")
+            door.stop()
+            assert len(retained(broker.port)) > 8
+            done = bittern("sinks", "--config", file, "--forget")
+            assert done.code == 0, done.err
+            assert done.out.startswith(f"mqtt  127.0.0.1:{broker.port}  forgotten: ")
+            assert retained(broker.port) == keep
+            # Also what nobody remembers.
+            for topic in ("bittern/door/alarm/old/red", "bittern/door/label/old", "bittern/door/image"):
+                other.say(topic, b"x" * (3000 if "image" in topic else 1), retain=True)
+            done = bittern("sinks", "--config", file, "--forget", "--json")
+            assert [line["ok"] for line in done.lines] == [True]
+            assert retained(broker.port) == keep
+    one_line(bittern("sinks", "--config", file, "--forget"), 1, "mqtt: 127.0.0.1:", "connection refused")
+    one_line(bittern("sinks", "--config", file, "--forget", "--test"), 2, "expected --test or --forget, not both")

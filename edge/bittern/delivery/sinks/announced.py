@@ -53,9 +53,14 @@ class Announced(msgspec.Struct, frozen=True):
         """How to reach the broker."""
         return MqttConfig(self.host, self.port, self.user, self.password_file, self.tls, self.ca_file)
 
+    @property
+    def broker_port(self) -> int:
+        """The port that it was, or will be, connected to."""
+        return self.port or _port(self.tls)
+
     def same_broker(self, config: MqttConfig) -> bool:
         """Whether it is on the broker of a configuration."""
-        return (self.host, self.port or _port(self.tls)) == (config.host, config.port or _port(config.tls))
+        return (self.host, self.broker_port) == (config.host, config.port or _port(config.tls))
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -21,6 +21,8 @@ from bittern.version import __version__
 
 ONLINE, OFFLINE = b"online", b"offline"
 NOTHING = "nothing"
+# Below the prefix of the topics, those whose names depend on the models.
+PATTERNS = ("label/+", "alarm/+/+")
 # States that begin and are over at once: they are shown for this many seconds, and then again what holds.
 MOMENTARY_S = 2.0
 # When a camera is back, an alarm that was on before counts again only if it is still on after this many seconds: the

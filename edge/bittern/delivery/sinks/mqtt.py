@@ -11,16 +11,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import announced
-from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo
+from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo, Undelivered
 from bittern.delivery.sinks.homeassistant import (
     OFFLINE,
     ONLINE,
+    PATTERNS,
     Entities,
     Message,
     default_topic,
@@ -46,6 +48,8 @@ _POLL_S = 0.1
 _MAX_CHANGES = 256
 # Another daemon with these topics is reported, and answered, at most this often.
 _PRESENCE_S = 60.0
+# For so long after it has connected, `retained_of` takes what the broker has retained.
+_RETAINED_S = 1.0
 
 
 class Presence(msgspec.Struct, frozen=True):
@@ -344,6 +348,41 @@ def topics_of(config: MqttConfig, name: str) -> tuple[str, str]:
     """
     topic = _valid("topic", config.topic or default_topic(name))
     return topic, _valid("discovery_prefix", config.discovery_prefix)
+
+
+def retained_of(config: MqttConfig, name: str, patience_s: float = 10.0) -> announced.Announced:
+    """What a broker retains of a camera, whatever is remembered of it.
+
+    Args:
+        config: the table of the configuration.
+        name: of the camera, see `SourceInfo`.
+        patience_s: how long the broker may take to connect, in seconds.
+
+    Raises:
+        ConfigurationError: invalid topics, user, password or certificates.
+        Undelivered: the broker cannot be reached.
+    """
+    topic, prefix = topics_of(config, name)
+    entities = Entities(topic, SourceInfo(name, snapshots=Path()))
+    topics = set(entities.topics())
+    connected = threading.Event()
+    connection = Connection(
+        config,
+        entities.id,
+        will=None,
+        subscribe=[f"{topic}/{pattern}" for pattern in PATTERNS],
+        retained=True,
+        connected=connected.set,
+        received=lambda topic, _: topics.add(topic) if topic is not None else None,
+    )
+    try:
+        if not connected.wait(patience_s):
+            raise Undelivered(f"{connection.address}: {connection.trouble}")
+        # What is retained follows the subscription at once.
+        time.sleep(_RETAINED_S)
+    finally:
+        connection.close(None)
+    return announced.record(config, discovery_topic(prefix, entities.id), {}, sorted(topics))
 
 
 def _valid(key: str, topic: str) -> str:

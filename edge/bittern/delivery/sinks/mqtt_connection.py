@@ -60,6 +60,7 @@ class Connection:
         *,
         will: tuple[str, bytes] | None,
         subscribe: Sequence[str] = (),
+        retained: bool = False,
         connected: Callable[[], None],
         received: Callable[[str | None, bytes], None],
     ) -> None:
@@ -70,8 +71,8 @@ class Connection:
             client_id: name in the broker's log; a random suffix is added, because two clients with the same id would
                 keep disconnecting each other.
             will: topic and message that the broker retains if this process disappears without disconnecting.
-            subscribe: topics to subscribe to. Messages that the broker has retained, and this client's own, are not
-                received.
+            subscribe: topics to subscribe to. This client's own messages are not received.
+            retained: receive what the broker has retained, too.
             connected: called at every new connection, by paho's thread.
             received: called with topic (None: not UTF-8) and payload of every message, by paho's thread.
 
@@ -82,6 +83,7 @@ class Connection:
         self.address = config.address
         self.connections = 0
         self._subscribe = subscribe
+        self._retained = retained
         self._connected_callback = connected
         self._received_callback = received
         self._changed = threading.Condition()  # notified when one of the next six changes
@@ -131,6 +133,11 @@ class Connection:
     def connected(self) -> bool:
         """Whether messages can be sent now."""
         return self._connected and not self._closing
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, in a few words."""
+        return self._trouble
 
     @property
     def ready(self) -> bool:
@@ -278,7 +285,9 @@ class Connection:
         self.connections += 1
         _log.info("mqtt: connected to %s", self.address)
         if self._subscribe:
-            options = SubscribeOptions(qos=0, noLocal=True, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
+            unwanted, all_of_them = SubscribeOptions.RETAIN_DO_NOT_SEND, SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            handling = all_of_them if self._retained else unwanted
+            options = SubscribeOptions(qos=0, noLocal=True, retainHandling=handling)
             client.subscribe([(topic, options) for topic in self._subscribe])
         self._connected_callback()
 
