@@ -152,12 +152,14 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
     import msgspec
 
     from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
-    from bittern.delivery.sinks.registry import open_sinks
+    from bittern.delivery.sinks.registry import display_name, open_sinks
     from bittern.errors import ConfigurationError
     from bittern.events import Event, rfc3339, to_line, uuid7
+    from bittern.sources import registry
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
     targets = _targets(settings)
+    info = SourceInfo(display_name(settings, registry.check_source(settings.source, settings.camera).name))
     all_ok = True
     for sink, target in targets.items():
         only_this = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})
@@ -173,8 +175,9 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
         opened: list[Sink] = []
         start = time.monotonic()
         try:
-            opened = open_sinks(only_this, SourceInfo(name), Diagnostics, announce=False)
-            answer, ok = opened[0].deliver(event, to_line(event)[:-1]), True
+            opened = open_sinks(only_this, info, Diagnostics, announce=False)
+            answer = " ".join(filter(None, (opened[0].deliver(event, to_line(event)[:-1]), opened[0].check())))
+            ok = True
         except (Undelivered, ConfigurationError, OSError) as error:
             answer, ok = str(error), False
         finally:

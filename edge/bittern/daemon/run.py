@@ -18,7 +18,6 @@ from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.dispatch import Delivery
-from bittern.delivery.outbox import folder
 from bittern.delivery.outlet import Outlet
 from bittern.delivery.sinks.base import SourceInfo
 from bittern.delivery.sinks.registry import DURABLE, display_name, open_sinks
@@ -114,7 +113,7 @@ def opened(
             alarms=pipeline.alarms,
             live=source.live,
             snapshots=snapshots.folder if snapshots is not None else None,
-            memory=folder(config.outbox, name),
+            memory=_memory(config, name),
             config_file=config_file,
             page=_page(config),
         )
@@ -163,10 +162,19 @@ def _page(config: WatchConfig) -> str | None:
     return f"http://{f'[{host}]' if ':' in host else host}:{health.port}/metrics"
 
 
+def _memory(config: WatchConfig, name: str) -> Path | None:
+    """Where sinks remember what they have to; None if there is no such folder."""
+    from bittern.delivery import outbox
+
+    try:
+        return outbox.folder(config.outbox, name)
+    except ConfigurationError:  # no home folder, and no sink that needs one
+        return None
+
+
 def _withdraw(info: SourceInfo, stack: contextlib.ExitStack) -> None:
     """Take off a broker what was announced there when the configuration had `[mqtt]`."""
-    assert info.memory is not None
-    if not (info.memory / "mqtt.json").exists():
+    if info.memory is None or not (info.memory / "mqtt.json").exists():
         return
     try:
         from bittern.delivery.sinks.announced import Memory

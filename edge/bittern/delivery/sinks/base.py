@@ -115,6 +115,17 @@ class Sink(abc.ABC):
             alarms: every alarm that can go on, with its threshold.
         """
 
+    def check(self) -> str:
+        """Try whatever else the peer must accept; waits as `deliver` does.
+
+        Returns:
+            What it accepted, in a few words; "" if there is nothing else.
+
+        Raises:
+            Undelivered: the peer did not accept it.
+        """
+        return ""
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release everything; a second call does nothing. A `deliver` that is still waiting fails soon after."""

@@ -150,6 +150,7 @@ class Entities:
         this object's life, because the broker or Home Assistant may be offline at the time.
         """
         before = {*self._label_topics.values(), *self._alarm_topics.values()}
+        components = self._platforms()
         models = slugs(alarm.model for alarm in alarms)
         self._label_topics = {model: f"{self._topic}/label/{models[model]}" for model in models}
         self._alarm_topics = {}
@@ -161,9 +162,12 @@ class Entities:
         self._alarm_names = _titles(list(self._alarm_topics))
         self._on = {alarm: None for alarm in self._on if alarm in self._alarm_topics}
         now = {*self._label_topics.values(), *self._alarm_topics.values()}
-        for key in map(self._key, before - now):
-            self._removed_components[f"{self.id}__{key}"] = "sensor" if key.startswith("label__") else "binary_sensor"
+        self._removed_components |= components
         self._removed = (self._removed | before) - now
+
+    def _platforms(self) -> dict[str, str]:
+        """The platforms of the entities that depend on the models, by key."""
+        return {key: c["platform"] for key, c in self.components(1.0, temperature=False).items()}
 
     def forget(self, topics: Iterable[str], components: Mapping[str, str]) -> None:
         """Remove topics and components of an earlier run that exist no longer.
@@ -175,17 +179,30 @@ class Entities:
         self._removed |= set(topics) - set(self.topics())
         self._removed_components |= components
 
-    def follow(self, event: Event, now_s: float) -> None:
-        """Follow one event; `now_s` is now, on any monotonic clock in seconds."""
+    def follow(self, event: Event, now_s: float) -> list[Message]:
+        """Follow one event.
+
+        Args:
+            event: the event.
+            now_s: now, on any monotonic clock in seconds.
+
+        Returns:
+            What triggers automations, if it is an alarm's. It is published as it happens or never: an alarm of an hour
+            ago, which the topic `event` tells of, is no reason to switch on a light now.
+        """
         if event.type == "state" and event.state is not None:
             self._begin(event.state, now_s)
         alarm = event.alarm
-        if alarm is None or alarm not in self._alarm_topics:
-            return
-        if event.type in ("alarm.on", "alarm.off"):
-            self._on.pop(alarm, None)
+        if alarm is None or alarm not in self._alarm_topics or event.type not in ("alarm.on", "alarm.off"):
+            return []
+        self._on.pop(alarm, None)
         if event.type == "alarm.on":
             self._on[alarm] = None
+        trigger = {"event_type": event.type.removeprefix("alarm."), "score": event.score, "time": event.time}
+        return [Message(self._trigger(alarm), msgspec.json.encode(trigger), False)]
+
+    def _trigger(self, alarm: AlarmKey) -> str:
+        return self._alarm_topics[alarm].replace(f"{self._topic}/alarm/", f"{self._topic}/trigger/", 1)
 
     def _begin(self, state: str, now_s: float) -> None:
         if state == "started":
@@ -294,6 +311,24 @@ class Entities:
                 **_LOOKS.get(alarm.task, _OTHER_LOOK),
                 **answer,
             }
+            trigger, name = self._trigger(alarm), self._alarm_names[alarm]
+            components[self._key(trigger)] = {
+                "platform": "event",
+                "name": f"{name} event",
+                "state_topic": trigger,
+                "event_types": ["on", "off"],
+                "icon": _LOOKS.get(alarm.task, _OTHER_LOOK)["icon"],
+            }
+            for kind in ("on", "off"):
+                components[f"{self._key(trigger)}__{kind}"] = {
+                    "platform": "device_automation",
+                    "automation_type": "trigger",
+                    "type": f"alarm_{kind}",
+                    "subtype": name,
+                    "topic": trigger,
+                    "value_template": "{{ value_json.event_type }}",
+                    "payload": kind,
+                }
         if self._info.snapshots is not None:
             components["image"] = {
                 "platform": "image",
@@ -322,11 +357,9 @@ class Entities:
             }
         # Slugs contain no double underscore, so these are unique.
         return {
-            f"{self.id}__{key}": {
-                "unique_id": f"{self.id}__{key}",
-                "availability": [{"topic": self.availability}],
-                **component,
-            }
+            f"{self.id}__{key}": component
+            if component["platform"] == "device_automation"
+            else {"unique_id": f"{self.id}__{key}", "availability": [{"topic": self.availability}], **component}
             for key, component in components.items()
         }
 

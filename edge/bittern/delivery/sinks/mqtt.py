@@ -156,15 +156,22 @@ class MqttSink(Sink):
         self._connection.send_acknowledged(event.id, self._entities.event, body)
         return f"acknowledged by {self._connection.address}"
 
+    def check(self) -> str:
+        """Whether the broker lets this user announce the camera; Home Assistant ignores the message. See `Sink`."""
+        if not self._discovery:
+            return ""
+        self._connection.send_acknowledged(self._discovery, self._discovery, b"bittern sinks --test")
+        return f"and {self._discovery} may be written"
+
     def follow(self, event: Event) -> None:
         """Have the states that an event changes published at once; see `Sink.follow`."""
         now_s = time.monotonic()
         with self._states:
-            self._entities.follow(event, now_s)
+            triggers = self._entities.follow(event, now_s)
             if event.snapshot is not None:
                 self._picture = event.snapshot
             if self._following:
-                self._changes += self._entities.changes(now_s)
+                self._changes += [*self._entities.changes(now_s), *triggers]
             if len(self._changes) > _MAX_CHANGES:
                 self._following, self._announce_requested = False, True
         self._wake.set()

@@ -39,6 +39,8 @@ KEYS = {
     | {"suggested_display_precision", "options"},
     "binary_sensor": ENTITY | {"state_topic", "device_class"},
     "image": ENTITY | {"image_topic", "content_type"},
+    "event": ENTITY | {"state_topic", "event_types"},
+    "device_automation": {"platform", "automation_type", "type", "subtype", "topic", "value_template", "payload"},
 }
 
 
@@ -117,8 +119,8 @@ def test_every_entity_has_an_id_and_a_topic_of_its_own(alarms: list[tuple[str, s
     entities = entities_of(topic, [AlarmKey(*alarm) for alarm in alarms])
     where, payload = discovered(entities)
     components = payload["components"]
-    assert len(components) == 5 + len({model for model, _, _ in alarms}) + len(alarms)
-    assert all(component["unique_id"] == key for key, component in components.items())
+    assert len(components) == 5 + len({model for model, _, _ in alarms}) + 4 * len(alarms)
+    assert all(c["unique_id"] == key for key, c in components.items() if c["platform"] != "device_automation")
     topics = [c["state_topic"] for c in components.values() if c["platform"] == "binary_sensor"]
     assert len(set(topics)) == len(alarms)
     assert all(topic in retained(entities) for topic in topics)
@@ -135,6 +137,9 @@ def test_discovery_has_only_fields_that_home_assistant_knows() -> None:
     assert payload["origin"].keys() == {"name", "sw_version"}
     for component in payload["components"].values():
         assert component.keys() <= KEYS[component["platform"]]
+        if component["platform"] == "device_automation":
+            assert component.keys() == KEYS["device_automation"]
+            continue
         assert {"topic": "bittern/door/availability"} in component["availability"]
         assert {"platform", "unique_id", "name"} <= component.keys()
 
@@ -281,6 +286,8 @@ def test_what_is_unavailable_while_the_camera_is_away_is_what_it_answers() -> No
     components = discovered(entities_of("t", [STOP]))[1]["components"]
     both = [{"topic": "t/availability"}, {"topic": "t/watching"}]
     for key, component in components.items():
+        if component["platform"] == "device_automation":
+            continue
         answer = "__alarm__" in key or "__label__" in key
         assert component["availability"] == (both if answer else both[:1]), key
         assert component.get("availability_mode") == ("all" if answer else None)
@@ -325,3 +332,19 @@ def test_names_are_what_people_say() -> None:
     components = discovered(entities_of("t", same))[1]["components"]
     names = {c["name"] for c in components.values() if c["platform"] == "binary_sensor"}
     assert names == {"Front: door open", "Rear: door open"}
+
+
+def test_an_alarm_triggers_automations_as_it_happens() -> None:
+    entities = entities_of("t", [STOP])
+    (message,) = entities.follow(event("alarm.on", score=0.75), 0.0)
+    assert (message.topic, message.retain) == ("t/trigger/stop_sign/stop", False)
+    assert json.loads(message.payload) == {"event_type": "on", "score": 0.75, "time": ""}
+    assert entities.follow(state("blind"), 0.0) == []
+    components = discovered(entities)[1]["components"]
+    assert components["t__trigger__stop_sign__stop"]["event_types"] == ["on", "off"]
+    triggers = [c for c in components.values() if c["platform"] == "device_automation"]
+    assert {(c["type"], c["subtype"], c["payload"]) for c in triggers} == {
+        ("alarm_on", "Stop sign", "on"),
+        ("alarm_off", "Stop sign", "off"),
+    }
+    assert all(message.topic == c["topic"] for c in triggers)

@@ -73,6 +73,22 @@ def test_a_broker_that_lets_nobody_write_says_so_and_the_event_stays(broker_fold
             assert not refused.value.final
 
 
+def test_rules_that_keep_discovery_away_are_said(
+    broker_folder: Path, opened: Opens, caplog: pytest.LogCaptureFixture
+) -> None:
+    acl = broker_folder / "acl"
+    acl.write_text("topic readwrite bittern/#\ntopic read homeassistant/#\n")
+    acl.chmod(0o600)
+    with Broker(broker_folder, f"acl_file {acl}") as broker:
+        trial = opened(broker.port, announce=False)
+        deliver(trial, event())
+        with pytest.raises(Undelivered, match=r"homeassistant/device/bittern_door/config: not authorised"):
+            trial.check()
+        assert opened(broker.port, announce=False, discovery=False).check() == ""
+        opened(broker.port)
+        until(lambda: "homeassistant/device/bittern_door/config: not authorised" in caplog.text)
+
+
 def test_tls_with_an_authority_of_ones_own(broker_folder: Path, opened: Opens) -> None:
     with Broker(broker_folder, tls=True) as broker, Listener(broker.port, "#", tls=broker.ca_file) as listener:
         sink = opened(broker.port, host="localhost", tls=True, ca_file=str(broker.ca_file))
