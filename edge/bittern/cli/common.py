@@ -54,7 +54,7 @@ def model_options(function: F) -> F:
         click.option(
             "--labels",
             type=click.Path(path_type=Path),
-            help="File with one label per line, for a bare .tflite without labels.",
+            help="File with the labels, for a bare .tflite without: one a line, numbered or not, or CSV, or JSON.",
         ),
     ):
         function = option(function)

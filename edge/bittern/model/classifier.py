@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import platform
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 from bittern.errors import BitternError, ModelRefused, one_line
 from bittern.frames import Order, Pixels
 from bittern.model import catalog, golden, manifest, preprocess, runtime, trial
+from bittern.model import labels as label_files
 from bittern.model.manifest import Head, Manifest, Threshold
 from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
@@ -85,7 +87,7 @@ class Classifier:
 
         Args:
             model: a name (`catalog.search_path`), a model folder, or a bare .tflite file.
-            labels: a file with one label per line, for a bare .tflite file without packed labels.
+            labels: a file with the labels (`bittern.model.labels`), for a bare .tflite file without packed ones.
             path: "xnnpack" or "builtin"; None takes XNNPACK where the runtime has it.
             threads: number of threads for one inference.
             tried: leave out that child process, because this is one that the model may crash.
@@ -298,7 +300,8 @@ def _check_network(file: Path, inputs: list[Tensor], outputs: list[Tensor]) -> T
 
 
 def _list(tensors: list[Tensor]) -> str:
-    return ", ".join(str(t) for t in tensors) or "nothing"
+    more = f" and {len(tensors) - 4} more" if len(tensors) > 4 else ""
+    return (", ".join(str(t) for t in tensors[:4]) or "nothing") + more
 
 
 def _check_manifest(folder: Path, manifest: Manifest, tensor: Tensor, outputs: list[Tensor]) -> list[Tensor]:
@@ -341,15 +344,15 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
         raise ModelRefused(f"{file}: expected one output, because there is no manifest, got {_list(outputs)}")
     if labels is not None:
         try:
-            text = fileio.read_regular(labels, MAX_LABELS_BYTES).decode("utf-8")
+            text, origin = fileio.read_regular(labels, MAX_LABELS_BYTES), os.fspath(labels)
         except OSError as error:
             raise ModelRefused(f"{labels}: cannot read the labels ({error.strerror})") from None
-        except UnicodeDecodeError as error:
-            raise ModelRefused(f"{labels}: cannot read the labels ({error})") from None
-        origin = os.fspath(labels)
     else:
         text, origin = _packed_labels(file, data), f"{file} (packed labels)"
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        names = label_files.read(text)
+    except ValueError as error:
+        raise ModelRefused(f"{origin}: {error}") from None
     output = outputs[0]
     if len(names) != output.shape[1]:
         labels_text = f"{len(names)} label{'' if len(names) == 1 else 's'}"
@@ -376,21 +379,26 @@ def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, 
         raise ModelRefused(f"{origin}: {error}") from None
 
 
-def _packed_labels(file: Path, data: bytes) -> str:
+def _packed_labels(file: Path, data: bytes) -> bytes:
     # TFLite metadata appends its files to the model as a zip archive.
     import io
     import zipfile
 
-    missing = f"{file}: no labels are packed into it: give a file with one label per line (--labels)"
+    missing = f"{file}: no labels are packed into it: give a file with one label a line (--labels)"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [n for n in archive.namelist() if n.endswith(".txt")]
-            if len(names) != 1:
+            # Of several translations the one that names no language.
+            plain = [n for n in names if not re.search(r"[-_][a-zA-Z]{2,3}(?:[-_][a-zA-Z]{2,4})?\.txt$", n)]
+            if not names:
                 raise ModelRefused(missing)
-            info = archive.getinfo(names[0])
-            if info.file_size > 2**20:
+            if len(plain or names) != 1:
+                several = ", ".join(names[:4])
+                raise ModelRefused(f"{file}: has several packed label files ({several}): give the right one (--labels)")
+            info = archive.getinfo((plain or names)[0])
+            if info.file_size > MAX_LABELS_BYTES:
                 raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are too large")
-            return archive.read(info).decode("utf-8")
+            return archive.read(info)
     except ModelRefused:
         raise
     except Exception:  # zipfile and zlib raise half a dozen kinds on a broken archive

@@ -138,16 +138,22 @@ class Head(Strict, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels {list(self.labels)} are not distinct")
+            raise ValueError(f"labels {_some(self.labels)} are not distinct")
         for key in ("alarm", "nothing"):
             for label in getattr(self, key):
                 if label not in self.labels:
-                    raise ValueError(f"{key} label {label!r} is not among the labels {list(self.labels)}")
+                    raise ValueError(f"{key} label {label!r} is not among the labels {_some(self.labels)}")
         if "default" not in self.thresholds:
             raise ValueError("thresholds have no 'default'")
         for name, threshold in self.thresholds.items():
             if threshold.off > threshold.on:
                 raise ValueError(f"threshold {name!r}: off ({threshold.off}) must not exceed on ({threshold.on})")
+
+
+def _some(labels: tuple[str, ...]) -> str:
+    """Labels for a message, which must stay short."""
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return f"{[label[:40] for label in labels[:5]]}{more}"
 
 
 class GoldenPath(Strict, frozen=True, kw_only=True):

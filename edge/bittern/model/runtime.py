@@ -37,7 +37,7 @@ class Tensor(NamedTuple):
     zero_point: int
 
     def __str__(self) -> str:
-        return f"{self.name} {self.shape} {self.dtype}"
+        return f"{self.name[:60]} {self.shape} {self.dtype}"
 
 
 class LoadedModel(NamedTuple):

@@ -50,8 +50,8 @@ def test_a_bare_file_knows_its_own_quantization(tmp_path: Path) -> None:
         (b"a", "has 1 label, but"),
         (b"a\nb\nc\nd", "has 4 labels"),
         (b"", "has 0 labels"),
-        (b"a\nb\na", "not distinct"),
-        (b"\xff\xfe\x80", "cannot read the labels"),
+        (b"a\nb\x07\nc", "has the control character U+0007"),
+        (b"\xff\xfe\x80", "is broken UTF-16: save it as UTF-8"),
     ],
 )
 def test_labels_that_do_not_fit_a_bare_file_are_refused(tmp_path: Path, labels: bytes, says: str) -> None:
@@ -67,7 +67,7 @@ def test_labels_that_do_not_fit_a_bare_file_are_refused(tmp_path: Path, labels: 
 def test_a_bare_file_without_labels_is_refused(tmp_path: Path) -> None:
     refused(bare(tmp_path, channel_means()), "no labels are packed into it", "--labels")
     two = with_files(channel_means(), labels_txt=b"a\nb\nc", more_txt=b"a\nb\nc")
-    refused(bare(tmp_path, two), "no labels are packed into it")
+    refused(bare(tmp_path, two), "has several packed label files (labels.txt, more.txt)", "--labels")
     refused(bare(tmp_path, with_files(channel_means(), readme_md=b"hello")), "no labels are packed into it")
     with pytest.raises(ModelRefused, match="cannot read the labels"):
         Classifier(bare(tmp_path, channel_means()), labels=tmp_path / "absent.txt")
