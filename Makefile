@@ -116,8 +116,8 @@ bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, Medi
 report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
 	$(DEV)/bin/bittern report models/* --results docs/results --out docs/results.md
 
-deploy: need-host wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE]
-	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG))
+deploy: need-host wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE] [KEY=FILE] [ARGS=--allow-older]
+	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KEY),--key $(KEY)) $(ARGS)
 
 wheel: $(DEV)/.dev  ## build dist/bittern-VERSION-py3-none-any.whl, including the models
 	@rm -rf dist
@@ -182,7 +182,7 @@ VECTORS := tests/bittern/model/test_preprocess_vectors.py tests/bittern/model/te
 
 test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault at its full number of repetitions, property tests in full; prints a table (some 25 minutes)
 	@mkdir -p build && rm -f build/faults.jsonl
-	BITTERN_TESTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults $(ARGS)
+	BITTERN_TESTS=full BITTERN_FAULTS_TABLE=$(CURDIR)/build/faults.jsonl $(DEV)/bin/python -m pytest tests/faults tests/e2e/test_deploy.py $(ARGS)
 	$(DEV)/bin/python -m tests.faults.table build/faults.jsonl
 	BITTERN_TESTS=full $(DEVICE_TESTS) -m 'hypothesis or fuzz' $(DEVICE_SUITE) $(ARGS)
 	BITTERN_TESTS=full $(HOST_TESTS) -m 'hypothesis or fuzz' $(HOST_SUITE) $(ARGS)

@@ -9,6 +9,9 @@
 #   --models DIR         model folders to copy, each with a manifest.json (default: models/)
 #   --wheelhouse DIR     the files in locks/pi.txt (for 32 bits also locks/build.txt), for a Pi without internet
 #   --install-packages   install missing Debian packages with apt-get
+#   --key FILE           the SSH key that signs the release (default: the one that ssh uses for HOST)
+#   --unsigned           do not sign, although there is a key
+#   --allow-older        go back to an older version on purpose
 #   --ssh-config FILE    passed to ssh -F
 #   --prefix DIR         a folder on the Pi to use instead of /: it contains /opt, /etc, /var/lib and /usr/bin/python3
 #
@@ -17,6 +20,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 host='' instance=default config='' wheel='' models=$here/../models wheelhouse='' packages=report ssh_config='' prefix=''
+key='' older=refuse
 PICAMERA="^[[:space:]]*source[[:space:]]*=[[:space:]]*[\"']picamera:"  # the same line is in install.sh
 
 # sha256sum is Linux's, shasum macOS's.
@@ -26,12 +30,14 @@ usage() { sed -n '/^#   deploy/,/^# Exit/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 while [ $# -gt 0 ]; do
     case $1 in
-        --instance | --config | --wheel | --models | --wheelhouse | --ssh-config | --prefix)
+        --instance | --config | --wheel | --models | --wheelhouse | --key | --ssh-config | --prefix)
             [ $# -ge 2 ] || refuse "$1 needs a value"
             name=${1#--}
             printf -v "${name//-/_}" %s "$2"
             shift 2 ;;
         --install-packages) packages=install; shift ;;
+        --unsigned) key=none; shift ;;
+        --allow-older) older=allow; shift ;;
         -h | --help) usage; exit 0 ;;
         -*) refuse "unknown option $1; see deploy/deploy.sh --help" ;;
         *) [ -z "$host" ] || refuse "one host at a time, not $host and $1"; host=$1; shift ;;
@@ -56,7 +62,7 @@ for folder in "$models" ${wheelhouse:+"$wheelhouse"}; do
 done
 [[ $(basename "$wheel") =~ ^bittern-([0-9][A-Za-z0-9.+]*)-py3-none-any\.whl$ ]] || refuse "$wheel is not a Bittern wheel"
 version=${BASH_REMATCH[1]}
-for command in ssh rsync; do
+for command in ssh rsync ssh-keygen; do
     [ -n "$(command -v $command)" ] || refuse "there is no $command on this machine; install it first"
 done
 
@@ -103,33 +109,54 @@ if [ "$user" != 0 ]; then
 fi
 camera=other
 if grep -Eq "$PICAMERA" "${config:-$here/default.toml}"; then camera=picamera; fi
+if [ -z "$key" ]; then
+    while read -r file; do
+        file=${file/#\~/$HOME}
+        if [ -z "$key" ] && [ -f "$file" ]; then key=$file; fi
+    done < <(ssh ${ssh_config:+-F "$ssh_config"} -G -- "$host" 2> /dev/null | sed -n 's/^identityfile //p')
+elif [ "$key" != none ]; then
+    [ -f "$key" ] || refuse "there is no file $key"
+fi
+[ "$key" != none ] || key=''
 remote check "$prefix" "$instance" "$camera" "$packages" || exit 2
-stage=$("$work/ssh" -n -- "$host" mktemp -d /var/tmp/bittern-deploy.XXXXXX) || refuse "there is no space in /var/tmp on $host"
-[[ $stage =~ ^/var/tmp/bittern-deploy\.[A-Za-z0-9]+$ ]] || { stage=''; refuse "unexpected answer from $host: $stage"; }
 
-uploads=("$wheel" "$here/default.toml" "$here/../locks/build.txt" "$work/requirements.txt")
-# Requirements for pip on the Pi, every file with its hash: the lock and the wheel.
-{ cat "$here/../locks/pi.txt"
-  printf '%s/%s[mqtt,metrics] --hash=sha256:%s\n' "$stage" "$(basename "$wheel")" "$(sha256 "$wheel")"
-} > "$work/requirements.txt"
-if [ -n "$config" ]; then cp "$config" "$work/config.toml"; uploads+=("$work/config.toml"); fi
-mkdir "$work/models"
+# What goes to the device, with a list of the SHA-256 of every file; the list is signed.
+bundle=$work/release
+mkdir -p "$bundle/models"
+date -u "+%Y%m%dT%H%M%SZ-$version" > "$bundle/release"
+cp "$wheel" "$here/default.toml" "$here/../locks/build.txt" "$here/../locks/pi.txt" "$bundle/"
+if [ -n "$config" ]; then cp "$config" "$bundle/config.toml"; fi
 for folder in "$models"/*/; do
-    [ ! -f "$folder/manifest.json" ] || cp -R "${folder%/}" "$work/models/"
+    [ ! -f "$folder/manifest.json" ] || cp -R "${folder%/}" "$bundle/models/"
 done
 if [ -n "$wheelhouse" ]; then
-    mkdir "$work/wheelhouse"
-    find "$wheelhouse/" -maxdepth 1 \( -name '*.whl' -o -name '*.tar.gz' \) -exec cp {} "$work/wheelhouse/" \;
-    uploads+=("$work/wheelhouse")
+    mkdir "$bundle/wheelhouse"
+    find "$wheelhouse/" -maxdepth 1 \( -name '*.whl' -o -name '*.tar.gz' \) -exec cp {} "$bundle/wheelhouse/" \;
 fi
-rsync -rtz -e "$work/ssh" "${uploads[@]}" "$work/models" "$host:$stage/" ||
+if [ -n "$key" ]; then
+    if [ -f "$key.pub" ]; then public=$key.pub; else public=$key; fi
+    # The file itself, if it is the public half of a key that is in ssh-agent.
+    { case $public in *.pub) cat "$public" ;; *) ssh-keygen -y -f "$public" ;; esac } 2> "$work/error" |
+        awk 'NR == 1 {print $1, $2}' > "$bundle/signer.pub" || refuse "cannot read $key: $(tail -n 1 "$work/error")"
+fi
+(cd "$bundle" && find . -type f | LC_ALL=C sort | while IFS= read -r file; do
+    printf '%s  %s\n' "$(sha256 "$file")" "$file"
+done) > "$work/SHA256SUMS"
+mv "$work/SHA256SUMS" "$bundle/"
+if [ -n "$key" ] && ! ssh-keygen -Y sign -n bittern -f "$key" "$bundle/SHA256SUMS" 2> "$work/error"; then
+    refuse "cannot sign with $key ($(tail -n 1 "$work/error" | tr -d '\r')): add it to ssh-agent, name another one with" \
+        "--key, or deploy with --unsigned"
+fi
+
+stage=$("$work/ssh" -n -- "$host" mktemp -d /var/tmp/bittern-deploy.XXXXXX) || refuse "there is no space in /var/tmp on $host"
+[[ $stage =~ ^/var/tmp/bittern-deploy\.[A-Za-z0-9]+$ ]] || { stage=''; refuse "unexpected answer from $host: $stage"; }
+rsync -rtz -e "$work/ssh" "$bundle/" "$host:$stage/" ||
     { printf 'deploy: rsync to %s failed; nothing was changed\n' "$host" >&2; exit 1; }
 
 status=0
-release=$(date -u +%Y%m%dT%H%M%SZ)-$version
 # From here on install.sh removes the folder: it may run longer than this script.
 remote_stage=$stage stage=''
-remote install "$prefix" "$instance" "$remote_stage" "$release" || status=$?
+remote install "$prefix" "$instance" "$remote_stage" "$older" || status=$?
 case $status in
     0 | 1 | 2) exit $status ;;
     *) printf 'deploy: the connection was lost; %s finishes by itself; to check: ssh %s systemctl status bittern@%s\n' \

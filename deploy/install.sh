@@ -3,8 +3,9 @@
 #
 #   install.sh check ROOT INSTANCE picamera|other install|report
 #       One line on stderr and exit 2 if something is missing.
-#   install.sh install ROOT INSTANCE STAGE ID
-#       Exit 1 if it failed and the device is as before.
+#   install.sh install ROOT INSTANCE STAGE allow|refuse
+#       Installs what deploy.sh has put into STAGE; the last word is about a release that is older than the one that runs.
+#       Exit 1 if it failed and the device is as before; 2 if it was refused and nothing was changed.
 #
 # Both run as root.
 # ROOT is empty, or the folder to use instead of / (deploy.sh --prefix).
@@ -83,9 +84,70 @@ check() {
 
 # --- install -----------------------------------------------------------------------------------------------------
 
+# What was uploaded belongs to the user who logged in, and is copied to where nobody but root can change it any more:
+# first the copy is checked, then it is installed.
+receive() {  # $1: what was uploaded; sets stage and id
+    stage=$(mktemp -d /var/tmp/bittern-deploy.XXXXXX)
+    cp -R "$1/." "$stage/"
+    rm -rf "$1"
+    local bad
+    bad=$(cd "$stage" && find . ! -type f ! -type d -print -quit)
+    [ -z "$bad" ] || refuse "the release has $bad, which is no ordinary file"
+    [ -f "$stage/SHA256SUMS" ] || refuse "the release has no list of its files (SHA256SUMS)"
+    bad=$(diff <(cut -c 67- "$stage/SHA256SUMS" | LC_ALL=C sort) \
+        <(cd "$stage" && find . -type f ! -name 'SHA256SUMS*' | LC_ALL=C sort) | sed -n '2s/^[<>] //p') || true
+    [ -z "$bad" ] || refuse "the release is not what is in the list of its files: see $bad"
+    bad=$(cd "$stage" && sha256sum --check --strict --quiet SHA256SUMS 2> /dev/null | head -n 1) || true
+    [ -z "$bad" ] || refuse "the release was altered: another SHA-256 than in the list of its files: ${bad%: *}"
+    (cd "$stage" && sha256sum --check --strict --status SHA256SUMS 2> /dev/null) ||
+        refuse "the list of the release's files cannot be read"
+    id=$(head -c 100 "$stage/release" 2> /dev/null) || true
+    [[ $id =~ ^[0-9]{8}T[0-9]{6}Z-[0-9][A-Za-z0-9.+]*$ ]] || refuse "the release has no time and version"
+}
+
+# The list must be signed by one of the keys in allowed_signers. The first signed release brings its key with it, which
+# is trusted from then on, as ssh trusts the key of a host. Sets new_signer.
+verify() {
+    local trusted=$signers
+    new_signer=''
+    if [ ! -f "$stage/SHA256SUMS.sig" ]; then
+        [ ! -e "$signers" ] || refuse "this release is not signed, but $signers names the keys that must sign: deploy" \
+            "with such a key (--key), or remove that file"
+        warn "this release is not signed: with an SSH key (ssh-keygen), deploy signs releases, and no other is accepted"
+        return
+    fi
+    [ -n "$(command -v ssh-keygen)" ] ||
+        refuse "there is no ssh-keygen here to verify the release; run: sudo apt-get install openssh-client"
+    if [ ! -e "$signers" ]; then
+        new_signer=$(cat "$stage/signer.pub" 2> /dev/null) || true
+        [[ $new_signer =~ ^[a-z0-9@.-]+\ [A-Za-z0-9+/=]+$ ]] || refuse "the release does not say which key signed it"
+        trusted=$stage/allowed_signers
+        printf 'bittern namespaces="bittern" %s\n' "$new_signer" > "$trusted"
+    fi
+    ssh-keygen -Y verify -f "$trusted" -I bittern -n bittern -s "$stage/SHA256SUMS.sig" \
+        < "$stage/SHA256SUMS" > /dev/null 2>&1 ||
+        refuse "the release is not signed by a key in $signers, or was altered since; to accept another key, add its" \
+            "line there: bittern namespaces=\"bittern\" KEY"
+    if [ "$older" != allow ] && [ -n "$previous" ] && is_older "$id" "$previous"; then
+        refuse "release $id is older than $previous, which runs here; to go back on purpose: --allow-older"
+    fi
+}
+
+is_older() {  # by the time of the release, or by its version without a suffix such as rc1
+    local one=${1#*-} two=${2#*-}
+    one=${one%%[!0-9.]*} two=${two%%[!0-9.]*}
+    [[ ${1%%-*} < ${2%%-*} ]] ||
+        { [ "$one" != "$two" ] && [ "$(printf '%s\n' "$one" "$two" | sort -V | head -n 1)" = "$one" ]; }
+}
+
 # Runs in a subshell with set -e. Builds the release under a temporary name, then renames it; touches nothing that runs.
 build() {
-    local package python=$root/usr/bin/python3 log=$stage/pip.log
+    local package python=$root/usr/bin/python3 log=$stage/pip.log wheel
+    wheel=$(cd "$stage" && echo bittern-*.whl)
+    # Requirements for pip, every file with its hash: the lock and the wheel.
+    { cat "$stage/pi.txt"
+      printf '%s/%s[mqtt,metrics] --hash=sha256:%s\n' "$stage" "$wheel" "$(sha256sum "$stage/$wheel" | cut -d ' ' -f 1)"
+    } > "$stage/requirements.txt"
     local pip=("$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
     mkdir "$new"
     # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. They are not in the lock, and
@@ -101,6 +163,8 @@ build() {
     fi
     mkdir "$new/models"
     cp -R "$stage/models/." "$new/models/"
+    # By these `bittern models` says which models were signed.
+    cp "$stage"/SHA256SUMS* "$new/"
     package=$("$new/venv/bin/python" -I -c 'import pathlib, bittern; print(pathlib.Path(bittern.__file__).parent)')
     sed -E "s#(^|[ =:])/(opt|etc|var/lib)/bittern#\1$root/\2/bittern#g" "$package/shipped/systemd/bittern@.service" \
         > "$new/bittern@.service"
@@ -170,13 +234,20 @@ roll_back() {  # to the previous release, or to none
 }
 
 install() {
-    root=$1 instance=$2 stage=$3 id=$4
+    root=$1 instance=$2 uploaded=$3 older=$4 stage=$3
     base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
-    new=$base/releases/.new-$id created_config=0 was_enabled=0 previous='' running=()
-    trap 'rm -rf "$new" "$stage" "$config.new"' EXIT
-    mkdir -p "$base/releases" "$root/etc/bittern" "$units"
-    exec 9> "$base/.lock"
+    signers=$root/etc/bittern/allowed_signers
+    new='' created_config=0 was_enabled=0 previous='' running=()
+    trap 'rm -rf "$new" "$stage" "$uploaded" "$config.new"' EXIT
+    refuse() { warn "$*; nothing was changed"; exit 2; }
+    exec 9< "${root:-/}"
     flock -w 30 9 || { warn "another deploy is running here"; exit 1; }
+    if [ -L "$base/current" ]; then previous=$(basename "$(readlink "$base/current")"); fi
+    if [ ! -d "$base/releases/$previous" ]; then previous=''; fi
+    receive "$uploaded"
+    verify
+    new=$base/releases/.new-$id
+    mkdir -p "$base/releases" "$root/etc/bittern" "$units"
     rm -rf "$base"/releases/.new-* "$base/current.new"
     [ ! -e "$base/releases/$id" ] || { warn "release $id is already here"; exit 1; }
     if [ -e "$stage/config.toml" ] && [ -e "$config" ] && ! cmp -s "$stage/config.toml" "$config"; then
@@ -184,8 +255,6 @@ install() {
             "change it on the device, or move it away"
         exit 2
     fi
-    if [ -L "$base/current" ]; then previous=$(basename "$(readlink "$base/current")"); fi
-    if [ ! -d "$base/releases/$previous" ]; then previous=''; fi
 
     getent passwd bittern > /dev/null ||
         useradd --system --user-group --home-dir /var/lib/bittern --shell /usr/sbin/nologin bittern
@@ -225,6 +294,12 @@ install() {
     if ! activate; then
         roll_back
         exit 1
+    fi
+
+    if [ -n "$new_signer" ]; then
+        printf 'bittern namespaces="bittern" %s\n' "$new_signer" > "$signers.new"
+        mv -f "$signers.new" "$signers"
+        say "from now on this device accepts only releases signed by $(ssh-keygen -lf "$signers" | cut -d ' ' -f 2)"
     fi
 
     # Names begin with the time, so sorting by name sorts by age.

@@ -1,9 +1,11 @@
-"""What all tests share: the shipped model, a web server, how many examples hypothesis draws."""
+"""What all tests share: the shipped model, a web server, the table of faults, how many examples hypothesis draws."""
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,16 @@ def peer() -> Iterator[Peer]:
     """A web server that takes every event."""
     with Peer() as peer:
         yield peer
+
+
+@pytest.fixture
+def record() -> Callable[..., None]:
+    """Adds a line to the table of `make test-faults`: fault, what was done, how many times, the figure, the mark."""
+
+    def add(fault: int, what: str, n: int, figure: str, mark: str) -> None:
+        table = os.environ.get("BITTERN_FAULTS_TABLE")
+        if table:
+            with Path(table).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"fault": fault, "what": what, "n": n, "figure": figure, "mark": mark}) + "\n")
+
+    return add

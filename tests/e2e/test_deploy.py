@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.doubles.repetitions import FULL
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Pi
 
+Record = Callable[..., None]
 REPO = Path(__file__).parents[2]
 DEMO = 'source = "demo:"\nmodels = ["stop_sign"]\nfps = 5\n'
 
@@ -48,6 +55,21 @@ def state(pi: Pi) -> tuple[str, list[str], str]:
     return str(pi.current.readlink()), releases, unit
 
 
+# Of what deploy's Pythons import, and pip's and venv's.
+PLANTED = (
+    "platform", "struct", "sysconfig", "os", "pathlib", "site", "sitecustomize", "usercustomize", "runpy", "venv",
+    "ensurepip", "pip", "setuptools", "numpy", "cv2", "picamera2", "msgspec", "click", "bittern",
+)  # fmt: skip
+
+
+def plant(file: Path, mark: Path) -> None:
+    """A module that leaves a mark if it is ever imported."""
+    mark.parent.mkdir(exist_ok=True)
+    mark.parent.chmod(0o777)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"open({str(mark)!r}, 'w')\nraise ImportError('planted')\n")
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("config") / "demo.toml"
@@ -57,7 +79,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployed(pi: Pi, wheel: Path, config: Path) -> Pi:
-    """The device after its first deploy."""
+    """The device after its first deploy, which modules of the user who logs in are waiting for."""
+    home = pi.root.parent
+    for name in PLANTED:
+        plant(home / f"{name}.py", home / "was-run" / name)
+    for name in ("usercustomize", "sitecustomize", "numpy"):
+        version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+        plant(home / ".local/lib" / version / "site-packages" / f"{name}.py", home / "was-run" / f"user-{name}")
     result = pi.deploy("--wheel", wheel, "--config", config)
     assert result.returncode == 0, result.stderr + result.stdout
     return pi
@@ -87,6 +115,26 @@ def test_the_daemon_runs_and_says_events(deployed: Pi) -> None:
     else:
         pytest.fail(f"no alarm: {deployed.journal('default')}")
     assert deployed.pid("default") == pid
+
+
+def test_37_no_module_of_the_user_who_logs_in_is_run(deployed: Pi, record: Record) -> None:
+    assert [path.name for path in (deployed.root.parent / "was-run").iterdir()] == []
+    # The marks work: a Python in that folder that is not isolated would have left one.
+    home = deployed.root.parent
+    subprocess.run([sys.executable, "-c", "import cv2"], cwd=home, capture_output=True)
+    mark = home / "was-run/cv2"
+    assert mark.exists()
+    mark.unlink()
+    shutil.rmtree(home / "__pycache__", ignore_errors=True)
+    record(
+        37, "modules of the ssh user in the login folder, through a deploy", len(PLANTED) + 3, "0 run", "not one run"
+    )
+
+
+def test_nobody_else_can_ever_read_the_configuration(deployed: Pi) -> None:
+    config = deployed.root / "etc/bittern/default.toml"
+    assert config.stat().st_mode & 0o777 == 0o640
+    assert f"chgrp bittern {config}.new 600" in deployed.calls
 
 
 def test_the_release_is_whole_and_uses_debians_numpy(deployed: Pi) -> None:
@@ -228,6 +276,174 @@ def test_a_deploy_that_is_broken_off_is_brought_to_its_end_by_the_device(deploye
     result = deployed.deploy("--wheel", wheel)
     assert result.returncode == 0, result.stderr
     assert deployed.pid("default") is not None
+
+
+# --- signed releases --------------------------------------------------------------------------------------------------
+
+
+def flip(name: str, rng: random.Random, uploaded: Path) -> None:
+    file = uploaded / name
+    data = bytearray(file.read_bytes())
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    file.write_bytes(data)
+
+
+def sign(bundle: Path, key: Path) -> None:
+    """List the files of a bundle anew, and sign the list: what deploy.sh does, or somebody who has a key."""
+    for name in ("SHA256SUMS", "SHA256SUMS.sig"):
+        (bundle / name).unlink(missing_ok=True)
+    files = sorted(path for path in bundle.rglob("*") if path.is_file())
+    lines = [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  ./{file.relative_to(bundle)}\n" for file in files]
+    (bundle / "SHA256SUMS").write_text("".join(lines))
+    command = ("ssh-keygen", "-q", "-Y", "sign", "-n", "bittern", "-f", str(key), str(bundle / "SHA256SUMS"))
+    subprocess.run(command, check=True, capture_output=True)
+
+
+class Bundle:
+    """What deploy.sh uploads, caught on its way."""
+
+    def __init__(self, folder: Path, pi: Pi) -> None:
+        self.folder, self._pi = folder, pi
+
+    def install(self, change: Callable[[Path], object] = lambda _: None, older: str = "refuse") -> tuple[int, str]:
+        """Upload a changed copy, and run install.sh; its exit code and what it wrote to stderr."""
+        uploaded = Path(tempfile.mkdtemp(prefix="bittern-deploy.", dir="/var/tmp"))
+        try:
+            shutil.copytree(self.folder, uploaded, dirs_exist_ok=True)
+            change(uploaded)
+            if os.getuid() == 0:
+                owner = self._pi.root.stat()
+                for path in (uploaded, *uploaded.rglob("*")):
+                    os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            words = ["bash", "-s", "--", "install", self._pi.root, "default", uploaded, older]
+            with (REPO / "deploy/install.sh").open("rb") as script:
+                done = subprocess.run(
+                    ["ssh", "-F", self._pi.ssh_config, "pi", *map(str, words)],
+                    stdin=script,
+                    capture_output=True,
+                    text=True,
+                    timeout=120,
+                )
+            return done.returncode, done.stderr
+        finally:
+            shutil.rmtree(uploaded, ignore_errors=True)
+
+    def refused(self, says: str, change: Callable[[Path], object], older: str = "refuse") -> None:
+        """It is refused in one line before anything changes."""
+        before, pid = state(self._pi), self._pi.pid("default")
+        code, error = self.install(change, older)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert error.startswith("deploy: ")
+        assert says in error, error
+        assert (state(self._pi), self._pi.pid("default")) == (before, pid)
+
+
+@pytest.fixture(scope="module")
+def bundle(deployed: Pi, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Caught by an rsync that keeps it and fails. Its configuration differs: even a good one goes no further."""
+    folder = tmp_path_factory.mktemp("bundle")
+    program = folder / "bin/rsync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\ncp -R "$1" {folder}/caught\nexit 1\n')
+    program.chmod(0o755)
+    config = folder / "other.toml"
+    config.write_text(DEMO + "# another one\n")
+    result = subprocess.run(
+        deployed.command("--wheel", wheel, "--config", config),
+        env=os.environ | {"PATH": f"{program.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "nothing was changed" in one_line(result)
+    return Bundle(folder / "caught", deployed)
+
+
+def test_the_first_signed_release_brings_its_key(deployed: Pi) -> None:
+    signers = (deployed.root / "etc/bittern/allowed_signers").read_text()
+    public = (deployed.ssh_config.parent / "id.pub").read_text().split()
+    assert signers == f'bittern namespaces="bittern" {public[0]} {public[1]}\n'
+    release = deployed.current.resolve()
+    assert (release / "SHA256SUMS.sig").is_file()
+    assert "  ./models/stop_sign/model.tflite\n" in (release / "SHA256SUMS").read_text()
+
+
+def test_18_a_bundle_as_it_was_sent_is_taken(bundle: Bundle) -> None:
+    code, error = bundle.install()
+    assert code == 2
+    assert "is never overwritten" in error, "it came to the configuration, which differs"
+
+
+def test_18_one_bit_flipped_in_every_file(bundle: Bundle, record: Record) -> None:
+    names = sorted(str(path.relative_to(bundle.folder)) for path in bundle.folder.rglob("*") if path.is_file())
+    assert {"SHA256SUMS", "SHA256SUMS.sig", "pi.txt", "build.txt", "release", "config.toml"} <= {*names}
+    rng = random.Random(18)
+    first = ["SHA256SUMS", "SHA256SUMS.sig", next(name for name in names if name.endswith(".whl"))]
+    chosen = names if FULL else [*first, rng.choice([name for name in names if name not in first])]
+    for name in chosen:
+        bundle.refused("release", partial(flip, name, rng))
+    record(
+        18, "one bit flipped in every file of a release", len(chosen), "all refused", "refused before anything changes"
+    )
+
+
+def test_18_files_that_the_list_does_not_have(bundle: Bundle) -> None:
+    bundle.refused("see ./models/more", lambda uploaded: (uploaded / "models/more").write_text("x"))
+    bundle.refused("see ./pi.txt", lambda uploaded: (uploaded / "pi.txt").unlink())
+    bundle.refused("no ordinary file", lambda uploaded: (uploaded / "models/link").symlink_to("/etc/shadow"))
+    bundle.refused("no ordinary file", lambda uploaded: os.mkfifo(uploaded / "fifo"))
+    bundle.refused("no list", lambda uploaded: (uploaded / "SHA256SUMS").unlink())
+
+
+def test_18_another_key_and_no_key(bundle: Bundle, tmp_path: Path, record: Record) -> None:
+    key = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+
+    def by_another(uploaded: Path) -> None:
+        (uploaded / "signer.pub").write_text(" ".join(key.with_suffix(".pub").read_text().split()[:2]) + "\n")
+        sign(uploaded, key)
+
+    bundle.refused("not signed by a key in", by_another)
+    bundle.refused("is not signed, but", lambda uploaded: (uploaded / "SHA256SUMS.sig").unlink())
+    record(18, "signed by another key; not signed", 2, "refused", "refused before anything changes")
+
+
+def test_18_a_release_that_is_older(bundle: Bundle, deployed: Pi, record: Record) -> None:
+    key = deployed.ssh_config.parent / "id"
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + 60))
+    for release in ("20200101T000000Z-0.1.0", f"{now}-0.0.9", f"{now}-0.0.10rc1"):
+
+        def dated(uploaded: Path, release: str = release) -> None:
+            (uploaded / "release").write_text(f"{release}\n")
+            sign(uploaded, key)
+
+        bundle.refused(f"release {release} is older than", dated)
+        code, error = bundle.install(dated, "allow")
+        assert (code, "is never overwritten" in error) == (2, True), error
+    record(18, "an older release, and an older version, played again", 3, "refused", "refused before anything changes")
+
+
+def test_without_a_key_one_line_says_so(bundle: Bundle, deployed: Pi) -> None:
+    signers = deployed.root / "etc/bittern/allowed_signers"
+    aside = signers.rename(signers.with_suffix(".aside"))
+    try:
+        code, error = bundle.install(lambda uploaded: (uploaded / "SHA256SUMS.sig").unlink())
+    finally:
+        aside.rename(signers)
+    lines = error.splitlines()
+    assert code == 2
+    assert len(lines) == 2
+    assert "this release is not signed" in lines[0]
+    assert "is never overwritten" in lines[1]
+
+
+def test_a_key_that_cannot_sign_is_one_line(deployed: Pi, wheel: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    shutil.copy(deployed.ssh_config.parent / "id.pub", key.with_suffix(".pub"))
+    key.write_text("no key")
+    result = deployed.deploy("--wheel", wheel, "--key", key)
+    assert result.returncode == 2
+    assert "cannot sign with" in one_line(result)
 
 
 def test_a_host_that_does_not_answer_is_one_line(pi: Pi, wheel: Path) -> None:

@@ -1,27 +1,12 @@
-"""What the fault tests share: the table of what was seen, and a camera that leaves nothing behind."""
+"""What the fault tests share: a camera that leaves nothing behind."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.doubles.camera_process import FPS, Double, children, descriptors
-
-
-@pytest.fixture
-def record() -> Callable[..., None]:
-    """Adds a line to the table of `make test-faults`: fault, what was done, how many times, the figure, the mark."""
-
-    def add(fault: int, what: str, n: int, figure: str, mark: str) -> None:
-        table = os.environ.get("BITTERN_FAULTS_TABLE")
-        if table:
-            with Path(table).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"fault": fault, "what": what, "n": n, "figure": figure, "mark": mark}) + "\n")
-
-    return add
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bittern.cli.common import print_json
+from bittern.cli.common import print_json, warn
 
 
 @click.command(short_help="Verify the models and list them.", epilog="Example: bittern models --json")
@@ -13,11 +13,12 @@ from bittern.cli.common import print_json
 def models(ctx: click.Context, as_json: bool) -> None:
     """List the models, after opening each one and replaying its golden vectors on this machine.
 
-    Models are searched in $BITTERN_MODELS, ./models, and among those that ship with Bittern. Exit code 1 if a model is
-    refused.
+    Models are searched in $BITTERN_MODELS, among those that ship with Bittern, and in ./models. "verified" are those
+    that ship with Bittern, and those of a release that `make deploy` signed; any other one is "whole, not signed". Exit
+    code 1 if a model is refused.
     """
     from bittern.errors import ConfigurationError, ModelRefused
-    from bittern.model import catalog
+    from bittern.model import catalog, origin
     from bittern.model.classifier import Classifier
 
     folders = catalog.available()
@@ -26,6 +27,8 @@ def models(ctx: click.Context, as_json: bool) -> None:
     refused = False
     for name, folder in folders.items():
         row: dict[str, object] = {"name": name, "folder": str(folder)}
+        if (other := catalog.rival(name, folder)) is not None:
+            warn(f"{other} is another model than the {name} listed here: use it by its path")
         try:
             classifier = Classifier(folder)
         except ModelRefused as error:
@@ -34,8 +37,10 @@ def models(ctx: click.Context, as_json: bool) -> None:
         else:
             manifest = classifier.manifest
             assert manifest is not None
+            where = origin.of_folder(folder)
             row |= {
-                "verified": True,
+                "verified": where != "unsigned",
+                "origin": where,
                 "version": manifest.version,
                 "path": classifier.path,
                 "bytes": manifest.size,
@@ -45,10 +50,11 @@ def models(ctx: click.Context, as_json: bool) -> None:
             }
         if as_json:
             print_json(row)
-        elif row["verified"]:
+        elif "reason" not in row:
+            proof = "whole, not signed, runs on" if where == "unsigned" else f"{where}, verified on"
             tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
             size = f"{manifest.size / 1e6:.2f} MB" if manifest else ""
-            click.echo(f"{name}  {classifier.version}  {size}  verified on {classifier.path}  {tasks}  {folder}")
+            click.echo(f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {tasks}  {folder}")
         else:
             click.echo(f"{name}  REFUSED  {row['reason']}")
     if refused:

@@ -1,4 +1,4 @@
-"""Finds model folders by name: in $BITTERN_MODELS, ./models, then among those that ship with Bittern."""
+"""Finds model folders by name: in $BITTERN_MODELS, among those that ship with Bittern, then in ./models."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 import msgspec
 
 from bittern.errors import ConfigurationError, did_you_mean, redacted
+from bittern.system import fileio
+
+_HERE = Path("models")
+_MAX_MANIFEST_BYTES = 4 * 2**20
 
 
 def search_path() -> list[Path]:
     """The folders that hold model folders; the first match wins."""
-    configured = [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
-    return [*configured, Path("models"), shipped()]
+    return [*_configured(), shipped(), _HERE]
+
+
+def _configured() -> list[Path]:
+    return [Path(p) for p in os.environ.get("BITTERN_MODELS", "").split(os.pathsep) if p]
 
 
 def shipped() -> Path:
@@ -51,13 +58,17 @@ def find(model: str | os.PathLike[str]) -> Path:
     """The folder (or bare .tflite file) that a name or path refers to.
 
     Raises:
-        ConfigurationError: there is no such model; the message lists the known names.
+        ConfigurationError: there is no such model, and the message lists the known names; or there are two.
     """
     text = os.fspath(model)
     path = Path(text)
     known = available()
     # A model's name wins over a folder that happens to have the same name, such as one with pictures of stop signs.
-    if text in known and not (path / "manifest.json").is_file():
+    if text in known:
+        if (other := rival(text, known[text])) is not None:
+            raise ConfigurationError(
+                f"{other} is another model than {text!r} in {known[text].parent}: write the path of the one you mean"
+            )
         return known[text]
     if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises
         if os.path.exists(text):  # noqa: PTH110
@@ -66,6 +77,27 @@ def find(model: str | os.PathLike[str]) -> Path:
     raise ConfigurationError(
         f"unknown model {redacted(text)!r}: expected {', '.join(known) or 'a path'}{did_you_mean(text, known)}"
     )
+
+
+def rival(name: str, folder: Path) -> str | None:
+    """Another model of the same name in ./models or in the current folder, which neither wins nor loses silently.
+
+    Args:
+        name: of a model that is `available`.
+        folder: its folder.
+
+    Returns:
+        Its path; None if there is none. One in ./models is no matter if `folder` is in a folder of $BITTERN_MODELS.
+    """
+    others = [f"{os.curdir}/{name}"] if folder.parent in _configured() else [f"{os.curdir}/{name}", str(_HERE / name)]
+    return next((other for other in others if _manifest(Path(other)) not in (None, _manifest(folder))), None)
+
+
+def _manifest(folder: Path) -> bytes | None:
+    try:
+        return fileio.read_regular(folder / "manifest.json", _MAX_MANIFEST_BYTES)
+    except OSError:
+        return None
 
 
 class _Sha256(msgspec.Struct):

@@ -275,10 +275,32 @@ def test_models_lists_what_there_is(place: Path, tmp_path: Path) -> None:
     rows = {row["name"]: row for row in done.lines}
     row = rows["means"]
     assert {"name", "folder", "verified", "version", "path", "bytes", "sha256", "tasks", "alarm"} <= set(row)
-    assert row["verified"] is True
+    assert (row["verified"], row["origin"]) == (False, "unsigned")
+    assert (rows["stop_sign"]["verified"], rows["stop_sign"]["origin"]) == (True, "shipped")
     assert row["tasks"] == {"colour_0": list(COLOURS), "colour_1": ["red", "grass", "sky"]}
     text = bittern("models", cwd=tmp_path, BITTERN_MODELS=str(place))
-    assert re.search(r"^means  7  0\.00 MB  verified on ", text.out, re.M)
+    assert re.search(
+        rf"^means  7  0\.00 MB  whole, not signed, runs on .*  {re.escape(row['folder'])}$", text.out, re.M
+    )
+    assert re.search(r"^stop_sign .*  shipped, verified on ", text.out, re.M)
+
+
+def test_a_models_folder_in_the_current_one_neither_wins_nor_loses_silently(tmp_path: Path, place: Path) -> None:
+    """Somebody's download, in which a model has the name of a shipped one."""
+    (tmp_path / "models").mkdir()
+    other = model_folder_of_means(tmp_path / "models/stop_sign")
+    picture = place / "red.png"
+    refused = bittern("classify", picture, "--model", "stop_sign", cwd=tmp_path)
+    one_line(refused, 2, "models/stop_sign is another model than 'stop_sign' in ", "write the path of the one you mean")
+    one_line(bittern("classify", picture, cwd=tmp_path), 2, "models/stop_sign is another model")
+    assert bittern("classify", picture, "--model", "models/stop_sign", cwd=tmp_path).code == 0
+    listed = bittern("models", cwd=tmp_path)
+    assert re.search(r"^stop_sign .*  shipped, verified on ", listed.out, re.M)
+    assert listed.err == (
+        "bittern: models/stop_sign is another model than the stop_sign listed here: use it by its path\n"
+    )
+    named = bittern("models", cwd=tmp_path, BITTERN_MODELS=str(other.parent))
+    assert re.search(r"^stop_sign .*  whole, not signed, ", named.out, re.M), "who asks for it gets it"
 
 
 def test_models_says_which_is_refused(tmp_path: Path) -> None:

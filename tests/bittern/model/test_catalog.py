@@ -45,6 +45,19 @@ def test_a_name_wins_over_a_folder_that_is_no_model(folders: Path) -> None:
     assert catalog.find("./alpha") == Path("alpha")
 
 
+def test_two_models_of_one_name(folders: Path) -> None:
+    """What lies in the current folder neither wins nor loses silently, unless it is the same model."""
+    for other in ("models/beta", "alpha"):
+        Path(other).mkdir(exist_ok=True)
+        (Path(other) / "manifest.json").write_text('{"another": 1}')
+    assert catalog.find("beta") == folders / "second/beta", "asked for by the variable"
+    with pytest.raises(ConfigurationError, match=r"^\./alpha is another model than 'alpha' in .*first: write the path"):
+        catalog.find("alpha")
+    assert catalog.find("./alpha") == Path("alpha")
+    (Path("alpha") / "manifest.json").write_text("{}")
+    assert catalog.find("alpha") == folders / "first/alpha"
+
+
 def test_what_is_not_there(folders: Path) -> None:
     for wrong, says in (
         ("alhpa", "unknown model 'alhpa': expected alpha, .*; did you mean 'alpha'"),
@@ -61,6 +74,6 @@ def test_what_is_not_there(folders: Path) -> None:
 def test_without_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BITTERN_MODELS", raising=False)
     path = catalog.search_path()
-    assert path[0] == Path("models")
-    assert path[-1].is_absolute()
+    assert path[0].is_absolute()
+    assert path[-1] == Path("models"), "what lies in the current folder comes last"
     assert Path() not in path
