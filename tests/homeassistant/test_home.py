@@ -74,11 +74,10 @@ def running(home: Home, door: Door) -> Door:
 def test_everything_is_announced_and_nothing_is_complained_of(home: Home, running: Door) -> None:
     device = home.devices()["door"]
     assert device["model"] == "means"
-    states = home.states()
+    until(lambda: home.entities("door").keys() <= home.states().keys())
     for entity in home.entities("door"):
-        assert entity in states
-        assert states[entity]["state"] != "unavailable", entity
-    assert states["sensor.door_frames_per_second"]["state"] != "unknown", "diagnostics are filled at once"
+        until(lambda: home.state(entity) != "unavailable")  # noqa: B023
+    until(lambda: home.state("sensor.door_frames_per_second") != "unknown", 10)  # diagnostics are filled at once
     running.show("red")
     until(lambda: home.state(RED) == "on")
     assert home.state(LABEL) == "red"
@@ -196,3 +195,63 @@ def test_the_picture_changes_with_an_alarm_only(home: Home, running: Door) -> No
     until(lambda: home.state(RED) == "off")
     assert home.state("image.door_last_alarm") == picture
     home.call("GET", "/api/image_proxy/image.door_last_alarm")
+
+
+def test_the_owner_pauses_sets_looks_and_restarts(home: Home, running: Door) -> None:
+    switch, threshold = "switch.door_detection", "number.door_means_colour_0_red_threshold"
+    assert home.state(switch) == "on"
+    home.act("switch", "turn_off", switch)
+    until(lambda: home.state("sensor.door_state") == "paused")
+    until(lambda: home.state(RED) == "unavailable")
+    running.show("red")
+    time.sleep(2.0)
+    assert home.state(RED) == "unavailable"
+    home.act("number", "set_value", threshold, value=0.99)
+    until(lambda: home.state(threshold) == "0.99")
+    # Both survive a restart, of Bittern and of Home Assistant's knowledge of it.
+    running.stop()
+    until(lambda: home.state(switch) == "unavailable")
+    running.start()
+    until(lambda: home.state(switch) == "off")
+    assert home.state(threshold) == "0.99"
+    until(lambda: home.state("sensor.door_state") == "paused")
+    home.act("switch", "turn_on", switch)
+    until(lambda: home.state(RED) == "off")
+    time.sleep(2.0)
+    assert home.state(RED) == "off", "the score is below the threshold"
+    home.act("number", "set_value", threshold, value=0.5)
+    until(lambda: home.state(RED) == "on")
+    until(lambda: float(home.state("sensor.door_means_colour_0_red_score")) > 0.5)
+    before = home.call("GET", "/api/states/camera.door_picture")["attributes"].get("entity_picture")
+    assert before
+    home.act("button", "press", "button.door_snapshot_now")
+    until(lambda: picture(home)[:3] == b"\xff\xd8\xff")
+    time.sleep(20.0)  # so long a restart is refused after a start
+    assert running.process is not None
+    pid, starts = running.process.pid, running.log.read_text().count("watching door")
+    home.act("button", "press", "button.door_restart")
+    until(lambda: running.log.read_text().count("watching door") == starts + 1)
+    assert running.process.poll() is None
+    assert running.process.pid == pid
+    until(lambda: home.state(RED) == "on")
+
+
+def picture(home: Home) -> bytes:
+    try:
+        return bytes(home.call("GET", "/api/camera_proxy/camera.door_picture"))
+    except OSError:
+        return b""
+
+
+def test_an_event_and_device_triggers_as_an_alarm_happens(home: Home, running: Door) -> None:
+    number = home.devices()["door"]["id"]
+    triggers = home.ask({"type": "device_automation/trigger/list", "device_id": number})
+    names = {(one["type"], one["subtype"]) for one in triggers if one["domain"] == "mqtt"}
+    assert ("alarm_on", "Means: colour 0 red") in names
+    entity = "event.door_means_colour_0_red_event"
+    before = home.state(entity)
+    running.show("red")
+    until(lambda: home.state(entity) != before)
+    assert home.states()[entity]["attributes"]["event_type"] == "on"
+    running.show("calm")
+    until(lambda: home.states()[entity]["attributes"]["event_type"] == "off")

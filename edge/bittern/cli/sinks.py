@@ -135,7 +135,7 @@ def _forget(settings: WatchConfig, name: str, config_file: Path, as_json: bool) 
         finally:
             withdrawal.close()
         all_ok &= ok
-        target = f"{record.host}:{record.broker_port}"
+        target = record.broker().address
         answer = f"{len(record.topics)} topics emptied" if ok else withdrawal.error or "no answer"
         if as_json:
             print_json({"sink": "mqtt", "target": target, "ok": ok, "answer": answer, "topics": list(record.topics)})

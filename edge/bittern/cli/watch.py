@@ -105,8 +105,22 @@ def watch(
         f"{summary.frames}{of_all} frames in {summary.seconds:.1f} s, {summary.skipped} of them still, "
         f"{summary.dropped} dropped, {summary.events} alarm events"
     )
+    if stop.restart:
+        _start_again()
     if summary.unreadable:
         ctx.exit(1)
+
+
+def _start_again() -> None:
+    """Start this command again in this process; under systemd end, which makes it start a new one."""
+    import signal
+
+    if "NOTIFY_SOCKET" in os.environ:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)  # ignored signals would stay so
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 def _start(

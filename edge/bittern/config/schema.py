@@ -189,7 +189,9 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         discovery: announce entities to Home Assistant.
         discovery_prefix: Home Assistant's discovery topic.
         image: publish the snapshot of an alarm (needs `[snapshots]`).
-        interval_s: time between two sets of diagnostics (frames per second, latency, temperature).
+        interval_s: time between two sets of diagnostics (frames per second, latency, temperature, scores).
+        commands: let Home Assistant pause detection, set thresholds, ask for a picture and restart the daemon.
+        picture_every_s: time between two pictures of the camera, whatever it shows; left out: none.
     """
 
     host: Annotated[str, Meta(min_length=1, extra=SECRET)]
@@ -203,6 +205,8 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     discovery_prefix: Annotated[str, Meta(min_length=1)] = "homeassistant"
     image: bool = True
     interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 30.0
+    commands: bool = True
+    picture_every_s: Annotated[float, Meta(ge=1.0, le=86400.0)] | None = None
 
     @property
     def address(self) -> str:

@@ -13,6 +13,7 @@ from bittern.daemon.health import Health, model_infos
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.outlet import Outlet
+from bittern.delivery.sinks.base import Controls
 from bittern.errors import BitternError, one_line
 from bittern.events import Event, State
 from bittern.frames import Frame
@@ -81,6 +82,7 @@ class Loop:
         # Of the last frame of a recording, whose clock is not the machine's; an empty one stays at 0.
         self._recorded_ns: int | None = None if feed.live else 0
         self._begun = False
+        self._controls = Controls()
         self._failing = False
         self._events = 0
         self._seconds = 0.0
@@ -131,6 +133,8 @@ class Loop:
                 self._begin()
             for state in states:
                 self._begin_state(state)
+            if self._begun and not stop.asked:
+                self._control()
             step = None
             if frame is not None and not stop.asked:
                 step = self._take(frame, began, now)
@@ -157,7 +161,7 @@ class Loop:
 
     def _begin_state(self, state: State) -> None:
         """A state begins: in the log, in the metrics, and as an event."""
-        good = state.name in ("camera_ok", "seeing", "models_loaded")
+        good = state.name in ("camera_ok", "seeing", "models_loaded", "paused", "resumed")
         text = state.name.replace("_", " ") + (f": {state.detail}" if state.detail else "")
         _log.log(logging.INFO if good else logging.WARNING, "%s: %s", self._name, text)
         if state.name.startswith("camera_") or state.name == "reboot_needed":
@@ -173,6 +177,11 @@ class Loop:
         dropped = max(0, frame.number - self._last_number - 1) if gap else 0
         health.frame(now, now - began, dropped)
         self._last_number = frame.number
+        if not self._controls.detection:
+            self._outlet.see(frame, {})
+            health.progress(now)
+            self._watchdog.frame(self._status)
+            return None
         try:
             step = self._pipeline.step(frame, blind=self._feed.blind)
         except BitternError:  # a region that does not fit
@@ -187,6 +196,7 @@ class Loop:
             return None
         decided = time.monotonic()
         self._pass_on(step.events, frame)
+        self._outlet.see(frame, step.scores)
         if self._failing:
             _log.warning("frames are classified again; %d were not", health.errors)
             self._failing = False
@@ -222,6 +232,24 @@ class Loop:
         """No frame came for a while: the camera is slow, or being restarted, which counts as progress."""
         self._health.progress(now)
         self._watchdog.outage(f"{self._name}: {self._state.replace('_', ' ')}")
+
+    def _control(self) -> None:
+        """Do what the owner wants, if that has changed."""
+        wanted, before = self._outlet.controls, self._controls
+        if wanted is None or wanted is before:
+            return
+        self._controls = wanted
+        if wanted.thresholds != before.thresholds:
+            self._pipeline.set_thresholds(wanted.thresholds)
+            values = (f"{a.model} {a.label} {on:g}" for a, on in wanted.thresholds.items())
+            _log.info("thresholds set by the owner: %s", ", ".join(values) or "none")
+        if wanted.detection != before.detection:
+            if not wanted.detection:
+                self._pass_on(self._pipeline.end_alarms(), None)
+            self._begin_state(State("resumed" if wanted.detection else "paused", "by the owner"))
+        if wanted.restart:
+            _log.warning("restarting, as the owner wants")
+            self._stop.restart = self._stop.asked = True
 
     def _reload(self) -> None:
         """Begin a reload that was requested; put the models of one that has ended in place."""

@@ -124,7 +124,7 @@ def opened(
         unowned.pop_all()  # from here on the delivery closes the outbox
         health.sinks = lambda: _sink_metrics(delivery)
         # The outbox first: an event that cannot be printed is not lost.
-        outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots)
+        outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots, sinks)
         feed = _open_feed(config, stop, live=source.live, once=once, every_frame=every_frame)
         stack.callback(_close, feed, outlet, delivery)
         reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter_ns
 from typing import NamedTuple
 
@@ -96,6 +96,7 @@ class Pipeline:
         self._new_id = new_id
         self._region = Region(*config.region) if config.region is not None else None
         self._views: tuple[View, ...] = config.views
+        self._thresholds: dict[AlarmKey, float] = {}
         self.classifiers, self._models = tuple(classifiers), self._models_of(classifiers)
         self._gate, self._moving = self._new_gate(), self._new_moving()
         self._last = _Moment(0, 0, 0, "")
@@ -196,6 +197,37 @@ class Pipeline:
             if alarm.decision.alarm
         ]
 
+    def set_thresholds(self, thresholds: Mapping[AlarmKey, float]) -> None:
+        """Use these thresholds instead of those of the configuration, from the next frame on.
+
+        An alarm's lower threshold stays, unless the new one is below it: then it is half of that. Alarms that do not
+        exist (yet) are noted for `replace`.
+
+        Args:
+            thresholds: scores above 0, at most 1; the other alarms have those of the configuration.
+        """
+        self._thresholds = dict(thresholds)
+        before = {alarm.key: alarm.decision for model in self._models for alarm in model.alarms}
+        self._models = self._models_of(self.classifiers)
+        for model in self._models:
+            for alarm in model.alarms:
+                alarm.decision.take_over(before[alarm.key])
+
+    def end_alarms(self) -> list[Event]:
+        """End every alarm that is on, at the time of the last frame and without a score, and forget votes and evidence.
+
+        Returns:
+            Their events.
+        """
+        ended = [
+            self._event("off", alarm.key, model.classifier.version)
+            for model in self._models
+            for alarm in model.alarms
+            if alarm.decision.alarm
+        ]
+        self._models = self._models_of(self.classifiers)
+        return ended
+
     def _new_gate(self) -> MotionGate | None:
         gate = self._config.gate
         if not gate.enabled and "moving" not in self._views:
@@ -219,6 +251,8 @@ class Pipeline:
         by_name = {model.classifier.name: model for model in models}
         for key, settings in settings_of(heads, self._config.decision, self._config.alarm).items():
             head = next(i for i, h in enumerate(heads[key.model]) if h.task == key.task and key.label in h.alarm)
+            if (on := self._thresholds.get(key)) is not None:
+                settings = settings._replace(on=on, off=settings.off if settings.off <= on else on / 2)
             by_name[key.model].alarms.append(_Alarm(key, head, settings.decision()))
         return models
 

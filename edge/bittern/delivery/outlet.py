@@ -7,16 +7,17 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from bittern.errors import one_line
-from bittern.events import Event, State, rfc3339, uuid7
+from bittern.events import AlarmKey, Event, State, rfc3339, uuid7
 from bittern.frames import Frame, Order, Pixels
 
 if TYPE_CHECKING:
+    from bittern.delivery.sinks.base import Controls, Sink
     from bittern.delivery.snapshots import SnapshotStore
 
 _log = logging.getLogger("bittern")
@@ -69,7 +70,13 @@ class Outlet:
         failed: why events cannot be passed on any more; None as long as they can.
     """
 
-    def __init__(self, takers: list[Taker], source: str, snapshots: SnapshotStore | None = None) -> None:
+    def __init__(
+        self,
+        takers: list[Taker],
+        source: str,
+        snapshots: SnapshotStore | None = None,
+        sinks: Sequence[Sink] = (),
+    ) -> None:
         """Start the thread, if there are snapshots.
 
         Args:
@@ -77,16 +84,27 @@ class Outlet:
                 snapshots is noted in `failed`; the takers before it have got the event.
             source: what events call the source.
             snapshots: keeps the pictures; None keeps none.
+            sinks: are shown every frame, and may say what the owner wants.
         """
         self.clock = Clock()
         self.failed: str | None = None
         self.source = source
-        self._takers, self._snapshots = takers, snapshots
+        self._takers, self._snapshots, self._sinks = takers, snapshots, sinks
         self._queue: queue.Queue[tuple[Event, OrderedPixels | None] | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         if snapshots is not None:
             self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
             self._thread.start()
+
+    @property
+    def controls(self) -> Controls | None:
+        """What the owner wants; None if no sink can be told."""
+        return next((sink.controls for sink in self._sinks if sink.controls is not None), None)
+
+    def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:
+        """Show a frame and the scores of each alarm to the sinks."""
+        for sink in self._sinks:
+            sink.see(frame, scores)
 
     def take(self, event: Event, frame: Frame | None = None) -> None:
         """Take an event.

@@ -70,16 +70,10 @@ class SnapshotStore:
         Raises:
             ValueError: no UUID, or a picture that cannot be a JPEG.
         """
-        import cv2
-
         name = f"{event_id}.jpg"
         if not _OURS.fullmatch(name):
             raise ValueError(f"expected the UUID of an event, got {event_id!r}")
-        bgr = pixels if order == "BGR" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-        done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, self._quality])
-        if not done:
-            raise ValueError(f"a picture of shape {pixels.shape} cannot be encoded as JPEG")
-        data = jpeg.tobytes()
+        data = jpeg_of(pixels, order, self._quality)
         if len(data) > self._budget:
             self._failed(f"one picture takes {len(data)} bytes, but snapshots.budget_mb allows {self._budget} for all")
             return None
@@ -133,6 +127,26 @@ class SnapshotStore:
 
     def _file(self, name: str) -> str:
         return os.path.join(self.folder, name)  # noqa: PTH118  # see `fileio.atomic` for why not pathlib
+
+
+def jpeg_of(pixels: Pixels, order: Order, quality: int) -> bytes:
+    """A picture as JPEG.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        order: of the channels.
+        quality: on OpenCV's scale, 1 to 100.
+
+    Raises:
+        ValueError: a picture that cannot be a JPEG.
+    """
+    import cv2
+
+    bgr = pixels if order == "BGR" else cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    done, jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise ValueError(f"a picture of shape {pixels.shape} cannot be encoded as JPEG")
+    return jpeg.tobytes()
 
 
 def default_folder(name: str) -> Path:

@@ -18,11 +18,13 @@ class Stop:
     Attributes:
         asked: whether SIGTERM or SIGINT came.
         reload: whether SIGHUP came; whoever reloads resets it.
+        restart: whether the process is to start again when it has ended; whoever sets it sets `asked`, too.
     """
 
     def __init__(self) -> None:
         self.asked = False
         self.reload = False
+        self.restart = False
         self._waiting = False
 
     @contextlib.contextmanager

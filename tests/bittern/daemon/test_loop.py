@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,9 @@ from bittern.daemon.loop import Loop
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline
 from bittern.delivery.outlet import Outlet
+from bittern.delivery.sinks.base import Controls, Sink
 from bittern.errors import ConfigurationError
-from bittern.events import Event
+from bittern.events import AlarmKey, Event
 from bittern.frames import Frame, Source
 from bittern.system.stop import Stop
 
@@ -285,3 +286,41 @@ def test_a_model_without_alarms_is_refused(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"alarm": ["red"]', '"alarm": []'))
     with pytest.raises(ConfigurationError, match="no label that raises an alarm"):
         Watched(Film([0]), [Classifier(folder)], WatchConfig())
+
+
+class Owner(Sink):
+    """A sink outside: it is told what happens, and wants something after so many frames."""
+
+    name, durable = "owner", False
+
+    def __init__(self, wants: dict[int, Controls]) -> None:
+        self.controls = Controls()
+        self._wants = wants
+        self.frames: list[tuple[int, bool]] = []
+
+    def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:
+        self.frames.append((frame.number, bool(scores)))
+        self.controls = self._wants.get(frame.number, self.controls)
+
+    def deliver(self, event: Event, body: bytes) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_the_owner_wants_is_done_between_two_frames(classifier: Classifier) -> None:
+    red = AlarmKey("means", "colour_0", "red")
+    owner = Owner({0: Controls(detection=False), 2: Controls(thresholds={red: 0.99}), 5: Controls(restart=True)})
+    events: list[Event] = []
+    outlet, stop = Outlet([events.append], "test", sinks=[owner]), Stop()
+    film = Film([255, 255, 255, 250, 250, 250, 250, 250])
+    for _ in loop_of(feed_of(film, stop), [classifier], WatchConfig(decision=EAGER), outlet, stop).run():
+        pass
+    assert [event.state or f"{event.type} {event.task}" for event in events] == [
+        "started", "alarm.on colour_0", "alarm.on colour_1", "alarm.off colour_0", "alarm.off colour_1", "paused",
+        "resumed", "alarm.on colour_1",
+    ]  # fmt: skip
+    assert [scored for _, scored in owner.frames] == [True, False, False, True, True, True]
+    assert stop.asked
+    assert stop.restart

@@ -213,3 +213,36 @@ def test_a_new_model_sees_the_scene_that_stands_still(means: Classifier, tmp_pat
     assert run.see(0).skipped
     run.replace(made(tmp_path / "newer", version="8"))
     assert not run.see(0).skipped
+
+
+def test_thresholds_of_the_owner_replace_those_of_the_configuration(means: Classifier) -> None:
+    run = Run(means)
+    first, second = run.pipeline.alarms
+    run.pipeline.set_thresholds({first: 0.9, AlarmKey("other", "task", "label"): 0.1})
+    assert run.pipeline.alarms == {first: 0.9, second: 0.5}
+    run.see(200)  # a score of 0.78
+    assert [event.alarm for event in run.events] == [second]
+    run.replace(means)
+    run.see(200)
+    assert [event.alarm for event in run.events] == [second], "the next models have them too"
+    run.pipeline.set_thresholds({first: 0.7})
+    run.see(200)
+    assert [(event.type, event.alarm) for event in run.events] == [("alarm.on", second), ("alarm.on", first)]
+    run.pipeline.set_thresholds({})
+    run.see(200)
+    assert len(run.events) == 2, "an alarm that is on stays on"
+    run.pipeline.set_thresholds({first: 0.2})  # below the lower threshold, 0.4
+    run.see(40)  # 0.16: above half of it
+    assert (run.events[-1].type, run.events[-1].alarm) == ("alarm.off", second)
+
+
+def test_alarms_that_are_ended_begin_anew(means: Classifier) -> None:
+    run = Run(means)
+    run.see(255)
+    ended = run.pipeline.end_alarms()
+    assert [(event.type, event.alarm, event.score) for event in ended] == [
+        ("alarm.off", key, None) for key in run.pipeline.alarms
+    ]
+    assert run.pipeline.end_alarms() == []
+    run.see(255)
+    assert [event.type for event in run.events] == ["alarm.on"] * 4

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +15,8 @@ from bittern.delivery.outbox_file import OutboxFile
 from bittern.system import fileio
 
 NAME = "mqtt.json"
-# A record of a device with a hundred entities has some 20 kB.
-_MAX_BYTES = 1 << 20
+# The largest file of a sink that is read: a record of a device with a hundred entities has some 20 kB.
+MAX_BYTES = 1 << 20
 # At most this many records are kept: a broker that is gone for good is forgotten in the end.
 _MAX_RECORDS = 8
 _log = logging.getLogger("bittern")
@@ -177,15 +175,7 @@ class Memory:
 
 def _read(path: Path) -> _File | None:
     try:
-        # Neither a pipe nor a device is waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise OSError(0, "expected a file")
-            data = stream.read(_MAX_BYTES + 1)
-        if len(data) > _MAX_BYTES:
-            raise OSError(0, f"expected at most {_MAX_BYTES} bytes")
-        return msgspec.json.decode(data, type=_File)
+        return msgspec.json.decode(fileio.read_regular(path, MAX_BYTES), type=_File)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from bittern.events import AlarmKey, Event
+from bittern.frames import Frame
 
 
 class Undelivered(Exception):
@@ -69,6 +70,20 @@ class SourceInfo(NamedTuple):
     page: str | None = None
 
 
+class Controls(msgspec.Struct, frozen=True):
+    """What an owner wants of the running daemon, from a sink that can be told.
+
+    Attributes:
+        detection: whether frames are classified.
+        thresholds: by alarm, instead of those of the configuration; scores above 0, at most 1.
+        restart: end, and start again.
+    """
+
+    detection: bool = True
+    thresholds: dict[AlarmKey, float] = {}
+    restart: bool = False
+
+
 class Sink(abc.ABC):
     """A destination of events. One thread calls `deliver`, another one `follow` and `expect`, any thread `close`.
 
@@ -76,6 +91,7 @@ class Sink(abc.ABC):
         name: the name of its table in the configuration, such as "mqtt" or "webhook".
         durable: events pass through the outbox. False: best effort, for sinks where only the newest state matters
             (GPIO).
+        controls: what the owner wants, from a sink that can be told; a new object whenever that changes.
         connections: how often it has connected to its peer. When it grows, a delivery that failed is tried again at
             once. It stays 0 in sinks that do not keep a connection.
     """
@@ -83,6 +99,7 @@ class Sink(abc.ABC):
     name: str
     durable: bool
     connections: int = 0
+    controls: Controls | None = None
 
     @abc.abstractmethod
     def deliver(self, event: Event, body: bytes) -> str:
@@ -104,6 +121,14 @@ class Sink(abc.ABC):
 
         Args:
             event: the event, in their order.
+        """
+
+    def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:  # noqa: B027 - most sinks show no pictures
+        """Look at a frame; must not block.
+
+        Args:
+            frame: its pixels are valid until this returns.
+            scores: of each alarm; empty if the frame decided nothing.
         """
 
     def expect(self, alarms: Mapping[AlarmKey, float]) -> None:  # noqa: B027 - most sinks need not know

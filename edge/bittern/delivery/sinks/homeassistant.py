@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bittern.delivery.sinks.base import SourceInfo
+from bittern.delivery.sinks.base import Controls, SourceInfo
 from bittern.events import AlarmKey, Event
 from bittern.version import __version__
 
 ONLINE, OFFLINE = b"online", b"offline"
 NOTHING = "nothing"
 # Below the prefix of the topics, those whose names depend on the models.
-PATTERNS = ("label/+", "alarm/+/+")
+PATTERNS = ("label/+", "alarm/+/+", "threshold/+/+")
 # States that begin and are over at once: they are shown for this many seconds, and then again what holds.
 MOMENTARY_S = 2.0
 # When a camera is back, an alarm that was on before counts again only if it is still on after this many seconds: the
@@ -32,6 +32,7 @@ RETURN_S = 3.0
 STATES = (
     *("starting", "started", "camera_ok", "camera_stalled", "camera_lost", "camera_absent", "camera_busy"),
     *("camera_frozen", "reboot_needed", "blind", "seeing", "moved", "models_loaded", "models_refused"),
+    *("paused", "resumed"),
 )
 # Device class of Home Assistant and icon of an alarm, by the task.
 _LOOKS: Mapping[str, Mapping[str, str]] = {
@@ -114,12 +115,31 @@ class Entities:
         watching: topic that is "online" or "offline": the camera.
         image: topic of the last alarm's picture.
         diagnostics: topic of `Diagnostics` as JSON.
+        picture: topic of what the camera shows, now and then.
+        scores: topic of the scores of each alarm as JSON.
+        commands: prefix of the topics that take commands.
+        controls: what the owner wants.
         presence: topic on which daemons with the same topics notice each other.
         id: id of the device: letters, digits and underscores.
     """
 
-    def __init__(self, topic: str, info: SourceInfo) -> None:
-        """See the class; `topic` is the prefix of every topic."""
+    def __init__(self, topic: str, info: SourceInfo, *, commands: bool = False, picture: bool = False) -> None:
+        """See the class.
+
+        Args:
+            topic: prefix of every topic.
+            info: what sinks are told of the source.
+            commands: whether the owner may change `controls`.
+            picture: whether what the camera shows is published.
+        """
+        self.picture = f"{topic}/picture"
+        self.scores = f"{topic}/scores"
+        self.commands = f"{topic}/set"
+        self.controls = Controls()
+        self._commands, self._pictures = commands, picture
+        self._detection = f"{topic}/detection"
+        self._thresholds: Mapping[AlarmKey, float] = info.alarms
+        self._paused = False
         self.event = f"{topic}/event"
         self.availability = f"{topic}/availability"
         self.watching = f"{topic}/watching"
@@ -149,8 +169,9 @@ class Entities:
         Topics and entities of the others are removed. `retained` and `discovery` include the removal for the rest of
         this object's life, because the broker or Home Assistant may be offline at the time.
         """
-        before = {*self._label_topics.values(), *self._alarm_topics.values()}
+        before = {*self._label_topics.values(), *self._threshold_topics(), *self._alarm_topics.values()}
         components = self._platforms()
+        self._thresholds = alarms
         models = slugs(alarm.model for alarm in alarms)
         self._label_topics = {model: f"{self._topic}/label/{models[model]}" for model in models}
         self._alarm_topics = {}
@@ -161,7 +182,7 @@ class Entities:
                 self._alarm_topics[alarm] = f"{self._topic}/alarm/{models[model]}/{unique[name]}"
         self._alarm_names = _titles(list(self._alarm_topics))
         self._on = {alarm: None for alarm in self._on if alarm in self._alarm_topics}
-        now = {*self._label_topics.values(), *self._alarm_topics.values()}
+        now = {*self._label_topics.values(), *self._threshold_topics(), *self._alarm_topics.values()}
         self._removed_components |= components
         self._removed = (self._removed | before) - now
 
@@ -201,8 +222,46 @@ class Entities:
         trigger = {"event_type": event.type.removeprefix("alarm."), "score": event.score, "time": event.time}
         return [Message(self._trigger(alarm), msgspec.json.encode(trigger), False)]
 
+    def command(self, topic: str, payload: bytes) -> Controls | None:
+        """What the owner wants after a command.
+
+        Args:
+            topic: below `commands`.
+            payload: of the message.
+
+        Returns:
+            None if it is no command.
+        """
+        name = topic.removeprefix(f"{self.commands}/")
+        if name == "detection" and payload in (b"ON", b"OFF"):
+            return msgspec.structs.replace(self.controls, detection=payload == b"ON")
+        if name == "restart" and payload == b"PRESS":
+            return msgspec.structs.replace(self.controls, restart=True)
+        alarms = {self._below("threshold", alarm): alarm for alarm in self._alarm_topics}
+        alarm = alarms.get(f"{self._topic}/{name}")
+        if alarm is None or re.fullmatch(rb"[0-9.]{1,10}", payload) is None or payload.count(b".") > 1:
+            return None
+        value = float(payload) if payload != b"." else 0.0
+        if not 0.0 < value <= 1.0:
+            return None
+        return msgspec.structs.replace(self.controls, thresholds={**self.controls.thresholds, alarm: value})
+
+    def scores_of(self, scores: Mapping[AlarmKey, float]) -> bytes:
+        """The payload of `scores`."""
+        return msgspec.json.encode({self._score_key(a): round(scores[a], 3) for a in self._alarm_topics if a in scores})
+
+    def _score_key(self, alarm: AlarmKey) -> str:
+        return self._key(self._alarm_topics[alarm]).removeprefix("alarm__")
+
+    def _below(self, kind: str, alarm: AlarmKey) -> str:
+        """The topic of another kind than "alarm"."""
+        return self._alarm_topics[alarm].replace(f"{self._topic}/alarm/", f"{self._topic}/{kind}/", 1)
+
+    def _threshold_topics(self) -> dict[str, AlarmKey]:
+        return {self._below("threshold", alarm): alarm for alarm in self._alarm_topics} if self._commands else {}
+
     def _trigger(self, alarm: AlarmKey) -> str:
-        return self._alarm_topics[alarm].replace(f"{self._topic}/alarm/", f"{self._topic}/trigger/", 1)
+        return self._below("trigger", alarm)
 
     def _begin(self, state: str, now_s: float) -> None:
         if state == "started":
@@ -211,9 +270,12 @@ class Entities:
             self._source = state
         elif state in ("blind", "seeing"):
             self._blind = state == "blind"
-        if state not in ("blind", "started", "reboot_needed") and not state.startswith("camera_"):
+        elif state in ("paused", "resumed"):
+            self._paused = state == "paused"
+        if state not in ("blind", "paused", "started", "reboot_needed") and not state.startswith("camera_"):
             self._momentary, self._momentary_until_s = state, now_s + MOMENTARY_S
-        answering = self._source == ("camera_ok" if self._info.live else "started") and not self._blind
+        answering = self._source == ("camera_ok" if self._info.live else "started")
+        answering = answering and not (self._blind or self._paused)
         if answering and not self._answering:
             self._answering_from_s = now_s + RETURN_S if self._on else now_s
         self._answering = answering
@@ -229,10 +291,26 @@ class Entities:
         answering = self._answering and not (self._on and now_s < self._answering_from_s)
         return {
             **dict.fromkeys(sorted(self._removed), b""),
-            self._state_topic: (momentary or ("blind" if self._blind else self._source)).encode(),
+            self._state_topic: (momentary or self._state()).encode(),
+            **self._control_states(),
             **{topic: labels[model].encode() for model, topic in self._label_topics.items()},
             **{topic: b"ON" if alarm in self._on else b"OFF" for alarm, topic in self._alarm_topics.items()},
             self.watching: ONLINE if answering else OFFLINE,
+        }
+
+    def _state(self) -> str:
+        """The state that holds."""
+        if self._paused:
+            return "paused"
+        return "blind" if self._blind else self._source
+
+    def _control_states(self) -> dict[str, bytes]:
+        if not self._commands:
+            return {}
+        thresholds = {**self._thresholds, **self.controls.thresholds}
+        return {
+            self._detection: b"ON" if self.controls.detection else b"OFF",
+            **{topic: f"{thresholds[alarm]:.4g}".encode() for topic, alarm in self._threshold_topics().items()},
         }
 
     def changes(self, now_s: float) -> list[Message]:
@@ -248,7 +326,9 @@ class Entities:
     def topics(self) -> list[str]:
         """Every topic that may be retained, of those that exist now."""
         image = [self.image] if self._info.snapshots is not None else []
-        return [*self.retained(0.0).keys() - self._removed, self.availability, self.diagnostics, *image]
+        picture = [self.picture] if self._pictures else []
+        others = (self.availability, self.diagnostics, self.scores)
+        return [*self.retained(0.0).keys() - self._removed, *others, *image, *picture]
 
     def discovery(self, interval_s: float, *, temperature: bool) -> dict[str, Any]:
         """The message that announces the device and its entities.
@@ -311,6 +391,29 @@ class Entities:
                 **_LOOKS.get(alarm.task, _OTHER_LOOK),
                 **answer,
             }
+            components[f"score__{self._score_key(alarm)}"] = {
+                "platform": "sensor",
+                "name": f"{self._alarm_names[alarm]} score",
+                "state_topic": self.scores,
+                "value_template": f"{{{{ value_json.get('{self._score_key(alarm)}') }}}}",
+                "state_class": "measurement",
+                "suggested_display_precision": 2,
+                "icon": "mdi:gauge",
+                **answer,
+            }
+            if self._commands:
+                components[f"threshold__{self._score_key(alarm)}"] = {
+                    "platform": "number",
+                    "name": f"{self._alarm_names[alarm]} threshold",
+                    "state_topic": self._below("threshold", alarm),
+                    "command_topic": self._below("set/threshold", alarm),
+                    "min": 0.01,
+                    "max": 1.0,
+                    "step": 0.01,
+                    "mode": "box",
+                    "entity_category": "config",
+                    "icon": "mdi:tune",
+                }
             trigger, name = self._trigger(alarm), self._alarm_names[alarm]
             components[self._key(trigger)] = {
                 "platform": "event",
@@ -336,6 +439,30 @@ class Entities:
                 "image_topic": self.image,
                 "content_type": "image/jpeg",
             }
+        if self._pictures:
+            components["picture"] = {"platform": "camera", "name": "Picture", "topic": self.picture}
+        if self._commands:
+            components["detection"] = {
+                "platform": "switch",
+                "name": "Detection",
+                "state_topic": self._detection,
+                "command_topic": f"{self.commands}/detection",
+                "icon": "mdi:eye",
+            }
+            components["restart"] = {
+                "platform": "button",
+                "name": "Restart",
+                "command_topic": f"{self.commands}/restart",
+                "device_class": "restart",
+                "entity_category": "config",
+            }
+            if self._pictures:
+                components["snapshot"] = {
+                    "platform": "button",
+                    "name": "Snapshot now",
+                    "command_topic": f"{self.commands}/snapshot",
+                    "icon": "mdi:camera",
+                }
         sensors: list[tuple[str, str, dict[str, str]]] = [
             ("fps", "Frames per second", {"unit_of_measurement": "fps", "icon": "mdi:filmstrip"}),
             ("latency_ms", "Latency", {"device_class": "duration", "unit_of_measurement": "ms"}),

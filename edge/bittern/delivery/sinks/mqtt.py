@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import secrets
 import socket
@@ -12,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import announced
-from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo, Undelivered
+from bittern.delivery.sinks.base import Controls, Diagnostics, Sink, SourceInfo, Undelivered
 from bittern.delivery.sinks.homeassistant import (
     OFFLINE,
     ONLINE,
@@ -31,8 +32,11 @@ from bittern.delivery.sinks.homeassistant import (
 )
 from bittern.delivery.sinks.mqtt_connection import Connection
 from bittern.delivery.sinks.withdrawal import Withdrawals
-from bittern.errors import ConfigurationError
+from bittern.delivery.snapshots import jpeg_of
+from bittern.errors import ConfigurationError, one_line
 from bittern.events import AlarmKey, Event
+from bittern.frames import Frame
+from bittern.system import fileio
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -48,6 +52,12 @@ _POLL_S = 0.1
 _MAX_CHANGES = 256
 # Another daemon with these topics is reported, and answered, at most this often.
 _PRESENCE_S = 60.0
+# Commands to restart are ignored for so long after the start, in seconds: nobody can keep the daemon from watching.
+_RESTART_S = 20.0
+# Of pictures of the camera, on OpenCV's scale.
+_QUALITY = 80
+# Name of the file with what the owner wants.
+CONTROLS = "controls.json"
 # For so long after it has connected, `retained_of` takes what the broker has retained.
 _RETAINED_S = 1.0
 
@@ -64,6 +74,74 @@ class Presence(msgspec.Struct, frozen=True):
     id: str
     host: str
     pid: int
+
+
+class Allowance:
+    """How many commands are taken: ten at once, and after that one a second."""
+
+    def __init__(self, most: float = 10.0) -> None:
+        self._most = self._left = most
+        self._last_s = 0.0
+
+    def take(self, now_s: float) -> bool:
+        """Whether one more is taken now, by a monotonic clock in seconds."""
+        self._left = min(self._most, self._left + max(0.0, now_s - self._last_s))
+        self._last_s = now_s
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
+
+
+class _KeptThreshold(msgspec.Struct, frozen=True):
+    """An entry of the file."""
+
+    alarm: AlarmKey
+    value: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
+
+
+class _KeptFile(msgspec.Struct, frozen=True):
+    """What the owner wants, in a file."""
+
+    detection: bool
+    thresholds: tuple[_KeptThreshold, ...]
+
+
+class _Kept:
+    """What the owner wants, which survives a restart.
+
+    Attributes:
+        controls: what the owner wants now; `save` brings it to the disk.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        """Read the file in a folder; None keeps nothing."""
+        self._file = folder / CONTROLS if folder is not None else None
+        self.controls = Controls()
+        self._saved = self.controls
+        if self._file is None:
+            return
+        try:
+            kept = msgspec.json.decode(fileio.read_regular(self._file, announced.MAX_BYTES), type=_KeptFile)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _log.warning("mqtt: %s: what was set before is lost: %s", self._file, one_line(error))
+            return
+        thresholds = {entry.alarm: entry.value for entry in kept.thresholds}
+        self.controls = self._saved = Controls(kept.detection, thresholds)
+
+    def save(self) -> None:
+        """Write the file, if there is anything new in it."""
+        controls = self.controls
+        if self._file is None or controls is self._saved:
+            return
+        self._saved = controls
+        thresholds = tuple(_KeptThreshold(alarm, value) for alarm, value in controls.thresholds.items())
+        try:
+            fileio.write(self._file, msgspec.json.encode(_KeptFile(controls.detection, thresholds)))
+        except OSError as error:
+            _log.warning("mqtt: what was set is lost with the next restart: %s: %s", self._file, error.strerror)
 
 
 class MqttSink(Sink):
@@ -108,11 +186,20 @@ class MqttSink(Sink):
         self._ignored = 0
         self._presence = Presence(secrets.token_hex(8), socket.gethostname()[:100], os.getpid())
         self._others_s = -_PRESENCE_S  # when another daemon was last reported
-        self._confirmed = False
+        self._confirmed = self._scores_sent = False
         self._fresh = False  # nothing was announced on this connection
         self._old_discoveries: list[str] = []  # of earlier runs, to be withdrawn
         self._states = threading.Lock()  # guards the next four
-        self._entities = Entities(self._topic, info)
+        pictures = config.image and (config.commands or config.picture_every_s is not None)
+        self._entities = Entities(self._topic, info, commands=config.commands, picture=pictures)
+        self._kept = _Kept(info.memory if config.commands and announce else None)
+        self._entities.controls = self._kept.controls
+        self._allowance = Allowance()
+        self._started_s = time.monotonic()
+        self._scores: Mapping[AlarmKey, float] = {}
+        self._frame: Frame | None = None  # a copy, to be published
+        self._frame_s = -math.inf  # when it was taken
+        self._frame_wanted = config.picture_every_s is not None and pictures
         self._picture: str | None = None  # of the last alarm, if it is to be published
         self._following = False  # everything was announced on this connection: only changes have to be published
         self._changes: deque[Message] = deque()
@@ -124,12 +211,16 @@ class MqttSink(Sink):
         self._withdrawals = Withdrawals()
         self._publisher = threading.Thread(target=self._publish, name="mqtt-states", daemon=True)
         will = Message(self._entities.availability, OFFLINE, True)
-        heard = (self._entities.availability, self._entities.presence)
+        heard = [self._entities.availability, self._entities.presence]
+        if config.discovery:
+            heard.append(self._status)
+        if config.commands:
+            heard.append(f"{self._entities.commands}/#")
         self._connection = Connection(
             config,
             self._entities.id,
             will=(will.topic, will.payload) if announce else None,
-            subscribe=((*heard, self._status) if config.discovery else heard) if announce else (),
+            subscribe=heard if announce else (),
             connected=self._connected,
             received=self._received,
         )
@@ -145,6 +236,11 @@ class MqttSink(Sink):
     def confirmed(self) -> bool:
         """Whether the broker has confirmed everything that is to be announced, and withdrawn."""
         return self._confirmed and not self._announce_requested
+
+    @property
+    def controls(self) -> Controls | None:  # type: ignore[override]
+        """See `Sink`."""
+        return self._kept.controls if self._announces and self._config.commands else None
 
     @property
     def connections(self) -> int:  # type: ignore[override]
@@ -175,6 +271,21 @@ class MqttSink(Sink):
             if len(self._changes) > _MAX_CHANGES:
                 self._following, self._announce_requested = False, True
         self._wake.set()
+
+    def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:
+        """Keep the scores, and a copy of the frame if one is to be published; see `Sink.see`."""
+        if scores:
+            first, self._scores = not self._scores, scores
+            if first:
+                self._wake.set()
+        every_s, now_s = self._config.picture_every_s, time.monotonic()
+        due = every_s is not None and self._config.image and now_s - self._frame_s >= every_s
+        if not (due or self._frame_wanted) or not self._following:
+            return
+        self._frame_wanted, self._frame_s = False, now_s
+        with contextlib.suppress(MemoryError):  # then without it
+            self._frame = msgspec.structs.replace(frame, pixels=frame.pixels.copy())
+            self._wake.set()
 
     def expect(self, alarms: Mapping[AlarmKey, float]) -> None:
         """Soon announce new alarms and withdraw those that no longer exist; see `Sink.expect`."""
@@ -209,8 +320,32 @@ class MqttSink(Sink):
             self._wake.set()
         elif topic == self._entities.presence:
             self._meet(payload)
+        elif topic is not None and topic.startswith(f"{self._entities.commands}/"):
+            self._obey(topic, payload)
         elif (topic, payload) not in ((self._status, OFFLINE), (self._entities.availability, ONLINE)):
             self._ignored += 1
+
+    def _obey(self, topic: str, payload: bytes) -> None:
+        """Take a command, if it is one, and not one of too many."""
+        if not self._allowance.take(time.monotonic()):
+            self._ignored += 1
+            return
+        if topic == f"{self._entities.commands}/snapshot" and payload == b"PRESS" and self._config.image:
+            self._frame_wanted = True
+            return
+        with self._states:
+            controls = self._entities.command(topic, payload)
+            if controls is not None and controls.restart and time.monotonic() - self._started_s < _RESTART_S:
+                controls = None
+            if controls is not None:
+                self._entities.controls = self._kept.controls = controls
+                if self._following:
+                    self._changes += self._entities.changes(time.monotonic())
+        if controls is None:
+            self._ignored += 1
+        else:
+            _log.info("mqtt: command: %s %s", topic.removeprefix(f"{self._entities.commands}/"), payload.decode())
+        self._wake.set()
 
     def _meet(self, payload: bytes) -> None:
         """Another daemon has these topics, too."""
@@ -244,6 +379,7 @@ class MqttSink(Sink):
         while not self._closing.is_set():
             now_s = time.monotonic()
             wait_s = self._config.interval_s
+            self._kept.save()
             if not self._connection.connected:
                 self._following = False
             elif not self._connection.ready:  # the broker does not read, or not yet
@@ -257,7 +393,7 @@ class MqttSink(Sink):
                 continue
             else:
                 self._send_changes(now_s)
-                if now_s >= diagnostics_s:
+                if now_s >= diagnostics_s or (self._scores and not self._scores_sent):
                     diagnostics_s = now_s + self._config.interval_s
                     self._send_diagnostics(self._measure())
                 if barrier is not None and barrier.is_published():
@@ -333,9 +469,19 @@ class MqttSink(Sink):
 
     def _send_diagnostics(self, diagnostics: Diagnostics) -> None:
         self._connection.send(self._entities.diagnostics, msgspec.json.encode(diagnostics), retain=True)
+        scores = self._scores
+        self._scores_sent = bool(scores)
+        self._connection.send(self._entities.scores, self._entities.scores_of(scores), retain=True)
 
     def _send_picture(self) -> None:
-        """Publish the picture of the last alarm, once: each time Home Assistant takes it for a new alarm."""
+        """Publish the picture of the last alarm, once: each time Home Assistant takes it for a new alarm.
+
+        Publish what the camera shows, too, if that is wanted.
+        """
+        frame, self._frame = self._frame, None
+        if frame is not None:
+            jpeg = jpeg_of(frame.pixels, frame.order, _QUALITY)
+            self._connection.send(self._entities.picture, jpeg, retain=True)
         picture, self._picture = self._picture, None
         if self._info.snapshots is None or picture is None:
             return
@@ -370,7 +516,7 @@ def retained_of(config: MqttConfig, name: str, patience_s: float = 10.0) -> anno
         Undelivered: the broker cannot be reached.
     """
     topic, prefix = topics_of(config, name)
-    entities = Entities(topic, SourceInfo(name, snapshots=Path()))
+    entities = Entities(topic, SourceInfo(name, snapshots=Path()), commands=True, picture=True)
     topics = set(entities.topics())
     connected = threading.Event()
     connection = Connection(

@@ -84,7 +84,7 @@ class Withdrawals:
             try:
                 self._open.append(Withdrawal(record, memory))
             except ConfigurationError as error:
-                _log.warning("mqtt: what was announced on %s stays there: %s", record.host, error)
+                _log.warning("mqtt: what was announced on %s stays there: %s", record.broker().address, error)
 
     def close(self) -> None:
         """Give up those that are not done: the next start goes on with them."""

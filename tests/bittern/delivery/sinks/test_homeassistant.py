@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.delivery.sinks.base import SourceInfo
+from bittern.delivery.sinks.base import Controls, SourceInfo
 from bittern.delivery.sinks.homeassistant import (
     MOMENTARY_S,
     RETURN_S,
@@ -40,6 +40,10 @@ KEYS = {
     "binary_sensor": ENTITY | {"state_topic", "device_class"},
     "image": ENTITY | {"image_topic", "content_type"},
     "event": ENTITY | {"state_topic", "event_types"},
+    "number": ENTITY | {"state_topic", "command_topic", "min", "max", "step", "mode"},
+    "switch": ENTITY | {"state_topic", "command_topic"},
+    "button": ENTITY | {"command_topic", "device_class"},
+    "camera": ENTITY | {"topic"},
     "device_automation": {"platform", "automation_type", "type", "subtype", "topic", "value_template", "payload"},
 }
 
@@ -119,7 +123,7 @@ def test_every_entity_has_an_id_and_a_topic_of_its_own(alarms: list[tuple[str, s
     entities = entities_of(topic, [AlarmKey(*alarm) for alarm in alarms])
     where, payload = discovered(entities)
     components = payload["components"]
-    assert len(components) == 5 + len({model for model, _, _ in alarms}) + 4 * len(alarms)
+    assert len(components) == 5 + len({model for model, _, _ in alarms}) + 5 * len(alarms)
     assert all(c["unique_id"] == key for key, c in components.items() if c["platform"] != "device_automation")
     topics = [c["state_topic"] for c in components.values() if c["platform"] == "binary_sensor"]
     assert len(set(topics)) == len(alarms)
@@ -288,7 +292,7 @@ def test_what_is_unavailable_while_the_camera_is_away_is_what_it_answers() -> No
     for key, component in components.items():
         if component["platform"] == "device_automation":
             continue
-        answer = "__alarm__" in key or "__label__" in key
+        answer = any(kind in key for kind in ("__alarm__", "__label__", "__score__"))
         assert component["availability"] == (both if answer else both[:1]), key
         assert component.get("availability_mode") == ("all" if answer else None)
 
@@ -348,3 +352,63 @@ def test_an_alarm_triggers_automations_as_it_happens() -> None:
         ("alarm_off", "Stop sign", "off"),
     }
     assert all(message.topic == c["topic"] for c in triggers)
+
+
+def test_commands_say_what_the_owner_wants() -> None:
+    entities = Entities("t", SourceInfo("door", {STOP: 0.625, DENT: 0.5}), commands=True, picture=True)
+    assert entities.retained(0.0)["t/detection"] == b"ON"
+    assert entities.retained(0.0)["t/threshold/stop_sign/stop"] == b"0.625", "of the configuration"
+    wanted = entities.command("t/set/threshold/stop_sign/stop", b"0.9")
+    assert wanted == Controls(thresholds={STOP: 0.9})
+    entities.controls = wanted
+    wanted = entities.command("t/set/detection", b"OFF")
+    assert wanted == Controls(detection=False, thresholds={STOP: 0.9})
+    entities.controls = wanted
+    assert entities.command("t/set/restart", b"PRESS") == Controls(False, {STOP: 0.9}, restart=True)
+    retained = entities.retained(0.0)
+    assert retained["t/detection"] == b"OFF"
+    assert retained["t/threshold/stop_sign/stop"] == b"0.9"
+    assert retained["t/threshold/car_damage/damaged"] == b"0.5"
+    components = discovered(entities)[1]["components"]
+    assert components["t__threshold__stop_sign__stop"]["command_topic"] == "t/set/threshold/stop_sign/stop"
+    assert all(component.keys() <= KEYS[component["platform"]] for component in components.values())
+    assert {"t__detection", "t__restart", "t__snapshot", "t__picture"} <= components.keys()
+    entities.follow(state("camera_ok"), 0.0)
+    assert entities.retained(0.0)["t/watching"] == b"online"
+    entities.follow(state("paused"), 0.0)
+    assert (entities.retained(0.0)["t/watching"], entities.retained(0.0)["t/state"]) == (b"offline", b"paused")
+    entities.follow(state("resumed"), 0.0)
+    assert entities.retained(MOMENTARY_S)["t/state"] == b"camera_ok"
+    entities.expect({DENT: 0.5})
+    assert entities.retained(0.0)["t/threshold/stop_sign/stop"] == b""
+    assert discovered(entities)[1]["components"]["t__threshold__stop_sign__stop"] == {"platform": "number"}
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [
+        ("detection", b""), ("detection", b"on"), ("detection", b"ON\n"), ("restart", b""), ("restart", b"ON"),
+        *(
+            ("threshold/stop_sign/stop", value)
+            for value in [*b" . 0 0.0 -0.5 1.01 nan inf 1e-3 0.5.5 \xff".split(b" "), b"5" * 400]
+        ),
+        ("threshold/stop_sign/other", b"0.5"), ("threshold/stop_sign", b"0.5"), ("", b"ON"), ("x/detection", b"ON"),
+    ],
+)  # fmt: skip
+def test_what_is_no_command(topic: str, payload: bytes) -> None:
+    entities = Entities("t", SourceInfo("door", {STOP: 0.625}), commands=True)
+    assert entities.command(f"t/set/{topic}", payload) is None
+
+
+def test_without_commands_there_is_nothing_to_command() -> None:
+    entities = entities_of("t", [STOP])
+    assert not any("detection" in topic or "threshold" in topic for topic in entities.retained(0.0))
+    platforms = {c["platform"] for c in discovered(entities)[1]["components"].values()}
+    assert not platforms & {"switch", "number", "button", "camera"}
+
+
+def test_scores_are_published_by_alarm() -> None:
+    entities = entities_of("t", [STOP, DENT])
+    assert json.loads(entities.scores_of({STOP: 0.87654, AlarmKey("x", "y", "z"): 1.0})) == {"stop_sign__stop": 0.877}
+    component = discovered(entities)[1]["components"]["t__score__stop_sign__stop"]
+    assert component["value_template"] == "{{ value_json.get('stop_sign__stop') }}"

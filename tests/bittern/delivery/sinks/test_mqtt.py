@@ -12,15 +12,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
 from tests.doubles.mqtt_sinks import ALARM, CONFIG, LABEL, STOP, Opens, deliver, delivered, event
 from tests.doubles.waiting import until
 
-from bittern.delivery.sinks.base import Undelivered
+from bittern.delivery.sinks.base import Controls, Undelivered
 from bittern.delivery.sinks.homeassistant import device_id
 from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey, to_line
+from bittern.frames import Frame
 
 pytestmark = needs_mosquitto
 
@@ -372,3 +375,84 @@ def test_what_is_gone_after_an_edit_is_withdrawn(
     gone["snapshots"] = ["image"]
     for key in gone.get(change, []):
         assert components[f"bittern_door__{key}"].keys() == {"platform"}, "so that Home Assistant removes it"
+
+
+def test_commands_are_obeyed_kept_and_limited(broker: Broker, opened: Opens, tmp_path: Path) -> None:
+    threshold = "bittern/door/threshold/stop_sign/stop"
+    with Listener(broker.port, "bittern/door/#") as listener:
+        sink = opened(broker.port, memory=tmp_path)
+        assert sink.controls == Controls()
+        until(lambda: sink.confirmed)
+        listener.say("bittern/door/set/threshold/stop_sign/stop", b"0.9")
+        listener.say("bittern/door/set/detection", b"OFF")
+        until(lambda: sink.controls == Controls(False, {STOP: 0.9}))
+        until(lambda: listener.last(threshold) == b"0.9" and listener.last("bittern/door/detection") == b"OFF")
+        listener.say("bittern/door/set/restart", b"PRESS")  # only just started
+        listener.say("bittern/door/set/nothing", b"PRESS")
+        until(lambda: sink.ignored == 2)
+        until((tmp_path / "controls.json").exists)
+        sink.close()
+        # A command that somebody has had retained is not one for ever.
+        listener.say("bittern/door/set/detection", b"ON", retain=True)
+        again = opened(broker.port, memory=tmp_path)
+        until(lambda: again.confirmed)
+        assert again.controls == Controls(False, {STOP: 0.9})
+        for _ in range(100):
+            listener.say("bittern/door/set/detection", b"ON")
+            listener.say("bittern/door/set/detection", b"OFF")
+        until(lambda: again.ignored > 150)
+        again.close()
+        deaf = opened(broker.port, memory=tmp_path, commands=False)
+        until(lambda: deaf.confirmed)
+        listener.say("bittern/door/set/detection", b"OFF")
+        time.sleep(0.3)
+        assert deaf.controls is None
+        assert listener.last(threshold) == listener.last("bittern/door/detection") == b"", "withdrawn"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"detection":1,"thresholds":[]}', b"x" * 2_000_000])
+def test_controls_that_cannot_be_read_are_told_and_forgotten(
+    opened: Opens, tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
+    (tmp_path / "controls.json").write_bytes(content)
+    (tmp_path / "mqtt.json").write_bytes(content)
+    assert opened(1, memory=tmp_path).controls == Controls()
+    assert "what was set before is lost" in caplog.text
+    until(lambda: "what was announced before stays on the broker" in caplog.text)
+
+
+def test_pictures_on_request_and_now_and_then(broker: Broker, opened: Opens) -> None:
+    picture = "bittern/door/picture"
+    frame = Frame(np.full((48, 64, 3), 200, np.uint8), "RGB", 0, 0, 0, "door")
+    with Listener(broker.port, "bittern/door/#") as listener:
+        sink = opened(broker.port)
+        until(lambda: sink.confirmed)
+        sink.see(frame, {STOP: 0.25})
+        until(lambda: listener.last("bittern/door/scores") == b'{"stop_sign__stop":0.25}')
+        listener.say("bittern/door/set/snapshot", b"PRESS")
+        until(lambda: sink._frame_wanted)
+        assert not listener.payloads(picture)
+        for _ in range(3):
+            sink.see(frame, {})
+        until(lambda: listener.payloads(picture))
+        decoded = cv2.imdecode(np.frombuffer(listener.payloads(picture)[0], np.uint8), cv2.IMREAD_COLOR)
+        assert decoded is not None
+        assert decoded.shape == (48, 64, 3)
+        sink.close()
+        often = opened(broker.port, picture_every_s=1.0, commands=False)
+        until(lambda: often.confirmed)
+        listener.received.clear()
+        end = time.monotonic() + 2.5
+        while time.monotonic() < end:
+            often.see(frame, {})
+            time.sleep(0.02)
+        assert 2 <= len(listener.payloads(picture)) <= 4
+        often.close()
+        never = opened(broker.port, picture_every_s=1.0, image=False)
+        until(lambda: never.confirmed)
+        listener.received.clear()
+        listener.say("bittern/door/set/snapshot", b"PRESS")
+        until(lambda: never.ignored == 1)
+        never.see(frame, {})
+        time.sleep(0.3)
+        assert not any(listener.payloads(picture)), "pictures do not leave the machine"
