@@ -9,13 +9,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from bittern.config.schema import MqttConfig
-from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
+from bittern.delivery.sinks.base import Diagnostics, SinkContext, Undelivered
 from bittern.delivery.sinks.mqtt import MqttSink
 from bittern.events import AlarmKey, Event, to_line, uuid7
 
 STOP = AlarmKey("stop_sign", "stop_sign", "stop")
 ALARMS = {STOP: 0.5}
-INFO = SourceInfo("door", ALARMS)
+INFO = SinkContext("door", ALARMS)
 ALARM, LABEL, CONFIG = (
     "bittern/door/alarm/stop_sign/stop",
     "bittern/door/label/stop_sign",
@@ -68,7 +68,7 @@ class Opens:
         **config: Any,
     ) -> MqttSink:
         config = {"host": "127.0.0.1", **config}
-        info = SourceInfo(name, ALARMS if alarms is None else alarms, snapshots=snapshots, memory=memory)
+        info = SinkContext(name, ALARMS if alarms is None else alarms, snapshots=snapshots, memory=memory)
         sink = MqttSink(MqttConfig(port=port, **config), info, lambda: Diagnostics(fps=4.5), announce=announce)
         self._sinks.append(sink)
         return sink

@@ -17,7 +17,7 @@ from tests.doubles.waiting import until
 
 from bittern.config.schema import MqttConfig, OutboxConfig
 from bittern.delivery.dispatch import Delivery
-from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
+from bittern.delivery.sinks.base import Diagnostics, SinkContext, Undelivered
 from bittern.delivery.sinks.mqtt import MqttSink
 from bittern.events import AlarmKey, Event, rfc3339, to_line, uuid7
 
@@ -44,7 +44,7 @@ def event(number: int) -> Event:
 
 def open_sink(port: int) -> MqttSink:
     config = MqttConfig(host="127.0.0.1", port=port)
-    return MqttSink(config, SourceInfo("door", {AlarmKey("stop_sign", "stop_sign", "stop"): 0.5}), Diagnostics)
+    return MqttSink(config, SinkContext("door", {AlarmKey("stop_sign", "stop_sign", "stop"): 0.5}), Diagnostics)
 
 
 def resident_mb() -> float:

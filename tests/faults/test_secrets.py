@@ -27,7 +27,7 @@ from bittern.cli.sinks import _targets
 from bittern.config import schema, toml_file
 from bittern.config.schema import WatchConfig
 from bittern.daemon import preflight
-from bittern.delivery.sinks.base import Diagnostics, SourceInfo
+from bittern.delivery.sinks.base import Diagnostics, SinkContext
 from bittern.delivery.sinks.registry import open_sinks
 from bittern.doctor import camera, report
 from bittern.doctor.examine import Examination
@@ -169,7 +169,7 @@ def outcome(file: Path) -> Iterator[object]:
             with contextlib.suppress(BitternError):
                 catalog.find(model)
         yield check_source(config.source, config.camera)
-        sinks = open_sinks(config, SourceInfo("porch"), Diagnostics, announce=False)
+        sinks = open_sinks(config, SinkContext("porch"), Diagnostics, announce=False)
         for sink in sinks:
             sink.close()
         source = open_source(config.source, {"open_timeout_s": 0.2} if config.source.startswith("rtsp") else {})

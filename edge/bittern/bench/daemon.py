@@ -28,7 +28,7 @@ from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.outlet import Outlet
-from bittern.delivery.sinks.base import SourceInfo
+from bittern.delivery.sinks.base import SinkContext
 from bittern.delivery.sinks.registry import open_sinks
 from bittern.frames import Frame
 from bittern.model.classifier import Classifier
@@ -106,7 +106,7 @@ def _daemon(classifier: Classifier, frame_to_event: FrameToEvent, fps: float, st
         pipeline = Pipeline([classifier], config)
         health = Health(model_infos([classifier]))
         stack.callback(MetricsServer(health, health_config).close)
-        sinks = open_sinks(config, SourceInfo("bench"), health.diagnostics)
+        sinks = open_sinks(config, SinkContext("bench"), health.diagnostics)
         delivery = Delivery(config.outbox, sinks, "bench")
         stack.callback(delivery.close)
         buffer, moments = BytesIO(), []

@@ -151,7 +151,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
     import msgspec
 
-    from bittern.delivery.sinks.base import Diagnostics, SourceInfo, Undelivered
+    from bittern.delivery.sinks.base import Diagnostics, SinkContext, Undelivered
     from bittern.delivery.sinks.registry import display_name, open_sinks
     from bittern.errors import ConfigurationError
     from bittern.events import Event, rfc3339, to_line, uuid7
@@ -159,7 +159,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
 
     logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
     targets = _targets(settings)
-    info = SourceInfo(display_name(settings, registry.check_source(settings.source, settings.camera).name))
+    info = SinkContext(display_name(settings, registry.check_source(settings.source, settings.camera).name))
     all_ok = True
     for sink, target in targets.items():
         only_this = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})

@@ -19,7 +19,7 @@ from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.outlet import Outlet
-from bittern.delivery.sinks.base import SourceInfo
+from bittern.delivery.sinks.base import SinkContext
 from bittern.delivery.sinks.registry import DURABLE, display_name, open_sinks
 from bittern.delivery.snapshots import SnapshotStore, default_folder
 from bittern.errors import BitternError, ConfigurationError
@@ -108,7 +108,7 @@ def opened(
         outbox = _claim_outbox(config, name, unowned)
         _serve_metrics(config, health, stack)
         snapshots = _open_snapshots(config, name)
-        info = SourceInfo(
+        info = SinkContext(
             display_name(config, source.name),
             alarms=pipeline.alarms,
             live=source.live,
@@ -172,7 +172,7 @@ def _memory(config: WatchConfig, name: str) -> Path | None:
         return None
 
 
-def _withdraw(info: SourceInfo, stack: contextlib.ExitStack) -> None:
+def _withdraw(info: SinkContext, stack: contextlib.ExitStack) -> None:
     """Take off a broker what was announced there when the configuration had `[mqtt]`."""
     if info.memory is None or not (info.memory / "mqtt.json").exists():
         return

@@ -48,7 +48,7 @@ class Diagnostics(msgspec.Struct, frozen=True):
     temperature_c: float | None = None
 
 
-class SourceInfo(NamedTuple):
+class SinkContext(NamedTuple):
     """What sinks are told of the source that is watched.
 
     Attributes:

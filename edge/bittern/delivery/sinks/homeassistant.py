@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bittern.delivery.sinks.base import Controls, SourceInfo
+from bittern.delivery.sinks.base import Controls, SinkContext
 from bittern.events import AlarmKey, Event
 from bittern.version import __version__
 
@@ -43,7 +43,7 @@ _LOOKS: Mapping[str, Mapping[str, str]] = {
 _OTHER_LOOK = {"icon": "mdi:eye-check"}
 
 
-class Message(NamedTuple):
+class Publication(NamedTuple):
     """A message to publish."""
 
     topic: str
@@ -123,7 +123,7 @@ class Entities:
         id: id of the device: letters, digits and underscores.
     """
 
-    def __init__(self, topic: str, info: SourceInfo, *, commands: bool = False, picture: bool = False) -> None:
+    def __init__(self, topic: str, info: SinkContext, *, commands: bool = False, picture: bool = False) -> None:
         """See the class.
 
         Args:
@@ -200,7 +200,7 @@ class Entities:
         self._removed |= set(topics) - set(self.topics())
         self._removed_components |= components
 
-    def follow(self, event: Event, now_s: float) -> list[Message]:
+    def follow(self, event: Event, now_s: float) -> list[Publication]:
         """Follow one event.
 
         Args:
@@ -220,7 +220,7 @@ class Entities:
         if event.type == "alarm.on":
             self._on[alarm] = None
         trigger = {"event_type": event.type.removeprefix("alarm."), "score": event.score, "time": event.time}
-        return [Message(self._trigger(alarm), msgspec.json.encode(trigger), False)]
+        return [Publication(self._trigger(alarm), msgspec.json.encode(trigger), False)]
 
     def command(self, topic: str, payload: bytes) -> Controls | None:
         """What the owner wants after a command.
@@ -313,10 +313,10 @@ class Entities:
             **{topic: f"{thresholds[alarm]:.4g}".encode() for topic, alarm in self._threshold_topics().items()},
         }
 
-    def changes(self, now_s: float) -> list[Message]:
+    def changes(self, now_s: float) -> list[Publication]:
         """What has changed in `retained` since the last call."""
         shown, self._shown = self._shown, self.retained(now_s)
-        return [Message(t, payload, True) for t, payload in self._shown.items() if shown.get(t) != payload]
+        return [Publication(t, payload, True) for t, payload in self._shown.items() if shown.get(t) != payload]
 
     def due_s(self, now_s: float) -> float:
         """When `retained` changes without an event: seconds from now, infinite if it does not."""

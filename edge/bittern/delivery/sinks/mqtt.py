@@ -19,13 +19,13 @@ import msgspec
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import announced
-from bittern.delivery.sinks.base import Controls, Diagnostics, Sink, SourceInfo, Undelivered
+from bittern.delivery.sinks.base import Controls, Diagnostics, Sink, SinkContext, Undelivered
 from bittern.delivery.sinks.homeassistant import (
     OFFLINE,
     ONLINE,
     PATTERNS,
     Entities,
-    Message,
+    Publication,
     default_topic,
     discovery_topic,
     to_json,
@@ -159,7 +159,7 @@ class MqttSink(Sink):
     def __init__(
         self,
         config: MqttConfig,
-        info: SourceInfo,
+        info: SinkContext,
         diagnostics: Callable[[], Diagnostics],
         *,
         announce: bool = True,
@@ -202,7 +202,7 @@ class MqttSink(Sink):
         self._frame_wanted = config.picture_every_s is not None and pictures
         self._picture: str | None = None  # of the last alarm, if it is to be published
         self._following = False  # everything was announced on this connection: only changes have to be published
-        self._changes: deque[Message] = deque()
+        self._changes: deque[Publication] = deque()
         self._discovery = discovery_topic(prefix, self._entities.id) if config.discovery else ""
         self._temperature = False
         self._closing = threading.Event()
@@ -210,7 +210,7 @@ class MqttSink(Sink):
         self._announce_requested = False  # set before `_wake`
         self._withdrawals = Withdrawals()
         self._publisher = threading.Thread(target=self._publish, name="mqtt-states", daemon=True)
-        will = Message(self._entities.availability, OFFLINE, True)
+        will = Publication(self._entities.availability, OFFLINE, True)
         heard = [self._entities.availability, self._entities.presence]
         if config.discovery:
             heard.append(self._status)
@@ -508,7 +508,7 @@ def retained_of(config: MqttConfig, name: str, patience_s: float = 10.0) -> anno
 
     Args:
         config: the table of the configuration.
-        name: of the camera, see `SourceInfo`.
+        name: of the camera, see `SinkContext`.
         patience_s: how long the broker may take to connect, in seconds.
 
     Raises:
@@ -516,7 +516,7 @@ def retained_of(config: MqttConfig, name: str, patience_s: float = 10.0) -> anno
         Undelivered: the broker cannot be reached.
     """
     topic, prefix = topics_of(config, name)
-    entities = Entities(topic, SourceInfo(name, snapshots=Path()), commands=True, picture=True)
+    entities = Entities(topic, SinkContext(name, snapshots=Path()), commands=True, picture=True)
     topics = set(entities.topics())
     connected = threading.Event()
     connection = Connection(

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 
 from bittern.config.schema import WatchConfig
-from bittern.delivery.sinks.base import Diagnostics, Sink, SourceInfo
+from bittern.delivery.sinks.base import Diagnostics, Sink, SinkContext
 
 # Names (those of their tables) of the sinks behind the outbox: network and programs.
 DURABLE = ("mqtt", "webhook", "command")
@@ -19,7 +19,7 @@ def display_name(config: WatchConfig, source: str) -> str:
 
 def open_sinks(
     config: WatchConfig,
-    info: SourceInfo,
+    info: SinkContext,
     diagnostics: Callable[[], Diagnostics],
     *,
     announce: bool = True,

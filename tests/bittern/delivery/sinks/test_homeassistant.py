@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.delivery.sinks.base import Controls, SourceInfo
+from bittern.delivery.sinks.base import Controls, SinkContext
 from bittern.delivery.sinks.homeassistant import (
     MOMENTARY_S,
     RETURN_S,
@@ -55,7 +55,7 @@ def event(kind: str, alarm: AlarmKey = STOP, **fields: Any) -> Event:
 
 def entities_of(topic: str, alarms: Sequence[AlarmKey], name: str = "door", *, image: bool = True) -> Entities:
     snapshots = Path("snapshots") if image else None
-    return Entities(topic, SourceInfo(name, dict.fromkeys(alarms, 0.5), snapshots=snapshots))
+    return Entities(topic, SinkContext(name, dict.fromkeys(alarms, 0.5), snapshots=snapshots))
 
 
 def discovered(entities: Entities) -> tuple[str, dict[str, Any]]:
@@ -280,7 +280,7 @@ def test_alarms_are_no_answer_while_the_camera_is_away(away: str) -> None:
 
 
 def test_a_recording_answers_from_its_start() -> None:
-    entities = Entities("t", SourceInfo("clip", {STOP: 0.5}, live=False))
+    entities = Entities("t", SinkContext("clip", {STOP: 0.5}, live=False))
     assert entities.retained(0.0)["t/watching"] == b"offline"
     entities.follow(state("started"), 0.0)
     assert entities.retained(0.0)["t/watching"] == b"online"
@@ -355,7 +355,7 @@ def test_an_alarm_triggers_automations_as_it_happens() -> None:
 
 
 def test_commands_say_what_the_owner_wants() -> None:
-    entities = Entities("t", SourceInfo("door", {STOP: 0.625, DENT: 0.5}), commands=True, picture=True)
+    entities = Entities("t", SinkContext("door", {STOP: 0.625, DENT: 0.5}), commands=True, picture=True)
     assert entities.retained(0.0)["t/detection"] == b"ON"
     assert entities.retained(0.0)["t/threshold/stop_sign/stop"] == b"0.625", "of the configuration"
     wanted = entities.command("t/set/threshold/stop_sign/stop", b"0.9")
@@ -396,7 +396,7 @@ def test_commands_say_what_the_owner_wants() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_command(topic: str, payload: bytes) -> None:
-    entities = Entities("t", SourceInfo("door", {STOP: 0.625}), commands=True)
+    entities = Entities("t", SinkContext("door", {STOP: 0.625}), commands=True)
     assert entities.command(f"t/set/{topic}", payload) is None
 
 
