@@ -175,6 +175,8 @@ def hostile() -> dict[str, Callable[[], bytes]]:
         "TIFF, endless tag": lambda: tiff_of(sized, strip, (700, 7, 2**31 - 1, bytes(8))),
         "JPEG, 3000 scans": lambda: jpeg_of_scans(3000),
         "JPEG, 200 scans": lambda: jpeg_of_scans(200),
+        "JPEG, all fill bytes": lambda: b"\xff\xd8" + b"\xff" * 60_000_000,
+        "JPEG, empty segments": lambda: b"\xff\xd8" + b"\xff\xe0\0\2" * 15_000_000,
         "APNG": lambda: apng(60, 6000),
         "PNG, compressed texts": lambda: png_with(*[png_chunk(b"zTXt", bomb)] * 900),
         "PNG, compressed profile": lambda: png_with(png_chunk(b"iCCP", b"p\0\0" + zeros(300_000_000))),

@@ -17,7 +17,7 @@ Record = Callable[..., None]
 # Those that are made and refused in less than a second.
 QUICK = (
     *("TIFF, LONG8 sizes", "TIFF, width twice", "TIFF, signed sizes", "BigTIFF", "TIFF, huge strips"),
-    *("PNG, compressed texts", "PNG, a million chunks", "PPM, digits"),
+    *("PNG, compressed texts", "PNG, a million chunks", "PPM, digits", "JPEG, all fill bytes", "JPEG, empty segments"),
 )
 
 

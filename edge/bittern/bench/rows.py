@@ -26,7 +26,7 @@ from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import evaluate
 from bittern.evaluation.dataset import Item
 from bittern.frames import Frame, Pixels
-from bittern.model import catalog, golden, runtime
+from bittern.model import catalog, golden, pictures, runtime
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import square_of
 from bittern.scene import street
@@ -164,13 +164,13 @@ def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
     """Frames (H, W, 3) uint8 RGB: the model's golden frames in the centred square, and drawn streets."""
     width, height = size
     rng = np.random.default_rng(1)
-    pictures = [street.random_picture(rng, stop=i % 2 == 0, size=size) for i in range(4)]
+    frames = [street.random_picture(rng, stop=i % 2 == 0, size=size) for i in range(4)]
     side = min(size)
     for vector in golden.load(folder / golden.FILE, classifier.path):
         frame = np.zeros((height, width, 3), np.uint8)
         square_of(frame)[:] = cv2.resize(vector.tensor[0], (side, side), interpolation=cv2.INTER_NEAREST)
-        pictures.append(frame)
-    return pictures
+        frames.append(frame)
+    return frames
 
 
 class Tutorial:
@@ -356,6 +356,18 @@ def evaluate_row(subject: Subject, n: int) -> Row:
         label = subject.classifier.heads[0].labels[0]
         pairs = interleave(lambda: evaluate.answer(subject.classifier, items, label), loop, n, warm_up=2)
     return row_of("evaluate", "evaluate, 8 JPEGs of 640 x 480", "bare decode and invoke", 1.15, pairs)
+
+
+def decode_row(_subject: Subject, n: int) -> Row:
+    """Decoding a file in memory with all checks, beside OpenCV's bare decoder."""
+    view = street.random_picture(np.random.default_rng(2), stop=True, size=(1920, 1080))
+    data: bytes = cv2.imencode(".jpg", cv2.cvtColor(view, cv2.COLOR_RGB2BGR))[1].tobytes()
+    pairs = interleave(
+        lambda: pictures.decode_bytes(data, "bench"),
+        lambda: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR),
+        n,
+    )
+    return row_of("decode", "decode a 1080p JPEG", "cv2.imdecode", 1.02, pairs)
 
 
 def model_file_row(subject: Subject, _n: int) -> Row:

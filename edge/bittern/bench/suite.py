@@ -24,6 +24,7 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
     "classify_cold": rows.classify_cold_row,
     "help_cold": rows.help_cold_row,
     "xnnpack": rows.xnnpack_row,
+    "decode": rows.decode_row,
     "evaluate": rows.evaluate_row,
     "model_file": rows.model_file_row,
     "idle_cpu": daemon.idle_cpu_row,

@@ -11,6 +11,9 @@ from typing import NamedTuple
 _MAX_SCANNED_PIXELS = 1_500_000_000
 # Below so many pixels the tables of a lossless WebP, at most 12 kB for each block of 4 x 4 pixels, stay below 400 MB.
 _MAX_LOSSLESS_WEBP = 500_000
+# Far more than programs write; a reader in Python must come to an end.
+_MAX_JPEG_SEGMENTS = 4096
+_FILL = re.compile(rb"\xff+")
 _MAX_PNG_CHUNKS = 100_000
 _MAX_TIFF_TAGS = 64
 
@@ -113,18 +116,23 @@ def _jpeg(data: bytes) -> Header | None:
         return None
     bounded = coding in (0xC0, 0xC1, 0xC2) and precision == 8 and components in (1, 3, 4)
     if bounded and complete and (coding == 0xC2 or data[offset + 2] < components):
-        bounded = (1 + data.count(b"\xff\xda", offset)) * width * height <= _MAX_SCANNED_PIXELS
+        # A scan has 10 bytes or more: of a small file they need not be counted.
+        most = len(data) // 10 * width * height
+        bounded = most <= _MAX_SCANNED_PIXELS or (
+            (1 + data.count(b"\xff\xda", offset)) * width * height <= _MAX_SCANNED_PIXELS
+        )
     return Header("JPEG", width, height, orientation or 1, complete, bounded)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Marker and offset (of its length field) of every segment up to and including the first scan."""
     offset = 2
-    while data[offset] == 0xFF:
-        while data[offset] == 0xFF:
-            offset += 1
-        marker = data[offset]
-        offset += 1
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        fill = _FILL.match(data, offset)
+        if fill is None:
+            return
+        marker = data[fill.end()]
+        offset = fill.end() + 1
         if marker == 0x01 or 0xD0 <= marker <= 0xD8:
             continue
         yield marker, offset
@@ -221,6 +229,7 @@ _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
 SAMPLES, ROWS_PER_STRIP, PLANES, TILE_WIDTH, TILE_LENGTH, SAMPLE_FORMAT = 277, 278, 284, 322, 323, 339
+_TIFF_USED = frozenset((WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, ROWS_PER_STRIP, PLANES, SAMPLE_FORMAT))
 
 
 def _tiff(data: bytes) -> Header | None:
@@ -240,37 +249,40 @@ def _tiff(data: bytes) -> Header | None:
         and set(values.get(SAMPLE_FORMAT, [1])) == {1}
         and values.get(PLANES, [1])[0] == 1
         and (rows <= height or rows == 2**32 - 1)
-        and not (TILE_WIDTH in values or TILE_LENGTH in values)
     )
     # OpenCV turns the pixels of a TIFF file itself, on every version from 4.6 to 5.0 and whatever it is asked for.
     return Header("TIFF", width, height, bounded=bounded)
 
 
 def _tiff_tags(data: bytes) -> tuple[dict[int, list[int]], bool]:
-    """The whole numbers of the first directory by tag, and whether every tag is there once and inside of the file."""
+    """The whole numbers of the first directory by tag, and whether every tag is there once and inside of the file.
+
+    Only of the tags above; of one that is there twice all numbers.
+    """
     end = "<" if data[:2] == b"II" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     (directory,) = struct.unpack_from(end + ("Q" if big else "I"), data, 8 if big else 4)
     (count,) = struct.unpack_from(end + ("Q" if big else "H"), data, directory)
-    entry, first, inline = ("HHQ", directory + 8, 8) if big else ("HHI", directory + 2, 4)
-    step = 20 if big else 12
+    first, step, inline = (directory + 8, 20, 8) if big else (directory + 2, 12, 4)
+    entries = data[first : first + step * min(count, 4096)]
     values: dict[int, list[int]] = {}
-    plain = not big and count <= _MAX_TIFF_TAGS
-    for i in range(min(count, 4096)):
-        position = first + step * i
-        tag, kind, length = struct.unpack_from(end + entry, data, position)
+    tags: set[int] = set()
+    plain = not big and count <= _MAX_TIFF_TAGS and len(entries) == step * count
+    whole = len(entries) // step * step
+    for tag, kind, length, packed in struct.iter_unpack(end + ("HHQ8s" if big else "HHI4s"), entries[:whole]):
         size = _TIFF_SIZES.get(kind, 0) * length
-        offset = position + step - inline
+        offset = 0
         if size > inline:
-            (offset,) = struct.unpack_from(end + ("Q" if big else "I"), data, offset)
-        plain = plain and size > 0 and offset + size <= len(data) and tag not in values
-        if kind in _TIFF_TYPES and 0 < length <= 8 and offset + size <= len(data):
-            numbers = list(struct.unpack_from(f"{end}{length}{_TIFF_TYPES[kind]}", data, offset))
-            plain = plain and not (tag in (WIDTH, LENGTH) and (kind not in (3, 4) or length != 1))
-            values.setdefault(tag, []).extend(numbers)
-        else:
-            values.setdefault(tag, [])
-    return {tag: numbers for tag, numbers in values.items() if numbers}, plain
+            (offset,) = struct.unpack(end + ("Q" if big else "I"), packed)
+        plain = plain and size > 0 and offset + size <= len(data) and tag not in tags
+        tags.add(tag)
+        if tag in _TIFF_USED and kind in _TIFF_TYPES and 0 < length <= 8 and offset + size <= len(data):
+            form = f"{end}{length}{_TIFF_TYPES[kind]}"
+            values.setdefault(tag, []).extend(struct.unpack_from(form, data if size > inline else packed, offset))
+            plain = plain and (tag not in (WIDTH, LENGTH) or (kind in (3, 4) and length == 1))
+        elif tag in (TILE_WIDTH, TILE_LENGTH) or (tag in _TIFF_USED and length > 8):
+            plain = False
+    return values, plain
 
 
 def _pnm(data: bytes) -> Header:
