@@ -62,13 +62,20 @@ class Opens:
         *,
         snapshots: Path | None = None,
         memory: Path | None = None,
+        config_file: Path | None = None,
         name: str = "door",
         alarms: Mapping[AlarmKey, float] | None = None,
         announce: bool = True,
         **config: Any,
     ) -> MqttSink:
         config = {"host": "127.0.0.1", **config}
-        info = SinkContext(name, ALARMS if alarms is None else alarms, snapshots=snapshots, memory=memory)
+        info = SinkContext(
+            name,
+            ALARMS if alarms is None else alarms,
+            snapshots=snapshots,
+            memory=memory,
+            config_file=config_file,
+        )
         sink = MqttSink(MqttConfig(port=port, **config), info, lambda: Diagnostics(fps=4.5), announce=announce)
         self._sinks.append(sink)
         return sink

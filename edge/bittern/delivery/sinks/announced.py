@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -105,17 +104,10 @@ class Memory:
         if folder is None:
             return
         own = _read(folder / NAME)
-        records = [*own.announced] if own is not None else []
-        for other in self._neighbours(folder):
-            file = _read(other / NAME)
-            if file is not None and self._config and file.config == self._config:
-                records += file.announced
-                # From now on they are in this folder's file.
-                self._records = tuple(dict.fromkeys(records))
-                if self._write():
-                    with contextlib.suppress(OSError):
-                        (other / NAME).unlink()
-        self._records = tuple(dict.fromkeys(records))
+        self._records = tuple(dict.fromkeys(own.announced)) if own is not None else ()
+        if self._config:
+            for other in self._neighbours(folder):
+                self._take_over(other)
 
     @property
     def records(self) -> tuple[Announced, ...]:
@@ -153,24 +145,31 @@ class Memory:
         self._trouble = ""
         return True
 
-    def _neighbours(self, folder: Path) -> Iterator[Path]:
-        """Folders beside this one that no daemon uses.
+    def _neighbours(self, folder: Path) -> list[Path]:
+        """Files beside this one of the same configuration, which had another name then.
 
         Without systemd, and without `[outbox] folder`, the state of a camera is in a folder named after it.
         """
         try:
-            others = [file.parent for file in folder.parent.glob(f"*/{NAME}") if file.parent != folder]
+            others = [file for file in folder.parent.glob(f"*/{NAME}") if file.parent != folder]
         except OSError:
+            return []
+        return [file for file in others if (read := _read(file)) is not None and read.config == self._config]
+
+    def _take_over(self, file: Path) -> None:
+        """Take over the records of such a file, unless a daemon uses its folder: one with another source, say."""
+        lock = OutboxFile(file.parent)
+        try:
+            lock.lock()
+            read = _read(file)
+            if read is not None:
+                self._records = tuple(dict.fromkeys((*self._records, *read.announced)))
+                if self._write():
+                    file.unlink()
+        except OSError:  # it is in use
             return
-        for other in others:
-            lock = OutboxFile(other)
-            try:
-                lock.lock()
-                yield other
-            except OSError:  # in use
-                continue
-            finally:
-                lock.close()
+        finally:
+            lock.close()
 
 
 def _read(path: Path) -> _File | None:

@@ -54,6 +54,8 @@ _MAX_CHANGES = 256
 _PRESENCE_S = 60.0
 # Commands to restart are ignored for so long after the start, in seconds: nobody can keep the daemon from watching.
 _RESTART_S = 20.0
+# How long the last changes may take when the sink is closed, in seconds.
+_FAREWELL_S = 0.3
 # Of pictures of the camera, on OpenCV's scale.
 _QUALITY = 80
 # Name of the file with what the owner wants.
@@ -300,9 +302,9 @@ class MqttSink(Sink):
         self._closing.set()
         self._wake.set()
         self._withdrawals.close()
-        self._connection.close((self._entities.availability, OFFLINE) if self._announces else None)
         if self._publisher.is_alive():
-            self._publisher.join(_PAUSE_S / 2)
+            self._publisher.join(_FAREWELL_S)
+        self._connection.close((self._entities.availability, OFFLINE) if self._announces else None)
 
     # Called by paho's thread.
 
@@ -407,6 +409,10 @@ class MqttSink(Sink):
                     wait_s = min(wait_s, announce_s - now_s)
             self._wake.wait(max(wait_s, 0.001))
             self._wake.clear()
+        # What is retained is what was true at the end.
+        if self._following and self._connection.connected:
+            self._send_changes(time.monotonic())
+        self._kept.save()
 
     def _begin_withdrawals(self, memory: announced.Memory) -> None:
         """Prepare to withdraw what earlier runs announced and what exists no longer."""

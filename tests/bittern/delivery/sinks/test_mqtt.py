@@ -456,3 +456,48 @@ def test_pictures_on_request_and_now_and_then(broker: Broker, opened: Opens) -> 
         never.see(frame, {})
         time.sleep(0.3)
         assert not any(listener.payloads(picture)), "pictures do not leave the machine"
+
+
+def test_what_is_on_another_broker_is_withdrawn_there(
+    broker: Broker, opened: Opens, tmp_path: Path, broker_folder: Path
+) -> None:
+    other = tmp_path / "other broker"
+    other.mkdir()
+    runs = Announcer(broker, opened, tmp_path / "memory")
+    runs.run(kill=True)
+    assert len(runs.retained()) > 5
+    with Broker(other) as moved:
+        broker.stop(signal.SIGTERM)  # and it is away when the daemon starts
+        sink = opened(moved.port, memory=tmp_path / "memory")
+        until(lambda: sink.confirmed)
+        broker.start()
+        until(lambda: not runs.retained())
+        until(lambda: len(json.loads((tmp_path / "memory/mqtt.json").read_bytes())["announced"]) == 1)
+        sink.close()
+
+
+def test_the_last_states_are_retained_when_the_daemon_ends(broker: Broker, opened: Opens) -> None:
+    for _ in range(5):
+        sink = opened(broker.port)
+        until(lambda: sink.confirmed)  # noqa: B023
+        sink.follow(event())
+        sink.follow(event("alarm.off"))
+        sink.follow(event())
+        sink.close()
+        with Listener(broker.port, ALARM) as listener:
+            until(lambda: listener.received)
+            assert listener.last(ALARM) == b"ON"
+
+
+def test_the_state_folder_of_another_name_is_taken_over(broker: Broker, opened: Opens, tmp_path: Path) -> None:
+    file = tmp_path / "camera.toml"
+    runs = Announcer(broker, opened, tmp_path / "state/door")
+    runs.run(kill=True, config_file=file)
+    Announcer(broker, opened, tmp_path / "state/other").run(name="other", config_file=tmp_path / "other.toml")
+    Announcer(broker, opened, tmp_path / "state/porch").run(name="porch", config_file=file)
+    topics = runs.retained()
+    assert {topic.split("/")[1] for topic in topics if topic.startswith("bittern/")} == {"porch", "other"}
+    assert {topic for topic in topics if topic.endswith("/config")} == {
+        f"homeassistant/device/bittern_{name}/config" for name in ("porch", "other")
+    }
+    assert not (tmp_path / "state/door/mqtt.json").exists()
