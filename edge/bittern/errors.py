@@ -72,6 +72,26 @@ def redacted(address: str) -> str:
     return address if end >= len(address.rstrip("/")) else f"{address[:end]}/{HIDDEN}"
 
 
+def printable(text: str) -> str:
+    """A text on one line, without anything that a terminal obeys: "\\n", "\\x1b", "\\u202e".
+
+    Bytes that are not UTF-8, as Python has them in the names of files, become "\\xNN".
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    # Kept as well: the no-break and the wide space, and the two joiners of Arabic, Indic scripts and emoji.
+    if character.isprintable() or code in (0xA0, 0x3000, 0x200C, 0x200D):
+        return character
+    return character.encode("unicode_escape").decode()
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name, `; did you mean 'stop_sign'?`, or nothing if no known one is near."""
     import difflib  # only where something is misspelt: it is not needed to start

@@ -45,6 +45,8 @@ class Daemon:
         pipe_bytes: int = 0,
         more: str = "",
         state: Path | None = None,
+        before: tuple[str, ...] = (),
+        stderr: int | None = None,
         **env: str,
     ) -> None:
         self.folder = folder
@@ -67,9 +69,10 @@ class Daemon:
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, pipe_bytes)
         self.out = out
         self.errors = folder / "stderr"
-        with self.errors.open("wb") as stderr:
+        with self.errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [BITTERN, "watch", "--config", str(folder / "watch.toml")], stdout=into, stderr=stderr,
+                [*before, BITTERN, "watch", "--config", str(folder / "watch.toml")], stdout=into,
+                stderr=errors if stderr is None else stderr,
                 env=os.environ | {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "2000000"} | env,
             )  # fmt: skip
         os.close(into)

@@ -25,6 +25,7 @@ from bittern.camera.ring import Writer
 from bittern.errors import BitternError, ConfigurationError, SourceError, one_line
 from bittern.frames import Source
 from bittern.sources.registry import open_source
+from bittern.system import log, stderr
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _PERIOD_WEIGHT = 0.2  # of the newest interval in the mean
@@ -40,7 +41,8 @@ def main() -> int:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before the line above
         return 1
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    stderr.never_wait()
+    log.begin(logging.INFO)
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=Request)
     opened: list[Source] = []
     threading.Thread(target=_close_at_the_end_of_stdin, args=(opened,), daemon=True).start()

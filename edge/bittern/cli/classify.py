@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, one_blas_thread, print_json, printable, region_option, views_option, warn
-from bittern.errors import PictureError
+from bittern.cli.common import as_utf8, model_options, one_blas_thread, print_json, region_option, views_option, warn
+from bittern.errors import PictureError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +87,7 @@ def classify(
                 if as_json:
                     print_json(
                         {
-                            "path": printable(name),
+                            "path": as_utf8(name),
                             "model": classifier.name,
                             "task": result.task,
                             "label": result.label,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from bittern.errors import ConfigurationError
+from bittern.system import stderr
 
 if TYPE_CHECKING:
     from bittern.model.preprocess import Region
@@ -145,8 +146,8 @@ def print_json(value: Any) -> None:
     click.echo(msgspec.json.encode(value).decode())
 
 
-def printable(name: str) -> str:
-    """A printable file name: bytes that are not UTF-8 become \\xNN."""
+def as_utf8(name: str) -> str:
+    """A file name for JSON: bytes that are not UTF-8 become \\xNN."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -168,7 +169,7 @@ def progress_bar(label: str, length: int) -> Iterator[Callable[[int], None]]:
 
 def warn(message: str) -> None:
     """Print one line on stderr."""
-    click.echo(f"bittern: {message}", err=True)
+    stderr.write_line(f"bittern: {message}")
 
 
 def _interrupt(*_: object) -> NoReturn:

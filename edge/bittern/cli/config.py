@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import print_json, printable
+from bittern.cli.common import as_utf8, print_json
+from bittern.errors import printable
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -70,7 +71,7 @@ def config(ctx: click.Context, example: bool, check: bool, as_json: bool, files:
         ok = all(problem.warning for problem in of_file)
         failed = failed or not ok
         if as_json:
-            print_json({"file": printable(str(file)), "ok": ok, "problems": of_file})
+            print_json({"file": as_utf8(str(file)), "ok": ok, "problems": of_file})
             continue
         for problem in of_file:
             click.echo(printable(f"{problem.text(file)}{' (warning)' if problem.warning else ''}"))

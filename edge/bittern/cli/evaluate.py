@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import (
+    as_utf8,
     model_options,
     print_json,
-    printable,
     progress_bar,
     region_option,
     views_option,
     warn,
 )
-from bittern.errors import ConfigurationError, PictureError
+from bittern.errors import ConfigurationError, PictureError, printable
 
 if TYPE_CHECKING:
     from bittern.evaluation.dataset import Item, Subset
@@ -141,7 +141,7 @@ def evaluate(
         for i, head in enumerate(classifier.heads):
             answered[i] += answers[0][i]
             figures = evaluate.report(
-                classifier, head, subset.split, answers[0][i], [printable(line) for line in skipped]
+                classifier, head, subset.split, answers[0][i], [as_utf8(line) for line in skipped]
             )
             compared = None
             if other:
@@ -149,7 +149,7 @@ def evaluate(
             if as_json:
                 _print_json(figures, compared, subset.set)
             else:
-                click.echo("\n".join(_lines(figures, compared, _source(data, subset))))
+                click.echo("\n".join(map(printable, _lines(figures, compared, _source(data, subset)))))
     # After the figures: if the disk takes no files, they have been printed already.
     if answered[0]:
         for head, of_head in zip(classifier.heads, answered, strict=True):
@@ -267,7 +267,7 @@ def _print_json(figures: Report, compared: Comparison | None, set_name: str) -> 
     if compared is not None:
         content["against"] = msgspec.to_builtins(compared)
         for key in ("only_first_correct", "only_other_correct"):
-            content["against"][key] = [printable(name) for name in content["against"][key]]
+            content["against"][key] = [as_utf8(name) for name in content["against"][key]]
     print_json(content)
 
 

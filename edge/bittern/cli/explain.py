@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, print_json, printable, progress_bar, region_option, warn
-from bittern.errors import ConfigurationError
+from bittern.cli.common import as_utf8, model_options, print_json, progress_bar, region_option, warn
+from bittern.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
     from bittern.evaluation.explain import PictureHeat, Survey
@@ -124,7 +124,7 @@ def explain(
     for survey in surveys:
         _show_survey(survey, as_json)
     if tiles and not as_json:
-        click.echo(f"{out}: heat shows where the answer depends on the picture, not why")
+        click.echo(f"{printable(str(out))}: heat shows where the answer depends on the picture, not why")
     if skipped:
         ctx.exit(1)
 
@@ -135,7 +135,7 @@ def _show_picture(heat: PictureHeat, as_json: bool) -> None:
     from bittern.evaluation import occlusion
 
     if as_json:
-        print_json(msgspec.structs.replace(heat, path=printable(heat.path)))
+        print_json(msgspec.structs.replace(heat, path=as_utf8(heat.path)))
         return
     text = f"{printable(heat.path)}  {heat.label}  {heat.score:.3f}"
     if heat.zones is None:
@@ -157,7 +157,7 @@ def _show_survey(survey: Survey, as_json: bool) -> None:
     from bittern.evaluation import occlusion
 
     if as_json:
-        print_json(msgspec.structs.replace(survey, skipped=[printable(line) for line in survey.skipped]))
+        print_json(msgspec.structs.replace(survey, skipped=[as_utf8(line) for line in survey.skipped]))
         return
     names = [*("".join(word[0] for word in zone.split()).upper() for zone in occlusion.GRID), "edge", "strip"]
     width = max([len("label"), *(len(s.label) for s in survey.summaries)])
@@ -171,4 +171,4 @@ def _show_survey(survey: Survey, as_json: bool) -> None:
     area = "".join(f"{survey.area[zone]:>6.0%}" for zone in occlusion.ZONES)
     rows.append(f"{'share of the area':<{len(rows[0]) - len(area)}}{area}")
     title = f"{survey.model} {survey.version}, {survey.task}, split {survey.split}: mean share of the heat by zone"
-    click.echo("\n".join([title, *(f"  {row}" for row in rows)]))
+    click.echo("\n".join(map(printable, [title, *(f"  {row}" for row in rows)])))

@@ -15,6 +15,7 @@ import click
 
 from bittern.cli.common import TENSORFLOW_HINT
 from bittern.errors import BitternError, did_you_mean, one_line
+from bittern.system import stderr
 from bittern.version import __version__
 
 if TYPE_CHECKING:
@@ -77,7 +78,9 @@ class Commands(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
         """Run a command, and turn any error into one line."""
-        if sys.stdout is None:
+        closed = sys.stdout is None
+        stderr.open_standard_descriptors()
+        if closed:
             _fail("stdout is closed: results cannot be printed")
         try:
             # Not click's own `main`, which says nothing when stdout is a closed pipe.
@@ -142,7 +145,7 @@ def _drop_stdout() -> None:
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
-    click.echo(f"bittern: {message}", err=True)
+    stderr.write_line(f"bittern: {message}")
     sys.exit(code)
 
 

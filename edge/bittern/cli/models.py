@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from bittern.cli.common import print_json, warn
+from bittern.cli.common import as_utf8, print_json, warn
+from bittern.errors import printable
 
 
 @click.command(short_help="Verify the models and list them.", epilog="Example: bittern models --json")
@@ -26,7 +27,7 @@ def models(ctx: click.Context, as_json: bool) -> None:
         raise ConfigurationError(f"no models in {', '.join(str(p) for p in catalog.search_path())}")
     refused = False
     for name, folder in folders.items():
-        row: dict[str, object] = {"name": name, "folder": str(folder)}
+        row: dict[str, object] = {"name": as_utf8(name), "folder": as_utf8(str(folder))}
         if (other := catalog.rival(name, folder)) is not None:
             warn(f"{other} is another model than the {name} listed here: use it by its path")
         try:
@@ -54,8 +55,9 @@ def models(ctx: click.Context, as_json: bool) -> None:
             proof = "whole, not signed, runs on" if where == "unsigned" else f"{where}, verified on"
             tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
             size = f"{manifest.size / 1e6:.2f} MB" if manifest else ""
-            click.echo(f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {tasks}  {folder}")
+            shown = f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {tasks}  {folder}"
+            click.echo(printable(shown))
         else:
-            click.echo(f"{name}  REFUSED  {row['reason']}")
+            click.echo(printable(f"{name}  REFUSED  {row['reason']}"))
     if refused:
         ctx.exit(1)

@@ -98,8 +98,9 @@ def _start(source: str | None, config_file: Path | None) -> tuple[Source, float]
 
     from bittern.config import schema
     from bittern.sources.registry import open_source
+    from bittern.system import log
 
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    log.begin(logging.INFO)
     settings = schema.load(config_file) if config_file else schema.WatchConfig()
     # The [camera] options of the file belong to the source of the file.
     if source is None:

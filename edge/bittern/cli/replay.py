@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import one_blas_thread, print_json, warn
-from bittern.errors import BitternError, ConfigurationError, did_you_mean, redacted
+from bittern.errors import BitternError, ConfigurationError, did_you_mean, printable, redacted
 
 if TYPE_CHECKING:
     from bittern.cli.playing import Clip, Player
@@ -113,8 +113,9 @@ def replay(
     import msgspec
 
     from bittern.config import schema
+    from bittern.system import log
 
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    log.begin(logging.INFO)
     settings = schema.load(config_file) if config_file else schema.WatchConfig()
     if models:
         settings = msgspec.structs.replace(settings, models=models)
@@ -196,7 +197,7 @@ def _replay(
         for figures in tuned:
             print_json(figures)
     elif target is not None and tuned:
-        click.echo("\n".join(_toml(clip, tuned, target, settings, len(decisions))))
+        click.echo("\n".join(map(printable, _toml(clip, tuned, target, settings, len(decisions)))))
     if plot is not None:
         from bittern.evaluation import timeline
 

@@ -13,7 +13,7 @@ from bittern.cli.common import print_json, progress_bar, warn
 from bittern.cli.playing import Player, open_clip, open_models
 from bittern.config.schema import WatchConfig
 from bittern.decision import decision
-from bittern.errors import BitternError, ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, printable
 from bittern.evaluation import clips as figures
 from bittern.evaluation import timeline, tuning
 from bittern.events import AlarmKey
@@ -104,7 +104,7 @@ def replay(
             for figure in (figures.totals(of_clips), *of_clips):
                 print_json(figure)
         else:
-            click.echo("\n".join(figures.lines(figures.totals(of_clips), of_clips)))
+            click.echo("\n".join(map(printable, figures.lines(figures.totals(of_clips), of_clips))))
     return failed
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import print_json
+from bittern.cli.common import print_json, warn
+from bittern.errors import printable
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -52,7 +53,7 @@ def sinks(ctx: click.Context, config_file: Path, test: bool, forget: bool, as_js
             ctx.exit(1)
         return
     if not _targets(settings):
-        click.echo("bittern: no sink is configured: events go to stdout only", err=True)
+        warn("no sink is configured: events go to stdout only")
         return
     if not (_test(settings, name, as_json) if test else _list(settings, name, config_file, as_json)):
         ctx.exit(1)
@@ -77,11 +78,12 @@ def _list(settings: WatchConfig, name: str, config_file: Path, as_json: bool) ->
             print_json({"sink": sink, "target": target, "durable": durable, "waiting": depth})
         else:
             queue = "best effort" if not durable else "waiting: unknown" if depth is None else f"{depth} waiting"
-            click.echo(f"{sink}  {target}  {queue}")
+            click.echo(printable(f"{sink}  {target}  {queue}"))
     if error_line:
-        click.echo(f"bittern: {error_line}", err=True)
+        warn(error_line)
     elif not as_json and any(sink in DURABLE for sink in _targets(settings)):
-        click.echo(f"outbox  {file}  {max(waiting.values(), default=0)} of {settings.outbox.max_events} events")
+        waits = max(waiting.values(), default=0)
+        click.echo(printable(f"outbox  {file}  {waits} of {settings.outbox.max_events} events"))
     return not error_line
 
 
@@ -125,7 +127,7 @@ def _forget(settings: WatchConfig, name: str, config_file: Path, as_json: bool) 
         except Undelivered as error:
             raise BitternError(f"mqtt: {error.reason}") from None
     if not records:
-        click.echo("bittern: no [mqtt] is configured, and nothing was announced", err=True)
+        warn("no [mqtt] is configured, and nothing was announced")
         return True
     all_ok = True
     for record in records:
@@ -156,8 +158,9 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
     from bittern.errors import ConfigurationError
     from bittern.events import Event, rfc3339, to_line, uuid7
     from bittern.sources import registry
+    from bittern.system import log
 
-    logging.basicConfig(format="bittern: %(message)s", level=logging.WARNING)
+    log.begin(logging.WARNING)
     targets = _targets(settings)
     info = SinkContext(display_name(settings, registry.check_source(settings.source, settings.camera).name))
     all_ok = True
@@ -188,7 +191,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
         if as_json:
             print_json({"sink": sink, "target": target, "ok": ok, "answer": answer, "time_ms": time_ms, "id": event.id})
         else:
-            click.echo(f"{sink}  {target}  {'ok' if ok else 'FAILED'}: {answer}")
+            click.echo(printable(f"{sink}  {target}  {'ok' if ok else 'FAILED'}: {answer}"))
     return all_ok
 
 

@@ -133,9 +133,10 @@ def _start(
     from bittern.config import schema
     from bittern.errors import ConfigurationError
     from bittern.model.classifier import Classifier
-    from bittern.system import notify
+    from bittern.system import log, notify, stderr
 
-    logging.basicConfig(format="bittern: %(message)s", level=logging.INFO)
+    stderr.never_wait()
+    log.begin(logging.INFO)
     base = schema.load(config_file) if config_file else schema.WatchConfig()
     # Options under [camera] belong to the file's own source.
     camera: dict[str, str] | None = None if source is None else {}

@@ -86,6 +86,13 @@ def read(file: Path, kind: type[T]) -> Parsed[T]:
 
 def parse(data: bytes, kind: type[T]) -> Parsed[T]:
     """`read`, for the bytes of a file."""
+    try:
+        return _parse(data, kind)
+    except RecursionError:
+        return _broken(None, "nested too deeply")
+
+
+def _parse(data: bytes, kind: type[T]) -> Parsed[T]:
     if len(data) > MAX_BYTES:
         return _broken(None, f"larger than {MAX_BYTES >> 10} KiB: not a configuration")
     try:
@@ -94,8 +101,6 @@ def parse(data: bytes, kind: type[T]) -> Parsed[T]:
         return _broken(data.count(b"\n", 0, error.start) + 1, "not UTF-8")
     try:
         table = tomllib.loads(text)
-    except RecursionError:
-        return _broken(None, "nested too deeply")
     except ValueError as error:  # TOMLDecodeError, or a number with more digits than Python reads
         line, message = _syntax_error(text, str(error))
         return _broken(line, message)
