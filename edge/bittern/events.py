@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import date
 from functools import lru_cache
@@ -12,6 +13,7 @@ import msgspec
 
 _ENCODER = msgspec.json.Encoder()
 _RANDOM = Random()
+_RANDOM_BITS = 74
 _DAY_0 = date(1970, 1, 1).toordinal()
 
 
@@ -45,7 +47,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An alarm that changed, a state that began, or a notice of dropped events.
 
     Attributes:
-        id: UUIDv7, so that events sort by time and a repeated delivery can be recognised.
+        id: UUIDv7, so that events sort by time, those of one process in their order, and a repeated delivery can be
+            recognised.
         type: "alarm.on", "alarm.off", "state" (of the camera or the daemon), or "dropped" (events that will never be
             delivered).
         time: RFC 3339, UTC, when the frame was taken, by the wall clock.
@@ -96,13 +99,45 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then bits of a random source."""
-    milliseconds = (time.time_ns() if now_ns is None else now_ns) // 1_000_000
     # It has to be unique, not unpredictable: a generator that was seeded once is enough.
-    random = source.getrandbits(80)
-    version = 0x7000 | random & 0xFFF
-    variant = 0x8000 | random >> 12 & 0x3FFF
-    first = f"{milliseconds >> 16 & 0xFFFFFFFF:08x}-{milliseconds & 0xFFFF:04x}"
-    return f"{first}-{version:04x}-{variant:04x}-{random >> 26 & 0xFFFFFFFFFFFF:012x}"
+    return _uuid7(_milliseconds(now_ns) << _RANDOM_BITS | source.getrandbits(_RANDOM_BITS))
+
+
+class EventIds:
+    """UUIDs of version 7 in the order in which they are made, also in one millisecond, or when the clock is set back.
+
+    Monotonic random (RFC 9562, section 6.2, method 2): one that would not be greater than the last is the last one plus
+    a random number. Any thread may make one.
+    """
+
+    def __init__(self, source: Random = _RANDOM) -> None:
+        self._source = source
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, now_ns: int | None = None) -> str:
+        """The next id, of a time in ns since 1970; None is now."""
+        value = _milliseconds(now_ns) << _RANDOM_BITS | self._source.getrandbits(_RANDOM_BITS)
+        with self._lock:
+            if value <= self._last:
+                value = self._last + 1 + self._source.getrandbits(32)
+            self._last = value
+        return _uuid7(value)
+
+
+def _milliseconds(now_ns: int | None) -> int:
+    return (time.time_ns() if now_ns is None else now_ns) // 1_000_000
+
+
+def _uuid7(value: int) -> str:
+    """Of 48 bits of milliseconds and `_RANDOM_BITS` others, with version and variant in between."""
+    milliseconds, first, second = value >> 74, value >> 62 & 0xFFF, value & (1 << 62) - 1
+    head = f"{milliseconds >> 16 & 0xFFFFFFFF:08x}-{milliseconds & 0xFFFF:04x}-{0x7000 | first:04x}"
+    return f"{head}-{0x8000 | second >> 48:04x}-{second & 0xFFFFFFFFFFFF:012x}"
+
+
+# The ids of this process.
+new_id = EventIds()
 
 
 def rfc3339(time_ns: int) -> str:

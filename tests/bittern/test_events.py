@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.events import Event, rfc3339, to_line, uuid7
+from bittern.events import Event, EventIds, rfc3339, to_line, uuid7
 
 MS = 1_000_000
 # Until the year 9999, which RFC 3339 ends with.
@@ -39,6 +40,29 @@ def test_ids_of_the_same_moment_differ() -> None:
     for bit in (b for b in range(80) if free >> b & 1):
         ones = sum(value >> bit & 1 for value in ids)
         assert 800 < ones < 1200, f"bit {bit} is random"
+
+
+@given(st.lists(st.one_of(st.just(5), TIMES), min_size=2, max_size=30))
+def test_ids_of_one_process_sort_in_the_order_in_which_they_were_made(times: list[int]) -> None:
+    """Also in one millisecond, and when the clock was set back."""
+    make = EventIds()
+    ids = [make(now_ns) for now_ns in times]
+    assert ids == sorted(set(ids))
+    for text in ids:
+        assert (uuid.UUID(text).version, uuid.UUID(text).variant) == (7, uuid.RFC_4122)
+    assert uuid.UUID(ids[0]).int >> 80 == times[0] // MS
+    assert uuid.UUID(ids[-1]).int >> 80 >= max(times) // MS
+
+
+def test_ids_of_many_threads_are_all_different() -> None:
+    make, made = EventIds(), list[list[str]]()
+    threads = [threading.Thread(target=lambda: made.append([make(5) for _ in range(2000)])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(ids == sorted(ids) for ids in made)
+    assert len({text for ids in made for text in ids}) == 8000
 
 
 def test_an_id_without_a_time_is_of_now() -> None:

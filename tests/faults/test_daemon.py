@@ -360,3 +360,36 @@ def test_a_second_daemon_on_one_outbox_refuses_and_a_kill_leaves_no_lock(tmp_pat
         daemon.close()
         if again is not daemon:
             again.close()
+
+
+def test_fault_39_frozen_and_thawed(tmp_path: Path, peer: Peer, record: Record) -> None:
+    """Daemon and camera process are both stopped for longer than a camera may be silent: that is no stalled camera."""
+    n, seconds = times(10, 1), times(8, 3)
+    daemon = Daemon(tmp_path / "d", peer)
+    camera: int | None = None
+    try:
+        for _ in range(n):
+            enough = len(daemon.alarms()) + 10
+            daemon.read(lambda enough=enough: len(daemon.alarms()) >= enough)  # type: ignore[misc]
+            camera = daemon.camera()
+            assert camera is not None
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                os.kill(daemon.process.pid, number)
+                time.sleep(0.2)  # so that the daemon is the first to run again
+                os.kill(camera, number)
+                if number == signal.SIGSTOP:
+                    time.sleep(seconds)
+            enough = len(daemon.alarms()) + 10
+            daemon.read(lambda enough=enough: len(daemon.alarms()) >= enough)  # type: ignore[misc]
+            assert daemon.camera() == camera
+        assert camera is not None
+        os.kill(camera, signal.SIGSTOP)  # and one that really hangs is still noticed
+        daemon.read(lambda: "camera_stalled" in daemon.states())
+        assert daemon.states()[:3] == ["started", "camera_ok", "camera_stalled"]
+        ids = [event["id"] for event in daemon.events]
+        assert ids == sorted(ids), "ids sort in the order of their events"
+        daemon.end(signal.SIGTERM)
+        assert daemon.process.returncode == 0
+    finally:
+        daemon.close()
+    record(39, f"daemon and camera frozen for {seconds} s", n, "0 camera_stalled, same process", "no camera_stalled")

@@ -45,6 +45,7 @@ class Timing(NamedTuple):
 
 _POLL_S = 0.02  # interval at which a process that is about to end is polled
 _STUCK_POLL_S = 0.5  # the same for one that SIGKILL did not end
+_STOPPED_S = 1.0  # between two looks at the camera: this process was stopped, or was busy with something else
 _PERIODS = 3  # a camera without a frame for this many periods counts as hung
 
 
@@ -119,6 +120,7 @@ class Camera:
         self._started = False
         self._started_at = 0.0
         self._due = 0.0
+        self._looked = self._resumed = 0.0  # when it last looked at the camera, and when it did so again after a gap
         self._state = ""
         self._closed = False
         self._reboot_command = recovery.reboot_command
@@ -215,6 +217,9 @@ class Camera:
         if self._reboot is not None and self._reboot.poll() is not None:
             self._reboot = None
         now = time.monotonic()
+        if now - self._looked > _STOPPED_S:
+            self._resumed = now  # the child may have been stopped as well, as by a debugger: it gets its time again
+        self._looked = now
         if self._finished:
             return math.inf
         if self._process is None:
@@ -273,6 +278,7 @@ class Camera:
             period_s = reader.period_ns / 1e9
             since = reader.last_ns / 1e9
             limit = max(self._timeout_s, _PERIODS * period_s if period_s else timing.start_s)
+        since = max(since, self._resumed)
         waited = time.monotonic() - since
         if waited < limit:
             return since + limit
@@ -298,7 +304,7 @@ class Camera:
         ending = process.ended()
         now = time.monotonic()
         if ending is None:
-            if now - killed_at < self._timing.kill_s:
+            if now - max(killed_at, self._resumed) < self._timing.kill_s:
                 return now + _POLL_S
             self._ask_for_reboot(process)
             return now + _STUCK_POLL_S

@@ -91,7 +91,8 @@ class Player:
             ConfigurationError: the decisions do not fit the models.
         """
         self._clip, self._random = clip, Random()
-        self._pipelines = [Pipeline(models, config, new_id=self._new_id) for models, config in groups]
+        new_id = events.EventIds(self._random)
+        self._pipelines = [Pipeline(models, config, new_id=new_id) for models, config in groups]
         self._scene = SceneWatch(groups[0][1].recovery.blind_after_s)
         self._times: list[list[int]] = [[] for _ in groups]
         self._scores: list[list[list[float]]] = [[] for _ in groups]
@@ -100,9 +101,6 @@ class Player:
         }
         self.frames = self.skipped = self.events = 0
         self.clip_s = self.took_s = 0.0
-
-    def _new_id(self, time_ns: int) -> str:
-        return events.uuid7(time_ns, self._random)
 
     @property
     def left_out(self) -> int:

@@ -156,7 +156,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
     from bittern.delivery.sinks.base import Diagnostics, SinkContext, Undelivered
     from bittern.delivery.sinks.registry import display_name, open_sinks
     from bittern.errors import ConfigurationError
-    from bittern.events import Event, rfc3339, to_line, uuid7
+    from bittern.events import Event, new_id, rfc3339, to_line
     from bittern.sources import registry
     from bittern.system import log
 
@@ -167,7 +167,7 @@ def _test(settings: WatchConfig, name: str, as_json: bool) -> bool:
     for sink, target in targets.items():
         only_this = msgspec.structs.replace(settings, **{other: None for other in targets if other != sink})
         event = Event(
-            id=uuid7(),
+            id=new_id(),
             type="state",
             time=rfc3339(time.time_ns()),
             monotonic_ns=time.monotonic_ns(),

@@ -139,7 +139,8 @@ class RecoveryConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     Attributes:
         warm_up_frames: the first frames of a camera, dark or green until it has settled, are not classified.
         blind_after_s: seconds of a black, white or flat picture after which the camera counts as blind.
-        reboot_command: run once if a camera's process does not end even with SIGKILL; empty runs nothing.
+        reboot_command: run once if a camera's process does not end even with SIGKILL; empty runs nothing. The unit
+            bittern@ may not reboot: touch a file for bittern-reboot@.path (docs/raspberry-pi.md).
     """
 
     warm_up_frames: Annotated[int, Meta(ge=0, le=1000)] = 5

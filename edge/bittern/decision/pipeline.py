@@ -12,7 +12,7 @@ from bittern.decision.decision import Change, Decision, check_label, settings_of
 from bittern.decision.motion import MotionGate
 from bittern.decision.moving import MovingView
 from bittern.errors import ConfigurationError
-from bittern.events import AlarmKey, Event, rfc3339, uuid7
+from bittern.events import AlarmKey, Event, new_id, rfc3339
 from bittern.frames import Frame, Pixels
 from bittern.model.classifier import Classifier, Result
 from bittern.model.preprocess import Region, View, region_of, strip_of, views_of
@@ -80,7 +80,7 @@ class Pipeline:
         self,
         classifiers: Sequence[Classifier],
         config: WatchConfig,
-        new_id: Callable[[int], str] = uuid7,
+        new_id: Callable[[int], str] = new_id,
     ) -> None:
         """Make a decision for every alarm.
 

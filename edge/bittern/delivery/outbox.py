@@ -16,7 +16,7 @@ from pathlib import Path
 from bittern.config.schema import OutboxConfig
 from bittern.delivery.outbox_file import Cursor, InUse, OutboxFile, dropped_in, is_damage
 from bittern.errors import ConfigurationError, one_line
-from bittern.events import Event, rfc3339, to_line, uuid7
+from bittern.events import Event, new_id, rfc3339, to_line
 
 # At most this many events wait in memory while the disk accepts none: a few megabytes.
 MEMORY_EVENTS = 10_000
@@ -277,7 +277,7 @@ class Outbox:
 
     def _notice(self, count: int) -> bytes:
         event = Event(
-            id=uuid7(),
+            id=new_id(),
             type="dropped",
             time=rfc3339(time.time_ns()),
             monotonic_ns=time.monotonic_ns(),
@@ -412,7 +412,7 @@ class Outbox:
 
     def _damage_event(self, detail: str) -> bytes:
         event = Event(
-            id=uuid7(),
+            id=new_id(),
             type="state",
             time=rfc3339(time.time_ns()),
             monotonic_ns=time.monotonic_ns(),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bittern.errors import one_line
-from bittern.events import AlarmKey, Event, State, rfc3339, uuid7
+from bittern.events import AlarmKey, Event, State, new_id, rfc3339
 from bittern.frames import Frame, Order, Pixels
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Outlet:
         now = time.time_ns()
         self.take(
             Event(
-                id=uuid7(now),
+                id=new_id(now),
                 type="state",
                 time=rfc3339(now),
                 monotonic_ns=time.monotonic_ns() if monotonic_ns is None else monotonic_ns,

@@ -42,6 +42,12 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert complaints(UNIT.read_text(), tmp_path) == []
 
 
+def test_systemd_understands_the_units_that_reboot(tmp_path: Path) -> None:
+    files = [shutil.copy(file, tmp_path) for file in UNIT.parent.glob("bittern-reboot@.*")]
+    assert len(files) == 2
+    assert analyze("verify", *files).stderr == ""
+
+
 def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
     unit = UNIT.read_text().replace("NoNewPrivileges=", "NoNewPriviliges=")
     assert "NoNewPriviliges" in "".join(complaints(unit, tmp_path))
