@@ -106,7 +106,7 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
         ("[webhook]\nurl = 'http://h'\nsecret_file = '/'", "a.toml:4: webhook.secret_file: /: Is a directory"),
         (
             "[webhook]\nurl = 'http://h'\nsecret_file = '/dev/null'",
-            "a.toml:4: webhook.secret_file: /dev/null: not a regular file: expected",
+            "a.toml:4: webhook.secret_file: /dev/null: expected a regular file, got a device",
         ),
         ("[webhook]\nurl = 'http://'", "a.toml:3: webhook.url: '...': expected http://HOST/PATH or https://"),
         (
