@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import signal
 import subprocess
 import time
 import urllib.error
@@ -84,12 +86,14 @@ class Home:
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.terminate()
+            group = self._process.pid  # of root.sh and of what it has started
+            os.killpg(group, signal.SIGTERM)
             try:
                 self._process.wait(60)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(10)
+                until(lambda: not _lives(group))
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
             self._process = None
 
     def _answers(self) -> bool:
@@ -188,6 +192,15 @@ class Home:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
+
+
+def _lives(group: int) -> bool:
+    """Whether there is a process of a group."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 # Home Assistant brings aiohttp, and the tests' own Python has no client for websockets.

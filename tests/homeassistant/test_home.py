@@ -152,6 +152,31 @@ def test_fault_28_no_ghosts(home: Home, running: Door, edit: str) -> None:
     assert list(home.devices()) == ["door"]
 
 
+def test_fault_28_no_ghosts_in_a_home_assistant_that_was_not_running(home: Home, running: Door) -> None:
+    tables, lines = dict(running.tables), dict(running.lines)
+    for edit in ("snapshots", "name"):
+        assert home.entities("door").keys() >= {"image.door_last_alarm", RED}
+        running.stop()
+        home.stop()
+        if edit == "name":
+            running.lines["name"] = '"porch"'
+        else:
+            del running.tables[edit]
+        running.start()
+        time.sleep(5.0)
+        home.start()
+        if edit == "name":
+            until(lambda: "porch" in home.devices() and "door" not in home.devices())
+        else:
+            until(lambda: "image.door_last_alarm" not in home.entities("door"))
+            until(lambda: home.state(RED) == "off")
+        running.stop()
+        running.tables, running.lines = dict(tables), dict(lines)
+        running.start()
+        until(lambda: home.state(RED) == "off")
+        until(lambda: home.state("image.door_last_alarm"))
+
+
 def test_fault_29_a_camera_that_is_away(home: Home, running: Door) -> None:
     for _ in range(times(10, 1)):
         for what in ({"do": "raise"}, {"do": "hang"}, {"show": "black"}, {"do": "raise", "absent": True}):

@@ -355,6 +355,19 @@ class Entities:
             "components": components | removed,
         }
 
+    def reminder(self, interval_s: float, *, temperature: bool) -> dict[str, Any] | None:
+        """Like `discovery`, but with the least description of each entity that was removed; None if there is none.
+
+        A Home Assistant that was not running then still has it in its registry, and takes out only what it has been
+        told of since its start: so it is told of it once more.
+        """
+        components = self.components(interval_s, temperature=temperature)
+        removed = {key: platform for key, platform in self._removed_components.items() if key not in components}
+        if not removed:
+            return None
+        message = self.discovery(interval_s, temperature=temperature)
+        return message | {"components": components | least(removed)}
+
     def components(self, interval_s: float, *, temperature: bool) -> dict[str, dict[str, Any]]:
         """The entities of `discovery`, by key."""
         components: dict[str, dict[str, Any]] = {
@@ -493,6 +506,37 @@ class Entities:
     def _key(self, topic: str) -> str:
         """Key of the entity of a label's or an alarm's topic."""
         return topic.removeprefix(f"{self._topic}/").replace("/", "__")
+
+
+# What an entity of each platform cannot be without; the topics are those of nothing.
+_LEAST: Mapping[str, Mapping[str, Any]] = {
+    "binary_sensor": {"state_topic": "bittern/nothing"},
+    "button": {"command_topic": "bittern/nothing"},
+    "camera": {"topic": "bittern/nothing"},
+    "event": {"state_topic": "bittern/nothing", "event_types": ["on"]},
+    "image": {"image_topic": "bittern/nothing"},
+    "number": {"command_topic": "bittern/nothing"},
+    "sensor": {"state_topic": "bittern/nothing"},
+    "switch": {"command_topic": "bittern/nothing"},
+}
+
+
+def least(components: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """The least description of entities, whose platforms are given by key; of those that are in a registry."""
+    return {
+        key: {"platform": platform, "unique_id": key, **_LEAST[platform]}
+        for key, platform in components.items()
+        if platform in _LEAST
+    }
+
+
+def old_device(device: str, components: Mapping[str, str]) -> dict[str, Any]:
+    """The least message that announces a device of an earlier run; see `Entities.reminder`."""
+    return {
+        "device": {"identifiers": [device], "name": device},
+        "origin": {"name": "bittern", "sw_version": __version__},
+        "components": least(components),
+    }
 
 
 def discovery_topic(prefix: str, device: str) -> str:

@@ -28,6 +28,7 @@ from bittern.delivery.sinks.homeassistant import (
     Publication,
     default_topic,
     discovery_topic,
+    old_device,
     to_json,
 )
 from bittern.delivery.sinks.mqtt_connection import Connection
@@ -52,6 +53,8 @@ _POLL_S = 0.1
 _MAX_CHANGES = 256
 # Another daemon with these topics is reported, and answered, at most this often.
 _PRESENCE_S = 60.0
+# How long Home Assistant may take to note what it is reminded of, in seconds.
+_REMINDER_S = 5.0
 # Commands to restart are ignored for so long after the start, in seconds: nobody can keep the daemon from watching.
 _RESTART_S = 20.0
 # How long the last changes may take when the sink is closed, in seconds.
@@ -190,7 +193,9 @@ class MqttSink(Sink):
         self._others_s = -_PRESENCE_S  # when another daemon was last reported
         self._confirmed = self._scores_sent = False
         self._fresh = False  # nothing was announced on this connection
-        self._old_discoveries: list[str] = []  # of earlier runs, to be withdrawn
+        # Discovery topics of earlier runs, to be withdrawn, with the platforms of their components.
+        self._old_discoveries: dict[str, dict[str, str]] = {}
+        self._home_started = False  # Home Assistant has started, and may know what was removed before
         self._states = threading.Lock()  # guards the next four
         pictures = config.image and (config.commands or config.picture_every_s is not None)
         self._entities = Entities(self._topic, info, commands=config.commands, picture=pictures)
@@ -318,6 +323,7 @@ class MqttSink(Sink):
         # "offline" for this camera is the word of a connection that the broker has given up only now, or of another
         # daemon.
         if (topic, payload) in ((self._status, ONLINE), (self._entities.availability, OFFLINE)):
+            self._home_started |= topic == self._status
             self._announce_requested = True
             self._wake.set()
         elif topic == self._entities.presence:
@@ -388,6 +394,11 @@ class MqttSink(Sink):
                 wait_s = _POLL_S
             elif self._announce_requested and (self._fresh or now_s >= announce_s):
                 self._announce_requested = self._fresh = False
+                if self._home_started:
+                    self._home_started = False
+                    if self._remind():  # and announce when it has taken note of that
+                        announce_s, self._announce_requested = now_s + _REMINDER_S, True
+                        continue
                 barrier = self._announce(memory)
                 self._confirmed = False
                 self._announce_requested |= barrier is None
@@ -423,7 +434,7 @@ class MqttSink(Sink):
                 same = record.discovery == self._discovery
                 self._entities.forget(record.topics, dict(record.components) if same else {})
                 if record.discovery and not same:
-                    self._old_discoveries.append(record.discovery)
+                    self._old_discoveries[record.discovery] = dict(record.components)
 
     def _own(self, memory: announced.Memory) -> list[announced.Announced]:
         """The records of this broker."""
@@ -458,6 +469,22 @@ class MqttSink(Sink):
         self._send_picture()
         send(self._entities.availability, ONLINE, retain=True)
         return send(self._entities.presence, msgspec.json.encode(self._presence), retain=False, qos=1)
+
+    def _remind(self) -> bool:
+        """Tell a Home Assistant that has just started of what no longer exists, so that it takes that out.
+
+        Returns:
+            Whether there is anything of that kind.
+        """
+        with self._states:
+            message = self._entities.reminder(self._config.interval_s, temperature=self._temperature)
+        reminders = [(self._discovery, message)] if message is not None and self._discovery else []
+        for topic, components in self._old_discoveries.items():
+            reminders.append((topic, old_device(topic.split("/")[-2], components)))
+        for topic, reminder in reminders:
+            # Not retained: what is retained is without them.
+            self._connection.send(topic, to_json(reminder), retain=False, qos=1)
+        return bool(reminders)
 
     def _measure(self) -> Diagnostics:
         diagnostics = self._diagnostics()

@@ -19,6 +19,7 @@ from tests.doubles.mosquitto import Broker, Listener, needs_mosquitto
 from tests.doubles.mqtt_sinks import ALARM, CONFIG, LABEL, STOP, Opens, deliver, delivered, event
 from tests.doubles.waiting import until
 
+from bittern.delivery.sinks import mqtt
 from bittern.delivery.sinks.base import Controls, Undelivered
 from bittern.delivery.sinks.homeassistant import device_id
 from bittern.errors import ConfigurationError
@@ -501,3 +502,32 @@ def test_the_state_folder_of_another_name_is_taken_over(broker: Broker, opened: 
         f"homeassistant/device/bittern_{name}/config" for name in ("porch", "other")
     }
     assert not (tmp_path / "state/door/mqtt.json").exists()
+
+
+def test_home_assistant_that_starts_is_reminded_of_what_is_gone(
+    broker: Broker, opened: Opens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mqtt, "_REMINDER_S", 0.2)
+    runs = Announcer(broker, opened, tmp_path)
+    runs.run(alarms={STOP: 0.5, DENT: 0.5})
+    runs.run(name="porch", alarms={STOP: 0.5, DENT: 0.5})
+    with Listener(broker.port, "homeassistant/device/#") as listener:
+        sink = opened(broker.port, name="porch", memory=tmp_path)
+        until(lambda: sink.confirmed)
+        sink.expect({STOP: 0.5})
+        porch, gone = "homeassistant/device/bittern_porch/config", "bittern_porch__alarm__car_damage__damaged"
+        until(lambda: b'"platform":"binary_sensor"}' in (listener.last(porch) or b""))
+        before = len(listener.received)
+        listener.say("homeassistant/status", b"online")
+        until(lambda: len(listener.received) == before + 2)
+        reminder, announcement = (
+            json.loads(payload)["components"][gone] for _, payload, _ in listener.received[before:]
+        )
+        assert reminder.keys() > {"platform", "unique_id"}
+        assert announcement == {"platform": "binary_sensor"}
+        sink.close()
+    with Listener(broker.port, porch, name="late") as late:
+        until(lambda: late.last(porch))
+        assert json.loads(late.last(porch) or b"")["components"][gone] == {"platform": "binary_sensor"}, (
+            "what is retained"
+        )
