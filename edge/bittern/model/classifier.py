@@ -16,8 +16,7 @@ import numpy as np
 
 from bittern.errors import BitternError, ModelRefused, one_line
 from bittern.frames import Order, Pixels
-from bittern.model import catalog, golden, manifest, preprocess, runtime, trial
-from bittern.model import labels as label_files
+from bittern.model import catalog, golden, manifest, preprocess, runtime
 from bittern.model.manifest import Head, Manifest, Threshold
 from bittern.model.preprocess import Region, View
 from bittern.model.runtime import ExecutionPath, Tensor
@@ -111,6 +110,8 @@ class Classifier:
             manifest.check_files(folder, self.manifest)
         try:
             if not tried and not catalog.is_shipped(self.manifest.sha256 if self.manifest else _sha256(data)):
+                from bittern.model import trial  # only where it is needed: importing it takes 10 ms
+
                 trial.run(data, path, threads)
             loaded = runtime.open_model(data, path, threads)
         except ModelRefused as error:
@@ -342,6 +343,8 @@ def _check_scale(folder: Path, name: str, expected: tuple[float, int], tensor: T
 def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, outputs: list[Tensor]) -> list[Head]:
     if len(outputs) != 1:
         raise ModelRefused(f"{file}: expected one output, because there is no manifest, got {_list(outputs)}")
+    from bittern.model import labels as label_files
+
     if labels is not None:
         try:
             text, origin = fileio.read_regular(labels, MAX_LABELS_BYTES), os.fspath(labels)

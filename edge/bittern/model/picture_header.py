@@ -40,37 +40,49 @@ class Header(NamedTuple):
     sized: bool = True
 
 
-# Formats by their first bytes. Those of other formats of the ISO base media file format are told apart by their brands.
-_MAGIC = (
-    ("JPEG", rb"\xff\xd8\xff"),
-    ("PNG", rb"\x89PNG\r\n\x1a\n"),
-    ("WebP", rb"RIFF....WEBP"),
-    ("GIF", rb"GIF8[79]a"),
-    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\x00\x00\x00"),
-    ("TIFF", rb"II[*+]\x00|MM\x00[*+]"),
-    ("PNM", rb"P[1-6][\s#]"),
-    ("PAM", rb"P7\n"),
-    ("PFM", rb"P[Ff]\n"),
-    ("JPEG 2000", rb"\x00\x00\x00\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
-    ("Sun raster", rb"\x59\xa6\x6a\x95"),
-    ("Radiance HDR", rb"#\?R(?:GB|ADIANC)E"),
-    ("OpenEXR", rb"\x76\x2f\x31\x01"),
-    ("AVIF", rb"....ftyp(?:avi[fs]|(?:mif1|msf1|miaf)(?:....){1,12}?avi[fs])"),
-    ("HEIC", rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)"),
-    ("JPEG XL", rb"\xff\x0a|\x00\x00\x00\x0cJXL \r\n\x87\n"),
-    ("Photoshop", rb"8BPS"),
-    ("PDF", rb"%PDF-"),
-    ("SVG", rb"\s*(?:<\?xml[^>]*>\s*)?<svg[\s>]"),
-    ("video", rb"....ftyp|RIFF....AVI |\x1a\x45\xdf\xa3"),
-)
-_PATTERNS = [(kind, re.compile(pattern, re.DOTALL)) for kind, pattern in _MAGIC]
+# Formats by their first bytes.
+_MAGIC = {
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG\r\n\x1a\n",),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "PNM": tuple(b"P%d%c" % (number, blank) for number in range(1, 7) for blank in b" \t\r\n#"),
+    "PAM": (b"P7\n",),
+    "PFM": (b"PF\n", b"Pf\n"),
+    "JPEG 2000": (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    "Sun raster": (b"\x59\xa6\x6a\x95",),
+    "Radiance HDR": (b"#?RGBE", b"#?RADIANCE"),
+    "OpenEXR": (b"\x76\x2f\x31\x01",),
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
+    "Photoshop": (b"8BPS",),
+    "PDF": (b"%PDF-",),
+    "video": (b"\x1a\x45\xdf\xa3",),
+}
 # How many bytes `kind_of` needs.
 HEAD_BYTES = 256
 
 
 def kind_of(head: bytes) -> str | None:
     """The format of a file by its first bytes; None for one that is no picture, or of an unknown format."""
-    return next((kind for kind, pattern in _PATTERNS if pattern.match(head)), None)
+    for kind, magic in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    if head.startswith(b"RIFF"):
+        return {b"WEBP": "WebP", b"AVI ": "video"}.get(head[8:12])
+    if head.startswith(b"BM"):
+        # With the length of the next header, so that no text is taken for one.
+        return "BMP" if int.from_bytes(head[14:18], "little") in (12, 40, 52, 56, 64, 108, 124) else None
+    if head[4:8] == b"ftyp":
+        # The ISO base media file format: told apart by the brands.
+        end = min(max(int.from_bytes(head[:4], "big"), 16), len(head))
+        brands = {head[8:12], *(head[i : i + 4] for i in range(16, end, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        still = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+        return "HEIC" if brands & still else "video"
+    if re.match(rb"\s*(?:<\?xml[^>]*>\s*)?<svg[\s>]", head):
+        return "SVG"
+    return None
 
 
 def read(data: bytes) -> Header | None:
@@ -211,6 +223,24 @@ def _webp(data: bytes) -> Header | None:
         return None
     bounded = not animated and not (lossless and width * height > _MAX_LOSSLESS_WEBP)
     return Header("WebP", width, height, orientation, complete, bounded)
+
+
+def plain_webp(data: bytes) -> bytes:
+    """A WebP file with nothing but the first picture of an animation, if that fills the canvas; else itself.
+
+    OpenCV reads animations since 4.11 only.
+    """
+    start = data.find(b"ANMF", 30)
+    if data[12:16] != b"VP8X" or not data[20] & 0x02 or start < 0 or len(data) < start + 24:
+        return data
+    length = int.from_bytes(data[start + 4 : start + 8], "little")
+    left_top, size = data[start + 8 : start + 14], data[start + 14 : start + 20]
+    picture = data[start + 24 : start + 8 + length]
+    if left_top != bytes(6) or size != data[24:30] or len(picture) < length - 16:
+        return data
+    transparent = 0x10 if picture.startswith(b"ALPH") else 0
+    head = b"VP8X" + struct.pack("<II", 10, transparent) + size
+    return b"RIFF" + struct.pack("<I", 4 + len(head) + len(picture)) + b"WEBP" + head + picture
 
 
 def _gif(data: bytes) -> Header:

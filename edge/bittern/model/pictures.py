@@ -13,7 +13,7 @@ import numpy as np
 
 from bittern.errors import ConfigurationError, PictureError
 from bittern.frames import Pixels
-from bittern.model import decoder, picture_header, preprocess
+from bittern.model import picture_header, preprocess
 from bittern.model.preprocess import Region
 from bittern.system import stderr
 
@@ -167,9 +167,13 @@ def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
         raise PictureError("broken picture, the file is truncated")
     if kind == "PNG":
         data = picture_header.plain_png(data)
+    elif kind == "WebP" and not header.bounded:
+        data = picture_header.plain_webp(data)
     if header.bounded:
         picture = _decode_here(data)
     else:
+        from bittern.model import decoder  # only where it is needed: importing it takes 10 ms
+
         pixels = width * height if header.sized else 0
         picture = decoder.decode(data, pixels=pixels, max_pixels=max_pixels, pillow=_needs_pillow(kind))
     return _upright(picture, header.orientation)
