@@ -125,7 +125,6 @@ bundle=$work/release
 mkdir -p "$bundle/models"
 date -u "+%Y%m%dT%H%M%SZ-$version" > "$bundle/release"
 cp "$wheel" "$here/default.toml" "$here/../locks/build.txt" "$here/../locks/pi.txt" "$bundle/"
-if [ -n "$config" ]; then cp "$config" "$bundle/config.toml"; fi
 for folder in "$models"/*/; do
     [ ! -f "$folder/manifest.json" ] || cp -R "${folder%/}" "$bundle/models/"
 done
@@ -143,6 +142,8 @@ fi
     printf '%s  %s\n' "$(sha256 "$file")" "$file"
 done) > "$work/SHA256SUMS"
 mv "$work/SHA256SUMS" "$bundle/"
+# Not in the list, which everybody on the device can read: from its hash a weak password could be guessed.
+if [ -n "$config" ]; then cp "$config" "$bundle/config.toml"; fi
 if [ -n "$key" ] && ! ssh-keygen -Y sign -n bittern -f "$key" "$bundle/SHA256SUMS" 2> "$work/error"; then
     refuse "cannot sign with $key ($(tail -n 1 "$work/error" | tr -d '\r')): add it to ssh-agent, name another one with" \
         "--key, or deploy with --unsigned"

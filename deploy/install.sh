@@ -21,7 +21,8 @@ HOME=$(getent passwd "$(id -u)" | cut -d : -f 6)
 trap '' HUP PIPE
 
 KEEP=3        # releases left on the device
-SETTLE_S=3    # a daemon that dies within this time after READY=1 was not ready
+FRAME_S=60    # from READY=1 to the first frame, which the status of the unit tells
+SETTLE_S=3    # a daemon that dies within this time after that was not ready
 START_S=120   # longer than the unit's TimeoutStartSec + TimeoutStopSec, in case systemctl itself hangs
 JOURNAL=20    # log lines to show of a daemon that did not start
 PICAMERA="^[[:space:]]*source[[:space:]]*=[[:space:]]*[\"']picamera:"  # the same line is in deploy.sh
@@ -95,7 +96,7 @@ receive() {  # $1: what was uploaded; sets stage and id
     [ -z "$bad" ] || refuse "the release has $bad, which is no ordinary file"
     [ -f "$stage/SHA256SUMS" ] || refuse "the release has no list of its files (SHA256SUMS)"
     bad=$(diff <(cut -c 67- "$stage/SHA256SUMS" | LC_ALL=C sort) \
-        <(cd "$stage" && find . -type f ! -name 'SHA256SUMS*' | LC_ALL=C sort) | sed -n '2s/^[<>] //p') || true
+        <(cd "$stage" && find . -type f ! -name 'SHA256SUMS*' ! -path ./config.toml | LC_ALL=C sort) | sed -n '2s/^[<>] //p') || true
     [ -z "$bad" ] || refuse "the release is not what is in the list of its files: see $bad"
     bad=$(cd "$stage" && sha256sum --check --strict --quiet SHA256SUMS 2> /dev/null | head -n 1) || true
     [ -z "$bad" ] || refuse "the release was altered: another SHA-256 than in the list of its files: ${bad%: *}"
@@ -148,7 +149,7 @@ build() {
     { cat "$stage/pi.txt"
       printf '%s/%s[mqtt,metrics] --hash=sha256:%s\n' "$stage" "$wheel" "$(sha256sum "$stage/$wheel" | cut -d ' ' -f 1)"
     } > "$stage/requirements.txt"
-    local pip=("$new/venv/bin/python" -I -m pip install --quiet --disable-pip-version-check --no-input --require-hashes)
+    local pip=("$new/venv/bin/python" -I -m pip install --progress-bar off --disable-pip-version-check --no-input --require-hashes)
     mkdir "$new"
     # numpy, OpenCV, picamera2 and libcamera are Debian's: they are built for one another. They are not in the lock, and
     # pip refuses everything that is not: so a package that needs another numpy fails here.
@@ -191,7 +192,24 @@ switch() {  # $1: a release. Replaces the link and then the unit, each by one re
 }
 
 start() {  # $1: a unit. Type=notify: systemctl returns when the daemon has sent READY=1, or has died
-    timeout "$START_S" systemctl restart "$1" && sleep "$SETTLE_S" && systemctl is-active --quiet "$1"
+    timeout "$START_S" systemctl restart "$1"
+}
+
+settled() { sleep "$SETTLE_S" && systemctl is-active --quiet "$1"; }
+
+has_frames() { [[ $(systemctl show --property=StatusText --value "$1") == *"frames per second"* ]]; }
+
+await_frame() {  # $1: a unit. Fails if it dies, or gets no frame, unless it had none before either
+    local end=$((SECONDS + FRAME_S))
+    until has_frames "$1"; do
+        systemctl is-active --quiet "$1" || return 1
+        if [ $SECONDS -ge $end ]; then
+            [[ " ${waiting[*]} " == *" $1 "* ]] || { warn "$1 gets no frame from its camera"; return 1; }
+            say "$1 is waiting for its camera, as it was before"
+            return 0
+        fi
+        sleep 1
+    done
 }
 
 activate() {  # starts the new release in every instance; fails at the first that does not become ready
@@ -205,7 +223,7 @@ activate() {  # starts the new release in every instance; fails at the first tha
     for unit in "${running[@]}"; do [ "$unit" = "$own" ] || units_to_start+=("$unit"); done
     for unit in "${units_to_start[@]}"; do
         say "starting $unit"
-        if ! start "$unit"; then
+        if ! { start "$unit" && await_frame "$unit" && settled "$unit"; }; then
             warn "$unit did not become ready; its last lines:"
             journalctl -u "$unit" -n "$JOURNAL" --no-pager -o cat --since "@$since" >&2 || true
             return 1
@@ -226,7 +244,7 @@ roll_back() {  # to the previous release, or to none
         switch "$previous" || warn "could not switch back to release $previous"
         [[ " ${running[*]} " == *" bittern@$instance.service "* ]] || systemctl stop "bittern@$instance.service" || true
         for unit in "${running[@]}"; do
-            start "$unit" || { ok=0; warn "$unit does not start with release $previous either"; }
+            { start "$unit" && settled "$unit"; } || { ok=0; warn "$unit does not start with release $previous either"; }
         done
         [ $ok = 0 ] || warn "restored release $previous${running[*]:+, which is running}"
     fi
@@ -237,7 +255,7 @@ install() {
     root=$1 instance=$2 uploaded=$3 older=$4 stage=$3
     base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
     signers=$root/etc/bittern/allowed_signers
-    new='' created_config=0 was_enabled=0 previous='' running=()
+    new='' created_config=0 was_enabled=0 previous='' running=() waiting=()
     trap 'rm -rf "$new" "$stage" "$uploaded" "$config.new"' EXIT
     refuse() { warn "$*; nothing was changed"; exit 2; }
     exec 9< "${root:-/}"
@@ -290,6 +308,8 @@ install() {
     # Every instance runs from `current`, so all running ones are restarted.
     mapfile -t running < <(systemctl list-units --plain --no-legend --state=active,activating 'bittern@*.service' |
         awk '{print $1}')
+
+    for unit in "${running[@]}"; do has_frames "$unit" || waiting+=("$unit"); done
 
     if ! activate; then
         roll_back

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import signal
 import subprocess
@@ -28,9 +29,11 @@ from tests.doubles.camera_process import (
     resident_kb,
     watch,
 )
+from tests.doubles.http_peer import Peer
 from tests.doubles.repetitions import pass_mark, times
 from tests.doubles.waiting import until
 
+from bittern.camera import supervisor
 from bittern.camera.supervisor import Camera
 from bittern.config.schema import RecoveryConfig
 from bittern.errors import SourceError
@@ -289,6 +292,41 @@ def test_fault_4_absent_at_the_start(double: Double, record: Record) -> None:
         "one line, tried again, exit 2 with once",
         "one line, holder if known; keeps trying; exit 2 with --once",
     )
+
+
+def test_fault_40_a_device_that_is_plugged_in_ends_the_wait(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record
+) -> None:
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    monkeypatch.setattr(supervisor, "DEVICES", str(devices))
+    monkeypatch.setattr(random, "uniform", lambda *_: 30.0)  # 30 s to the second try
+    double.say(absent=True)
+    with watch(double) as camera:
+        read_until(camera, lambda: "camera_absent" in double.names, 20)
+        double.say(fps=FPS)
+        (devices / "video0").touch()
+        begin = time.monotonic()
+        read_until(camera, lambda: "camera_ok" in double.names, 15)
+        took = time.monotonic() - begin
+    record(40, "a camera that is plugged in while the next try is 30 s away", 1, f"{took:.1f} s", "frames within 15 s")
+
+
+def test_fault_40_another_reason_of_the_same_state_is_told(double: Double, peer: Peer) -> None:
+    """A camera that is on the network at last, but without a stream."""
+    peer.answer = lambda _: b"RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n"
+    peer.down()
+    with watch(double, f"rtsp://127.0.0.1:{peer.port}/live") as camera:
+        read_until(camera, lambda: camera.restarts >= 1, 20)
+        assert double.names == ["camera_absent"]
+        assert "Connection refused" in double.detail("camera_absent")
+        peer.up()
+        read_until(camera, lambda: len(double.names) > 1, 20)
+        assert double.names == ["camera_absent", "camera_absent"]
+        assert "404" in double.states[-1][2]
+        again = camera.restarts + 1
+        read_until(camera, lambda: camera.restarts >= again, 20)
+        assert len(double.names) == 2, "the same reason is told once"
 
 
 def test_fault_4_busy_names_the_holder(double: Double, tmp_path: Path, record: Record) -> None:

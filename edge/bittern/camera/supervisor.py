@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import re
 import select
 import subprocess
 import time
@@ -46,6 +48,8 @@ class Timing(NamedTuple):
 _POLL_S = 0.02  # interval at which a process that is about to end is polled
 _STUCK_POLL_S = 0.5  # the same for one that SIGKILL did not end
 _STOPPED_S = 1.0  # between two looks at the camera: this process was stopped, or was busy with something else
+_PLUGGED_S = 1.0  # from a change in DEVICES to the next try, and the interval at which it is looked at
+DEVICES = "/dev"
 _PERIODS = 3  # a camera without a frame for this many periods counts as hung
 
 
@@ -121,7 +125,7 @@ class Camera:
         self._started_at = 0.0
         self._due = 0.0
         self._looked = self._resumed = 0.0  # when it last looked at the camera, and when it did so again after a gap
-        self._state = ""
+        self._state = self._reason = ""
         self._closed = False
         self._reboot_command = recovery.reboot_command
         self._reboot: subprocess.Popen[bytes] | None = None
@@ -129,6 +133,7 @@ class Camera:
         self._offset: int | None = None  # from the child's numbers to ours
         self._good_since: float | None = None  # first frame of this process
         self._retries = 0
+        self._devices_ns = _devices_ns()
         self._at_once = True  # the next restart does not wait
         self._unsteady = False  # it gave frames, and failed again before it had settled
 
@@ -223,8 +228,12 @@ class Camera:
         if self._finished:
             return math.inf
         if self._process is None:
+            if now < self._due and self._retries and self._devices_ns != _devices_ns():
+                # Something was plugged in, or out: no long wait any more, but a moment for udev to set its rights.
+                self._devices_ns, self._retries = _devices_ns(), 0
+                self._due = min(self._due, now + _PLUGGED_S)
             if now < self._due:
-                return self._due
+                return min(self._due, now + _PLUGGED_S)
             self._start(now)
         elif self._killed_at is not None:
             return self._await_end(self._process, self._killed_at)
@@ -317,6 +326,7 @@ class Camera:
             if settled:
                 self._at_once, self._retries = True, 0
         self._due = now + self._delay()
+        self._devices_ns = _devices_ns()
         return self._due
 
     def _delay(self) -> float:
@@ -370,9 +380,10 @@ class Camera:
         return frame
 
     def _begin(self, state: str, detail: str) -> None:
-        """A state of the camera begins, unless it holds already."""
-        if state != self._state:
-            self._state = state
+        """A state of the camera begins, unless it holds already for the same reason, whatever the figures in it."""
+        reason = re.sub(r"0x[0-9a-fA-F]+|[0-9]+(?:\.[0-9]+)?", "", detail)
+        if (state, reason) != (self._state, self._reason):
+            self._state, self._reason = state, reason
             self._new_states.append(State(state, detail))
 
     def _pause(self, until: float, *, wake: bool) -> None:
@@ -383,3 +394,11 @@ class Camera:
             if wake:
                 poll.register(self._process.wake, select.POLLIN)
         self._stop.wait(partial(poll.poll, max(0.0, until - time.monotonic()) * 1000))
+
+
+def _devices_ns() -> int:
+    """When a device last came or went, by the kernel's own folder of them."""
+    try:
+        return os.stat(DEVICES).st_mtime_ns  # noqa: PTH116
+    except OSError:
+        return 0

@@ -231,7 +231,7 @@ class Loop:
     def _outage(self, now: float) -> None:
         """No frame came for a while: the camera is slow, or being restarted, which counts as progress."""
         self._health.progress(now)
-        self._watchdog.outage(f"{self._name}: {self._state.replace('_', ' ')}")
+        self._watchdog.outage(self._status() if self._last_number < 0 else f"{self._name}: {self._state_text}")
 
     def _control(self) -> None:
         """Do what the owner wants, if that has changed."""
@@ -269,7 +269,13 @@ class Loop:
         self._watchdog.reloaded(self._status())
         self._begin_state(exchange.state)
 
+    @property
+    def _state_text(self) -> str:
+        return self._state.replace("_", " ")
+
     def _status(self) -> str:
+        if self._last_number < 0:
+            return f"{self._name}: waiting for the camera ({self._state_text})"
         fps, age_s = self._health.rate()
         age = "" if age_s is None else f", {1000 * age_s:.0f} ms old when classified"
         return f"{self._name}: {fps:.1f} frames per second{age}, {self._events} events"

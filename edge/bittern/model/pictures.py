@@ -22,7 +22,7 @@ MAX_PIXELS = 50_000_000
 # A file with one of these is a picture in a folder, whatever is in it; of others the first bytes decide.
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".pgm", ".ppm", ".tif", ".tiff", ".webp"})
 # Formats that OpenCV always has, and those that it may have, with the suffix by which it is asked.
-_ALWAYS = frozenset({"JPEG", "PNG", "WebP", "BMP", "TIFF", "PNM", "PAM", "PFM", "Sun raster", "Radiance HDR"})
+_ALWAYS = frozenset({"JPEG", "PNG", "WebP", "BMP", "TIFF", "PNM", "PAM", "Sun raster", "Radiance HDR"})
 _MAYBE = {"GIF": ".gif", "AVIF": ".avif", "JPEG 2000": ".jp2"}
 # Formats that Pillow decodes with the extra, where OpenCV does not.
 _WITH_PILLOW = ("AVIF", "HEIC")

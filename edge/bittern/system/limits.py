@@ -27,4 +27,5 @@ def limit_private_memory(most: int) -> None:
 
 def limit_processor_time(seconds: float) -> None:
     """Let this process compute for so long from now on, all its threads together; then SIGPROF ends it. 0: no limit."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # it may have been ignored by whoever started this process
     signal.setitimer(signal.ITIMER_PROF, seconds)

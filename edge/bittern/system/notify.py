@@ -12,7 +12,10 @@ _STATUS_S = 10.0
 
 
 class Watchdog:
-    """Sends READY=1 with the first frame and WATCHDOG=1 while there is progress. Driven by progress, not by a timer.
+    """Sends READY=1 when the main loop turns, and WATCHDOG=1 while there is progress: no timer drives it.
+
+    A daemon that waits for its camera is ready too: neither the rest of the machine nor a reload must wait for one. The
+    status says whether there are frames.
 
     A call costs one comparison unless something is due, so it can be made for every frame. Without $NOTIFY_SOCKET
     nothing is ever sent.
@@ -36,6 +39,7 @@ class Watchdog:
         self._interval_s = min(timeout_s / 4, _STATUS_S) if timeout_s else _STATUS_S
         self._due_s = float("-inf")
         self._status = ""
+        self._has_frames = False
         self.ready = False
 
     def frame(self, status: Callable[[], str]) -> None:
@@ -44,26 +48,14 @@ class Watchdog:
         Args:
             status: makes the text for STATUS; called only when it is sent.
         """
-        if not self._has_socket or (self.ready and self._clock() < self._due_s):
-            return
-        if self.ready:
-            self._send(status(), WATCHDOG=1)
-        else:
-            self.ready = True
-            self._send(status(), READY=1, WATCHDOG=1)
+        if self._has_socket and not (self._has_frames and self._clock() < self._due_s):
+            self._has_frames = True
+            self._send(status())
 
     def outage(self, status: str) -> None:
-        """Report that the camera is unavailable and the main loop is handling it: that counts as progress.
-
-        Before the first frame this asks systemd for more time to start, so that a camera that is plugged in an hour
-        late does not cause an hour of restarts.
-        """
-        if not self._has_socket or (self._clock() < self._due_s and status == self._status):
-            return
-        if self.ready:
-            self._send(status, WATCHDOG=1)
-        else:
-            self._send(status, EXTEND_TIMEOUT_USEC=int(4e6 * max(self._interval_s, _STATUS_S)))
+        """Report that the camera is unavailable and the main loop is handling it: that counts as progress."""
+        if self._has_socket and not (self._clock() < self._due_s and status == self._status):
+            self._send(status)
 
     def reloading(self) -> None:
         """Report that a reload starts; `reloaded` must follow, because systemd waits for it."""
@@ -78,10 +70,12 @@ class Watchdog:
         """Report that the daemon is stopping."""
         notify(STOPPING=1)
 
-    def _send(self, status: str, **state: int) -> None:
+    def _send(self, status: str) -> None:
         self._due_s = self._clock() + self._interval_s
         self._status = status
-        notify(**state, STATUS=status)
+        ready = {} if self.ready else {"READY": 1}
+        self.ready = True
+        notify(**ready, WATCHDOG=1, STATUS=status)
 
 
 def _watchdog_s(environ: Mapping[str, str]) -> float | None:

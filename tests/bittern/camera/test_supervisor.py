@@ -306,7 +306,7 @@ def test_a_password_is_nowhere_to_be_seen(double: Double, capfd: pytest.CaptureF
         assert pid is not None
         assert secret not in Path(f"/proc/{pid}/cmdline").read_text()
         assert secret not in Path(f"/proc/{pid}/environ").read_text()
-        assert camera.name == "rtsp://127.0.0.1:9/stream"
+        assert camera.name == "rtsp://127.0.0.1:9"
         read_until(camera, lambda: bool(double.names), 10)
     assert double.names == ["camera_absent"]
     assert "Connection refused" in double.detail("camera_absent")

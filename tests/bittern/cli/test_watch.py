@@ -280,7 +280,7 @@ def test_a_sheet_is_left_by_a_stopped_watch(place: Path, tmp_path: Path) -> None
         process = subprocess.Popen(
             [BITTERN, *words], cwd=place, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        while b"READY=1" not in listener.recv(4096):  # which it says when it has seen a frame
+        while b"frames per second" not in listener.recv(4096):
             pass
     process.terminate()
     _, err = process.communicate(timeout=10)

@@ -118,3 +118,30 @@ def test_of_a_file_over_the_limit_no_more_is_read(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(PictureError, match="64 MiB"):
         pictures.decode(large)
+
+
+@pytest.mark.parametrize("suffix", [".pam", ".ras", ".hdr"])
+def test_what_else_opencv_reads_keeps_its_colours(suffix: str) -> None:
+    source = drawn().astype(np.float32) / 255 if suffix == ".hdr" else drawn()
+    ok, data = cv2.imencode(suffix, source)
+    assert ok
+    assert corners(pictures.decode_bytes(data.tobytes(), suffix)) == FOUR
+
+
+def test_pictures_without_a_range_are_not_guessed() -> None:
+    ok, data = cv2.imencode(".pfm", drawn().astype(np.float32) / 255)
+    assert ok
+    refused(data.tobytes(), "is PFM: save it as JPEG or PNG")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 60000 +X 60000\n" + bytes(1000),
+        b"P7\nWIDTH 60000\nHEIGHT 60000\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" + bytes(100),
+        b"\x59\xa6\x6a\x95" + bytes.fromhex("0000ea60 0000ea60 00000018 00000000 00000001 00000000 00000000"),
+    ],
+    ids=["Radiance HDR", "PAM", "Sun raster"],
+)
+def test_formats_whose_header_only_opencv_reads_have_a_limit_too(data: bytes) -> None:
+    refused(data, "more pixels than the limit|broken picture|memory")
