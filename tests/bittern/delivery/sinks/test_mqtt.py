@@ -58,12 +58,15 @@ def test_what_is_retained_greets_who_comes_later_and_nothing_else_does(
     assert "a.jpg" not in interned
     deliver(sink, event("dropped", count=1))  # acknowledged after everything before it
     with Listener(broker.port, "#") as listener:
-        until(lambda: len([topic for topic, _, retained in list(listener.received) if retained]) >= 8)
+        until(lambda: len([topic for topic, _, retained in list(listener.received) if retained]) >= 11)
         assert {topic: payload for topic, payload, retained in listener.received if retained} == {
             ALARM: b"ON",
             LABEL: b"stop",
             "bittern/door/state": b"blind",
             "bittern/door/watching": b"offline",
+            "bittern/door/detection": b"ON",
+            "bittern/door/threshold/stop_sign/stop": b"0.5",
+            "bittern/door/scores": b"{}",
             "bittern/door/availability": b"online",
             "bittern/door/diagnostics": b'{"fps":4.5,"latency_ms":null,"temperature_c":null}',
             "bittern/door/image": b"\xff\xd8 a picture \x00",
@@ -120,7 +123,8 @@ def test_the_retained_topics_are_right_after_the_broker_was_away(
     with Listener(broker.port, "#") as listener:
         until(lambda: listener.last(ALARM) == b"OFF")  # what holds now, before any of the events is delivered
         until(lambda: listener.last("bittern/door/availability") == b"online")
-        assert listener.payloads(ALARM) in ([b"OFF"], [b"ON", b"OFF"]), "not one after the other"
+        # Perhaps what the broker had retained, and then no more than that, however often it is said.
+        assert b"ON" not in listener.payloads(ALARM)[1:], "not one after the other"
         until(lambda: listener.last("bittern/door/state") == b"camera_ok")
         assert len(listener.payloads("bittern/door/event")) <= 1, "one may have been on its way when the broker went"
         delivered(sink, event())
