@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 # A baseline picture has one scan. Each further one passes over the whole picture: about 1 ns a pixel if it is empty.
 _MAX_SCANNED_PIXELS = 1_500_000_000
+# Programs write a dozen at most. A large picture with more than this is not even tried.
+_MAX_SCANS = 200
 # Below so many pixels the tables of a lossless WebP, at most 12 kB for each block of 4 x 4 pixels, stay below 400 MB.
 _MAX_LOSSLESS_WEBP = 500_000
 # Far more than programs write; a reader in Python must come to an end.
@@ -16,6 +18,9 @@ _MAX_JPEG_SEGMENTS = 4096
 _FILL = re.compile(rb"\xff+")
 _MAX_PNG_CHUNKS = 100_000
 _MAX_TIFF_TAGS = 64
+
+
+TRUNCATED = "the file is truncated"
 
 
 class Header(NamedTuple):
@@ -26,7 +31,7 @@ class Header(NamedTuple):
         width: in pixels, as stored.
         height: the same.
         orientation: in which the decoder leaves the picture (EXIF, 1 to 8); 1 is upright.
-        complete: whether the end of the file is there, where that shows.
+        fault: why it must not be decoded, such as a missing end of the file; empty if nothing shows.
         bounded: whether time and memory of decoding follow from the size, whatever else is in the file.
         sized: whether the size is known; else only the decoder can tell.
     """
@@ -35,7 +40,7 @@ class Header(NamedTuple):
     width: int
     height: int
     orientation: int = 1
-    complete: bool = True
+    fault: str = ""
     bounded: bool = True
     sized: bool = True
 
@@ -127,13 +132,15 @@ def _jpeg(data: bytes) -> Header | None:
     if coding == 0:
         return None
     bounded = coding in (0xC0, 0xC1, 0xC2) and precision == 8 and components in (1, 3, 4)
-    if bounded and complete and (coding == 0xC2 or data[offset + 2] < components):
-        # A scan has 10 bytes or more: of a small file they need not be counted.
-        most = len(data) // 10 * width * height
-        bounded = most <= _MAX_SCANNED_PIXELS or (
-            (1 + data.count(b"\xff\xda", offset)) * width * height <= _MAX_SCANNED_PIXELS
-        )
-    return Header("JPEG", width, height, orientation or 1, complete, bounded)
+    fault = "" if complete else TRUNCATED
+    # A scan has 10 bytes or more: of a small file they need not be counted.
+    several = complete and (coding not in (0xC0, 0xC1) or data[offset + 2] < components)
+    if several and len(data) // 10 * width * height > _MAX_SCANNED_PIXELS:
+        scans = 1 + data.count(b"\xff\xda", offset)
+        bounded = bounded and scans * width * height <= _MAX_SCANNED_PIXELS
+        if scans > _MAX_SCANS and not bounded:
+            fault = f"it has {scans} scans: save it again with another program"
+    return Header("JPEG", width, height, orientation or 1, fault, bounded)
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
@@ -184,7 +191,7 @@ def _png(data: bytes) -> Header | None:
     for kind, start, end in _png_chunks(data):
         if kind == b"eXIf":
             orientation = exif_orientation(data[start + 8 : end - 4])
-    return Header("PNG", width, height, orientation, complete=kind == b"IEND")
+    return Header("PNG", width, height, orientation, "" if kind == b"IEND" else TRUNCATED)
 
 
 def plain_png(data: bytes) -> bytes:
@@ -222,7 +229,7 @@ def _webp(data: bytes) -> Header | None:
     else:
         return None
     bounded = not animated and not (lossless and width * height > _MAX_LOSSLESS_WEBP)
-    return Header("WebP", width, height, orientation, complete, bounded)
+    return Header("WebP", width, height, orientation, "" if complete else TRUNCATED, bounded)
 
 
 def plain_webp(data: bytes) -> bytes:

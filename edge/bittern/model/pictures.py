@@ -163,8 +163,8 @@ def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
             raise PictureError(f"the header says {width} x {height} pixels")
         if width * height > max_pixels:
             raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
-    if not header.complete:
-        raise PictureError("broken picture, the file is truncated")
+    if header.fault:
+        raise PictureError(f"broken picture, {header.fault}")
     if kind == "PNG":
         data = picture_header.plain_png(data)
     elif kind == "WebP" and not header.bounded:
