@@ -16,6 +16,7 @@ import msgspec
 
 from bittern.config.schema import OutboxConfig
 from bittern.delivery.sinks.base import Sink, Undelivered
+from bittern.errors import one_line
 from bittern.events import Event, to_line
 
 if TYPE_CHECKING:
@@ -186,8 +187,6 @@ class Delivery:
         if not self._lines:
             return
         try:
-            for line in self._lines:
-                line.sink.follow(event)
             self._take(event)
         except Exception as error:  # a text that is not Unicode, or no memory
             with contextlib.suppress(Exception):
@@ -197,6 +196,15 @@ class Delivery:
                 if self._lost_s is None or now - self._lost_s >= QUIET_S:
                     self._lost_s = now
                     _LOG.error("event %s is lost: %s: %s", event.id, type(error).__name__, error)
+        self._follow(event)
+
+    def _follow(self, event: Event) -> None:
+        """Show an event to every sink at once, whatever waits in the outbox."""
+        for line in self._lines:
+            try:
+                line.sink.follow(event)
+            except Exception as error:  # no memory; the event itself is in the outbox
+                _LOG.error("%s: its states may be wrong: %s", line.sink.name, one_line(error))
 
     def status(self) -> DeliveryStatus:
         """The state now; never waits for a disk or a peer."""

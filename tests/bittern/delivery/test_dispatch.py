@@ -16,8 +16,10 @@ from tests.doubles.waiting import until, within
 from bittern.config.schema import CommandConfig, OutboxConfig, WebhookConfig
 from bittern.delivery import dispatch as module
 from bittern.delivery.dispatch import Delivery
+from bittern.delivery.sinks.base import Undelivered
 from bittern.delivery.sinks.command import CommandSink
 from bittern.delivery.sinks.webhook import WebhookSink
+from bittern.events import Event
 
 
 def test_events_arrive_in_order(start_delivery: Callable[..., Delivery], peer: Peer) -> None:
@@ -286,3 +288,45 @@ def test_close_with_a_sink_that_hangs_for_good(tmp_path: Path) -> None:
     with within():
         delivery.close(1.0)
     stuck.let.set()
+
+
+class Shows(Device):
+    """A peer that shows states: it hears of an event at once."""
+
+    def __init__(self) -> None:
+        super().__init__(durable=True)
+        self.followed: list[int] = []
+        self.connections = 0
+
+    def follow(self, event: Event) -> None:
+        self.followed.append(event.monotonic_ns)
+        if event.monotonic_ns == 1:
+            raise MemoryError
+
+
+def test_a_sink_that_shows_states_hears_of_an_event_at_once(
+    start_delivery: Callable[..., Delivery], caplog: pytest.LogCaptureFixture
+) -> None:
+    peer = Shows()
+    peer.failure = Undelivered("away")
+    delivery = start_delivery(peer)
+    for n in range(3):
+        delivery.send(event(n))
+    assert peer.followed == [0, 1, 2]
+    assert "device: its states may be wrong: MemoryError" in caplog.text
+    peer.failure = None
+    until(lambda: peer.delivered == [0, 1, 2])  # and what it could not follow is not lost
+
+
+def test_a_connection_that_is_back_ends_the_back_off(tmp_path: Path) -> None:
+    peer = Shows()
+    peer.failure = Undelivered("away")
+    delivery = Delivery(OutboxConfig(folder=str(tmp_path)), [peer], "cam")
+    delivery.send(event(0))
+    until(lambda: peer.tries == 4)  # the next try would come in six seconds at the earliest
+    peer.failure = None
+    begin = time.monotonic()
+    peer.connections += 1
+    until(lambda: peer.delivered == [0])
+    assert time.monotonic() - begin < 5.0
+    delivery.close()

@@ -379,9 +379,21 @@ class MqttSink(Sink):
     # The publisher's thread.
 
     def _publish(self) -> None:
-        """Body of the thread: announce on request, then publish changes, and diagnostics every `interval_s`."""
-        memory = announced.Memory(self._info.memory, self._info.config_file)
-        self._begin_withdrawals(memory)
+        """Body of the thread, which nothing but the end of the sink ends."""
+        memory: announced.Memory | None = None
+        while not self._closing.is_set():
+            try:
+                if memory is None:
+                    memory = announced.Memory(self._info.memory, self._info.config_file)
+                    self._begin_withdrawals(memory)
+                self._publish_with(memory)
+            except Exception as error:  # no memory, no file descriptors
+                _log.error("mqtt: the states are late: %s", one_line(error))
+                self._announce_requested = True
+                self._closing.wait(_PAUSE_S)
+
+    def _publish_with(self, memory: announced.Memory) -> None:
+        """Announce on request, then publish changes, and diagnostics every `interval_s`, until the end."""
         announce_s = diagnostics_s = 0.0  # when each may, or must, come next
         barrier: paho.MQTTMessageInfo | None = None
         while not self._closing.is_set():

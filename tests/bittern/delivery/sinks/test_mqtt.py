@@ -20,7 +20,7 @@ from tests.doubles.mqtt_sinks import ALARM, CONFIG, LABEL, STOP, Opens, deliver,
 from tests.doubles.waiting import until
 
 from bittern.delivery.sinks import mqtt
-from bittern.delivery.sinks.base import Controls, Undelivered
+from bittern.delivery.sinks.base import Controls, Diagnostics, Undelivered
 from bittern.delivery.sinks.homeassistant import device_id
 from bittern.errors import ConfigurationError
 from bittern.events import AlarmKey, to_line
@@ -535,3 +535,23 @@ def test_home_assistant_that_starts_is_reminded_of_what_is_gone(
         assert json.loads(late.last(porch) or b"")["components"][gone] == {"platform": "binary_sensor"}, (
             "what is retained"
         )
+
+
+def test_states_go_on_after_a_moment_without_memory(
+    broker: Broker, opened: Opens, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Listener(broker.port, "bittern/door/#") as listener:
+        sink = opened(broker.port)
+        until(lambda: sink.confirmed)
+        failures = iter([OSError(24, "Too many open files")])
+
+        def diagnostics() -> Diagnostics:
+            for failure in failures:
+                raise failure
+            return Diagnostics(fps=9.0)
+
+        monkeypatch.setattr(sink, "_diagnostics", diagnostics)
+        listener.say("homeassistant/status", b"online")
+        until(lambda: "mqtt: the states are late: [Errno 24] Too many open files" in caplog.text)
+        sink.follow(event())
+        until(lambda: listener.last(ALARM) == b"ON")
