@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
+from bittern.config import toml_file
 from bittern.errors import ConfigurationError, did_you_mean, one_line
 from bittern.system import fileio
 from bittern_convert.task import Task
 
-MAX_BYTES = 2**20
+MAX_BYTES = 256 * 1024
 
 
 def folder() -> Path:
@@ -37,11 +38,14 @@ def load(name: str) -> Task:
             raise ConfigurationError(f"unknown task {name!r}: expected {', '.join(known)}, or a .toml file{hint}")
         file = folder() / f"{name}.toml"
     try:
-        return msgspec.toml.decode(fileio.read_regular(file, MAX_BYTES), type=Task)
+        data = fileio.read_regular(file, MAX_BYTES)
+        if toml_file.is_too_deep(data.decode(errors="replace")):
+            raise RecursionError
+        return msgspec.toml.decode(data, type=Task)
     except OSError as error:
         raise ConfigurationError(f"{file}: {error.strerror}") from None
     except RecursionError:
-        raise ConfigurationError(f"{file}: nested too deeply") from None
+        raise ConfigurationError(f"{file}: {toml_file.TOO_DEEP}") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigurationError(f"{file}: {one_line(error)}") from None
 

@@ -47,7 +47,7 @@ class Timing(NamedTuple):
 
 _POLL_S = 0.02  # interval at which a process that is about to end is polled
 _STUCK_POLL_S = 0.5  # the same for one that SIGKILL did not end
-_STOPPED_S = 1.0  # between two looks at the camera: this process was stopped, or was busy with something else
+_STOPPED_S = 2.0  # between two looks at the camera: this process was stopped, or was busy with something else
 _PLUGGED_S = 1.0  # from a change in DEVICES to the next try, and the interval at which it is looked at
 DEVICES = "/dev"
 _PERIODS = 3  # a camera without a frame for this many periods counts as hung

@@ -23,6 +23,9 @@ T = TypeVar("T", bound=msgspec.Struct)
 KeyPath = tuple[str | int, ...]
 
 MAX_BYTES = 64 * 1024
+TOO_DEEP = "nested too deeply"
+# Begins only where a part of a key does, so that the search takes time in proportion to the text.
+_DEEP_KEY = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){100}""", re.ASCII)
 # Finding the end of a statement parses all of it once per line.
 _MAX_STATEMENT_LINES = 64
 _MAX_VALUE_LENGTH = 60
@@ -89,7 +92,7 @@ def parse(data: bytes, kind: type[T]) -> Parsed[T]:
     try:
         return _parse(data, kind)
     except RecursionError:
-        return _broken(None, "nested too deeply")
+        return _broken(None, TOO_DEEP)
 
 
 def _parse(data: bytes, kind: type[T]) -> Parsed[T]:
@@ -99,6 +102,8 @@ def _parse(data: bytes, kind: type[T]) -> Parsed[T]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         return _broken(data.count(b"\n", 0, error.start) + 1, "not UTF-8")
+    if is_too_deep(text):
+        return _broken(None, TOO_DEEP)
     try:
         table = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or a number with more digits than Python reads
@@ -112,6 +117,11 @@ def _parse(data: bytes, kind: type[T]) -> Parsed[T]:
     problems = [_problem(lines, path, _with_hint(message, path, keys)) for path, message in errors]
     wrong = tuple(path for path, _ in errors)
     return Parsed(None, problems, lines, wrong, _rest(kind, table, wrong))
+
+
+def is_too_deep(text: str) -> bool:
+    """Whether a key has a hundred parts or more, `a.a.a ...`: tomllib takes time with the square of their number."""
+    return _DEEP_KEY.search(text) is not None
 
 
 def describe(kind: Any) -> str:

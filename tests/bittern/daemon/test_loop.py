@@ -88,7 +88,7 @@ def test_events_come_in_order_with_the_frames_own_clock(classifier: Classifier) 
         ("alarm.off", "colour_1", 3, 300 * MS),
     ]
     assert events[0].time == "2023-11-14T22:13:20.100Z"
-    assert int(events[0].id.replace("-", "")[:12], 16) == 1_700_000_000_100
+    assert [e.id for e in events] == sorted(e.id for e in events)
     assert events[0].source == "film"
     assert [answer.alarm for step in steps for answer in step.answers] == [False, True, True, False]
     assert all(step.frame.number == i for i, step in enumerate(steps))
