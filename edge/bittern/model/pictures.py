@@ -42,11 +42,11 @@ class Listing(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What was left out, in words; empty if nothing was."""
-        kinds = [f"{count} {kind}{_remedy(kind)}" for kind, count in sorted(self.left_out.items())]
+        """What was left out, in words, formats before suffixes and many before few; empty if nothing was."""
+        counts = sorted(self.left_out.items(), key=lambda item: (item[0].startswith("."), -item[1], item[0]))
+        kinds = [f"{count} {kind}{_remedy(kind)}" for kind, count in counts]
         if len(kinds) > 6:
-            rest = sum(count for _, count in sorted(self.left_out.items())[6:])
-            kinds[6:] = [f"{rest} of other kinds"]
+            kinds[6:] = [f"{sum(count for _, count in counts[6:])} of other kinds"]
         return f"left out: {', '.join(kinds)}" if kinds else ""
 
 

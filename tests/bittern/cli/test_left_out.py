@@ -10,7 +10,7 @@ from tests.doubles.command import bittern
 from tests.doubles.picture_files import FORMATS
 
 JPEG_XL = b"\xff\x0a" + bytes(50)
-NOTE = "left out: 1 .txt, 2 JPEG XL"
+NOTE = "left out: 2 JPEG XL, 1 .txt"
 
 
 @pytest.fixture
