@@ -13,13 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bittern.config.schema import MqttConfig
 from bittern.delivery.sinks import announced
 from bittern.delivery.sinks.base import Controls, Diagnostics, Sink, SinkContext, Undelivered
+from bittern.delivery.sinks.controls import Allowance, KeptControls
 from bittern.delivery.sinks.homeassistant import (
     OFFLINE,
     ONLINE,
@@ -27,6 +28,7 @@ from bittern.delivery.sinks.homeassistant import (
     Entities,
     Publication,
     default_topic,
+    device_id,
     discovery_topic,
     old_device,
     to_json,
@@ -37,7 +39,6 @@ from bittern.delivery.snapshots import jpeg_of
 from bittern.errors import ConfigurationError, one_line
 from bittern.events import AlarmKey, Event
 from bittern.frames import Frame
-from bittern.system import fileio
 
 if TYPE_CHECKING:
     from paho.mqtt import client as paho
@@ -61,8 +62,6 @@ _RESTART_S = 20.0
 _FAREWELL_S = 0.3
 # Of pictures of the camera, on OpenCV's scale.
 _QUALITY = 80
-# Name of the file with what the owner wants.
-CONTROLS = "controls.json"
 # For so long after it has connected, `retained_of` takes what the broker has retained.
 _RETAINED_S = 1.0
 
@@ -79,74 +78,6 @@ class Presence(msgspec.Struct, frozen=True):
     id: str
     host: str
     pid: int
-
-
-class Allowance:
-    """How many commands are taken: ten at once, and after that one a second."""
-
-    def __init__(self, most: float = 10.0) -> None:
-        self._most = self._left = most
-        self._last_s = 0.0
-
-    def take(self, now_s: float) -> bool:
-        """Whether one more is taken now, by a monotonic clock in seconds."""
-        self._left = min(self._most, self._left + max(0.0, now_s - self._last_s))
-        self._last_s = now_s
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
-
-
-class _KeptThreshold(msgspec.Struct, frozen=True):
-    """An entry of the file."""
-
-    alarm: AlarmKey
-    value: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
-
-
-class _KeptFile(msgspec.Struct, frozen=True):
-    """What the owner wants, in a file."""
-
-    detection: bool
-    thresholds: tuple[_KeptThreshold, ...]
-
-
-class _Kept:
-    """What the owner wants, which survives a restart.
-
-    Attributes:
-        controls: what the owner wants now; `save` brings it to the disk.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        """Read the file in a folder; None keeps nothing."""
-        self._file = folder / CONTROLS if folder is not None else None
-        self.controls = Controls()
-        self._saved = self.controls
-        if self._file is None:
-            return
-        try:
-            kept = msgspec.json.decode(fileio.read_regular(self._file, announced.MAX_BYTES), type=_KeptFile)
-        except FileNotFoundError:
-            return
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("mqtt: %s: what was set before is lost: %s", self._file, one_line(error))
-            return
-        thresholds = {entry.alarm: entry.value for entry in kept.thresholds}
-        self.controls = self._saved = Controls(kept.detection, thresholds)
-
-    def save(self) -> None:
-        """Write the file, if there is anything new in it."""
-        controls = self.controls
-        if self._file is None or controls is self._saved:
-            return
-        self._saved = controls
-        thresholds = tuple(_KeptThreshold(alarm, value) for alarm, value in controls.thresholds.items())
-        try:
-            fileio.write(self._file, msgspec.json.encode(_KeptFile(controls.detection, thresholds)))
-        except OSError as error:
-            _log.warning("mqtt: what was set is lost with the next restart: %s: %s", self._file, error.strerror)
 
 
 class MqttSink(Sink):
@@ -196,22 +127,22 @@ class MqttSink(Sink):
         # Discovery topics of earlier runs, to be withdrawn, with the platforms of their components.
         self._old_discoveries: dict[str, dict[str, str]] = {}
         self._home_started = False  # Home Assistant has started, and may know what was removed before
-        self._states = threading.Lock()  # guards the next four
+        self._discovery = discovery_topic(prefix, device_id(self._topic)) if config.discovery else ""
+        self._temperature = False
         pictures = config.image and (config.commands or config.picture_every_s is not None)
-        self._entities = Entities(self._topic, info, commands=config.commands, picture=pictures)
-        self._kept = _Kept(info.memory if config.commands and announce else None)
-        self._entities.controls = self._kept.controls
+        self._kept = KeptControls(info.memory if config.commands and announce else None)
         self._allowance = Allowance()
         self._started_s = time.monotonic()
         self._scores: Mapping[AlarmKey, float] = {}
         self._frame: Frame | None = None  # a copy, to be published
         self._frame_s = -math.inf  # when it was taken
         self._frame_wanted = config.picture_every_s is not None and pictures
+        self._states = threading.Lock()  # guards the next four
+        self._entities = Entities(self._topic, info, commands=config.commands, picture=pictures)
+        self._entities.controls = self._kept.controls
         self._picture: str | None = None  # of the last alarm, if it is to be published
         self._following = False  # everything was announced on this connection: only changes have to be published
         self._changes: deque[Publication] = deque()
-        self._discovery = discovery_topic(prefix, self._entities.id) if config.discovery else ""
-        self._temperature = False
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._announce_requested = False  # set before `_wake`
