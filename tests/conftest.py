@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,15 @@ FIRST = ("test_journey.py", "tests/e2e/", "tests/faults/", "test_bench.py", "cli
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((i for i, name in enumerate(FIRST) if name in item.nodeid), len(FIRST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def decoder_ended() -> Iterator[None]:
+    """The process that decodes pictures, if there was a use for it, ends with the file of tests that started it."""
+    yield
+    decoder = sys.modules.get("bittern.model.decoder")
+    if decoder is not None:
+        decoder._decoder.close()
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def as_msgspec_says(path: tuple[str | int, ...]) -> str:
     text, free = "$", False
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else "[...]" if free else f".{key}"
-        free = key in ("thresholds", "golden") and not free
+        free = key in ("thresholds", "golden", "files") and not free
     return text
 
 
@@ -122,9 +122,10 @@ def refused(fields: Any, *says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-FREE = {("heads", 0, "thresholds"), ("golden",)}
+FREE = {("heads", 0, "thresholds"), ("golden",), ("files",)}
 DEFAULTS = {
     "schema", "same_machine_steps", "dtype", "colour", "crop", "resize", "nothing", "stills", "streams", "tail",
+    "files",
 }  # fmt: skip
 
 
