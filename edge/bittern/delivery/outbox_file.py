@@ -51,6 +51,8 @@ _LIMIT, _COUNT_LIMIT = 2**62, 2**40
 _CHECK = "#check"
 # https://www.sqlite.org/walformat.html: sizes of the log's header and of a frame's.
 _LOG_HEADER, _FRAME_HEADER = 32, 24
+# SQLite cuts the log to this size, in bytes; no log is begun anew more often than this.
+_LOG_LIMIT, _MOST_LOGS = 2**20, 2**24
 _LOG_MAGIC = (bytes.fromhex("377f0682"), bytes.fromhex("377f0683"))
 _LOG = logging.getLogger(__name__)
 
@@ -123,7 +125,7 @@ class OutboxFile:
             db.execute("PRAGMA synchronous = FULL")
             db.execute("PRAGMA temp_store = MEMORY")
             db.execute("PRAGMA wal_autocheckpoint = 256")
-            db.execute("PRAGMA journal_size_limit = 1048576")
+            db.execute(f"PRAGMA journal_size_limit = {_LOG_LIMIT}")
             (version,) = db.execute("PRAGMA user_version").fetchone()
             if version not in (0, _SCHEMA):
                 raise Damaged(f"its version is {version}, not {_SCHEMA}")
@@ -364,15 +366,16 @@ class OutboxFile:
     def _lost_writes(self, salts: bytes) -> int:
         """How many writes in the log SQLite did not take, because it stops at the first damaged frame.
 
-        After a power cut the last write may be there in part; nothing in it was acknowledged, so it does not count.
+        After a power cut the last write may be there in part; nothing in it was acknowledged, so it does not count. The
+        log says so all the same, because it looks like a damaged one.
         """
         db = self._connection()
         (page_size,) = db.execute("PRAGMA page_size").fetchone()
         try:
             _, taken, _ = db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-            lost = _writes_after(Path(f"{self.path}-wal"), salts, page_size, max(0, taken))
-            if lost:
-                _LOG.warning("outbox: writes at the end of %s-wal that cannot be read: %d", self.path, lost)
+            lost, torn = _writes_after(Path(f"{self.path}-wal"), salts, page_size, max(0, taken))
+            if lost or torn:
+                _LOG.warning("outbox: the end of %s-wal cannot be read: the last events in it may be lost", self.path)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # so that they are not counted again
         except (sqlite3.Error, OSError) as error:
             if is_damage(error):
@@ -507,18 +510,25 @@ def _salts(file: Path) -> bytes:
     return header[16:24] if _is_intact(header) else frame[8:16]
 
 
-def _writes_after(file: Path, salts: bytes, page_size: int, taken: int) -> int:
-    """How many commits a write-ahead log has after so many frames.
+def _writes_after(file: Path, salts: bytes, page_size: int, taken: int) -> tuple[int, bool]:
+    """How many commits a write-ahead log has after so many frames, and whether anything else there is no frame.
 
-    A frame's header has the size of the database if it ends a commit, else 0, and then the salts.
+    A frame's header has the size of the database if it ends a commit, else 0, and then the salts. The first of them
+    counts how often the log was begun anew.
     """
+    if not salts:
+        return 0, False
     commits = 0
     with file.open("rb") as log:
+        size = os.fstat(log.fileno()).st_size
+        torn = size != _LOG_LIMIT and (size - _LOG_HEADER) % (_FRAME_HEADER + page_size) != 0
         log.seek(_LOG_HEADER + taken * (_FRAME_HEADER + page_size))
         while len(frame := log.read(_FRAME_HEADER)) == _FRAME_HEADER:
+            age = int.from_bytes(salts[:4], "big") - int.from_bytes(frame[8:12], "big") & 0xFFFFFFFF
             commits += frame[4:8] != bytes(4) and frame[8:16] == salts
+            torn |= frame[8:16] != salts and not 0 < age < _MOST_LOGS
             log.seek(page_size, os.SEEK_CUR)
-    return commits
+    return commits, torn
 
 
 def _is_intact(header: bytes) -> bool:
