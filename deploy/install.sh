@@ -21,7 +21,7 @@ HOME=$(getent passwd "$(id -u)" | cut -d : -f 6)
 trap '' HUP PIPE
 
 KEEP=3        # releases left on the device
-FRAME_S=60    # from READY=1 to the first frame, which the status of the unit tells
+FRAME_S=120   # from READY=1 to the first frame, which the status of the unit tells
 SETTLE_S=3    # a daemon that dies within this time after that was not ready
 START_S=120   # longer than the unit's TimeoutStartSec + TimeoutStopSec, in case systemctl itself hangs
 JOURNAL=20    # log lines to show of a daemon that did not start

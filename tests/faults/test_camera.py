@@ -88,6 +88,15 @@ def test_fault_1_a_start_that_hangs(double: Double) -> None:
         read_until(camera, lambda: double.names == ["camera_stalled", "camera_ok"], 6)
 
 
+@pytest.mark.slow
+def test_a_machine_that_is_too_slow_for_the_first_start_has_a_camera_too(double: Double) -> None:
+    double.say(fps=FPS, open_s=5)
+    with watch(double, timing=QUICK._replace(start_s=4.0)) as camera:
+        read_until(camera, lambda: double.names[-1:] == ["camera_ok"], 40)
+        assert double.names == ["camera_stalled", "camera_ok"]
+        assert 1 <= camera.restarts <= 2, "the second start may take 8 s, the third 16 s"
+
+
 def test_fault_1_a_stopped_process_is_killed_too(double: Double) -> None:
     with watch(double, timeout_s=0.5) as camera:
         next_frame(camera)

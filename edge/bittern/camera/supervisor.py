@@ -28,7 +28,8 @@ class Timing(NamedTuple):
     """How long things may take, in seconds.
 
     Attributes:
-        start_s: from the start of the process to its first frame, most of which is imports on a small Pi; also from the
+        start_s: from the start of the process to its first frame, most of which is imports on a small Pi; twice as long
+            after a start that took longer, and then four times, so that a slow machine has a camera too; also from the
             first frame to the second.
         kill_s: from SIGKILL to the end of the process; one that takes longer waits inside the kernel.
         close_s: from the request to end to SIGKILL.
@@ -133,6 +134,7 @@ class Camera:
         self._offset: int | None = None  # from the child's numbers to ours
         self._good_since: float | None = None  # first frame of this process
         self._retries = 0
+        self._slow_starts = 0  # in a row, that gave no frame in time
         self._devices_ns = _devices_ns()
         self._at_once = True  # the next restart does not wait
         self._unsteady = False  # it gave frames, and failed again before it had settled
@@ -282,7 +284,7 @@ class Camera:
         timing = self._timing
         reader = process.reader
         if reader is None:
-            since, limit = self._started_at, timing.start_s
+            since, limit = self._started_at, timing.start_s * 2.0 ** min(self._slow_starts, 2)
         else:
             period_s = reader.period_ns / 1e9
             since = reader.last_ns / 1e9
@@ -292,6 +294,7 @@ class Camera:
         if waited < limit:
             return since + limit
         missing = "no new frame" if reader is not None else "no frame since its start"
+        self._slow_starts += reader is None
         self._kill(process, "camera_stalled", f"{missing} for {waited:.1f} s: the camera hangs")
         return time.monotonic()
 
@@ -362,6 +365,7 @@ class Camera:
         if self._offset is None:
             self._offset = self._number + 1 - process.reader.first_number
             self._good_since = now
+            self._slow_starts = 0
         number = shared.number + self._offset
         self.dropped += number - self._number - 1
         self._number = number

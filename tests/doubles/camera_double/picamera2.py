@@ -3,7 +3,7 @@
 The file holds one object of JSON, and may change at any time:
     do: "run"; "hang" (for ever, whatever time-out is given), "raise" (an error of libcamera), "frozen" (requests
         complete with the counter and the stamp of the last one), "frozen counter" (with its counter, but new stamps);
-    absent, busy: what opening finds;
+    absent, busy: what opening finds; open_s: how long it takes;
     fps: how fast frames come, whatever was asked;
     show: "moving" (a picture that shifts with every frame), "still", "black", "white", "grey", "covered" (black with a
         sensor's noise), "turned" (another scene), "count" (every byte is the frame's number modulo 256), "red" and
@@ -112,6 +112,7 @@ class Picamera2(picamera2_double._Picamera2):
         cls.world.open_error = RuntimeError("Device or resource busy") if instruction.get("busy") else None
         if instruction.get("open") == "hang":
             time.sleep(3600)
+        time.sleep(instruction.get("open_s", 0))
         return [] if instruction.get("absent") else cls.world.cameras
 
     def __init__(self, camera_num: int = 0) -> None:
