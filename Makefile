@@ -26,7 +26,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -203,6 +203,11 @@ test-arm64: $(DEV)/.ready  ## preprocessing and golden vectors on aarch64 under 
 test-picamera2:  ## the real picamera2 on libcamera's virtual camera (root, Debian; 1 GB in CACHE)
 	tests/picamera2/root.sh $(CACHE) build
 	tests/picamera2/root.sh $(CACHE) run python3 check_virtual_camera.py
+
+test-pi: $(DEV)/.dev wheel  ## a whole virtual Pi: deploy, camera, watchdog, power cuts, faults 40 and 41; table in build (root, Debian; 1.5 GB in CACHE; SUITE=trixie)
+	tests/pi/root.sh $(CACHE) build
+	PYTHON=$(DEV)/bin/python tests/pi/root.sh $(CACHE) wheels
+	$(DEV)/bin/python -m tests.pi.check_pi $(CACHE) $$(ls -t dist/*.whl | head -1) $(ARGS)
 
 test-homeassistant: $(DEV)/.dev  ## a real Home Assistant and the daemon, faults 26 to 30 (root, Debian, mosquitto; 1.6 GB in CACHE)
 	tests/homeassistant/root.sh $(CACHE) build

@@ -24,8 +24,8 @@ _EXPOSURE_MANUAL = 1
 class UsbSource(CaptureSource):
     """A V4L2 camera; live.
 
-    Not yet run with a real USB camera: the tests use a double of `cv2.VideoCapture` and a video file. Opening a real
-    device, the kernel's time stamps and a driver's handling of the settings are untested.
+    Run with vivid, the kernel's virtual camera (`make test-pi`), and with doubles of `cv2.VideoCapture`; not yet with a
+    real USB camera: how a real driver handles the settings is untested.
 
     Raises:
         ConfigurationError: a setting that this camera does not have.
