@@ -107,7 +107,7 @@ class View:
         self.history: dict[str, list[tuple[float, str]]] = {}
         self.events: list[dict[str, Any]] = []
         self.connected_s = 0.0
-        self.heard_s: dict[str, float] = {}  # when each topic was last heard
+        self.topics: set[str] = set()  # that were heard
         self._values: dict[str, bytes] = {}
         self._devices: dict[str, dict[str, Any]] = {}
         self._config = re.compile(f"{prefix}/device/([a-z0-9_]+)/config")
@@ -168,7 +168,7 @@ class View:
         self._look()
 
     def _on_message(self, _client: Any, _data: Any, message: paho.MQTTMessage) -> None:
-        self.heard_s[message.topic] = time.monotonic()
+        self.topics.add(message.topic)
         self._values[message.topic] = bytes(message.payload)
         if (device := self._config.fullmatch(message.topic)) is not None:
             self._devices.pop(device[1], None)
