@@ -278,6 +278,35 @@ def test_a_deploy_that_is_broken_off_is_brought_to_its_end_by_the_device(deploye
     assert deployed.pid("default") is not None
 
 
+@pytest.mark.parametrize(
+    ("status", "waiting", "code", "says"),
+    [
+        ("porch: 4.9 frames per second, 0 events", "", 0, ""),
+        ("porch: waiting for the camera (camera absent)", "", 1, "gets no frame from its camera"),
+        ("porch: waiting for the camera (starting)", "bittern@porch.service", 0, "as it was before"),
+    ],
+)
+def test_a_frame_is_awaited_unless_there_was_none_before(
+    status: str, waiting: str, code: int, says: str, tmp_path: Path
+) -> None:
+    """The function of install.sh, and a unit that runs, as the stand-in for systemd shows it."""
+    unit = "bittern@porch.service"
+    for name, text in (("pid", str(os.getpid())), ("status", status)):
+        (tmp_path / "run/stand-in" / name).mkdir(parents=True)
+        (tmp_path / "run/stand-in" / name / unit).write_text(text)
+    script = f"source {REPO}/deploy/install.sh true; FRAME_S=1; waiting=({waiting}); await_frame {unit}"
+    standins = Path(__file__).parent / "standins"
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=os.environ | {"STAND_IN_ROOT": str(tmp_path), "PATH": f"{standins}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stdout + done.stderr
+
+
 # --- signed releases --------------------------------------------------------------------------------------------------
 
 
