@@ -97,7 +97,9 @@ class OutboxFile:
         self.rows = 0
         self.identity = 0
         self.lost_writes = 0
-        self._marks: list[tuple[int, ...] | None] = []
+        # Device and inode of the file and its log when it was opened; size and time of the file when it was written.
+        self._files: list[tuple[int, int] | None] = []
+        self._state: tuple[int, int] | None = None
         self._db: sqlite3.Connection | None = None
         self._folder_fd: int | None = None
 
@@ -137,7 +139,7 @@ class OutboxFile:
                 self._make_tables()
             self._check_tables()
             (self.identity,) = db.execute("PRAGMA application_id").fetchone()
-            self._remember()
+            self._files, self._state = self._look()
         except BaseException:
             self.disconnect()
             raise
@@ -235,13 +237,15 @@ class OutboxFile:
         return end, lost
 
     def is_touched(self) -> bool:
-        """Whether somebody else deleted, replaced or changed the open file or its log since the last write."""
-        return self._db is not None and self._marks != self._look()
+        """Whether somebody else deleted, replaced or changed the open file, or deleted or replaced its log."""
+        if self._db is None:
+            return False
+        files, state = self._look()
+        return None in files or files != self._files or state != self._state
 
     def is_away(self) -> bool:
         """Whether the open file is not the one at its name any more; what is in it can still be read."""
-        mark = self._look()[0]
-        return self._db is not None and (mark is None or self._marks[0] is None or mark[:2] != self._marks[0][:2])
+        return self._db is not None and self._look()[0][0] != self._files[0]
 
     def restore(self) -> None:
         """Write a file that is away once more under its name, with all that is in it, and close it.
@@ -314,22 +318,25 @@ class OutboxFile:
             raise OSError(f"{self.path} is not open")
         return self._db
 
-    def _look(self) -> list[tuple[int, ...] | None]:
-        """What tells whether the file is the same and unchanged, and its log the same."""
+    def _look(self) -> tuple[list[tuple[int, int] | None], tuple[int, int] | None]:
+        """Device and inode of what is at the names of the file and its log now; size and time of the first."""
         # Not with pathlib, see `fileio.atomic`: this is done for every event.
-        marks: list[tuple[int, ...] | None] = []
+        files: list[tuple[int, int] | None] = []
+        state = None
         for file in (os.fspath(self.path), f"{self.path}-wal"):
             try:
                 now = os.stat(file)  # noqa: PTH116
             except OSError:
-                marks.append(None)
-            else:
-                # The log grows while it is written, and nobody else can write into it unnoticed: it has checksums.
-                marks.append((now.st_dev, now.st_ino, *((now.st_size, now.st_mtime_ns) if not marks else ())))
-        return marks
+                files.append(None)
+                continue
+            if not files:
+                state = now.st_size, now.st_mtime_ns
+            files.append((now.st_dev, now.st_ino))
+        return files, state
 
     def _remember(self) -> None:
-        self._marks = self._look()
+        # Not what is at the names: it may have been replaced while this was written.
+        _, self._state = self._look()
 
     def _check_kind(self) -> None:
         """Refuse what SQLite would wait for, or take for a disk that cannot be written.

@@ -14,7 +14,7 @@ from tests.doubles.outboxes import bodies, body, box_in, number, put, take, take
 
 from bittern.config.schema import OutboxConfig
 from bittern.delivery.outbox import Outbox, OutboxError, folder
-from bittern.delivery.outbox_file import KEPT, NAME, count_waiting
+from bittern.delivery.outbox_file import KEPT, NAME, OutboxFile, count_waiting
 from bittern.errors import ConfigurationError
 from bittern.events import Event
 
@@ -296,6 +296,25 @@ def test_a_file_deleted_or_replaced_while_it_is_used_loses_nothing(
     events = [msgspec.json.decode(encoded, type=Event) for encoded in bodies(box)]
     assert [event.monotonic_ns for event in events if event.state is None] == [*range(5, 21)]
     assert [event.state for event in events if event.state is not None] == ["outbox_damaged"]
+
+
+def test_a_file_deleted_in_the_middle_of_a_write_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = box_in(tmp_path)
+    put(box, 1)
+    shrink = OutboxFile._shrink
+
+    def shrink_and_lose(file: OutboxFile) -> None:
+        shrink(file)
+        file.path.unlink()
+
+    box.put(body(2))
+    with monkeypatch.context() as patched:
+        patched.setattr(OutboxFile, "_shrink", shrink_and_lose)
+        box.flush()
+    put(box, 3)
+    assert [event for event in take(box) if event < 100] == [1, 2, 3]
+    box.close()
+    assert (tmp_path / NAME).exists()
 
 
 @pytest.mark.parametrize("backlog", [0, 3])
