@@ -110,6 +110,7 @@ def region_option(function: F) -> F:
 
 def _hide_in_ps(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
     """Overwrite an address that may hold a password among this process's arguments, which everybody can read."""
+    one_blas_thread()  # the registry imports numpy
     from bittern.errors import redacted
     from bittern.sources.registry import LOCAL
 
