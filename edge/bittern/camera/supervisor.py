@@ -29,8 +29,8 @@ class Timing(NamedTuple):
 
     Attributes:
         start_s: from the start of the process to its first frame, most of which is imports on a small Pi; twice as long
-            after a start that took longer, and then four times, so that a slow machine has a camera too; also from the
-            first frame to the second.
+            after a start that took longer, and then four times, and always twice as long as the last one that gave
+            frames, so that a slow machine has a camera too; also from the first frame to the second.
         kill_s: from SIGKILL to the end of the process; one that takes longer waits inside the kernel.
         close_s: from the request to end to SIGKILL.
         settled_s: of frames without a failure, after which the camera counts as recovered.
@@ -134,7 +134,7 @@ class Camera:
         self._offset: int | None = None  # from the child's numbers to ours
         self._good_since: float | None = None  # first frame of this process
         self._retries = 0
-        self._slow_starts = 0  # in a row, that gave no frame in time
+        self._start_limit_s = timing.start_s
         self._devices_ns = _devices_ns()
         self._at_once = True  # the next restart does not wait
         self._unsteady = False  # it gave frames, and failed again before it had settled
@@ -284,7 +284,7 @@ class Camera:
         timing = self._timing
         reader = process.reader
         if reader is None:
-            since, limit = self._started_at, timing.start_s * 2.0 ** min(self._slow_starts, 2)
+            since, limit = self._started_at, self._start_limit_s
         else:
             period_s = reader.period_ns / 1e9
             since = reader.last_ns / 1e9
@@ -294,9 +294,14 @@ class Camera:
         if waited < limit:
             return since + limit
         missing = "no new frame" if reader is not None else "no frame since its start"
-        self._slow_starts += reader is None
+        if reader is None:
+            self._expect_start(2 * limit)
         self._kill(process, "camera_stalled", f"{missing} for {waited:.1f} s: the camera hangs")
         return time.monotonic()
+
+    def _expect_start(self, limit_s: float) -> None:
+        """How long the next start may take."""
+        self._start_limit_s = max(self._timing.start_s, min(limit_s, 4 * self._timing.start_s))
 
     def _kill(self, process: ChildHandle, state: str, detail: str, *, add_end: bool = False) -> None:
         """SIGKILL, also for a process that is about to end; with `add_end` the state waits for how it ended."""
@@ -365,7 +370,7 @@ class Camera:
         if self._offset is None:
             self._offset = self._number + 1 - process.reader.first_number
             self._good_since = now
-            self._slow_starts = 0
+            self._expect_start(2 * (now - self._started_at))
         number = shared.number + self._offset
         self.dropped += number - self._number - 1
         self._number = number
