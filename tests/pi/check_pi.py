@@ -157,7 +157,7 @@ def deploy(pi: Pi, _: argparse.Namespace) -> str:
     expect(restarts == "0", f"{restarts} restarts")
     signer = pi.guest.root("wc -l < /etc/bittern/allowed_signers")
     until(lambda: "xnnpack" in pi.show("StatusText") or "frames" in pi.show("StatusText"), "a status", 60)
-    level = pi.guest.run(f"systemd-analyze security --no-pager {UNIT} | tail -1 | grep -o '[0-9.]* [A-Z]*'")
+    level = pi.guest.run(f"systemd-analyze security --no-pager {UNIT} | tail -1 | grep -o '[0-9][0-9.]* [A-Z]*'")
     return (
         f"exit 0, active {ready_s:.0f} s after the start of the process, 0 restarts, {signer} signer; "
         f"status: {pi.show('StatusText')}; security {level}"
