@@ -416,12 +416,17 @@ def mqtt(pi: Pi, _: argparse.Namespace) -> str:
     """[mqtt], with a broker outside, which goes away for 20 s"""
     pi.pattern(GREEN)
     with Listener(pi.broker.port, "bittern/door/#", name="pi") as listener:
-        alarm = "bittern/door/alarm/means/red"
+
+        def states() -> set[bytes | None]:
+            """What all alarm topics hold: the model has two heads that say red."""
+            topics = {topic for topic, _, _ in list(listener.received) if topic.startswith("bittern/door/alarm/")}
+            return {listener.last(topic) for topic in topics}
+
         pi.configure(MEANS + MQTT)
         until(lambda: listener.last("bittern/door/availability") == b"online", "availability", 60)
         begin = time.monotonic()
         pi.pattern(RED)
-        until(lambda: listener.last(alarm) == b"ON", "the alarm", 60)
+        until(lambda: states() == {b"ON"}, "the alarm", 60)
         took = time.monotonic() - begin
         pi.broker.stop()
         time.sleep(10)
@@ -429,7 +434,7 @@ def mqtt(pi: Pi, _: argparse.Namespace) -> str:
         time.sleep(10)
         pi.broker.start()
         begin = time.monotonic()
-        until(lambda: listener.last(alarm) == b"OFF", "the end of the alarm, after the outage", 120)
+        until(lambda: states() == {b"OFF"}, "the end of the alarm, after the outage", 120)
         back = time.monotonic() - begin
         pi.guest.root(f"systemctl stop {UNIT}", 60)
         until(lambda: listener.last("bittern/door/availability") == b"offline", "offline", 60)
