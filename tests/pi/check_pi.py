@@ -323,8 +323,8 @@ def events(journal: Journal) -> list[tuple[float, dict[str, Any]]]:
 def power_cuts(pi: Pi, arguments: argparse.Namespace) -> str:
     """fault 41: power cuts at an event a second, every other one while the webhook answers 503"""
     pi.guest.root(f"cat > /etc/systemd/system/toggle.service <<'END'\n{TOGGLE}END\nsystemctl enable --now toggle; sync")
-    pi.configure(MEANS + WEBHOOK)
     arrived = len(pi.accepted)
+    pi.configure(MEANS + WEBHOOK)
     printed: list[tuple[str, bool]] = []  # id, and whether it must be on the disk
     rates, starts, late = [], [], 0
     try:

@@ -188,7 +188,9 @@ class Journal:
         since = "-b" if whole_boot else guest.run("date +--since=@%s.%N")
         words = ["ssh", "-F", str(guest.ssh_config), "vm", f"sudo journalctl -f -n all -o cat -u {unit} {since}"]
         self.lines: list[tuple[float, str]] = []
-        self._process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
