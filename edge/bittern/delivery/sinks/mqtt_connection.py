@@ -381,14 +381,25 @@ def _password(file: str) -> str | None:
         raise ConfigurationError(f"mqtt.password_file: {file}: expected text in UTF-8") from None
 
 
+class _Socket(ssl.SSLSocket):
+    """One that paho need not close: it leaves a socket open whose handshake has failed."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
 def _tls(ca_file: str) -> ssl.SSLContext:
-    if not ca_file:
-        return ssl.create_default_context()
-    text = secret_file.certificates(ca_file, "mqtt.ca_file")
+    text = secret_file.certificates(ca_file, "mqtt.ca_file") if ca_file else None
     try:
-        return ssl.create_default_context(cadata=text)
+        context = ssl.create_default_context(cadata=text)
     except ssl.SSLError:
         raise ConfigurationError(f"mqtt.ca_file: {ca_file}: expected certificates in PEM format") from None
+    context.sslsocket_class = _Socket
+    return context
 
 
 def _refused(reason: str) -> str:
