@@ -181,10 +181,10 @@ def _read_folders(root: Path) -> list[Item]:
         for path in listing.paths:
             name = path.relative_to(root).as_posix()
             items.append(Item(path, name, folder.name, "", name, {}))
-    if left_out:
-        _log.warning("%s: %s", root, pictures.Listing([], left_out).note)
+    note = pictures.Listing([], left_out).note
     if not items:
-        raise ConfigurationError(
-            f"{root}: no pictures found: expected an index.csv, or a folder of pictures for each label"
-        )
+        found = f"no pictures found ({note})" if note else "no pictures found"
+        raise ConfigurationError(f"{root}: {found}: expected an index.csv, or a folder of pictures for each label")
+    if note:
+        _log.warning("%s: %s", root, note)
     return items

@@ -221,8 +221,8 @@ def picture_files(images: Sequence[str]) -> tuple[list[Path], list[str]]:
         listing = pictures.find(Path(image))
         files += listing.paths
         if not listing.paths:
-            empty.append(f"{image}: no pictures in this folder")
-        if listing.note:
+            empty.append(f"{image}: no pictures in this folder" + (f"; {listing.note}" if listing.note else ""))
+        elif listing.note:
             _log.warning("%s: %s", image, listing.note)
     return files, empty
 
