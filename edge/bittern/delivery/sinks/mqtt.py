@@ -466,7 +466,8 @@ class MqttSink(Sink):
             # Not with pathlib: see `fileio.atomic`.
             with open(f"{self._info.snapshots}/{picture}", "rb") as stream:  # noqa: PTH123
                 data = stream.read()
-            self._connection.send(self._entities.image, data, retain=True)
+            # At QoS 1: a connection that is about to be lost would take it along, and it is published only once.
+            self._connection.send(self._entities.image, data, retain=True, qos=1)
 
 
 def topics_of(config: MqttConfig, name: str) -> tuple[str, str]:

@@ -395,6 +395,8 @@ class _Socket(ssl.SSLSocket):
 def _tls(ca_file: str) -> ssl.SSLContext:
     text = secret_file.certificates(ca_file, "mqtt.ca_file") if ca_file else None
     try:
+        if text == "":  # for which the system's would be taken
+            raise ssl.SSLError
         context = ssl.create_default_context(cadata=text)
     except ssl.SSLError:
         raise ConfigurationError(f"mqtt.ca_file: {ca_file}: expected certificates in PEM format") from None

@@ -118,9 +118,10 @@ def test_certificates_that_cannot_be_read(opened: Opens, tmp_path: Path) -> None
     file = tmp_path / "ca.pem"
     with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file: .*/ca\.pem: No such file or directory: expected"):
         opened(1, tls=True, ca_file=str(file))
-    file.write_text("no certificate")
-    with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file: .*: expected certificates in PEM format$"):
-        opened(1, tls=True, ca_file=str(file))
+    for content in (b"no certificate", b"\xff\xfe"):
+        file.write_bytes(content)
+        with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file: .*: expected certificates in PEM format$"):
+            opened(1, tls=True, ca_file=str(file))
     with pytest.raises(ConfigurationError, match=r"^mqtt\.ca_file is set, but mqtt\.tls is off"):
         opened(1, ca_file=str(file))
 
