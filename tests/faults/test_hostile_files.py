@@ -103,21 +103,21 @@ def mutated(kind: Kind, choose: random.Random) -> bytes:
     """One of the whole files with some changes: bits, words, parts left out, moved or repeated."""
     data = bytearray(choose.choice(kind.whole))
     for _ in range(choose.randint(1, 5)):
-        at, length = choose.randrange(len(data) + 1), choose.choice((1, 1, 2, 8, 100))
+        offset, length = choose.randrange(len(data) + 1), choose.choice((1, 1, 2, 8, 100))
         how = choose.randrange(6)
-        if how == 0 and at < len(data):
-            data[at] ^= 1 << choose.randrange(8)
+        if how == 0 and offset < len(data):
+            data[offset] ^= 1 << choose.randrange(8)
         elif how == 1:
-            data[at:at] = choose.choice(kind.words)
+            data[offset:offset] = choose.choice(kind.words)
         elif how == 2:
-            del data[at : at + length]
+            del data[offset : offset + length]
         elif how == 3:
-            data[at : at + length] = choose.randbytes(length)
+            data[offset : offset + length] = choose.randbytes(length)
         elif how == 4:
             start = choose.randrange(len(data) + 1)
-            data[at:at] = data[start : start + length] * choose.choice((1, 2, 50))
+            data[offset:offset] = data[start : start + length] * choose.choice((1, 2, 50))
         elif choose.random() < 0.1:
-            del data[at:]
+            del data[offset:]
     return bytes(data)
 
 

@@ -47,30 +47,30 @@ def fill(folder: Path) -> Outbox:
 
 def mutated(data: bytes, kind: str, choose: random.Random) -> bytes:
     changed = bytearray(data)
-    at = choose.randrange(len(data))
+    offset = choose.randrange(len(data))
     if kind == "bit":
-        changed[at] ^= 1 << choose.randrange(8)
+        changed[offset] ^= 1 << choose.randrange(8)
     elif kind == "byte":
-        changed[at] = choose.randrange(256)
+        changed[offset] = choose.randrange(256)
     elif kind == "bytes":
         for _ in range(choose.randrange(1, 50)):
             changed[choose.randrange(len(data))] = choose.randrange(256)
     elif kind in ("run", "zeros"):
-        length = len(changed[at : at + choose.randrange(1, 5000)])
-        changed[at : at + length] = choose.randbytes(length) if kind == "run" else bytes(length)
+        length = len(changed[offset : offset + choose.randrange(1, 5000)])
+        changed[offset : offset + length] = choose.randbytes(length) if kind == "run" else bytes(length)
     elif kind == "swap":
         pages = [data[start : start + 4096] for start in range(0, len(data), 4096)]
         first, second = choose.randrange(len(pages)), choose.randrange(len(pages))
         pages[first], pages[second] = pages[second], pages[first]
         changed[:] = b"".join(pages)
     else:
-        del changed[at:]
+        del changed[offset:]
     return bytes(changed)
 
 
 def deliver_all(box: Outbox) -> tuple[dict[str, int], bool]:
     """What the daemon's threads do: how many events each sink got, and whether one said that something is lost."""
-    counts, told = {"a": 0, "b": 0}, False
+    counts, reported = {"a": 0, "b": 0}, False
     box.put(body(COUNT))
     box.flush()
     for sink in counts:
@@ -82,13 +82,13 @@ def deliver_all(box: Outbox) -> tuple[dict[str, int], bool]:
             try:
                 event = msgspec.json.decode(encoded, type=Event)
             except (msgspec.MsgspecError, UnicodeDecodeError):
-                told = True  # refused, with a line in the log
+                reported = True  # refused, with a line in the log
             else:
-                told |= event.type == "dropped" or event.state == "outbox_damaged"
+                reported |= event.type == "dropped" or event.state == "outbox_damaged"
                 counts[sink] += event.type == "state" and event.state is None
             box.done(sink)
     box.flush()
-    return counts, told
+    return counts, reported
 
 
 @pytest.mark.fuzz
@@ -114,13 +114,13 @@ def test_any_byte_may_be_wrong(tmp_path: Path, record: Record, caplog: pytest.Lo
             caplog.clear()
             begun = time.monotonic()
             box = box_in(folder, "a", "b")
-            counts, told = deliver_all(box)
+            counts, reported = deliver_all(box)
             box.close()
             longest = max(longest, time.monotonic() - begun)
-            told |= bool(caplog.records)
+            reported |= bool(caplog.records)
             whole = counts["a"] > COUNT and counts["b"] > COUNT - TAKEN
-            assert whole or told or kind in LARGE, f"{i}: {kind} in {file.name}: {counts} of {COUNT + 1}"
-            outcomes["whole" if whole else "less, told" if told else "less"] += 1
+            assert whole or reported or kind in LARGE, f"{i}: {kind} in {file.name}: {counts} of {COUNT + 1}"
+            outcomes["whole" if whole else "less, told" if reported else "less"] += 1
             shutil.rmtree(folder)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     finally:

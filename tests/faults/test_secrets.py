@@ -10,7 +10,6 @@ import secrets
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -306,7 +305,7 @@ def test_36_a_daemon_with_a_secret_in_every_place(tmp_path: Path, mark: str, as_
             until(lambda: peer.requests and "camera absent" in notify.read())
             shown = arguments(process.pid)
             until(lambda: any(topic.endswith("/event") for topic, *_ in listener.received))
-            time.sleep(1.5)  # the first diagnostics
+            until(lambda: any(topic.endswith("/diagnostics") for topic, *_ in listener.received))
             shown += arguments(process.pid)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as page:
                 metrics = page.read().decode()

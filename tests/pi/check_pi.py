@@ -59,7 +59,7 @@ class Row(NamedTuple):
     """A line of the table."""
 
     what: str
-    seen: str
+    result: str
     seconds: float
     good: bool
 
@@ -211,14 +211,14 @@ def camera_process(pi: Pi, _: argparse.Namespace) -> str:
     """SIGSTOP and SIGKILL of the camera process"""
     process = pi.process()
     journal = pi.follow()
-    seen = []
+    signals = []
     for name in ("STOP", "KILL"):
         since = len(journal.lines)
         begin = time.monotonic()
         pi.guest.root(f"kill -{name} $(pgrep -f 'bittern.camera.chil[d]')")
-        seen.append(f"SIG{name}: frames again after {journal.wait('camera_ok', since, 120) - begin:.0f} s")
+        signals.append(f"SIG{name}: frames again after {journal.wait('camera_ok', since, 120) - begin:.0f} s")
     expect(pi.process() == process, f"process and restarts: {process}, then {pi.process()}")
-    return "; ".join(seen) + "; the daemon is the same process"
+    return "; ".join(signals) + "; the daemon is the same process"
 
 
 def unplugged(pi: Pi, _: argparse.Namespace) -> str:
@@ -268,8 +268,8 @@ def active_s(pi: Pi) -> float:
 def plugged_in_later(pi: Pi, arguments: argparse.Namespace) -> str:
     """fault 40: booted without a camera, plugged in later"""
     pi.guest.put(MEANS, "/etc/bittern/default.toml")
-    pi.guest.root("mv /etc/modules-load.d/vivid.conf /root/; sync")
-    frames, seen = [], ""
+    pi.guest.root("mv /etc/modules-load.d/vivid.conf /etc/modules-load.d/vivid.away; sync")
+    frames, status = [], ""
     try:
         for turn in range(arguments.plugs):
             # A unit that is started anew without the modules is where one is after a boot; the boot is real only once.
@@ -284,7 +284,7 @@ def plugged_in_later(pi: Pi, arguments: argparse.Namespace) -> str:
             expect(not pi.guest.run("ls /dev/video* 2>/dev/null || true"), "there is a camera")
             journal.wait('"camera_absent"', 0, 120)
             until(lambda: pi.show("ActiveState", "multi-user.target") == "active", "multi-user.target", 60)
-            seen = pi.show("StatusText")
+            status = pi.show("StatusText")
             process = pi.process()
             expect(pi.show("ActiveState") == "active", f"without a camera the unit is {pi.show('ActiveState')}")
             pi.guest.root(f"timeout 20 systemctl reload {UNIT}", 60)
@@ -295,10 +295,10 @@ def plugged_in_later(pi: Pi, arguments: argparse.Namespace) -> str:
             frames.append(journal.wait('"camera_ok"', since, 120) - begin)
             expect(pi.process() == process, f"process and restarts: {process}, then {pi.process()}")
     finally:
-        pi.guest.root("[ ! -e /root/vivid.conf ] || mv /root/vivid.conf /etc/modules-load.d/; modprobe vivid; sync")
+        pi.guest.root("cd /etc/modules-load.d; [ ! -e vivid.away ] || mv vivid.away vivid.conf; modprobe vivid; sync")
     expect(max(frames) <= 15, f"frames {max(frames):.0f} s after the camera was plugged in, at most 15 expected")
     return (
-        f"{len(frames)} times (1 boot): multi-user.target is reached, status: {seen}; reload answers; frames within "
+        f"{len(frames)} times (1 boot): multi-user.target is reached, status: {status}; reload answers; frames within "
         f"{min(frames):.0f} to {max(frames):.0f} s (15 allowed); no restart"
     )
 
@@ -376,14 +376,14 @@ def releases(pi: Pi, _: argparse.Namespace) -> str:
     done = pi.deploy("--unsigned")
     expect(done.returncode == 2, f"unsigned: exit {done.returncode}: {last_line(done)}")
     expect(pi.process() == process, "the daemon was touched by an unsigned release")
-    seen = f"unsigned: exit 2, {last_line(done)!r}; the daemon is the same process"
+    refusal = f"unsigned: exit 2, {last_line(done)!r}; the daemon is the same process"
     begin = time.monotonic()
     done = pi.deploy(wheel=broken(pi.wheel, pi.folder))
     seconds = time.monotonic() - begin
     expect(done.returncode == 1, f"broken: exit {done.returncode}: {last_line(done)}")
     after = pi.guest.run("readlink /opt/bittern/current")
     expect(after == before and pi.show("ActiveState") == "active", f"{before} before, {after} after")
-    return f"{seen}; broken: exit 1 after {seconds:.0f} s, {last_line(done)!r}"
+    return f"{refusal}; broken: exit 1 after {seconds:.0f} s, {last_line(done)!r}"
 
 
 def broken(wheel: Path, folder: Path) -> Path:
@@ -515,18 +515,18 @@ def main() -> None:
         system = pi.guest.run(
             ". /etc/os-release; echo $PRETTY_NAME, Linux $(uname -r), $(systemctl --version | head -1)"
         )
-        seen = f"ssh after {ssh_s:.0f} s; {system}"
-        add(rows, Row("first boot", seen, time.monotonic() - begin, True))
+        result = f"ssh after {ssh_s:.0f} s; {system}"
+        add(rows, Row("first boot", result, time.monotonic() - begin, True))
         for step in STEPS:
             if step is not deploy and step.__name__ not in only:
                 continue
             begin = time.monotonic()
             try:
-                seen, good = step(pi, arguments), True
+                result, good = step(pi, arguments), True
             except (GuestError, AssertionError, subprocess.TimeoutExpired) as error:
-                seen, good = " ".join(str(error).split()), False
+                result, good = " ".join(str(error).split()), False
                 pi.show_trouble()
-            add(rows, Row((step.__doc__ or "").strip(), seen, time.monotonic() - begin, good))
+            add(rows, Row((step.__doc__ or "").strip(), result, time.monotonic() - begin, good))
             if step is deploy and not good:
                 break
     sys.exit(0 if all(row.good for row in rows) else 1)
@@ -535,11 +535,11 @@ def main() -> None:
 def add(rows: list[Row], new: Row) -> None:
     """One more row, printed, and the table as a file, so that it is there however the run ends."""
     rows.append(new)
-    print(f"{'ok    ' if new.good else 'FAILED'} {new.seconds:5.0f} s  {new.what}: {new.seen}", flush=True)
+    print(f"{'ok    ' if new.good else 'FAILED'} {new.seconds:5.0f} s  {new.what}: {new.result}", flush=True)
     file = PROJECT / f"build/pi-{SUITE}.md"
     file.parent.mkdir(exist_ok=True)
-    lines = [f"| {row.what} | {'' if row.good else 'FAILED: '}{row.seen} | {row.seconds:.0f} s |" for row in rows]
-    file.write_text("\n".join(("| what was done | what was seen | time |", "| --- | --- | --- |", *lines, "")))
+    lines = [f"| {row.what} | {'' if row.good else 'FAILED: '}{row.result} | {row.seconds:.0f} s |" for row in rows]
+    file.write_text("\n".join(("| what was done | what was result | time |", "| --- | --- | --- |", *lines, "")))
 
 
 if __name__ == "__main__":

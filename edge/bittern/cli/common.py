@@ -121,9 +121,9 @@ def _hide_in_ps(_ctx: click.Context, _option: click.Parameter, value: str | None
             # proc_pid_stat(5): fields 48 and 49 are where the arguments begin and end; field 3 follows the name.
             fields = Path("/proc/self/stat").read_text("ascii", "replace").rpartition(")")[2].split()
             begin, end, secret = int(fields[45]), int(fields[46]), os.fsencode(value)
-            at = ctypes.string_at(begin, end - begin).find(secret)
-            if at >= 0:
-                ctypes.memset(begin + at, ord("*"), len(secret))
+            offset = ctypes.string_at(begin, end - begin).find(secret)
+            if offset >= 0:
+                ctypes.memset(begin + offset, ord("*"), len(secret))
     return value
 
 

@@ -210,6 +210,11 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     picture_every_s: Annotated[float, Meta(ge=1.0, le=86400.0)] | None = None
 
     @property
+    def broker_port(self) -> int:
+        """The port to connect to."""
+        return self.port or (8883 if self.tls else 1883)
+
+    @property
     def address(self) -> str:
         """Host and port.
 
@@ -224,7 +229,7 @@ class MqttConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
                     "mqtt.host: expected the name or address of a broker and nothing else: port, user and "
                     "password_file are keys of their own"
                 ) from None
-        return f"{self.host}:{self.port or (8883 if self.tls else 1883)}"
+        return f"{self.host}:{self.broker_port}"
 
 
 class WebhookConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

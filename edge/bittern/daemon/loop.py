@@ -235,19 +235,19 @@ class Loop:
 
     def _control(self) -> None:
         """Do what the owner wants, if that has changed."""
-        wanted, before = self._outlet.controls, self._controls
-        if wanted is None or wanted is before:
+        controls, before = self._outlet.controls, self._controls
+        if controls is None or controls is before:
             return
-        self._controls = wanted
-        if wanted.thresholds != before.thresholds:
-            self._pipeline.set_thresholds(wanted.thresholds)
-            values = (f"{a.model} {a.label} {on:g}" for a, on in wanted.thresholds.items())
+        self._controls = controls
+        if controls.thresholds != before.thresholds:
+            self._pipeline.set_thresholds(controls.thresholds)
+            values = (f"{a.model} {a.label} {on:g}" for a, on in controls.thresholds.items())
             _log.info("thresholds set by the owner: %s", ", ".join(values) or "none")
-        if wanted.detection != before.detection:
-            if not wanted.detection:
+        if controls.detection != before.detection:
+            if not controls.detection:
                 self._pass_on(self._pipeline.end_alarms(), None)
-            self._begin_state(State("resumed" if wanted.detection else "paused", "by the owner"))
-        if wanted.restart:
+            self._begin_state(State("resumed" if controls.detection else "paused", "by the owner"))
+        if controls.restart:
             _log.warning("restarting, as the owner wants")
             self._stop.restart = self._stop.asked = True
 

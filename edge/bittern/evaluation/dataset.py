@@ -183,8 +183,10 @@ def _read_folders(root: Path) -> list[Item]:
             items.append(Item(path, name, folder.name, "", name, {}))
     note = pictures.Listing([], left_out).note
     if not items:
-        found = f"no pictures found ({note})" if note else "no pictures found"
-        raise ConfigurationError(f"{root}: {found}: expected an index.csv, or a folder of pictures for each label")
+        left_over = f" ({note})" if note else ""
+        raise ConfigurationError(
+            f"{root}: no pictures found{left_over}: expected an index.csv, or a folder of pictures for each label"
+        )
     if note:
         _log.warning("%s: %s", root, note)
     return items

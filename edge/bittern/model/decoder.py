@@ -18,6 +18,7 @@ import numpy as np
 
 from bittern.errors import PictureError, one_line
 from bittern.frames import Pixels
+from bittern.model.picture_header import check_pixels
 from bittern.system import limits
 
 MAX_S = 3.0
@@ -168,8 +169,7 @@ def _main() -> None:
         try:
             picture = _decode_with_pillow(data, max_pixels) if pillow else _decode_with_opencv(data)
             height, width = picture.shape[:2]
-            if height * width > max_pixels:
-                raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
+            check_pixels(width, height, max_pixels)
         except PictureError as error:
             message = str(error).encode()
             answers.write(_ANSWER.pack(0, len(message)) + message)
@@ -210,8 +210,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> Pixels:
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
-            if width * height > max_pixels:
-                raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
+            check_pixels(width, height, max_pixels)
             return np.asarray(opened.convert("RGB"), np.uint8)[:, :, ::-1]
     except PictureError:
         raise

@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from bittern.errors import PictureError
+
 # A baseline picture has one scan. Each further one passes over the whole picture: about 1 ns a pixel if it is empty.
 _MAX_SCANNED_PIXELS = 1_500_000_000
 # Programs write a dozen at most. A large picture with more than this is not even tried.
@@ -18,7 +20,6 @@ _MAX_JPEG_SEGMENTS = 4096
 _FILL = re.compile(rb"\xff+")
 _MAX_PNG_CHUNKS = 100_000
 _MAX_TIFF_TAGS = 64
-
 
 TRUNCATED = "the file is truncated"
 
@@ -43,6 +44,16 @@ class Header(NamedTuple):
     fault: str = ""
     bounded: bool = True
     sized: bool = True
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Check the size of a picture, in pixels.
+
+    Raises:
+        PictureError: it has more than `max_pixels`; the message is without the picture's name.
+    """
+    if width * height > max_pixels:
+        raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
 
 
 # Formats by their first bytes.

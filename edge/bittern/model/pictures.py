@@ -161,8 +161,7 @@ def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
     if header.sized:
         if width < 1 or height < 1:
             raise PictureError(f"the header says {width} x {height} pixels")
-        if width * height > max_pixels:
-            raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
+        picture_header.check_pixels(width, height, max_pixels)
     if header.fault:
         raise PictureError(f"broken picture, {header.fault}")
     if kind == "PNG":

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from tests.doubles.camera_process import children
 from tests.doubles.picture_files import FOUR, animated_webp, corners, drawn, encode
+from tests.doubles.waiting import until
 
 from bittern.errors import PictureError
 from bittern.model import decoder, pictures
@@ -67,7 +67,7 @@ def test_a_process_that_dies_at_its_work_is_named() -> None:
     os.kill(pid, signal.SIGSTOP)
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(pictures.decode_bytes, ANIMATED, "x")
-        time.sleep(0.5)  # until it waits for the answer
+        until(decoder._decoder.lock.locked)  # it has begun to ask
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(PictureError, match=r"x: broken picture, it crashes its decoder \(SIGKILL\)"):
             answer.result()

@@ -18,6 +18,8 @@ NAME = "mqtt.json"
 MAX_BYTES = 1 << 20
 # At most this many records are kept: a broker that is gone for good is forgotten in the end.
 _MAX_RECORDS = 8
+# What of a configuration says how to reach the broker.
+_BROKER = ("host", "port", "user", "password_file", "tls", "ca_file")
 _log = logging.getLogger("bittern")
 
 
@@ -48,16 +50,11 @@ class Announced(msgspec.Struct, frozen=True):
 
     def broker(self) -> MqttConfig:
         """How to reach the broker."""
-        return MqttConfig(self.host, self.port, self.user, self.password_file, self.tls, self.ca_file)
-
-    @property
-    def broker_port(self) -> int:
-        """The port that it was, or will be, connected to."""
-        return self.port or _port(self.tls)
+        return MqttConfig(**{key: getattr(self, key) for key in _BROKER})
 
     def same_broker(self, config: MqttConfig) -> bool:
         """Whether it is on the broker of a configuration."""
-        return (self.host, self.broker_port) == (config.host, config.port or _port(config.tls))
+        return (self.host, self.broker().broker_port) == (config.host, config.broker_port)
 
 
 class _File(msgspec.Struct, frozen=True):
@@ -70,12 +67,7 @@ class _File(msgspec.Struct, frozen=True):
 def record(config: MqttConfig, discovery: str, components: Mapping[str, str], topics: Sequence[str]) -> Announced:
     """The record of a device on the broker of a configuration."""
     return Announced(
-        host=config.host,
-        port=config.port,
-        user=config.user,
-        password_file=config.password_file,
-        tls=config.tls,
-        ca_file=config.ca_file,
+        **{key: getattr(config, key) for key in _BROKER},
         discovery=discovery,
         components=tuple(sorted(components.items())),
         topics=tuple(sorted(topics)),
@@ -183,7 +175,3 @@ def _read(path: Path) -> _File | None:
         reason = str(error)
     _log.warning("mqtt: %s cannot be read: what was announced before stays on the broker: %s", path, reason)
     return None
-
-
-def _port(tls: bool) -> int:
-    return 8883 if tls else 1883

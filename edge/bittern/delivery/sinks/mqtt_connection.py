@@ -79,7 +79,7 @@ class Connection:
         Raises:
             ConfigurationError: invalid user, password or certificates.
         """
-        port = config.port or (8883 if config.tls else 1883)
+        port = config.broker_port
         self.address = config.address
         self.connections = 0
         self._subscribe = subscribe

@@ -358,12 +358,12 @@ def test_commands_say_what_the_owner_wants() -> None:
     entities = Entities("t", SinkContext("door", {STOP: 0.625, DENT: 0.5}), commands=True, picture=True)
     assert entities.retained(0.0)["t/detection"] == b"ON"
     assert entities.retained(0.0)["t/threshold/stop_sign/stop"] == b"0.625", "of the configuration"
-    wanted = entities.command("t/set/threshold/stop_sign/stop", b"0.9")
-    assert wanted == Controls(thresholds={STOP: 0.9})
-    entities.controls = wanted
-    wanted = entities.command("t/set/detection", b"OFF")
-    assert wanted == Controls(detection=False, thresholds={STOP: 0.9})
-    entities.controls = wanted
+    controls = entities.command("t/set/threshold/stop_sign/stop", b"0.9")
+    assert controls == Controls(thresholds={STOP: 0.9})
+    entities.controls = controls
+    controls = entities.command("t/set/detection", b"OFF")
+    assert controls == Controls(detection=False, thresholds={STOP: 0.9})
+    entities.controls = controls
     assert entities.command("t/set/restart", b"PRESS") == Controls(False, {STOP: 0.9}, restart=True)
     retained = entities.retained(0.0)
     assert retained["t/detection"] == b"OFF"
