@@ -236,7 +236,8 @@ def test_fault_16_hostile_broker(record: Record) -> None:
     assert threading.active_count() <= threads
     broker.close()
     # Nothing of that keeps it from working with a broker that comes after it.
-    with pytest.raises(Undelivered, match="connection"):
+    # Until the client sees the last connection close, what it announced there still waits for an acknowledgement.
+    with pytest.raises(Undelivered, match=r"connection|waiting for the broker's acknowledgement"):
         sink.deliver(one := event(0), to_line(one)[:-1])
     sink.close()
     figure = f"{broker.connections} connections, {sink.ignored} messages ignored and counted, {peak - before:.1f} MB"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.doubles.camera_process import descriptors
 from tests.doubles.mosquitto import PASSWORD, USER, Broker, Listener, free_port, needs_mosquitto
 from tests.doubles.mqtt_sinks import ALARM, INFO, Opens, deliver, delivered, event
 from tests.doubles.waiting import until, within
@@ -201,7 +202,7 @@ def test_an_event_larger_than_the_broker_takes_is_refused_for_good(
 def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> None:
     gc.collect()  # what other tests left
     before = set(threading.enumerate())
-    opens = len(list(Path("/proc/self/fd").iterdir()))
+    opens = descriptors()
     for _ in range(5):
         sink = MqttSink(MqttConfig(host="127.0.0.1", port=broker.port), INFO, Diagnostics)
         deliver(sink, event())
@@ -212,7 +213,7 @@ def test_close_is_quick_and_leaves_neither_thread_nor_socket(broker: Broker) -> 
             deliver(sink, event())
     del sink
     until(lambda: set(threading.enumerate()) <= before)
-    until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= opens)
+    until(lambda: descriptors() <= opens)
 
 
 @pytest.mark.parametrize("state", ["away", "hung", "silent"])

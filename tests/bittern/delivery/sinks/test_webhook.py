@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.doubles.camera_process import descriptors
 from tests.doubles.http_peer import OK, Answer, Peer, status
 from tests.doubles.waiting import until, within
 
@@ -250,9 +251,6 @@ def test_close_breaks_off_a_request(peer: Peer, way: str) -> None:
 
 
 def test_no_file_descriptor_stays_behind(peer: Peer) -> None:
-    def handles() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     sink = sink_to(peer, timeout_s=0.3)
     ways: list[Answer] = [
         lambda _: OK,
@@ -261,19 +259,18 @@ def test_no_file_descriptor_stays_behind(peer: Peer) -> None:
         lambda _: status(500),
         lambda _: status(301, "Moved", "Location: /"),
     ]
-    before, threads = None, 0
-    for round_ in range(4):
+
+    def deliver_each_way() -> None:
         for way in ways:
             peer.answer = way
             with contextlib.suppress(Undelivered):
                 sink.deliver(EVENT, BODY)
-        if round_ == 0:
-            continue
-        time.sleep(0.1)  # the peer's own
-        now = handles()
-        assert before is None or now <= before
-        assert threads in (0, threading.active_count())
-        before, threads = now, threading.active_count()
+
+    deliver_each_way()
+    before, threads = descriptors(), threading.active_count()
+    for _ in range(3):
+        deliver_each_way()
+    until(lambda: descriptors() <= before and threading.active_count() <= threads)
 
 
 def test_https_checks_the_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
