@@ -145,7 +145,7 @@ def test_the_device_names_no_host_module() -> None:
 
 
 def test_only_the_command_line_imports_click() -> None:
-    for package, modules in ALL.items():
+    for modules in ALL.values():
         for module, names in modules.items():
             if "click" in names:
                 assert "cli" in module.split("."), module
