@@ -7,7 +7,7 @@ import csv
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +51,14 @@ def read(data: Path, root: Path | None = None) -> list[Item]:
         data: the index or folder.
         root: what the paths of an index are relative to; None for the folder it is in.
 
+    An index needs the column "path" only: without "label" there are no labels, without "split" or "group" those are
+    empty. It is UTF-8, with or without a byte order mark, separated by commas, semicolons or tabs.
+
     What is left out of folders is said in one warning.
 
     Raises:
-        ConfigurationError: no such folder, no picture, or an index that lacks a column or leads outside its folder.
+        ConfigurationError: no such folder, no picture, or an index that is broken or leads outside its folder; the
+            message names the line.
     """
     if data.is_file():
         return _read_index(data, root or data.parent)
@@ -137,39 +141,88 @@ def digest(items: Iterable[Item]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def check_name(name: str) -> None:
+    """Check a picture's path in an index.
+
+    Only the path itself is checked: where the user's own symbolic links lead is the user's business.
+
+    Raises:
+        ValueError: it is empty, or leads outside the folder.
+    """
+    if "\0" in name or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"path {name!r} is empty or leads outside the folder")
+
+
 def _read_index(file: Path, root: Path) -> list[Item]:
-    items: list[Item] = []
-    names: set[str] = set()
     try:
-        with io.TextIOWrapper(fileio.open_regular(file, MAX_INDEX_BYTES), "utf-8-sig", newline="") as opened:
-            reader = csv.DictReader(opened, strict=True)
-            fields = reader.fieldnames or []
-            missing = [key for key in ("path", "split", "group") if key not in fields]
-            if missing:
-                raise ConfigurationError(
-                    f"{file}: no column {', '.join(missing)}; expected path,label,split,group and any others"
-                )
-            for row in reader:
-                where = f"{file}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise ConfigurationError(f"{where}: expected {len(fields)} values, as in the first line")
-                name = row["path"]
-                path = root / name
-                # Only the path itself is checked: where the user's own symbolic links lead is the user's business.
-                if "\0" in name or not Path(name).parts or Path(name).is_absolute() or ".." in Path(name).parts:
-                    raise ConfigurationError(f"{where}: path {name!r} is empty or leads outside the folder")
-                if name in names:
-                    raise ConfigurationError(f"{where}: path {name!r} appears twice")
-                names.add(name)
-                rest = {k: v for k, v in row.items() if k not in ("path", "label", "split", "group")}
-                items.append(Item(path, name, row.get("label"), row["split"], row["group"], rest))
+        data = fileio.read_regular(file, MAX_INDEX_BYTES)
     except OSError as error:
         raise ConfigurationError(f"{file}: cannot read the index ({error.strerror})") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigurationError(f"{file}: cannot read the index ({error})") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{file}:{line}: cannot read the index, it is not UTF-8: save it as UTF-8") from None
+    items: list[Item] = []
+    names: set[str] = set()
+    for line, row in _rows(text, file):
+        name = row.pop("path")
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ConfigurationError(f"{file}:{line}: {error}") from None
+        if name in names:
+            raise ConfigurationError(f"{file}:{line}: path {name!r} appears twice")
+        names.add(name)
+        label, split, group = row.pop("label", None), row.pop("split", ""), row.pop("group", "")
+        items.append(Item(root / name, name, label, split, group, row))
     if not items:
         raise ConfigurationError(f"{file}: the index has no pictures")
     return items
+
+
+def _rows(text: str, file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of an index as people and spreadsheets save it, each with the number of its first line.
+
+    Values are separated by commas, semicolons or tabs. Rows without any value are left out, and so are columns that
+    have neither a name nor a value.
+
+    Raises:
+        ConfigurationError: it is not CSV, lacks the column "path", or has a row of another length.
+    """
+    lines = io.StringIO(text, newline="")
+    first = lines.readline()
+    lines.seek(0)
+    reader = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
+    line = 1
+    try:
+        fields = next(reader, [])
+        _check_fields(fields, file)
+        line = reader.line_num + 1
+        for row in reader:
+            if any(row):
+                if len(row) != len(fields):
+                    raise ConfigurationError(f"{file}:{line}: expected {len(fields)} values, as in the first line")
+                columns = dict(zip(fields, row, strict=True))
+                if columns.pop("", ""):
+                    raise ConfigurationError(f"{file}:{line}: a value in a column that has no name in the first line")
+                yield line, columns
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ConfigurationError(f"{file}:{line}: cannot read the index ({error})") from None
+
+
+def _check_fields(fields: list[str], file: Path) -> None:
+    if "path" not in fields:
+        raise ConfigurationError(f"{file}: no column path; expected path,label,split,group and any others")
+    for name in fields:
+        if name and fields.count(name) > 1:
+            raise ConfigurationError(f"{file}:1: two columns are called {name!r}")
+    # A misspelt column would be one of the others, and its splits or groups ignored without a word.
+    for known in {"label", "split", "group"} - set(fields):
+        similar = [field for field in fields if field.strip().lower() in (known, f"{known}s")]
+        if similar:
+            raise ConfigurationError(f"{file}:1: column {similar[0]!r}: did you mean {known!r}?")
 
 
 def _read_folders(root: Path) -> list[Item]:

@@ -58,6 +58,18 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
     assert (item.name, item.label) == ("a.jpg", "x")
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_index_that_a_spreadsheet_saved(tmp_path: Path, delimiter: str, end: str) -> None:
+    rows = ["path,label,,", "a.jpg,käfer,,", '"b.jpg","""no, stop; \U0001f6d1\t""",,', ",,,"]
+    text = end.join(row.replace(",", delimiter) for row in rows) + end
+    items = dataset.read(index(tmp_path, text.encode("utf-8-sig")))
+    assert [(i.name, i.label, i.split, i.group, i.columns) for i in items] == [
+        ("a.jpg", "käfer", "", "", {}),
+        ("b.jpg", f'"no{delimiter} stop; \U0001f6d1\t"', "", "", {}),
+    ]
+
+
 def test_links_of_the_user_are_followed(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set/link").symlink_to(tmp_path)
@@ -68,11 +80,16 @@ def test_links_of_the_user_are_followed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no column path, split, group; expected path,label,split,group"),
+        ("", "no column path; expected path,label,split,group"),
         ("\n\n", "no column path"),
         (HEADER, "the index has no pictures"),
-        ("path,label\na.jpg,x\n", "no column split, group"),
+        ("file,label\na.jpg,x\n", "no column path"),
         ("PATH,label,split,group\na.jpg,x,test,g\n", "no column path"),
+        ("path,label,Split,group\na.jpg,x,test,g\n", "index.csv:1: column 'Split': did you mean 'split'?"),
+        ("path,label,split,groups\na.jpg,x,test,g\n", "index.csv:1: column 'groups': did you mean 'group'?"),
+        ("path,label,label\na.jpg,x,y\n", "index.csv:1: two columns are called 'label'"),
+        ("path,label,\na.jpg,x,\nb.jpg,x,y\n", "index.csv:3: a value in a column that has no name"),
+        (HEADER + '"a\nb.jpg",x,test,g\nc.jpg,x\n', "index.csv:4: expected 4 values"),
         (HEADER + "a.jpg,x,test\n", "index.csv:2: expected 4 values"),
         (HEADER + "a.jpg,x,test,g\nb.jpg,x,test,g,more\n", "index.csv:3: expected 4 values"),
         (HEADER + "../a.jpg,x,test,g\n", "index.csv:2: path '../a.jpg' is empty or leads outside"),
@@ -82,10 +99,10 @@ def test_links_of_the_user_are_followed(tmp_path: Path) -> None:
         (HEADER + ".,x,test,g\n", "index.csv:2: "),
         (HEADER + "a.jpg,x,test,g\nb.jpg,y,test,g\na.jpg,x,test,g\n", "index.csv:4: "),
         (HEADER + "a\0.jpg,x,test,g\n", "index.csv"),
-        (HEADER + '"a.jpg,x,test,g\n', "cannot read the index"),
-        (HEADER + '"a"b.jpg,x,test,g\n', "cannot read the index"),
-        (HEADER + "a" * 200_000 + ",x,test,g\n", "cannot read the index"),
-        (HEADER.encode() + b"\xff\xfe.jpg,x,test,g\n", "cannot read the index"),
+        (HEADER + 'a.jpg,x,test,g\n"b.jpg,x,test,g\n', "index.csv:3: cannot read the index"),
+        (HEADER + '"a"b.jpg,x,test,g\n', "index.csv:2: cannot read the index"),
+        (HEADER + "a" * 200_000 + ",x,test,g\n", "index.csv:2: cannot read the index"),
+        (HEADER.encode() + b"a,x,test,g\n\xff\xfe.jpg,x,test,g\n", "index.csv:3: cannot read the index"),
         (HEADER.encode("utf-16"), "cannot read the index"),
     ],
     ids=lambda v: repr(v[:60]),

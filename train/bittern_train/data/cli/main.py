@@ -9,7 +9,9 @@ import click
 from bittern.errors import did_you_mean
 
 # Subcommand and its module here; in the order in which they are used. Each module has its command as `command`.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "undo": "undo",
+}
 
 
 class DataCommands(click.Group):
