@@ -80,4 +80,4 @@ def test_on_a_raspberry_pi_opencv_is_debians(clone: Path) -> None:
     assert "--system-site-packages" in commands["yes"]
     assert "opencv" not in commands["yes"]
     assert "--system-site-packages" not in commands[""]
-    assert "[opencv]" in commands[""]
+    assert "opencv]" in commands[""]

@@ -13,7 +13,7 @@ from bittern.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[3]
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
-WITHOUT = ("compare", "report", "study")
+WITHOUT = ("compare", "data", "report", "study")
 WITH = ("convert", "train")
 
 

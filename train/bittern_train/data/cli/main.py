@@ -40,7 +40,7 @@ class DataCommands(click.Group):
             raise
 
 
-@click.command(cls=DataCommands, short_help="From an idea to labelled pictures: import, check, split, label, ...")
+@click.command(cls=DataCommands, short_help="From an idea to labelled pictures.")
 def data() -> None:
     """From an idea to labelled pictures.
 
