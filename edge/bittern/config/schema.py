@@ -163,6 +163,25 @@ class SnapshotConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
 
 
+class KeepConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`[keep]`: frames to learn from, in the folder `kept` of the state folder: of many frames the one that the models
+    were least sure of, and those with which an alarm began or ended; of one scene only one.
+
+    Attributes:
+        every: of this many classified frames the one that the models were least sure of is kept.
+        sure: the score from which an answer is sure: such a frame is kept only if an alarm begins or ends with it.
+        budget_mb: the oldest are deleted when all together exceed this size.
+        max_frames: the oldest are deleted when there are more.
+        quality: JPEG quality on OpenCV's scale.
+    """
+
+    every: Annotated[int, Meta(ge=1, le=10_000_000)] = 300
+    sure: Score = 0.95
+    budget_mb: Annotated[float, Meta(ge=0.1, le=1e6)] = 64.0
+    max_frames: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    quality: Annotated[int, Meta(ge=1, le=100)] = 90
+
+
 class OutboxConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[outbox]`: events on their way to network sinks.
 
@@ -337,6 +356,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     reload: ReloadConfig = ReloadConfig()
     outbox: OutboxConfig = OutboxConfig()
     snapshots: SnapshotConfig | None = None
+    keep: KeepConfig | None = None
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None
     command: CommandConfig | None = None

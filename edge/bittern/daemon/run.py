@@ -14,6 +14,7 @@ from bittern import events
 from bittern.config.schema import WatchConfig
 from bittern.daemon.feed import Feed, Recording
 from bittern.daemon.health import Health, SinkMetrics, model_infos
+from bittern.daemon.keeper import Keeper
 from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
@@ -28,16 +29,20 @@ from bittern.sources.registry import check_source, open_source
 from bittern.system.stop import Stop
 
 if TYPE_CHECKING:
+    from bittern.delivery.kept import KeptWriter
     from bittern.delivery.outbox import Outbox
 
 _log = logging.getLogger("bittern")
+
+# How many seconds the end of a recording waits for the last frames that are kept.
+_DRAIN_S = 10.0
 
 
 class Daemon:
     """The parts of a daemon, open and ready to run; made by `opened`."""
 
-    def __init__(self, loop: Loop, outlet: Outlet, delivery: Delivery) -> None:
-        self._loop, self._outlet, self._delivery = loop, outlet, delivery
+    def __init__(self, loop: Loop, outlet: Outlet, delivery: Delivery, keeper: Keeper | None = None) -> None:
+        self._loop, self._outlet, self._delivery, self._keeper = loop, outlet, delivery, keeper
 
     def steps(self, frames: int | None = None) -> Iterator[Step]:
         """Run until a stop is requested, a recording ends, or enough frames came.
@@ -56,7 +61,11 @@ class Daemon:
             if (reason := self.failed) is not None:
                 raise BitternError(f"{reason}; the daemon must be restarted")
             if step is not None:
+                if self._keeper is not None:
+                    self._keeper.look(step)
                 yield step
+        if self._keeper is not None:
+            self._keeper.flush()
 
     @property
     def failed(self) -> str | None:
@@ -126,9 +135,11 @@ def opened(
         # The outbox first: an event that cannot be printed is not lost.
         outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots, sinks)
         feed = _open_feed(config, stop, live=source.live, once=once, every_frame=every_frame)
-        stack.callback(_close, feed, outlet, delivery)
+        kept = _open_kept(config, name, live=source.live)
+        stack.callback(_close, feed, outlet, delivery, kept)
         reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks)))
-        daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery)
+        keeper = Keeper(config.keep, kept, name) if config.keep is not None and kept is not None else None
+        daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery, keeper)
         yield daemon
         if not stop.asked:
             # It ended by itself and is in no hurry: a program that takes a while for an event is not killed.
@@ -136,6 +147,8 @@ def opened(
             reloader.close()
             outlet.drain(lambda: stop.asked)
             delivery.drain(lambda: stop.asked)
+            if kept is not None:
+                kept.close(_DRAIN_S)
             if (reason := daemon.failed) is not None:
                 raise BitternError(reason)
 
@@ -207,6 +220,16 @@ def _open_snapshots(config: WatchConfig, name: str) -> SnapshotStore | None:
     return SnapshotStore(chosen, config.snapshots.budget_mb, config.snapshots.quality)
 
 
+def _open_kept(config: WatchConfig, name: str, *, live: bool) -> KeptWriter | None:
+    """Where frames to learn from go; None if none are kept."""
+    if config.keep is None:
+        return None
+    from bittern.delivery import outbox
+    from bittern.delivery.kept import KeptFrames, KeptWriter
+
+    return KeptWriter(KeptFrames(outbox.folder(config.outbox, name) / "kept", config.keep), live=live)
+
+
 def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool, every_frame: bool) -> Feed:
     """A camera in a process of its own, or a recording in this one."""
     if live:
@@ -227,7 +250,7 @@ def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool, every
     return Recording(source, stop)
 
 
-def _close(feed: Feed, outlet: Outlet, delivery: Delivery) -> None:
+def _close(feed: Feed, outlet: Outlet, delivery: Delivery, kept: KeptWriter | None = None) -> None:
     """Close camera and events at the same time: each may have to wait for what hangs, and all must end within 2 s."""
 
     def close_events() -> None:
@@ -237,6 +260,8 @@ def _close(feed: Feed, outlet: Outlet, delivery: Delivery) -> None:
     closing = threading.Thread(target=close_events, name="closing", daemon=True)
     closing.start()
     feed.close()
+    if kept is not None:
+        kept.close(0.5)
     closing.join(1.6)
 
 
