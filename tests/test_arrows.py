@@ -23,9 +23,10 @@ PACKAGES = {
 PLAIN = {"errors", "frames", "events", "version"}
 # Rooms of the device package, from the outside in, and which rooms each of them imports.
 ROOMS = {
-    "cli": "bench doctor daemon evaluation camera delivery sources decision model config system",
+    "cli": "bench doctor page daemon evaluation camera delivery sources decision model config system",
     "bench": "daemon evaluation camera delivery decision model config scene system",
     "doctor": "sources model scene system",
+    "page": "evaluation model system",
     "daemon": "camera delivery sources decision model config system",
     "evaluation": "decision model system",
     "camera": "sources config system",
@@ -43,7 +44,7 @@ HOST_ONLY = {
 # What a module of the device may bring in from outside the standard library.
 DEVICE = {"click", "numpy", "msgspec", "cv2", "ai_edge_litert", "tflite_runtime", "picamera2", "libcamera"}
 # Extras: each imported only where its table stands in the configuration, or its kind of picture is read.
-DEVICE |= {"paho", "gpiozero", "prometheus_client", "pillow_heif", "PIL"}
+DEVICE |= {"paho", "gpiozero", "prometheus_client", "pillow_heif", "PIL", "starlette", "uvicorn"}
 # What the bench compares with, where it is installed.
 PEERS = {"bittern.bench.rows": {"mediapipe", "PIL"}}
 

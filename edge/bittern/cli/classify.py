@@ -65,6 +65,7 @@ def classify(
     try:
         import numpy as np
 
+        from bittern.model import answers
         from bittern.model.classifier import Classifier
         from bittern.model.views import predict
 
@@ -81,29 +82,18 @@ def classify(
             failed |= isinstance(picture, PictureError)
             continue
         predictions, shared_ns = predict(classifiers, picture, views=views)
+        if as_json:
+            for row in answers.rows(as_utf8(name), classifiers, predictions, shared_ns):
+                print_json(row)
+            continue
         for classifier, prediction in zip(classifiers, predictions, strict=True):
             time_ms = (shared_ns + prediction.invoke_ns + prediction.answer_ns) / 1e6
             for result in prediction.results:
-                if as_json:
-                    print_json(
-                        {
-                            "path": as_utf8(name),
-                            "model": classifier.name,
-                            "task": result.task,
-                            "label": result.label,
-                            "score": round(result.score, 6),
-                            "alarm": result.alarm,
-                            "scores": {label: round(score, 6) for label, score in result.scores.items()},
-                            "time_ms": round(time_ms, 3),
-                        }
-                        | ({"view": result.view} if result.view != "center" else {})
-                    )
-                else:
-                    model = f"  {classifier.name}" if len(classifiers) > 1 else ""
-                    alarm = "ALARM" if result.alarm else "-"
-                    view = f"  {result.view}" if result.view != "center" else ""
-                    answer = f"{result.label}  {result.score:.3f}  {alarm}{view}  {time_ms:.1f} ms"
-                    click.echo(f"{printable(name)}{model}  {answer}")
+                model = f"  {classifier.name}" if len(classifiers) > 1 else ""
+                alarm = "ALARM" if result.alarm else "-"
+                view = f"  {result.view}" if result.view != "center" else ""
+                answer = f"{result.label}  {result.score:.3f}  {alarm}{view}  {time_ms:.1f} ms"
+                click.echo(f"{printable(name)}{model}  {answer}")
     if failed:
         ctx.exit(1)
 

@@ -30,6 +30,16 @@ def has_tensorflow() -> bool:
     return find_spec("tensorflow") is not None
 
 
+def needs_extra(command: str, extra: str, *modules: str) -> None:
+    """Check that what a command needs of an extra is installed, without importing it.
+
+    Raises:
+        ConfigurationError: something is missing; the message says how to install it.
+    """
+    if any(find_spec(module) is None for module in modules):
+        raise ConfigurationError(f"{command} needs more packages: pip install 'bittern[{extra}]'")
+
+
 class FiniteRange(click.FloatRange):
     """A range of numbers that excludes "nan" and "inf"."""
 

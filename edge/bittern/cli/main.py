@@ -32,6 +32,7 @@ COMMANDS = (
     "models",
     "record",
     "replay",
+    "serve",
     "sinks",
     "watch",
 )

@@ -1,0 +1,64 @@
+"""`bittern serve` as a whole: workers, the HTTP interface, the page, the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import BitternError
+from bittern.page import server
+from bittern.page.api import Interface
+from bittern.page.app import application
+from bittern.page.server import Address, PageServer
+from bittern.page.workers import WorkerPool
+
+
+class Site:
+    """A page that can be asked, once `serve` is called.
+
+    Attributes:
+        url: its address, for a browser on this machine.
+    """
+
+    def __init__(self, url: str, runner: asyncio.Runner, page_server: PageServer, listener: Any) -> None:
+        self.url = url
+        self._runner = runner
+        self._server = page_server
+        self._listener = listener
+
+    def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        self._runner.run(self._server.serve([self._listener]))
+
+
+@contextmanager
+def opened(options: dict[str, Any], address: Address, data: Path) -> Iterator[Site]:
+    """Open the models and listen.
+
+    Args:
+        options: of the models, see `WorkerPool`.
+        address: where to listen.
+        data: the folder of token, history and sets.
+
+    Raises:
+        BitternError: a model is refused, the address cannot be had, or there is no token where one is needed.
+    """
+    access = server.access_of(address, data)
+    pool = WorkerPool(options)
+
+    async def start() -> PageServer:
+        await pool.start()
+        try:
+            interface = Interface(pool, data)
+        except OSError as error:
+            raise BitternError(f"{data}: cannot keep a history there ({error.strerror})") from None
+        return PageServer(application(interface.routes(), "page.html"), address, access)
+
+    with server.listen(address) as listener, asyncio.Runner() as runner:
+        try:
+            yield Site(server.url_of(listener), runner, runner.run(start()), listener)
+        finally:
+            runner.run(pool.close())
