@@ -188,6 +188,16 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+@contextlib.contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the block like Ctrl-C (exit code 130), so that it leaves nothing half-finished."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def tensorflow_command(command: click.Command) -> click.Command:
     """Make a command that needs TensorFlow first check for it, and otherwise say in one line how to install it.
 
@@ -202,11 +212,8 @@ def tensorflow_command(command: click.Command) -> click.Command:
         if command.hidden:
             name = click.get_current_context().command_path.partition(" ")[2]
             raise ConfigurationError(f"{name} needs TensorFlow: {TENSORFLOW_HINT}")
-        before = signal.signal(signal.SIGTERM, _interrupt)
-        try:
+        with sigterm_interrupts():
             return inner(*args, **kwargs)
-        finally:
-            signal.signal(signal.SIGTERM, before)
 
     command.callback = guarded
     return command
