@@ -414,8 +414,8 @@ def test_where_a_data_set_cannot_be(tmp_path: Path) -> None:
     one_line(bittern(*words, tmp_path / "set", "--format", "coco"), 2, "nothing of the format 'coco'")
     # Inside of the source is well: what is in it does not belong to the source.
     assert bittern(*words, source / "set").code == 0
-    assert bittern(*words, source / "set2").code == 0
-    assert len(dataset.read(source / "set2")) == 2
+    assert bittern(*words, source / "set", "--add").code == 1
+    assert [i.name for i in dataset.read(source / "set")] == ["cat/1.png"]
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from bittern.errors import ConfigurationError, one_line
-from bittern_train.data.tree import ANNOTATIONS, MAX_ANNOTATION_BYTES, LeftOut, Tree, is_picture
+from bittern_train.data.tree import ANNOTATIONS, MAX_ANNOTATION_BYTES, Omission, Tree, is_picture
 
 
 class Box(NamedTuple):
@@ -27,7 +27,7 @@ class Box(NamedTuple):
     bottom: float
 
 
-class Picture(NamedTuple):
+class AnnotatedPicture(NamedTuple):
     """What a format says of a picture.
 
     Attributes:
@@ -62,8 +62,8 @@ class Contents(NamedTuple):
     """
 
     format: str
-    pictures: list[Picture]
-    left_out: list[LeftOut]
+    pictures: list[AnnotatedPicture]
+    left_out: list[Omission]
     also: list[str] = []  # noqa: RUF012  # never changed
 
 
@@ -134,7 +134,7 @@ def read(tree: Tree, wanted: str | None = None, *, only: str | None = None, labe
                 found.append(contents)
     if found:
         named = {picture.name for picture in found[0].pictures} | {left_out.name for left_out in found[0].left_out}
-        others = [LeftOut(name, "is not annotated", failed=False) for name in files.names if name not in named]
+        others = [Omission(name, "is not annotated", failed=False) for name in files.names if name not in named]
         also = [contents.format for contents in found[1:]]
         return found[0]._replace(left_out=[*found[0].left_out, *others], also=also)
     if wanted not in (None, "folders"):
@@ -220,8 +220,8 @@ def _sized(width: object, height: object) -> tuple[int, int] | None:
 
 
 def _coco(source: _Source) -> Contents | None:
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".json"):
         data = source.json(file)
         if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in ("images", "annotations")):
@@ -239,11 +239,11 @@ def _coco(source: _Source) -> Contents | None:
             for image in data["images"]:
                 name = source.files.find(str(image["file_name"]), posixpath.dirname(file))
                 if name is None:
-                    left_out.append(LeftOut(str(image["file_name"]), _MISSING.format(file)))
+                    left_out.append(Omission(str(image["file_name"]), _MISSING.format(file)))
                     continue
                 size = _sized(image.get("width"), image.get("height"))
                 own = tuple(boxes.get(image["id"], ()))
-                pictures[name] = Picture(name, "", _split_of(name) or _split_of(file), boxes=own, size=size)
+                pictures[name] = AnnotatedPicture(name, "", _split_of(name) or _split_of(file), boxes=own, size=size)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigurationError(f"{source.tree.path / file}: broken COCO file ({_reason(error)})") from None
     return _contents("coco", pictures, left_out)
@@ -254,14 +254,14 @@ def _reason(error: Exception) -> str:
 
 
 def _voc(source: _Source) -> Contents | None:
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".xml"):
         text = source.text(file)
         if "<annotation" not in text:
             continue
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # entities may be a bomb; no annotation needs them
-            left_out.append(LeftOut(file, "has a document type, which no annotation needs"))
+            left_out.append(Omission(file, "has a document type, which no annotation needs"))
             continue
         try:
             root = ElementTree.fromstring(text)
@@ -271,16 +271,16 @@ def _voc(source: _Source) -> Contents | None:
                 edges = [_number(thing.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
                 boxes.append(Box(_tidy(thing.findtext("name") or ""), *edges))
         except (ElementTree.ParseError, ValueError, TypeError) as error:
-            left_out.append(LeftOut(file, f"broken annotation ({one_line(error)})"))
+            left_out.append(Omission(file, f"broken annotation ({one_line(error)})"))
             continue
         # LabelImg writes the name that the picture had; the annotation's own name is more reliable if it was renamed.
         stem = posixpath.splitext(posixpath.basename(file))[0]
         name = source.files.find(called, posixpath.dirname(file)) or source.files.find(stem, posixpath.dirname(file))
         if name is None:
-            left_out.append(LeftOut(called, _MISSING.format(file)))
+            left_out.append(Omission(called, _MISSING.format(file)))
             continue
         size = _sized(root.findtext("size/width"), root.findtext("size/height"))
-        pictures[name] = Picture(name, "", _split_of(name), boxes=tuple(boxes), size=size)
+        pictures[name] = AnnotatedPicture(name, "", _split_of(name), boxes=tuple(boxes), size=size)
     return _contents("voc", pictures, left_out)
 
 
@@ -298,8 +298,8 @@ def _yolo(source: _Source) -> Contents | None:
                 pairs[by_path[path]] = file
                 break
     names: dict[str, str] | None = None
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for name, file in pairs.items():
         try:
             rows = [line.split() for line in source.text(file).splitlines() if line.strip()]
@@ -307,12 +307,12 @@ def _yolo(source: _Source) -> Contents | None:
         except (ValueError, IndexError):
             if not pictures:
                 return None  # texts beside the pictures, but no boxes
-            left_out.append(LeftOut(name, f"expected a class and a box in each line of {file}"))
+            left_out.append(Omission(name, f"expected a class and a box in each line of {file}"))
             continue
         if names is None:
             names = _class_names(source)
         labelled = tuple(Box(names.get(str(number), str(number)), *edges) for number, edges in boxes)
-        pictures[name] = Picture(name, "", _split_of(posixpath.dirname(name)), boxes=labelled, relative=True)
+        pictures[name] = AnnotatedPicture(name, "", _split_of(posixpath.dirname(name)), boxes=labelled, relative=True)
     if not any(picture.boxes for picture in pictures.values()):
         return None
     return _contents("yolo", pictures, left_out)
@@ -364,8 +364,8 @@ _GTSRB = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2"
 
 def _gtsrb(source: _Source) -> Contents | None:
     """Tables of the German Traffic Sign Recognition Benchmark: a track of frames of one physical sign is a group."""
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".csv"):
         text = source.text(file)
         if not text.startswith(_GTSRB):
@@ -376,7 +376,7 @@ def _gtsrb(source: _Source) -> Contents | None:
                 posixpath.splitext(called)[0], posixpath.dirname(file)
             )
             if name is None:
-                left_out.append(LeftOut(posixpath.join(posixpath.dirname(file), called), _MISSING.format(file)))
+                left_out.append(Omission(posixpath.join(posixpath.dirname(file), called), _MISSING.format(file)))
                 continue
             try:
                 edges = [_number(row[f"Roi.{key}"]) for key in ("X1", "Y1", "X2", "Y2")]
@@ -388,7 +388,7 @@ def _gtsrb(source: _Source) -> Contents | None:
             track = re.match(r"(\d+)_\d+\.", posixpath.basename(name))
             group = f"{label}/{track[1]}" if track else ""
             box = Box(label, edges[0], edges[1], edges[2] + 1, edges[3] + 1)  # the last row and column belong to it
-            pictures[name] = Picture(name, label, "", group, (box,), size=_sized(row["Width"], row["Height"]))
+            pictures[name] = AnnotatedPicture(name, label, "", group, (box,), size=_sized(row["Width"], row["Height"]))
     return _contents("gtsrb", pictures, left_out)
 
 
@@ -397,8 +397,8 @@ def _gtsrb(source: _Source) -> Contents | None:
 
 def _edge_impulse(source: _Source) -> Contents | None:
     """`info.labels`, and `bounding_boxes.labels` of older exports."""
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".labels"):
         data = source.json(file)
         if not isinstance(data, dict):
@@ -417,7 +417,7 @@ def _edge_impulse(source: _Source) -> Contents | None:
             for called, label, category, raw in entries:
                 name = source.files.find(called, folder)
                 if name is None:
-                    left_out.append(LeftOut(called, _MISSING.format(file)))
+                    left_out.append(Omission(called, _MISSING.format(file)))
                     continue
                 boxes = tuple(
                     Box(_tidy(b["label"]), x, y, x + _number(b["width"]), y + _number(b["height"]))
@@ -426,7 +426,7 @@ def _edge_impulse(source: _Source) -> Contents | None:
                 )
                 split = _SPLITS.get(category, "") or _split_of(posixpath.dirname(name))
                 if name not in pictures or boxes or label:
-                    pictures[name] = Picture(name, label, split, boxes=boxes if boxes or not label else None)
+                    pictures[name] = AnnotatedPicture(name, label, split, boxes=boxes if boxes or not label else None)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigurationError(f"{source.tree.path / file}: broken labels file ({_reason(error)})") from None
     return _contents("edge-impulse", pictures, left_out)
@@ -437,8 +437,8 @@ def _frigate(source: _Source) -> Contents | None:
 
     Where there is a clean copy (`CAMERA-ID-clean.png`, .webp), it is taken: boxes may be drawn into the other.
     """
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".json"):
         data = source.json(file)
         if (
@@ -452,7 +452,7 @@ def _frigate(source: _Source) -> Contents | None:
             called = f"{event['camera']}-{event['id']}"
             name = source.files.find(f"{called}-clean", folder) or source.files.find(called, folder)
             if name is None:
-                left_out.append(LeftOut(called, _MISSING.format(file)))
+                left_out.append(Omission(called, _MISSING.format(file)))
                 continue
             box = event.get("data", {}).get("box") if isinstance(event.get("data"), dict) else None
             label = _tidy(event.get("sub_label") or event["label"])
@@ -462,10 +462,12 @@ def _frigate(source: _Source) -> Contents | None:
                     x, y, width, height = map(_number, box)
                     boxes = (Box(label, x, y, x + width, y + height),)
             except (ValueError, TypeError):
-                left_out.append(LeftOut(name, f"a box without four numbers in {file}"))
+                left_out.append(Omission(name, f"a box without four numbers in {file}"))
                 continue
             columns = {"camera": str(event["camera"]), "time": str(event.get("start_time", ""))}
-            pictures[name] = Picture(name, label, "", str(event["id"]), boxes or None, relative=True, columns=columns)
+            pictures[name] = AnnotatedPicture(
+                name, label, "", str(event["id"]), boxes or None, relative=True, columns=columns
+            )
     return _contents("frigate", pictures, left_out)
 
 
@@ -473,8 +475,8 @@ def _frigate(source: _Source) -> Contents | None:
 
 
 def _table(source: _Source) -> Contents | None:
-    pictures: dict[str, Picture] = {}
-    left_out: list[LeftOut] = []
+    pictures: dict[str, AnnotatedPicture] = {}
+    left_out: list[Omission] = []
     for file in source.with_suffix(".csv", ".tsv", ".json", ".jsonl", ".ndjson"):
         rows = _json_rows(source.json(file)) if "json" in posixpath.splitext(file)[1] else _csv_rows(source, file)
         if not rows:
@@ -486,13 +488,13 @@ def _table(source: _Source) -> Contents | None:
             continue
         edge_keys = next(([keys[k] for k in four] for four in _EDGE_KEYS if all(k in keys for k in four)), None)
         known = {path_key, label_key, *(edge_keys or []), *(keys.get(k) for k in ("split", "group"))}
-        names: dict[str, Picture] = {}
+        names: dict[str, AnnotatedPicture] = {}
         unusable: set[str] = set()
         for row in rows:
             called, label = str(row.get(path_key) or ""), _tidy(row.get(label_key) or "")
             name = source.files.find(called, posixpath.dirname(file)) if called else None
             if name is None:
-                left_out.append(LeftOut(called, _MISSING.format(file)))
+                left_out.append(Omission(called, _MISSING.format(file)))
                 continue
             split = str(row.get(keys.get("split", ""), "") or "")
             split = _SPLITS.get(split.lower(), split) or _split_of(posixpath.dirname(name))
@@ -502,19 +504,19 @@ def _table(source: _Source) -> Contents | None:
                 try:
                     boxes = (Box(label, *(_number(row[k]) for k in edge_keys)),)
                 except (ValueError, TypeError, KeyError):
-                    left_out.append(LeftOut(name, f"a box without four numbers in {file}"))
+                    left_out.append(Omission(name, f"a box without four numbers in {file}"))
                     continue
             columns = {
                 str(k): str(v) for k, v in row.items() if k and k not in known and isinstance(v, (str, int, float))
             }
             before = names.get(name)
             if before is not None and boxes is None and before.label != label:
-                left_out.append(LeftOut(name, f"two labels in {file}: {before.label!r} and {label!r}"))
+                left_out.append(Omission(name, f"two labels in {file}: {before.label!r} and {label!r}"))
                 unusable.add(name)
             elif before is not None and boxes is not None:
                 names[name] = before._replace(boxes=(*(before.boxes or ()), *boxes))
             else:
-                names[name] = Picture(name, "" if edge_keys else label, split, group, boxes, columns=columns)
+                names[name] = AnnotatedPicture(name, "" if edge_keys else label, split, group, boxes, columns=columns)
         pictures.update({name: picture for name, picture in names.items() if name not in unusable})
     # A table of something else names no picture that is there.
     return _contents("table", pictures, left_out) if pictures else None
@@ -554,9 +556,9 @@ def _folders(tree: Tree, label_from: str) -> Contents:
     names = [n for n in tree.sizes if is_picture(n) or "." not in posixpath.basename(n)]
     chosen = set(names)
     left_out = [
-        LeftOut(n, f"{posixpath.splitext(n)[1].lower()} file", failed=False) for n in tree.sizes if n not in chosen
+        Omission(n, f"{posixpath.splitext(n)[1].lower()} file", failed=False) for n in tree.sizes if n not in chosen
     ]
-    pictures: dict[str, Picture] = {}
+    pictures: dict[str, AnnotatedPicture] = {}
     prefix = _common_folder(names)
     top = {name[len(prefix) :].split("/")[0] for name in names if "/" in name[len(prefix) :]}
     splits = bool(top) and all(folder.lower() in _SPLITS for folder in top)
@@ -567,7 +569,7 @@ def _folders(tree: Tree, label_from: str) -> Contents:
         label = ""
         if parts:
             label = {"first": parts[0], "last": parts[-1], "path": "/".join(parts)}[label_from]
-        pictures[name] = Picture(name, _tidy(label), split)
+        pictures[name] = AnnotatedPicture(name, _tidy(label), split)
     contents = _contents("folders", pictures, left_out)
     return contents or Contents("folders", [], left_out)
 
@@ -586,7 +588,7 @@ def _common_folder(names: list[str]) -> str:
         prefix = deeper
 
 
-def _contents(key: str, pictures: dict[str, Picture], left_out: list[LeftOut]) -> Contents | None:
+def _contents(key: str, pictures: dict[str, AnnotatedPicture], left_out: list[Omission]) -> Contents | None:
     if not pictures and not left_out:
         return None
     return Contents(key, [pictures[name] for name in sorted(pictures)], left_out)

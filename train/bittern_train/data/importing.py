@@ -21,8 +21,8 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system import fileio
-from bittern_train.data.formats import Box, Contents, Picture
-from bittern_train.data.tree import LeftOut, Tree
+from bittern_train.data.formats import AnnotatedPicture, Box, Contents
+from bittern_train.data.tree import Omission, Tree
 
 # A crop with a shorter side shows nothing.
 LEAST_SIDE = 8
@@ -66,7 +66,7 @@ class Imported(NamedTuple):
 
     items: list[Item]
     total: int
-    left_out: list[LeftOut]
+    left_out: list[Omission]
     several: int
 
 
@@ -162,7 +162,7 @@ def _copy(
     items: list[Item] = []
     several = 0
     done = 0
-    waiting: collections.deque[tuple[Picture, Future[list[_Part]]]] = collections.deque()
+    waiting: collections.deque[tuple[AnnotatedPicture, Future[list[_Part]]]] = collections.deque()
     with ThreadPoolExecutor(max_workers=_cores()) as pool:
         try:
             names = iter(tree.in_order(by_name))
@@ -179,12 +179,12 @@ def _copy(
                     parts = future.result()
                     new, same = _place(picture, parts, out, staging, taken, tree.path.resolve().name, options)
                     items += new
-                    left_out += [LeftOut(name, "is in the data set already", failed=False) for name in same]
+                    left_out += [Omission(name, "is in the data set already", failed=False) for name in same]
                     several += options.whole and len({box.label for box in picture.boxes or ()}) > 1
                 except _Nothing as error:
-                    left_out.append(LeftOut(picture.name, str(error), failed=False))
+                    left_out.append(Omission(picture.name, str(error), failed=False))
                 except PictureError as error:
-                    left_out.append(LeftOut(picture.name, str(error)))
+                    left_out.append(Omission(picture.name, str(error)))
                 progress(done)
         except BaseException:
             pool.shutdown(cancel_futures=True)
@@ -216,7 +216,7 @@ def _read(tree: Tree, name: str) -> bytes | PictureError:
         return PictureError(one_line(error) if error.strerror is None else error.strerror)
 
 
-def _parts(picture: Picture, data: bytes | PictureError, options: Options) -> list[_Part]:
+def _parts(picture: AnnotatedPicture, data: bytes | PictureError, options: Options) -> list[_Part]:
     if isinstance(data, PictureError):
         raise data
     name = picture.name
@@ -239,7 +239,9 @@ def _parts(picture: Picture, data: bytes | PictureError, options: Options) -> li
     return _crops(picture, picture.boxes, pixels, options, jpeg=header.kind == "JPEG")
 
 
-def _crops(picture: Picture, boxes: Collection[Box], pixels: Pixels, options: Options, *, jpeg: bool) -> list[_Part]:
+def _crops(
+    picture: AnnotatedPicture, boxes: Collection[Box], pixels: Pixels, options: Options, *, jpeg: bool
+) -> list[_Part]:
     height, width = pixels.shape[:2]
     if picture.size is not None and picture.size != (width, height):
         raise PictureError(f"its boxes are for {picture.size[0]} x {picture.size[1]} pixels, it has {width} x {height}")
@@ -286,7 +288,7 @@ def crop_of(
 
 
 def _place(
-    picture: Picture,
+    picture: AnnotatedPicture,
     parts: list[_Part],
     out: Path,
     staging: Path,

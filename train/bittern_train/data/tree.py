@@ -40,7 +40,7 @@ _BROKEN = (
 )
 
 
-class LeftOut(NamedTuple):
+class Omission(NamedTuple):
     """What is not taken: its path, why, and whether it should have been there (broken, missing, too large)."""
 
     name: str
@@ -60,7 +60,7 @@ class Tree:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.sizes: dict[str, int] = {}
-        self.left_out: list[LeftOut] = []
+        self.left_out: list[Omission] = []
 
     def read(self, name: str, limit: int) -> bytes:
         """The contents of a file.
@@ -131,7 +131,7 @@ class _Folder(Tree):
                 folders.clear()
                 continue
             if (status.st_dev, status.st_ino) in seen:
-                self.left_out.append(LeftOut(below, "link to a folder that is there already", failed=False))
+                self.left_out.append(Omission(below, "link to a folder that is there already", failed=False))
                 folders.clear()
                 continue
             seen.add((status.st_dev, status.st_ino))
@@ -145,18 +145,18 @@ class _Folder(Tree):
         try:
             status = os.stat(file)  # noqa: PTH116
         except OSError as error:
-            self.left_out.append(LeftOut(name, f"cannot be read ({error.strerror})"))
+            self.left_out.append(Omission(name, f"cannot be read ({error.strerror})"))
             return
         if stat.S_ISREG(status.st_mode):
             self.sizes[name] = status.st_size
         else:
-            self.left_out.append(LeftOut(name, "no regular file"))
+            self.left_out.append(Omission(name, "no regular file"))
 
     def _cannot_list(self, error: OSError) -> None:
         name = os.path.relpath(error.filename, self.path)
         if name == ".":
             raise ConfigurationError(f"{self.path}: cannot be read ({error.strerror})") from None
-        self.left_out.append(LeftOut(name, f"cannot be read ({error.strerror})"))
+        self.left_out.append(Omission(name, f"cannot be read ({error.strerror})"))
 
     def read(self, name: str, limit: int) -> bytes:
         return fileio.read_regular(self.path / name, limit)
@@ -215,7 +215,7 @@ class _Zip(_Archive):
                 raise ConfigurationError(f"{self.path}: is encrypted: unpack it first")
             mode = member.external_attr >> 16
             if mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-                self.left_out.append(LeftOut(name, "link in the archive"))
+                self.left_out.append(Omission(name, "link in the archive"))
                 continue
             self.sizes[name] = member.file_size
             self._members[name] = member
@@ -274,7 +274,7 @@ class _Tar(_Archive):
             if name is None or member.isdir():
                 continue
             if not member.isreg() or member.issparse():
-                self.left_out.append(LeftOut(name, "link or device in the archive"))
+                self.left_out.append(Omission(name, "link or device in the archive"))
                 continue
             self.sizes[name] = member.size
             self._members[name] = member
