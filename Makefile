@@ -26,7 +26,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -194,6 +194,9 @@ test-faults: $(DEV)/.dev $(HOSTENV)/.ready  ## every fault at its full number of
 
 soak: $(DEV)/.dev  ## run the daemon for MINUTES (30) at 10 times the frame rate and 100 times the events; plots in build/soak
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
+
+test-page: $(DEV)/.dev  ## the pages and their HTTP interface, in a real Chromium (Debian's package)
+	$(DEV)/bin/python -m pytest $(WORKERS) $(CORES) tests/bittern/page tests/faults/test_page.py $(ARGS)
 
 test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing, golden vectors and orientation of pictures with OpenCV 5 and 4.10
 	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'

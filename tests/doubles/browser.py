@@ -62,6 +62,13 @@ def opened(chromium: Any, url: str, **options: Any) -> Iterator[Any]:
     assert not errors, errors
 
 
+def has_count(locator: Any, count: int) -> None:
+    """Wait until a `playwright.sync_api.Locator` has so many elements."""
+    from playwright.sync_api import expect
+
+    expect(locator).to_have_count(count, timeout=30_000)
+
+
 def serious(page: Any) -> list[str]:
     """What axe-core finds serious or critical on the page as it is now: rule and element."""
     from axe_playwright_python.sync_playwright import Axe
