@@ -102,7 +102,7 @@ def serve(
             raise BitternError(f"{data}: cannot keep the token's hash ({error.strerror})") from None
         return
     from bittern.page import serving
-    from bittern.page.server import Address
+    from bittern.page.address import Address
 
     options = {
         "models": list(models),

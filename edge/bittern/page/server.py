@@ -5,89 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bittern.errors import ConfigurationError
 from bittern.page.access import Access
-from bittern.page.guard import Guard, is_loopback
+from bittern.page.address import Address
+from bittern.page.guard import Guard
 
 # Connections and requests at a time; one more gets 503.
 _MOST_CONNECTIONS = 512
 # A connection without a request is closed, whether it never had one or had one before.
 _IDLE_S = 15
 _SHUTDOWN_S = 2
-
-
-class Address(NamedTuple):
-    """Where to listen.
-
-    Attributes:
-        host: an address of this machine, or a name for one.
-        port: its port; 0 takes a free one.
-        names: further host names by which the page may be asked for, such as those of a reverse proxy.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 8766
-    names: Sequence[str] = ()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether others than this machine can reach it: directly, or through a proxy that knows it by a name."""
-        return not is_loopback(self.host) or bool(self.names)
-
-
-def listen(address: Address) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        ConfigurationError: the address is not of this machine, or its port is taken.
-    """
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(f"--host {address.host}: no such address ({error.strerror})") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-        listener.listen(256)
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"cannot listen on {address.host} port {address.port} ({error.strerror}): choose another --port"
-        ) from None
-    return listener
-
-
-def url_of(listener: socket.socket) -> str:
-    """How a browser on this machine reaches it."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-
-
-def access_of(address: Address, data: Path) -> Access | None:
-    """The check of tokens; None on loopback, where everybody may use the page.
-
-    Raises:
-        ConfigurationError: others can reach the address, and there is no token.
-    """
-    if not address.is_open:
-        return None
-    try:
-        return Access(data)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"others can reach {address.host}, so a token is needed; {error}") from None
 
 
 class PageServer(uvicorn.Server):

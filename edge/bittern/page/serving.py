@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import BitternError
-from bittern.page import server
+from bittern.page import address as addresses
+from bittern.page.address import Address
 from bittern.page.api import Interface
 from bittern.page.app import application
-from bittern.page.server import Address, PageServer
+from bittern.page.server import PageServer
 from bittern.page.workers import WorkerPool
 
 
@@ -46,7 +47,7 @@ def opened(options: dict[str, Any], address: Address, data: Path) -> Iterator[Si
     Raises:
         BitternError: a model is refused, the address cannot be had, or there is no token where one is needed.
     """
-    access = server.access_of(address, data)
+    access = addresses.access_of(address, data)
     pool = WorkerPool(options)
 
     async def start() -> PageServer:
@@ -57,8 +58,8 @@ def opened(options: dict[str, Any], address: Address, data: Path) -> Iterator[Si
             raise BitternError(f"{data}: cannot keep a history there ({error.strerror})") from None
         return PageServer(application(interface.routes(), "page.html"), address, access)
 
-    with server.listen(address) as listener, asyncio.Runner() as runner:
+    with addresses.listen(address) as listener, asyncio.Runner() as runner:
         try:
-            yield Site(server.url_of(listener), runner, runner.run(start()), listener)
+            yield Site(addresses.url_of(listener), runner, runner.run(start()), listener)
         finally:
             runner.run(pool.close())

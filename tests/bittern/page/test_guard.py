@@ -16,8 +16,8 @@ from tests.doubles.served import BITTERN
 from bittern.errors import ConfigurationError
 from bittern.page import access
 from bittern.page.access import COOKIE, Access, TooManyWrong
-from bittern.page.guard import Guard, is_loopback
-from bittern.page.server import Address, access_of
+from bittern.page.address import Address, access_of, is_loopback
+from bittern.page.guard import Guard
 
 
 def ask(guard: Guard, method: str = "GET", path: str = "/x", body: bytes = b"", **headers: Any) -> tuple[int, Any, str]:
