@@ -24,11 +24,11 @@ from bittern_convert import copies
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_convert.task import Data, Task
+from bittern_train.data import ahead, near_duplicates
+from bittern_train.data.near_duplicates import Likeness
 
 # Of the pictures of a folder without an index, this share becomes the test split.
 TEST_SHARE = 0.2
-# Two pictures whose 64-bit perceptual hashes differ in at most this many bits share a group.
-NEAR_BITS = 6
 # Beside a seed, what makes a generator of its own for each purpose (`bittern_convert.copies` has 0 to 2).
 _SPLIT, _CORRUPTION = 3, 4
 # Corrupted versions of every picture that chooses: each gets so many of the corruptions, and every corruption equally
@@ -243,36 +243,23 @@ def _derive_splits(task: Task, items: list[Item], seed: int, progress: Progress)
 
 
 def _near_duplicates(task: Task, items: Sequence[Item], progress: Progress) -> list[int]:
-    import imagehash
-    from PIL import Image
+    """For each item the first one of its group: near-duplicates of each other, or one group of the index."""
 
-    hashes: dict[int, npt.NDArray[np.bool_]] = {}
-    for position, item in enumerate(counted(items, progress, "compare pictures", len(items))):
+    def one(item: Item) -> Likeness | None:
         try:
-            bgr = copies.decode(task, item, pictures.read(item.path))
+            return near_duplicates.describe(copies.decode(task, item, pictures.read(item.path)))
         except PictureError:
-            continue
-        hashes[position] = imagehash.phash(Image.fromarray(bgr[:, :, ::-1])).hash.ravel()
-    parent = list(range(len(items)))
+            return None
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    positions = list(hashes)
-    table = np.array(list(hashes.values()), np.float32).reshape(len(positions), -1) * 2 - 1
-    for row, i in enumerate(positions):
-        # Of vectors of ±1 the product is 64 - 2 * (bits that differ).
-        near = np.flatnonzero(table[row + 1 :] @ table[row] >= 64 - 2 * NEAR_BITS)
-        for other in near:
-            parent[root(positions[row + 1 + other])] = root(i)
+    read = list(counted(ahead.results(one, items), progress, "compare pictures", len(items)))
+    positions = [position for position, likeness in enumerate(read) if likeness is not None]
+    pairs = near_duplicates.find([likeness for likeness in read if likeness is not None], progress)
+    ties = [(positions[pair.first], positions[pair.second]) for pair in pairs]
     first: dict[str, int] = {}
     for i, item in enumerate(items):
         if item.group:
-            parent[root(i)] = root(first.setdefault(item.group, i))
-    return [root(i) for i in range(len(items))]
+            ties.append((first.setdefault(item.group, i), i))
+    return near_duplicates.groups(len(items), ties)
 
 
 def write_index(file: Path, items: Sequence[Item], digests: Mapping[str, str]) -> None:

@@ -1,0 +1,268 @@
+"""Finds near-duplicates: the same photograph re-encoded, resized, mirrored, turned or cropped.
+
+Whole pictures are compared by a perceptual hash and a small thumbnail, parts of pictures by local features. Nothing is
+kept for every pair: hashes are compared block by block, features are sorted into buckets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import cv2
+import imagehash
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bittern.frames import Pixels
+from bittern.system.progress import Progress, counted
+
+# The thresholds below were chosen on near-duplicates made by code (re-encoded, resized, mirrored, cropped) of 1,129
+# photographs of faces and everyday scenes, and on one set of stop signs; docs/data-check.md reports on other sets too.
+
+# Two whole pictures are near if their 64-bit perceptual hashes differ in at most so many bits,
+NEAR_BITS = 10
+# and their thumbnails correlate at least so much, over all three channels.
+NEAR_CORRELATION = 0.9
+# A thumbnail with less contrast (standard deviation, grey levels) says nothing: such pictures are not compared.
+_LEAST_CONTRAST = 2.0
+_THUMBNAIL = 16
+# Pictures are compared at this shorter side; local features of the longer side at most _LONGEST.
+_SIDE = 256
+_LONGEST = 400
+# A picture that is smaller, or that narrow, has no features.
+_LEAST_SIDE = 64
+# Longer side of what is kept to compare parts.
+_GREY = 64
+# Two pictures share a part if so many of their local features agree on one shift, turn and scale,
+PART_FEATURES = 8
+# and the two agree there: correlation of the grey levels where they overlap.
+PART_CORRELATION = 0.95
+# Local features of a picture, 256 bits each (ORB; Rublee et al. 2011).
+_FEATURES = 250
+# Buckets: tables of features by _KEY_BITS of their bits. Pictures that meet in _VOTES buckets may share a part; of each
+# picture those _MOST that it meets most often are compared with it.
+_TABLES = 12
+_KEY_BITS = 32
+_VOTES = 3
+_MOST = 4
+# A bucket with more features holds what many pictures have, such as a watermark or a straight edge.
+_CROWDED = 8
+# Bits by which the features of two pictures may differ and still be taken for the same.
+_FEATURE_BITS = 50
+# Numbers in memory at a time when hashes are compared: 32 MB.
+_BLOCK = 8_000_000
+
+Bools = npt.NDArray[np.bool_]
+Kind = Literal["same file", "near", "mirrored", "part"]
+
+
+class Likeness(NamedTuple):
+    """What is kept of a picture to find its near-duplicates: at most 15 kB.
+
+    Attributes:
+        hashes: (2, 64) bool, perceptual hash of the picture and of its mirror image.
+        thumbnail: (16, 16, 3) uint8 BGR.
+        grey: (h, w) uint8, at most _GREY on the longer side, to compare parts; empty without features.
+        scale: pixels of `grey` for one unit of `points`.
+        points: (n, 2) float32, where the local features are: x, y.
+        descriptors: (n, 32) uint8, the features.
+    """
+
+    hashes: Bools
+    thumbnail: Pixels
+    grey: Pixels
+    scale: float
+    points: npt.NDArray[np.float32]
+    descriptors: npt.NDArray[np.uint8]
+
+
+class Match(NamedTuple):
+    """Two near-duplicates of each other.
+
+    Attributes:
+        first: position of one.
+        second: position of the other, which is larger.
+        kind: "same file" (equal bytes), "near" (the whole picture), "mirrored", or "part" (they overlap).
+    """
+
+    first: int
+    second: int
+    kind: Kind
+
+
+def shrunk(picture: Pixels, side: int = _SIDE) -> Pixels:
+    """The picture with its shorter side at most `side` pixels; itself if it is that small."""
+    height, width = picture.shape[:2]
+    short = min(height, width)
+    if short <= side:
+        return picture
+    size = (max(1, round(width * side / short)), max(1, round(height * side / short)))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def describe(picture: Pixels, *, parts: bool = True) -> Likeness:
+    """What is needed of a picture to find its near-duplicates.
+
+    Args:
+        picture: (H, W, 3) uint8 BGR.
+        parts: also what finds other crops of it, which takes the most time.
+    """
+    small = shrunk(picture)
+    hashes = np.stack([imagehash.phash(Image.fromarray(s[:, :, ::-1])).hash.ravel() for s in (small, small[:, ::-1])])
+    thumbnail = np.asarray(cv2.resize(small, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)
+    points, descriptors = np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
+    grey, scale = np.empty((0, 0), np.uint8), 1.0
+    shrink = min(1.0, _LONGEST / max(small.shape[:2]))
+    if parts and min(small.shape[:2]) * shrink >= _LEAST_SIDE:
+        plane = _scaled(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), shrink)
+        scale = min(1.0, _GREY / max(plane.shape))
+        grey = _scaled(plane, scale)
+        found, described = cv2.ORB.create(nfeatures=_FEATURES, fastThreshold=5).detectAndCompute(plane, None)
+        if described is not None:
+            points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
+            descriptors = described
+    return Likeness(hashes, thumbnail, grey, scale, points, descriptors)
+
+
+def _scaled(plane: Pixels, factor: float) -> Pixels:
+    return np.asarray(cv2.resize(plane, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def find(likenesses: Sequence[Likeness], progress: Progress) -> list[Match]:
+    """The pairs of near-duplicates among pictures, sorted; none of the kind "same file".
+
+    Time grows with the square of the number of pictures only for comparing 64-bit hashes: a second for 20,000.
+    """
+    pairs = {(pair.first, pair.second): pair for pair in _whole(likenesses, progress)}
+    candidates = [pair for pair in _meetings(likenesses, progress) if pair not in pairs]
+    for first, second in counted(candidates, progress, "compare parts", len(candidates)):
+        if share_part(likenesses[first], likenesses[second]):
+            pairs[first, second] = Match(first, second, "part")
+    return sorted(pairs.values())
+
+
+def groups(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+    """For each of `count` pictures the first one of its group: pictures are in one group if pairs connect them."""
+    parent = list(range(count))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for pair in pairs:
+        first, second = sorted(map(root, pair))
+        parent[second] = first
+    return [root(i) for i in range(count)]
+
+
+def _whole(likenesses: Sequence[Likeness], progress: Progress) -> Iterator[Match]:
+    """Pairs that are near as whole pictures, also mirrored."""
+    count = len(likenesses)
+    if count < 2:
+        return
+    hashes, mirrored = (np.stack([x.hashes[side] for x in likenesses]).astype(np.float32) * 2 - 1 for side in (0, 1))
+    # Of vectors of ±1 the product is 64 - 2 * (bits that differ).
+    least = hashes.shape[1] - 2 * NEAR_BITS
+    step = max(1, _BLOCK // count)
+    for start in counted(range(0, count, step), progress, "compare pictures", -(-count // step)):
+        block = hashes[start : start + step]
+        seen = set()
+        for kind, other in (("near", hashes), ("mirrored", mirrored)):
+            rows, columns = np.nonzero(block @ other[start:].T >= least)
+            for first, second in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):
+                if first < second and (first, second) not in seen:
+                    flip = kind == "mirrored"
+                    if _correlate(likenesses[first].thumbnail, likenesses[second].thumbnail, flip) >= NEAR_CORRELATION:
+                        seen.add((first, second))
+                        yield Match(first, second, "mirrored" if flip else "near")
+
+
+def _correlate(first: Pixels, second: Pixels, flip: bool) -> float:
+    return correlation(first, second[:, ::-1] if flip else second)
+
+
+def correlation(first: Pixels, second: Pixels) -> float:
+    """Pearson's r of two pictures of one size; 0 where one of them has next to no contrast."""
+    a, b = first.astype(np.float64).ravel(), second.astype(np.float64).ravel()
+    if min(a.std(), b.std()) < _LEAST_CONTRAST:
+        return 0.0
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / (a.std() * b.std()))
+
+
+def _meetings(likenesses: Sequence[Likeness], progress: Progress) -> list[tuple[int, int]]:
+    """Pairs of pictures whose features meet in buckets often enough, in order."""
+    count = len(likenesses)
+    owners = np.repeat(np.arange(count), [len(x.descriptors) for x in likenesses])
+    bits = np.random.default_rng(0).permuted(np.tile(np.arange(256), (_TABLES, 1)), axis=1)[:, :_KEY_BITS]
+    pairs, votes = np.empty(0, np.int64), np.empty(0, np.int64)
+    for chosen in counted(bits, progress, "compare features", _TABLES):
+        keys = np.concatenate([_keys(x.descriptors, chosen) for x in likenesses])
+        met, times = np.unique(_bucket_pairs(keys, owners, count), return_counts=True)
+        pairs, where = np.unique(np.concatenate([pairs, met]), return_inverse=True)
+        votes = np.bincount(where, np.concatenate([votes, times]), len(pairs)).astype(np.int64)
+    pairs, votes = pairs[votes >= _VOTES], votes[votes >= _VOTES]
+    chosen = np.zeros(len(pairs), bool)
+    for ends in (pairs // count, pairs % count):
+        order = np.lexsort((-votes, ends))
+        ordered = ends[order]
+        rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+        chosen[order[rank < _MOST]] = True
+    return [divmod(pair, count) for pair in pairs[chosen].tolist()]
+
+
+def _keys(descriptors: npt.NDArray[np.uint8], chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
+    """(n,) of (n, 32) descriptors: the chosen bits of each as a number."""
+    picked = descriptors[:, chosen >> 3] >> (chosen & 7).astype(np.uint8) & 1
+    return np.asarray(picked.astype(np.uint32) @ (1 << np.arange(len(chosen), dtype=np.uint32)), np.uint32)
+
+
+def _bucket_pairs(keys: npt.NDArray[np.uint32], owners: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.int64]:
+    """first * count + second for every two pictures that meet in a bucket, as often as they do."""
+    order = np.argsort(keys, kind="stable")
+    keys, owners = keys[order], owners[order]
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.empty(0, np.intp)
+    sizes = np.diff(np.r_[starts, len(keys)])
+    kept = np.repeat((sizes > 1) & (sizes <= _CROWDED), sizes)
+    keys, owners = keys[kept], owners[kept]
+    met = []
+    for apart in range(1, _CROWDED):
+        same = keys[apart:] == keys[:-apart]
+        first, second = owners[:-apart][same], owners[apart:][same]  # sorted within a bucket: the sort is stable
+        met.append((first * count + second)[first != second])
+    return np.concatenate(met).astype(np.int64)
+
+
+def share_part(first: Likeness, second: Likeness) -> bool:
+    """Whether two pictures show a part of one photograph: at another scale, turned, or shifted."""
+    agreed = _agreeing(first, second)
+    return agreed is not None and _overlap_correlates(first, second, agreed)
+
+
+def _agreeing(first: Likeness, second: Likeness) -> npt.NDArray[np.float64] | None:
+    """(2, 3), from points of the first to those of the second, if enough features agree on it."""
+    if min(len(first.points), len(second.points)) < PART_FEATURES:
+        return None
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING, crossCheck=True).match(first.descriptors, second.descriptors)
+    near = [match for match in matches if match.distance <= _FEATURE_BITS]
+    if len(near) < PART_FEATURES:
+        return None
+    here = first.points[[match.queryIdx for match in near]]
+    there = second.points[[match.trainIdx for match in near]]
+    transform, agree = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=4, maxIters=500)
+    if transform is None or np.count_nonzero(agree) < PART_FEATURES:
+        return None
+    return np.asarray(transform, np.float64)
+
+
+def _overlap_correlates(first: Likeness, second: Likeness, transform: npt.NDArray[np.float64]) -> bool:
+    to_small = np.array(transform)
+    to_small[:, :2] *= second.scale / first.scale
+    to_small[:, 2] *= second.scale
+    height, width = second.grey.shape
+    moved = cv2.warpAffine(first.grey, to_small, (width, height), flags=cv2.INTER_AREA)
+    inside = cv2.warpAffine(np.full(first.grey.shape, 255, np.uint8), to_small, (width, height)) == 255
+    return correlation(moved[inside], second.grey[inside]) >= PART_CORRELATION if inside.any() else False
