@@ -31,6 +31,24 @@ def wilson(successes: int, n: int) -> Interval:
     return (0.0 if successes == 0 else max(0.0, low)), (1.0 if successes == n else min(1.0, high))
 
 
+def expected_half_width(share: float, n: int) -> float:
+    """Half of the width that `wilson` will have, before anything is measured.
+
+    Args:
+        share: that is expected, 0 to 1.
+        n: number of independent pictures, at least 1.
+    """
+    return Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+
+
+def pictures_for(share: float, half_width: float) -> int:
+    """The smallest n of which `expected_half_width` is at most `half_width` (above 0)."""
+    n = max(1, math.floor(share * (1 - share) * (Z95 / half_width) ** 2 - Z95**2))
+    while expected_half_width(share, n) > half_width:
+        n += 1
+    return n
+
+
 def paired_loss_interval(lost: int, won: int, n: int) -> Interval:
     """95 % interval of (lost - won) / n for paired answers (Agresti and Min 2005: Wald with half a count added).
 

@@ -12,6 +12,7 @@ from bittern.errors import did_you_mean
 COMMANDS: dict[str, str] = {
     "import": "import_pictures",
     "dedupe": "dedupe",
+    "split": "split",
     "undo": "undo",
 }
 
