@@ -26,7 +26,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -81,7 +81,7 @@ need-data:
 	@test -n "$(DATA)" || { echo "say where the pictures are: make $(MAKECMDGOALS) DATA=../shared/data" >&2; exit 2; }
 
 need-host:
-	@test -n "$(HOST)" || { echo "say which Pi: make deploy HOST=pi@raspberrypi.local" >&2; exit 2; }
+	@test -n "$(HOST)" || { echo "say which Pi: make $(MAKECMDGOALS) HOST=pi@raspberrypi.local" >&2; exit 2; }
 
 demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo.png
 	@mkdir -p build
@@ -118,6 +118,13 @@ report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results
 
 deploy: need-host wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE] [KEY=FILE] [ARGS=--allow-older]
 	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KEY),--key $(KEY)) $(ARGS)
+
+deploy-model: need-host  ## send one model to a Pi, which loads it while it runs: HOST=pi@raspberrypi.local MODEL=models/mine [KEY=FILE] [ARGS=--allow-older]
+	@test "$(origin MODEL)" = "command line" || { echo "say which model: make deploy-model HOST=$(HOST) MODEL=models/mine" >&2; exit 2; }
+	deploy/deploy_model.sh $(HOST) $(MODEL) $(if $(KEY),--key $(KEY)) $(ARGS)
+
+pull: need-host $(DEV)/.ready  ## fetch the frames that a Pi has kept to learn from: HOST=pi@raspberrypi.local [INSTANCE=NAME] [OUT=kept]
+	PYTHON=$(DEV)/bin/python deploy/pull.sh $(HOST) $(if $(filter command line,$(origin OUT)),$(OUT),kept) $(if $(INSTANCE),--instance $(INSTANCE)) $(ARGS)
 
 wheel: $(DEV)/.dev  ## build dist/bittern-VERSION-py3-none-any.whl, including the models
 	@rm -rf dist

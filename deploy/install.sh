@@ -6,8 +6,10 @@
 #   install.sh install ROOT INSTANCE STAGE allow|refuse
 #       Installs what deploy.sh has put into STAGE; the last word is about a release that is older than the one that runs.
 #       Exit 1 if it failed and the device is as before; 2 if it was refused and nothing was changed.
+#   install.sh install_model ROOT STAGE allow|refuse
+#       Installs the one model that deploy_model.sh has put into STAGE, and has the daemons load it; the same exit codes.
 #
-# Both run as root.
+# All run as root.
 # ROOT is empty, or the folder to use instead of / (deploy.sh --prefix).
 set -euo pipefail
 umask 022
@@ -21,6 +23,7 @@ HOME=$(getent passwd "$(id -u)" | cut -d : -f 6)
 trap '' HUP PIPE
 
 KEEP=3        # releases left on the device
+RELOAD_S=150  # longer than a daemon checks its models, `[reload] timeout_s`, if that is not configured
 FRAME_S=120   # from READY=1 to the first frame, which the status of the unit tells
 SETTLE_S=3    # a daemon that dies within this time after that was not ready
 START_S=120   # longer than the unit's TimeoutStartSec + TimeoutStopSec, in case systemctl itself hangs
@@ -87,7 +90,7 @@ check() {
 
 # What was uploaded belongs to the user who logged in, and is copied to where nobody but root can change it any more:
 # first the copy is checked, then it is installed.
-receive() {  # $1: what was uploaded; sets stage and id
+receive() {  # $1: what was uploaded; $2: what its id looks like; sets stage and id
     stage=$(mktemp -d /var/tmp/bittern-deploy.XXXXXX)
     cp -R "$1/." "$stage/"
     rm -rf "$1"
@@ -103,14 +106,14 @@ receive() {  # $1: what was uploaded; sets stage and id
     (cd "$stage" && sha256sum --check --strict --status SHA256SUMS 2> /dev/null) ||
         refuse "the list of the release's files cannot be read"
     id=$(head -c 100 "$stage/release" 2> /dev/null) || true
-    [[ $id =~ ^[0-9]{8}T[0-9]{6}Z-[0-9][A-Za-z0-9.+]*$ ]] || refuse "the release has no time and version"
+    [[ $id =~ ^[0-9]{8}T[0-9]{6}Z-$2$ ]] || refuse "the release has no time and version"
 }
 
 # The list must be signed by one of the keys in allowed_signers. The first signed release brings its key with it, which
-# is trusted from then on, as ssh trusts the key of a host. Sets new_signer.
+# is trusted from then on, as ssh trusts the key of a host. Sets signed and new_signer.
 verify() {
     local trusted=$signers
-    new_signer=''
+    new_signer='' signed=0
     if [ ! -f "$stage/SHA256SUMS.sig" ]; then
         [ ! -e "$signers" ] || refuse "this release is not signed, but $signers names the keys that must sign: deploy" \
             "with such a key (--key), or remove that file"
@@ -129,9 +132,14 @@ verify() {
         < "$stage/SHA256SUMS" > /dev/null 2>&1 ||
         refuse "the release is not signed by a key in $signers, or was altered since; to accept another key, add its" \
             "line there: bittern namespaces=\"bittern\" KEY"
-    if [ "$older" != allow ] && [ -n "$previous" ] && is_older "$id" "$previous"; then
-        refuse "release $id is older than $previous, which runs here; to go back on purpose: --allow-older"
-    fi
+    signed=1
+}
+
+trust() {  # the key of the first signed release
+    [ -n "$new_signer" ] || return 0
+    printf 'bittern namespaces="bittern" %s\n' "$new_signer" > "$signers.new"
+    mv -f "$signers.new" "$signers"
+    say "from now on this device accepts only releases signed by $(ssh-keygen -lf "$signers" | cut -d ' ' -f 2)"
 }
 
 is_older() {  # by the time of the release, or by its version without a suffix such as rc1
@@ -212,6 +220,41 @@ await_frame() {  # $1: a unit. Fails if it dies, or gets no frame, unless it had
     done
 }
 
+versions() {  # $1: a release; $2, $3: folders of models. The version of each, and whether the first is older
+    "$base/releases/$1/venv/bin/python" -I -c '
+import sys
+from pathlib import Path
+from bittern.model import manifest
+from bittern.model.candidate import is_older
+versions = [manifest.read(Path(folder)).version for folder in sys.argv[1:]]
+print(*(version.split()[0] for version in versions), "older" if is_older(*versions) else "newer")
+' "$2" "$3"
+}
+
+# Models that were deployed alone come before those of a release. Where the new release has the same model, no older
+# one, its own counts: the link goes aside, and comes back if the release is taken back.
+set_aside() {
+    local link name own alone order
+    rm -rf "$aside"
+    for link in "$base"/models/*; do
+        name=${link##*/}
+        if [ ! -L "$link" ] || [ ! -e "$base/releases/$id/models/$name/manifest.json" ]; then continue; fi
+        read -r own alone order < <(versions "$id" "$base/releases/$id/models/$name" "$link/") || continue
+        if [ "$order" = older ]; then
+            warn "$name $alone, which was deployed alone, stays in use: the release has $name $own, which is older"
+        else
+            mkdir -p "$aside"
+            mv -T "$link" "$aside/$name"
+        fi
+    done
+}
+
+bring_back() {
+    local link
+    for link in "$aside"/*; do if [ -L "$link" ]; then mv -fT "$link" "$base/models/${link##*/}"; fi; done
+    rm -rf "$aside"
+}
+
 activate() {  # starts the new release in every instance; fails at the first that does not become ready
     local unit since own=bittern@$instance.service
     since=$(date +%s)
@@ -233,6 +276,7 @@ activate() {  # starts the new release in every instance; fails at the first tha
 
 roll_back() {  # to the previous release, or to none
     local unit ok=1
+    bring_back
     if [ "$created_config" = 1 ]; then rm -f "$config"; fi
     if [ "$was_enabled" = 0 ]; then systemctl disable --quiet "bittern@$instance.service" || true; fi
     if [ -z "$previous" ]; then
@@ -254,7 +298,7 @@ roll_back() {  # to the previous release, or to none
 install() {
     root=$1 instance=$2 uploaded=$3 older=$4 stage=$3
     base=$root/opt/bittern units=$root/etc/systemd/system config=$root/etc/bittern/$instance.toml
-    signers=$root/etc/bittern/allowed_signers
+    signers=$root/etc/bittern/allowed_signers aside=$base/.models-aside
     new='' created_config=0 was_enabled=0 previous='' running=() waiting=()
     trap 'rm -rf "$new" "$stage" "$uploaded" "$config.new"' EXIT
     refuse() { warn "$*; nothing was changed"; exit 2; }
@@ -262,8 +306,11 @@ install() {
     flock -w 30 9 || { warn "another deploy is running here"; exit 1; }
     if [ -L "$base/current" ]; then previous=$(basename "$(readlink "$base/current")"); fi
     if [ ! -d "$base/releases/$previous" ]; then previous=''; fi
-    receive "$uploaded"
+    receive "$uploaded" '[0-9][A-Za-z0-9.+]*'
     verify
+    if [ "$signed" = 1 ] && [ "$older" != allow ] && [ -n "$previous" ] && is_older "$id" "$previous"; then
+        refuse "release $id is older than $previous, which runs here; to go back on purpose: --allow-older"
+    fi
     new=$base/releases/.new-$id
     mkdir -p "$base/releases" "$root/etc/bittern" "$units"
     rm -rf "$base"/releases/.new-* "$base/current.new"
@@ -311,21 +358,113 @@ install() {
 
     for unit in "${running[@]}"; do has_frames "$unit" || waiting+=("$unit"); done
 
+    set_aside
     if ! activate; then
         roll_back
         exit 1
     fi
 
-    if [ -n "$new_signer" ]; then
-        printf 'bittern namespaces="bittern" %s\n' "$new_signer" > "$signers.new"
-        mv -f "$signers.new" "$signers"
-        say "from now on this device accepts only releases signed by $(ssh-keygen -lf "$signers" | cut -d ' ' -f 2)"
-    fi
+    trust
+    rm -rf "$aside"
 
     # Names begin with the time, so sorting by name sorts by age.
     find "$base/releases" -mindepth 1 -maxdepth 1 -type d ! -name "$id" ! -name '.*' -printf '%f\n' | sort -r |
         tail -n "+$KEEP" | while read -r old; do rm -rf "${base:?}/releases/$old"; done
     say "bittern@$instance runs release $id; to see its events:  journalctl -u bittern@$instance -f -o cat"
+}
+
+# --- one model ---------------------------------------------------------------------------------------------------
+
+instance_of() { local instance=${1#*@}; printf '%s' "${instance%.service}"; }  # $1: a unit
+
+newest_line() { tail -n 1 "$root/var/lib/bittern/$1/models.jsonl" 2> /dev/null || true; }  # $1: an instance
+
+reload() {  # $1: a unit. Has it load its models again, and waits for what its history says then; sets line
+    local instance before end=$((SECONDS + RELOAD_S))
+    instance=$(instance_of "$1")
+    before=$(newest_line "$instance")
+    systemctl reload "$1" || return 1
+    while line=$(newest_line "$instance"); [ "$line" = "$before" ]; do
+        if ! systemctl is-active --quiet "$1" || [ $SECONDS -ge $end ]; then
+            warn "$1 does not say what came of its models"
+            return 1
+        fi
+        sleep 0.5
+    done
+    if [[ $line != *'"state":"models_loaded"'* ]]; then
+        line=${line##*\"reason\":\"}
+        warn "$1 refuses the model: ${line%\"*}"
+        return 1
+    fi
+}
+
+link_to() {  # $1: a folder below $base; replaces the link of the model by one rename
+    ln -sfn "$1" "$base/models/.$name.new" && mv -fT "$base/models/.$name.new" "$base/models/$name" && sync -f "$base/models"
+}
+
+install_model() {
+    root=$1 uploaded=$2 older=$3 stage=$2
+    base=$root/opt/bittern signers=$root/etc/bittern/allowed_signers
+    local name version='' old='' before='' sha256 unit other order='' current used_by=() running=() waiting=() changed=() line
+    trap 'rm -rf "$stage" "$uploaded"' EXIT
+    refuse() { warn "$*; nothing was changed"; exit 2; }
+    exec 9< "${root:-/}"
+    flock -w 30 9 || { warn "another deploy is running here"; exit 1; }
+    [ -e "$base/current/venv/bin/python" ] || refuse "there is no Bittern here yet: make deploy"
+    grep -qs "$base/models:" "$root/etc/systemd/system/bittern@.service" ||
+        refuse "the release here is from before models were deployed alone: make deploy"
+    receive "$uploaded" '[A-Za-z][A-Za-z0-9_-]*'
+    verify
+    name=${id#*-}
+    { [ "$(cd "$stage/models" && echo *)" = "$name" ] && [ -e "$stage/models/$name/manifest.json" ]; } ||
+        refuse "the release should hold the model $name and no other"
+    current=$base/models/$name
+    if [ -L "$current" ]; then before=$(readlink "$current"); else current=$base/current/models/$name; fi
+    if [ -e "$current/manifest.json" ]; then
+        read -r version old order < <(versions "$(basename "$(readlink "$base/current")")" "$stage/models/$name" "$current/") ||
+            refuse "the manifest of $name cannot be read"
+        if [ -n "$before" ] && [[ ${id%%-*} < $(basename "${before%/models/*}") ]]; then order=older; fi
+        if [ "$order" = older ] && [ "$older" != allow ]; then
+            refuse "$name $version is older than $old, which is in use here; to go back on purpose: --allow-older"
+        fi
+    fi
+    sha256=$(sha256sum "$stage/models/$name/model.tflite" | cut -d ' ' -f 1)
+
+    mkdir -p "$base/models" "$base/deployed"
+    [ ! -e "$base/deployed/$id" ] || { warn "$id is already here"; exit 1; }
+    rm -rf "$base"/deployed/.new-*
+    mkdir "$base/deployed/.new-$id"
+    cp -R "$stage/models" "$stage"/SHA256SUMS* "$base/deployed/.new-$id/"
+    chmod -R u=rwX,go=rX "$base/deployed/.new-$id"
+    sync -f "$base/deployed"
+    mv -T "$base/deployed/.new-$id" "$base/deployed/$id"
+    link_to "../deployed/$id/models/$name"
+
+    mapfile -t running < <(systemctl list-units --plain --no-legend --state=active,activating 'bittern@*.service' |
+        awk '{print $1}')
+    for unit in "${running[@]}"; do has_frames "$unit" || waiting+=("$unit"); done
+    for unit in "${running[@]}"; do
+        changed+=("$unit")
+        line=''
+        # A daemon that runs takes no older model: it is started again.
+        if { [ "$order" = older ] && start "$unit" && await_frame "$unit" && line=$(newest_line "$(instance_of "$unit")"); } ||
+            { [ "$order" != older ] && reload "$unit"; }; then
+            if [[ $line == *"\"$sha256\""* ]]; then used_by+=("$unit"); fi
+            continue
+        fi
+        warn "the model that was in use before is put back"
+        if [ -n "$before" ]; then link_to "$before"; else rm -f "$base/models/$name"; fi
+        rm -rf "${base:?}/deployed/$id"
+        for other in "${changed[@]::${#changed[@]}-1}"; do start "$other" || warn "$other does not start"; done
+        [ "$order" != older ] || start "${changed[-1]}" || true
+        exit 1
+    done
+    trust
+    # The one before stays, for --allow-older has only to name it.
+    find "$base/deployed" -mindepth 1 -maxdepth 1 -name "*-$name" ! -name "$id" -printf '%f\n' | sort -r | tail -n +2 |
+        while read -r old; do rm -rf "${base:?}/deployed/$old"; done
+    if [ ${#used_by[@]} != 0 ]; then say "$name ${version:+$version }runs in ${used_by[*]}"
+    else say "$name ${version:+$version }is here, but no camera that runs uses it: name it in models of /etc/bittern/NAME.toml"; fi
 }
 
 # On the last line, so that an incomplete script, after a lost connection, does nothing.

@@ -64,13 +64,24 @@ class Pi:
         self, *options: str | Path, host: str = "pi", typed: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run deploy.sh; with `typed`, in a terminal in which somebody types that line."""
-        words = self.command(*options, host=host)
+        return self.run(self.command(*options, host=host), typed)
+
+    def script(
+        self, name: str, *words: str | Path, ssh_config: Path | None = None, typed: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run another script of deploy/ on this device."""
+        options = ("--ssh-config", ssh_config or self.ssh_config, "--prefix", self.root)
+        return self.run([str(word) for word in (REPO / "deploy" / name, "pi", *words, *options)], typed)
+
+    def run(self, words: list[str], typed: str | None) -> subprocess.CompletedProcess[str]:
+        """Run a command; with `typed`, in a terminal in which somebody types that line."""
         ours, theirs = os.openpty()
         try:
             if typed is not None:
                 os.write(ours, typed.encode() + b"\n")
             stdin = subprocess.DEVNULL if typed is None else theirs
-            return subprocess.run(words, stdin=stdin, capture_output=True, text=True, timeout=300)
+            environment = os.environ | {"PYTHON": sys.executable}
+            return subprocess.run(words, stdin=stdin, capture_output=True, text=True, timeout=300, env=environment)
         finally:
             os.close(ours)
             os.close(theirs)

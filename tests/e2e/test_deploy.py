@@ -19,8 +19,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import pytest
+from tests.doubles import model_files
 from tests.doubles.repetitions import FULL
+
+from bittern.config.schema import KeepConfig
+from bittern.daemon import history
+from bittern.delivery.kept import KeptFrame, KeptFrames
+from bittern.evaluation import dataset, index
+from bittern.model import origin
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Pi
@@ -104,7 +112,8 @@ def test_the_daemon_runs_and_says_events(deployed: Pi) -> None:
     assert pid is not None
     command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     assert f"{deployed.current}/venv/bin/bittern" in command
-    assert Path(f"/proc/{pid}/environ").read_text().count(f"BITTERN_MODELS={deployed.current}/models\0") == 1
+    models = f"{deployed.root}/opt/bittern/models:{deployed.current}/models"
+    assert Path(f"/proc/{pid}/environ").read_text().count(f"BITTERN_MODELS={models}\0") == 1
     deadline = time.monotonic() + 60  # one drawn stop sign comes by in less
     while time.monotonic() < deadline:
         lines = [line for line in deployed.journal("default").splitlines() if line.startswith("{")]
@@ -476,6 +485,194 @@ def test_a_key_that_cannot_sign_is_one_line(deployed: Pi, wheel: Path, tmp_path:
     result = deployed.deploy("--wheel", wheel, "--key", key)
     assert result.returncode == 2
     assert "cannot sign with" in one_line(result)
+
+
+# --- one model, and the frames that were kept -------------------------------------------------------------------------
+
+
+def model_of(folder: Path, version: str) -> Path:
+    """The shipped stop_sign as another version."""
+    model = shutil.copytree(REPO / "models/stop_sign", folder / version / "stop_sign")
+
+    def change(fields: dict[str, Any]) -> None:
+        fields["version"] = version
+
+    return model_files.altered(model, change)
+
+
+def alone(pi: Pi) -> str | None:
+    """Where the link of the model leads that was deployed alone."""
+    link = pi.root / "opt/bittern/models/stop_sign"
+    return str(link.readlink()) if link.is_symlink() else None
+
+
+def ran(pi: Pi) -> list[tuple[str, str]]:
+    """What the daemon's history says: states, and versions of stop_sign."""
+    entries = history.read(pi.root / "var/lib/bittern/default" / history.FILE)
+    return [(entry.state, entry.models[0].version) for entry in entries]
+
+
+COUNTING = """
+import os, selectors, socket, sys
+peer = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+both = selectors.DefaultSelector()
+both.register(0, selectors.EVENT_READ)
+both.register(peer, selectors.EVENT_READ)
+total = 0
+while True:
+    for key, _ in both.select():
+        data = os.read(0, 65536) if key.fd == 0 else peer.recv(65536)
+        total += len(data)
+        open(sys.argv[3], "w").write(str(total))
+        if not data:
+            sys.exit()
+        peer.sendall(data) if key.fd == 0 else os.write(1, data)
+"""
+
+
+def test_a_model_alone_is_loaded_while_the_daemon_runs(deployed: Pi, tmp_path: Path) -> None:
+    pid, model = deployed.pid("default"), model_of(tmp_path, "90")
+    relay, counted = tmp_path / "relay.py", tmp_path / "bytes"
+    relay.write_text(COUNTING)
+    ssh_config = tmp_path / "ssh_config"
+    proxy = f"  ProxyCommand {sys.executable} {relay} %h %p {counted}\n"
+    ssh_config.write_text(deployed.ssh_config.read_text().replace("Host pi\n", f"Host pi\n{proxy}", 1))
+    result = deployed.script("deploy_model.sh", model, ssh_config=ssh_config)
+    assert result.returncode == 0, result.stderr
+    assert "stop_sign 90 runs in bittern@default.service" in result.stdout
+    assert deployed.pid("default") == pid, "it was not started again"
+    assert ran(deployed)[-1] == ("models_loaded", "90")
+    size = sum(file.stat().st_size for file in model.iterdir())
+    assert 0 < int(counted.read_text()) <= 1.2 * size
+    release = (deployed.root / "opt/bittern/models/stop_sign").resolve().parents[1]
+    assert (release / "SHA256SUMS.sig").is_file()
+    assert origin.of_folder(release / "models/stop_sign", deployed.root / "etc/bittern/allowed_signers") == "signed"
+
+
+def test_an_older_model_is_refused_unless_on_purpose(deployed: Pi, tmp_path: Path) -> None:
+    before, pid = alone(deployed), deployed.pid("default")
+    assert before is not None
+    older = model_of(tmp_path, "89")
+    result = deployed.script("deploy_model.sh", older)
+    assert result.returncode == 2
+    assert "stop_sign 89 is older than 90" in one_line(result)
+    result = deployed.script("deploy_model.sh", model_of(tmp_path, "91"), "--unsigned")
+    assert result.returncode == 2
+    assert "is not signed, but" in one_line(result)
+    assert (alone(deployed), deployed.pid("default")) == (before, pid)
+    result = deployed.script("deploy_model.sh", older, "--allow-older")
+    assert result.returncode == 0, result.stderr
+    assert alone(deployed) not in (None, before)
+    assert deployed.pid("default") not in (None, pid)
+    assert ran(deployed)[-1] == ("started", "89")
+
+
+def test_a_model_that_the_daemon_refuses_is_taken_back(deployed: Pi, tmp_path: Path) -> None:
+    before, pid = alone(deployed), deployed.pid("default")
+    broken = model_of(tmp_path, "92")
+    golden = broken / "golden.npz"
+    golden.write_bytes(golden.read_bytes()[:-100])
+    result = deployed.script("deploy_model.sh", broken)
+    assert result.returncode == 1
+    assert "refuses the model" in result.stderr
+    assert "golden.npz" in result.stderr
+    assert "put back" in result.stderr
+    assert (alone(deployed), deployed.pid("default")) == (before, pid)
+    assert ran(deployed)[-1] == ("models_refused", "89")
+    assert len(list((deployed.root / "opt/bittern/deployed").iterdir())) == 2
+
+
+@pytest.mark.parametrize(("version", "stays"), [("88", True), ("89", False), ("100", False)])
+def test_a_release_takes_over_unless_its_model_is_older(
+    deployed: Pi, tmp_path: Path, version: str, stays: bool
+) -> None:
+    """The functions of install.sh, on a copy of what a device has when a release comes after a model."""
+    base = tmp_path / "opt"
+    (base / "releases").mkdir(parents=True)
+    (base / "releases/new").mkdir()
+    (base / "releases/new/venv").symlink_to(deployed.current / "venv")
+    shutil.copytree(model_of(tmp_path, version).parent, base / "releases/new/models")
+    (base / "models").mkdir()
+    (base / "models/stop_sign").symlink_to((deployed.root / "opt/bittern/models/stop_sign").resolve())
+    script = (
+        f"source {REPO}/deploy/install.sh true; base={base} aside={base}/.models-aside id=new; set_aside; "
+        f"ls {base}/models; bring_back; ls -A {base} {base}/models"
+    )
+    environment = os.environ | {"LD_LIBRARY_PATH": f"{deployed.root}/usr/lib"}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[:1] == (["stop_sign"] if stays else [f"{base}:"])
+    assert ("stays in use" in done.stderr) == stays
+    assert done.stdout.split()[-1] == "stop_sign"
+    assert ".models-aside" not in done.stdout
+
+
+def kept_frames(pi: Pi, seeds: range) -> None:
+    """What a daemon with [keep] leaves on the device."""
+    folder = pi.root / "var/lib/bittern/default/kept"
+    kept = KeptFrames(folder, KeepConfig())
+    for seed in seeds:
+        pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8).repeat(20, 0).repeat(20, 1)
+        frame = KeptFrame(pixels, "BGR", 10**18 + seed * 10**12, "demo", "unsure", "stop_sign 6", "stop", 0.6, "{}")
+        assert kept.add(frame)
+    kept.close()
+    if os.getuid() == 0:
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, pi.root.stat().st_uid, -1)
+
+
+def test_kept_frames_are_fetched_once_and_labels_stay(deployed: Pi, tmp_path: Path) -> None:
+    out = tmp_path / "kept frames"
+    result = deployed.script("pull.sh", out)
+    assert result.returncode == 2
+    assert "[keep]" in result.stderr
+    kept_frames(deployed, range(3))
+    result = deployed.script("pull.sh", out)
+    assert result.returncode == 0, result.stderr
+    assert "3 new frames, 3 in all" in result.stdout
+    items = dataset.read(out)
+    assert [item.label for item in items] == [""] * 3
+    assert all(item.path.is_file() for item in items)
+    labelled = [items[0]._replace(label="stop"), *items[1:]]
+    index.write(out / "index.csv", labelled)
+    items[1].path.unlink()  # the connection was lost before this one came
+    times = {item.name: item.path.stat().st_mtime_ns for item in (items[0], items[2])}
+    kept_frames(deployed, range(3, 5))
+    result = deployed.script("pull.sh", out)
+    assert result.returncode == 0, result.stderr
+    assert "2 new frames, 5 in all" in result.stdout
+    again = dataset.read(out)
+    assert [item.label for item in again] == ["stop", "", "", "", ""]
+    assert all(item.path.is_file() for item in again)
+    assert {name: (out / name).stat().st_mtime_ns for name in times} == times
+    assert not (out / ".partial").exists()
+
+
+@pytest.mark.usefixtures("sudo_asks")
+def test_frames_are_fetched_with_a_password_too(deployed: Pi, tmp_path: Path) -> None:
+    result = deployed.script("pull.sh", tmp_path / "out", typed="a secret")
+    assert result.returncode == 0, result.stderr
+    assert "secret" not in result.stdout + result.stderr
+    assert len(dataset.read(tmp_path / "out")) == 5
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("pull.sh", [], "make pull HOST="),
+        ("pull.sh", ["pi"], "no folder given"),
+        ("pull.sh", ["pi", "a", "b"], "one folder at a time"),
+        ("deploy_model.sh", [], "make deploy-model HOST="),
+        ("deploy_model.sh", ["pi"], "no model given"),
+        ("deploy_model.sh", ["pi", "/nowhere"], "is not a model folder"),
+        ("deploy_model.sh", ["pi", "--frobnicate"], "unknown option"),
+    ],
+)
+def test_wrong_usage_of_the_others_is_one_line(script: str, arguments: list[str], expected: str) -> None:
+    result = subprocess.run([REPO / "deploy" / script, *arguments], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_a_host_that_does_not_answer_is_one_line(pi: Pi, wheel: Path) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from bittern.config import schema
 from bittern.config.schema import WatchConfig
+from bittern.daemon.history import History
 from bittern.decision.pipeline import Pipeline
 from bittern.delivery.sinks.base import Sink
 from bittern.errors import BitternError, ConfigurationError, one_line
@@ -37,15 +38,19 @@ class Reloader:
     Models are checked and opened in a thread, one set at a time; the loop asks for the outcome between two frames.
     """
 
-    def __init__(self, config: WatchConfig, file: Path | None = None, sinks: Sequence[Sink] = ()) -> None:
+    def __init__(
+        self, config: WatchConfig, file: Path | None = None, sinks: Sequence[Sink] = (), history: History | None = None
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             config: as it was read at the start.
             file: where a reload reads the names of the models; None takes those of `config`.
             sinks: are given the alarms of new models (`Sink.expect`).
+            history: gets a line for each exchange, and for each that was refused.
         """
         self._config, self._file, self._sinks = config, file, sinks
+        self._history = history or History(None, "")
         self._thread: threading.Thread | None = None
         self._child = Running()
         self._outcome: list[Classifier] | str | None = None
@@ -92,9 +97,11 @@ class Reloader:
             except ConfigurationError as error:
                 outcome = str(error)
         if isinstance(outcome, str):
+            self._history.note("models_refused", pipeline.classifiers, outcome)
             return Exchange(False, [], State("models_refused", f"the old ones stay in use: {outcome}"))
         for sink in self._sinks:
             sink.expect(pipeline.alarms)
+        self._history.note("models_loaded", outcome)
         names = ", ".join(f"{c.name} {c.version} on {c.path}" for c in outcome)
         return Exchange(True, events, State("models_loaded", names))
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern import events
-from bittern.config.schema import WatchConfig
+from bittern.config.schema import OutboxConfig, WatchConfig
 from bittern.daemon.feed import Feed, Recording
 from bittern.daemon.health import Health, SinkMetrics, model_infos
+from bittern.daemon.history import History
 from bittern.daemon.keeper import Keeper
 from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
@@ -137,7 +138,10 @@ def opened(
         feed = _open_feed(config, stop, live=source.live, once=once, every_frame=every_frame)
         kept = _open_kept(config, name, live=source.live)
         stack.callback(_close, feed, outlet, delivery, kept)
-        reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks)))
+        # Which models ran is of interest for a camera that is set up, not for a look at a picture.
+        past = stack.enter_context(contextlib.closing(_open_history(name, config_file)))
+        reloader = stack.enter_context(contextlib.closing(Reloader(config, file, sinks, past)))
+        past.note("started", classifiers)
         keeper = Keeper(config.keep, kept, name) if config.keep is not None and kept is not None else None
         daemon = Daemon(Loop(feed, pipeline, config, outlet, reloader, health, stop), outlet, delivery, keeper)
         yield daemon
@@ -185,6 +189,25 @@ def _memory(config: WatchConfig, name: str) -> Path | None:
         return None
 
 
+def _state(name: str) -> Path:
+    """The state folder, wherever the outbox is: `make pull` and `bittern models --history` look there.
+
+    Raises:
+        ConfigurationError: there is no home folder, and no $STATE_DIRECTORY.
+    """
+    from bittern.delivery import outbox
+
+    return outbox.folder(OutboxConfig(), name)
+
+
+def _open_history(name: str, config_file: Path | None) -> History:
+    folder = None
+    if config_file is not None:
+        with contextlib.suppress(ConfigurationError):  # no home folder: then without a history
+            folder = _state(name)
+    return History(folder, name)
+
+
 def _withdraw(info: SinkContext, stack: contextlib.ExitStack) -> None:
     """Take off a broker what was announced there when the configuration had `[mqtt]`."""
     if info.memory is None or not (info.memory / "mqtt.json").exists():
@@ -224,10 +247,9 @@ def _open_kept(config: WatchConfig, name: str, *, live: bool) -> KeptWriter | No
     """Where frames to learn from go; None if none are kept."""
     if config.keep is None:
         return None
-    from bittern.delivery import outbox
     from bittern.delivery.kept import KeptFrames, KeptWriter
 
-    return KeptWriter(KeptFrames(outbox.folder(config.outbox, name) / "kept", config.keep), live=live)
+    return KeptWriter(KeptFrames(_state(name) / "kept", config.keep), live=live)
 
 
 def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool, every_frame: bool) -> Feed:

@@ -13,12 +13,18 @@ import pytest
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern import Classifier
-from bittern.config.schema import KeepConfig, OutboxConfig, WatchConfig
+from bittern.config.schema import KeepConfig, WatchConfig
 from bittern.daemon import run
 from bittern.decision.pipeline import Step
 from bittern.evaluation import dataset
 from bittern.frames import Pixels
 from bittern.system.stop import Stop
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state folder, as systemd gives it."""
+    monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "state"))
 
 
 def coloured(red: int, seed: int) -> Pixels:
@@ -41,7 +47,6 @@ def watched(folder: Path, reds: Sequence[int], keep: KeepConfig, **keys: Any) ->
         name="yard",
         models=(str(model),),
         keep=keep,
-        outbox=OutboxConfig(folder=str(folder / "state")),
         **keys,
     )
     with run.opened(config, [Classifier(model)], lambda _: None, Stop()) as daemon:
@@ -93,7 +98,7 @@ def test_without_the_table_nothing_is_kept(tmp_path: Path) -> None:
     pictures.mkdir()
     cv2.imwrite(str(pictures / "1.png"), coloured(80, 1))
     model = model_folder_of_means(tmp_path / "means")
-    config = WatchConfig(source=str(pictures), models=(str(model),), outbox=OutboxConfig(folder=str(tmp_path / "s")))
+    config = WatchConfig(source=str(pictures), models=(str(model),))
     with run.opened(config, [Classifier(model)], lambda _: None, Stop()) as daemon:
         assert len(list(daemon.steps())) == 1
-    assert not (tmp_path / "s/kept").exists()
+    assert not (tmp_path / "state/kept").exists()
