@@ -381,7 +381,7 @@ def test_adding_to_a_data_set(tmp_path: Path) -> None:
     first = sets.write(tmp_path / "first", {"cat/1.png": sets.encoded(1)})
     second = sets.write(tmp_path / "second", {"cat/1.png": sets.encoded(2), "dog/1.png": sets.encoded(3)})
     assert bittern("data", "import", first, "--out", tmp_path / "set").code == 0
-    one_line(bittern("data", "import", second, "--out", tmp_path / "set"), 2, "say --add to add to it")
+    one_line(bittern("data", "import", second, "--out", tmp_path / "set"), 2, "or add to it (--add)")
     done = bittern("data", "import", second, "--out", tmp_path / "set", "--add")
     assert (done.code, done.out.splitlines()[0]) == (0, f"{tmp_path}/set: 2 pictures (folders), 3 with those before")
     items = dataset.read(tmp_path / "set")

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import os
 import posixpath
-import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 
-from bittern.errors import BitternError, ConfigurationError, PictureError, one_line, printable
-from bittern.evaluation import dataset, index
+from bittern.errors import BitternError, PictureError, one_line, printable
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system import fileio
+from bittern_train.data import copying
+from bittern_train.data.copying import Target
 from bittern_train.data.formats import AnnotatedPicture, Box, Contents
 from bittern_train.data.tree import Omission, Tree
 
 # A crop with a shorter side shows nothing.
 LEAST_SIDE = 8
-_STAGING = ".import-"
 _SUFFIXES = {
     "JPEG": ".jpg",
     "PNG": ".png",
@@ -84,125 +78,52 @@ def copy(
 ) -> Imported:
     """Copy the pictures into the folder `out`, and write its index.
 
-    A picture that cannot be read is left out. Files and index get their places when all of them are written; what is
-    interrupted leaves nothing but a hidden folder, which the next import removes. Whole pictures are copied byte for
-    byte, crops of JPEG files are coded as JPEG of quality 95, other crops as PNG.
+    A picture that cannot be read is left out. Whole pictures are copied byte for byte, crops of JPEG files are coded as
+    JPEG of quality 95, other crops as PNG.
 
     Args:
         tree: the files.
         contents: what is in them.
-        out: a folder that does not exist, is empty, or, with `add`, has an index.
-        options: see there.
+        out: see `copying.target`.
+        options: what becomes of the pictures.
         progress: called with the number of pictures done.
         add: add to the index that is there. A picture that is there with the same path and bytes is left out.
 
     Raises:
-        ConfigurationError: `out` is not such a folder, or another command is changing its index.
+        ConfigurationError: see `copying.target`.
         BitternError: no picture can be read, or the disk takes no more.
     """
-    file = out / index.FILE
-    _check_out(tree.path, out, add)
-    created = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with index.locked(file):
-            old = dataset.read(file) if file.exists() else []
-            with _staging(out) as staging:
-                imported = _copy(tree, contents, out, staging, old, options, progress)
-                index.write(file, [*old, *imported.items])
-            return imported
-    except OSError as error:
-        raise BitternError(f"{out}: cannot be written ({error.strerror})") from None
-    finally:
-        if created and not file.exists():
-            with contextlib.suppress(OSError):
-                file.with_name(f".{file.name}.lock").unlink(missing_ok=True)
-                out.rmdir()
+    with copying.target(tree.path, out, add=add) as into:
+        return _copy(tree, contents, into, options, progress)
 
 
-def _check_out(source: Path, out: Path, add: bool) -> None:
-    inner, outer = out.resolve(), source.resolve()
-    if inner == outer or inner in outer.parents:
-        raise ConfigurationError(f"{out}: {source} is in it: choose another folder for the data set")
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out}: expected a folder, this is a file")
-    if (out / index.FILE).exists():
-        if not add:
-            raise ConfigurationError(
-                f"{out} has an index.csv already: say --add to add to it, or choose another folder"
-            )
-    elif out.exists() and any(not name.startswith(".") for name in os.listdir(out)):  # noqa: PTH208
-        raise ConfigurationError(f"{out} is not empty, and has no index.csv: choose another folder")
-
-
-@contextlib.contextmanager
-def _staging(out: Path) -> Iterator[Path]:
-    """A hidden folder for what is not complete yet; of those that an import left behind nothing remains."""
-    for left in out.glob(f"{_STAGING}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(dir=out, prefix=_STAGING))
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _copy(
-    tree: Tree,
-    contents: Contents,
-    out: Path,
-    staging: Path,
-    old: list[Item],
-    options: Options,
-    progress: Callable[[int], None],
-) -> Imported:
+def _copy(tree: Tree, contents: Contents, into: Target, options: Options, progress: Callable[[int], None]) -> Imported:
     left_out = [*tree.left_out, *contents.left_out]
     by_name = {picture.name: picture for picture in contents.pictures}
-    taken = {item.name for item in old}
+    taken = {item.name for item in into.old}
     items: list[Item] = []
     several = 0
     done = 0
-    waiting: collections.deque[tuple[AnnotatedPicture, Future[list[_Part]]]] = collections.deque()
-    with ThreadPoolExecutor(max_workers=_cores()) as pool:
+    # Read one after another: a compressed tar can only be read in its order.
+    jobs = ((by_name[name], _read(tree, name)) for name in tree.in_order(by_name))
+    for (picture, _), result in copying.in_parallel(jobs, lambda job: _parts(*job, options)):
+        done += 1
         try:
-            names = iter(tree.in_order(by_name))
-            while True:
-                # So many pictures are in memory at a time, at most.
-                while len(waiting) < 4 * _cores() and (name := next(names, None)) is not None:
-                    # Read here, one after another: a compressed tar can only be read in its order.
-                    waiting.append((by_name[name], pool.submit(_parts, by_name[name], _read(tree, name), options)))
-                if not waiting:
-                    break
-                picture, future = waiting.popleft()
-                done += 1
-                try:
-                    parts = future.result()
-                    new, same = _place(picture, parts, out, staging, taken, tree.path.resolve().name, options)
-                    items += new
-                    left_out += [Omission(name, "is in the data set already", failed=False) for name in same]
-                    several += options.whole and len({box.label for box in picture.boxes or ()}) > 1
-                except _Nothing as error:
-                    left_out.append(Omission(picture.name, str(error), failed=False))
-                except PictureError as error:
-                    left_out.append(Omission(picture.name, str(error)))
-                progress(done)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            new, same = _place(picture, result(), into, taken, tree.path.resolve().name, options)
+            items += new
+            left_out += [Omission(name, "is in the data set already", failed=False) for name in same]
+            several += options.whole and len({box.label for box in picture.boxes or ()}) > 1
+        except _Nothing as error:
+            left_out.append(Omission(picture.name, str(error), failed=False))
+        except PictureError as error:
+            left_out.append(Omission(picture.name, str(error)))
+        progress(done)
     if not items:
         why = f": {left_out[-1].name}: {left_out[-1].reason}" if left_out else ""
         raise BitternError(printable(f"{tree.path}: none of {done} pictures could be imported{why}"))
     items.sort(key=lambda item: item.name)
-    # One for all: an fsync of each of ten thousand files takes longer than reading them.
-    os.sync()
-    for item in items:
-        item.path.parent.mkdir(parents=True, exist_ok=True)
-        (staging / item.name).rename(item.path)
-    return Imported(items, len(old) + len(items), left_out, several)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    copying.finish(into, items)
+    return Imported(items, len(into.old) + len(items), left_out, several)
 
 
 class _Nothing(PictureError):
@@ -290,8 +211,7 @@ def crop_of(
 def _place(
     picture: AnnotatedPicture,
     parts: list[_Part],
-    out: Path,
-    staging: Path,
+    into: Target,
     taken: set[str],
     source: str,
     options: Options,
@@ -305,8 +225,8 @@ def _place(
         base = f"{stem}-{number + 1}" if cropped else stem
         name = f"{base}{part.suffix}"
         copies = 1
-        while name in taken or (out / name).exists():
-            if _content(out / name) == part.data:
+        while name in taken or (into.folder / name).exists():
+            if _content(into.folder / name) == part.data:
                 break
             copies += 1
             name = f"{base}-{copies}{part.suffix}" if not cropped else f"{base}-of-{copies}{part.suffix}"
@@ -314,13 +234,13 @@ def _place(
             same.append(name)
             continue
         taken.add(name)
-        target = staging / name
+        target = into.staging / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(part.data)
         split = picture.split if options.split is None else options.split
         group = picture.group or (picture.name if cropped else "")
         columns = {"source": source, **picture.columns, **part.columns}
-        items.append(Item(out / name, name, part.label, split, group, columns))
+        items.append(Item(into.folder / name, name, part.label, split, group, columns))
     return items, same
 
 

@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "import": "import_pictures",
     "dedupe": "dedupe",
     "split": "split",
+    "resize": "resize",
     "undo": "undo",
 }
 
