@@ -96,3 +96,9 @@ def test_a_disk_that_takes_no_more(tmp_path: Path, source: Path) -> None:
     assert done.returncode == 1
     assert done.stderr == f"bittern: {tmp_path}/small: cannot be written (File too large)\n"
     assert not (tmp_path / "small").exists()
+
+
+def test_a_preview_says_what_it_needs(tmp_path: Path, source: Path) -> None:
+    """Where the tests of this folder run there is no albumentations."""
+    line = one_line(bittern("data", "preview", "folders", "--data", source), 2, "pip install 'bittern[train]'")
+    assert line.startswith("bittern: data preview needs")

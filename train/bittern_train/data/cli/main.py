@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "import": "import_pictures",
     "dedupe": "dedupe",
     "split": "split",
+    "preview": "preview",
     "resize": "resize",
     "undo": "undo",
 }
