@@ -20,7 +20,7 @@ def render(manifest: Manifest, task: Task) -> str:
         f"# {manifest.name} {manifest.version}",
         "",
         f"{task.question} Labels: {_list(head.labels)}; alarm: {_list(head.alarm)}; "
-        f"nothing of interest: {_list(head.nothing)}. MobileNetV2 1.0 at "
+        f"nothing of interest: {_list(head.nothing)}. {task.backbone.title} at "
         f"{manifest.input.shape[1]} x {manifest.input.shape[2]}, full "
         f"int8, {manifest.size / 1e6:.2f} MB. {_field_of_view(task.field_of_view)}",
         "",

@@ -57,7 +57,7 @@ class Photo(NamedTuple):
     Attributes:
         frame: (H, W, 3) uint8 BGR, of the task's region; cut and shrunk to save memory (see `keep`).
         exact: what the network sees of the picture where `frame` was shrunk, which cannot give it any more: of the
-            centre, and if it chooses of each of the task's views, (1, 224, 224, 3) uint8 RGB. Else empty.
+            centre, and if it chooses of each of the task's views, (1, size, size, 3) uint8 RGB. Else empty.
     """
 
     frame: Pixels
@@ -183,14 +183,14 @@ def keep(task: Task, sample: Sample, data: bytes) -> Photo:
     small = [n // factor for n in (width, height)]
     views = preprocess.views_of(whole, None, task.views) if sample.chooses else ()
     centre = preprocess.CENTER if sample.kind == "photo" else ()
-    exact = {view: preprocess.preprocess(whole, view=view) for view in (*centre, *views)}
+    exact = {view: preprocess.preprocess(whole, size=task.backbone.size, view=view) for view in (*centre, *views)}
     return Photo(np.asarray(cv2.resize(frame, small, interpolation=cv2.INTER_AREA), np.uint8), exact)
 
 
 def draw(
     task: Task, samples: Sequence[Sample], photos: Sequence[Photo], seed: int, numbers: Sequence[int]
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Every sample's copies of the given numbers, preprocessed: (numbers, 224, 224, 3) uint8 RGB each.
+    """Every sample's copies of the given numbers, preprocessed: (numbers, size, size, 3) uint8 RGB each.
 
     Copy 0 is the picture itself; the others are augmented. A copy depends on the seed, the picture's own name and the
     copy's number, on nothing else.
@@ -230,7 +230,7 @@ def redraw(
         seed: of the run.
 
     Returns:
-        Each sample with its tensors (`copies.each`, 224, 224, 3) uint8 RGB.
+        Each sample with its tensors (`copies.each`, size, size, 3) uint8 RGB.
 
     Raises:
         PictureError: a picture cannot be read.
@@ -272,12 +272,12 @@ def _copies(task: Task, sample: Sample, photo: Photo, seed: int, numbers: Sequen
 
 
 def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> npt.NDArray[np.uint8]:
-    """One copy, as the network sees it: (1, 224, 224, 3) uint8 RGB."""
+    """One copy, as the network sees it: (1, size, size, 3) uint8 RGB."""
     if number == 0 and photo.exact:
         return photo.exact["center"]
     picture = _unaltered(task, sample, photo.frame, seed, number)
     if number == 0:
-        return preprocess.preprocess(picture)
+        return preprocess.preprocess(picture, size=task.backbone.size)
     ranges, label = task.augment, task.labels[sample.target]
     rng = np.random.default_rng([seed, _COPY, _stable(sample), number])
     if task.drawn is not None and label == task.drawn.without_sign:
@@ -288,7 +288,8 @@ def _copy(task: Task, sample: Sample, photo: Photo, seed: int, number: int) -> n
     face = _face(task, sample) if ranges.chin_masks > 0 else None
     if face is not None and augment.happens(rng, ranges.chin_masks):
         picture = chin_mask.wear(rng, picture, face)
-    return preprocess.preprocess(augment.alter(rng, picture, ranges, nothing=label in task.nothing))
+    altered = augment.alter(rng, picture, ranges, nothing=label in task.nothing)
+    return preprocess.preprocess(altered, size=task.backbone.size)
 
 
 def _face(task: Task, sample: Sample) -> chin_mask.Face | None:

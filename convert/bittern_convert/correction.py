@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -40,15 +36,3 @@ def head_bias(parent: npt.NDArray[np.float32], int8: npt.NDArray[np.float32]) ->
             if 0 < k < n:  # else there is no boundary
                 bias[label] = (needed[k - 1] + needed[k]) / 2
     return np.asarray(bias - bias.mean(), np.float64)
-
-
-@contextlib.contextmanager
-def applied(model: Any, bias: npt.NDArray[np.float64]) -> Iterator[None]:
-    """Add the bias to that of a Keras model's last layer, a dense head, within the block."""
-    head = model.layers[-1]
-    kernel, original = head.get_weights()
-    head.set_weights([kernel, original + bias])
-    try:
-        yield
-    finally:
-        head.set_weights([kernel, original])

@@ -16,6 +16,8 @@ from bittern.frames import Pixels
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 STRENGTHS = ("mild", "strong")
+# Side in pixels of the pictures that the strengths are for; for a network of another size they are resized afterwards.
+SIZE = 224
 
 _SMOOTH = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
 # Kind: how albumentations (`a`) draws it at strength `s`, and `s` for mild and strong. Noise, hot pixels, blur and JPEG
@@ -53,7 +55,7 @@ def corrupt(picture: Pixels, corruption: Corruption, seed: int) -> Pixels:
     """Corrupt a picture.
 
     Args:
-        picture: (224, 224, 3) uint8 RGB, the input of the network: the strengths are for this size.
+        picture: (224, 224, 3) uint8 RGB, the strengths are for this SIZE.
         corruption: one of CORRUPTIONS.
         seed: of what is random in it; the same seed gives the same picture.
 

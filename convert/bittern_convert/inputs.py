@@ -26,7 +26,7 @@ class Picture(NamedTuple):
     """One labelled picture as the network sees it.
 
     Attributes:
-        tensor: (224, 224, 3) uint8 RGB.
+        tensor: (size, size, 3) uint8 RGB.
         target: index of its label.
         kind: what it is, in words.
         name: of the picture that it is from.
@@ -78,20 +78,21 @@ def verify(made: Run, items: Sequence[Item], root: Path, progress: Progress) -> 
         )
 
 
-def tensor(item: Item, field: FieldOfView) -> Pixels | None:
-    """The centred square of a picture's region, (1, 224, 224, 3) uint8 RGB; None if it cannot be read."""
+def tensor(item: Item, field: FieldOfView, size: int = 224) -> Pixels | None:
+    """The centred square of a picture's region, (1, size, size, 3) uint8 RGB; None if it cannot be read."""
     try:
-        return preprocess.preprocess(pictures.cut(pictures.decode(item.path), item.path, field.region))
+        frame = pictures.cut(pictures.decode(item.path), item.path, field.region)
+        return preprocess.preprocess(frame, size=size)
     except PictureError:
         return None  # training listed it
 
 
-def photographs(items: Sequence[Item], labels: Sequence[str], field: FieldOfView) -> list[Picture]:
+def photographs(items: Sequence[Item], labels: Sequence[str], field: FieldOfView, size: int = 224) -> list[Picture]:
     """Those that can be read."""
     return [
         Picture(picture[0], labels.index(item.label or ""), f"photographs, split {item.split}", item.name, item.group)
         for item in items
-        if (picture := tensor(item, field)) is not None
+        if (picture := tensor(item, field, size)) is not None
     ]
 
 

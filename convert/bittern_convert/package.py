@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,11 @@ from bittern_convert import (
 from bittern_convert.inputs import Picture
 from bittern_convert.parity import Outcome, Pair
 from bittern_convert.run import Run
-from bittern_convert.task import FieldOfView
+from bittern_convert.task import Backbone, FieldOfView, Task
 
 MODEL_FILE = "model.tflite"
+# Pictures that the float parent answers at once.
+PARENT_BATCH = 32
 MAX_MODEL_BYTES = 3_000_000
 # Keys of a task on which the weights and the thresholds depend, besides its data.
 _RECIPE = ("recipe", "augment", "drawn", "labels", "alarm", "nothing")
@@ -89,7 +92,8 @@ def convert(
     inputs.verify(made, items, root, progress)
     calibrating, rest = calibration.choose(items, labels, made.seed)
     field = task.field_of_view
-    tensors = [t for item in calibrating if (t := inputs.tensor(item, field)) is not None]
+    size = task.backbone.size
+    tensors = [t for item in calibrating if (t := inputs.tensor(item, field, size)) is not None]
     if len(tensors) < len(calibrating) / 2:
         raise ConfigurationError(
             f"{root}: {len(calibrating) - len(tensors)} of {len(calibrating)} pictures to calibrate with cannot be "
@@ -102,11 +106,10 @@ def convert(
     groups = {item.group for item in calibrating}
     # Shifts are measured on the pictures of the calibration and their copies, which the parity check does not use.
     known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in copies if c.group in groups)])
-    bias = correction.head_bias(_float_scores(model, known), _int8_scores(tflite.quantize(model, tensors), known))
-    with correction.applied(model, bias):
-        quantized = tflite.quantize(model, tensors)
+    quantized = tflite.quantize(model, tensors)
+    bias = correction.head_bias(_float_scores(model, known), _int8_scores(quantized, known))
     packed = tflite.pack(
-        quantized,
+        tflite.with_bias(quantized, bias),
         name=name,
         version=version,
         question=task.question,
@@ -116,12 +119,15 @@ def convert(
     )
     progress("quantize", 1, 1)
     if len(packed) > MAX_MODEL_BYTES:
-        raise BitternError(f"the int8 model has {len(packed)} bytes, at most {MAX_MODEL_BYTES} are allowed")
+        progress.say(
+            f"the int8 model has {len(packed) / 1e6:.1f} MB; those that come with Bittern have at most "
+            f"{MAX_MODEL_BYTES / 1e6:.1f} MB"
+        )
 
     with fileio.atomic_folder(out, replace=replace) as new:
         described = _write_model(new, packed, made, items, name, version, output)
         device = Classifier(new)
-        checked = inputs.photographs(rest, labels, field) + [c for c in copies if c.group not in groups]
+        checked = inputs.photographs(rest, labels, field, size) + [c for c in copies if c.group not in groups]
         outcome = _compare(model, device, checked, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
@@ -175,8 +181,8 @@ def _write_model(
     task = made.task
     (new / MODEL_FILE).write_bytes(packed)
     (new / tflite.LABELS).write_text("".join(f"{x}\n" for x in task.labels), encoding="utf-8")
-    frames = _golden_frames(packed, made.seed)
-    tensors = [preprocess.preprocess(f) for f in frames]
+    frames = _golden_frames(packed, made.seed, task.backbone.size)
+    tensors = [preprocess.preprocess(f, size=task.backbone.size) for f in frames]
     outputs: dict[str, list[list[Pixels]]] = {}
     paths: dict[runtime.ExecutionPath, GoldenPath] = {}
     for path in runtime.PATHS:
@@ -248,7 +254,7 @@ def _thresholds(made: Run, items: Sequence[Item]) -> dict[str, Threshold]:
     return chosen
 
 
-def _golden_frames(model: bytes, seed: int) -> list[Pixels]:
+def _golden_frames(model: bytes, seed: int, side: int) -> list[Pixels]:
     """For each of GOLDEN_SIZES, of the drawn pictures the one (H, W, 3) uint8 BGR of which the model is least sure.
 
     A score at its end stays there whatever goes wrong on the way.
@@ -259,7 +265,7 @@ def _golden_frames(model: bytes, seed: int) -> list[Pixels]:
         drawn = [street.random_picture(rng, stop=i % 2 == 0, size=size) for i in range(GOLDEN_CANDIDATES // 2)]
         drawn += [_clouds(rng, size) for _ in range(GOLDEN_CANDIDATES // 2)]
         candidates = [np.ascontiguousarray(picture[:, :, ::-1]) for picture in drawn]
-        scores = _int8_scores(model, np.concatenate([preprocess.preprocess(c) for c in candidates]))
+        scores = _int8_scores(model, np.concatenate([preprocess.preprocess(c, size=side) for c in candidates]))
         frames.append(candidates[int(scores.max(1).argmin())])
     return frames
 
@@ -276,14 +282,18 @@ def _float_scores(model: Any, tensors: Iterable[npt.NDArray[np.uint8]]) -> npt.N
     """Scores (n, labels) of the float parent."""
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
+    pictures = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+
+    # The model was built for one picture at a time, as conversion needs it; many at once take half as long.
+    @tf.function(input_signature=[pictures])  # type: ignore[untyped-decorator]
     def parent(batch: Any) -> Any:
         return model(batch, training=False)
 
-    return np.array(
-        [parent(tensor[None].astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy()[0] for tensor in tensors],
-        np.float32,
-    )
+    left = iter(tensors)
+    scores = []
+    while batch := list(islice(left, PARENT_BATCH)):
+        scores.append(parent(np.stack(batch).astype(np.float32) / np.float32(127.5) - np.float32(1)).numpy())
+    return np.concatenate(scores)
 
 
 def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -339,6 +349,11 @@ def _reports(
     return reports
 
 
+def _backbone(task: Task) -> dict[str, Any]:
+    """The backbone, where it is not that of the first models, whose manifests do not name it."""
+    return {} if task.backbone == Backbone() else {"backbone": msgspec.to_builtins(task.backbone)}
+
+
 def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]]) -> dict[str, Any]:
     kept, values = msgspec.to_builtins(outcome), msgspec.to_builtins(made.task)
     del kept["flipped"], kept["reason"]
@@ -347,7 +362,7 @@ def _provenance(made: Run, outcome: Outcome, reports: dict[str, dict[str, Any]])
         "seed": made.seed,
         "data_sha256": made.data_sha256,
         "weights_sha256": made.weights_sha256,
-        "recipe": {key: values[key] for key in _RECIPE} | made.task.field_of_view.keys(),
+        "recipe": {key: values[key] for key in _RECIPE} | made.task.field_of_view.keys() | _backbone(made.task),
         "revision": made.revision,
         "versions": {
             **made.versions,

@@ -14,7 +14,7 @@ from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
 from bittern.model.views import deciding_view
-from bittern_convert.corruption import CORRUPTIONS, Corruption, corrupt
+from bittern_convert.corruption import CORRUPTIONS, SIZE, Corruption, corrupt
 from bittern_convert.task import FieldOfView
 
 
@@ -91,7 +91,7 @@ def _corrupted(items: Sequence[Item], field: FieldOfView, seed: int) -> Iterator
         except PictureError:
             return {}  # the report on the unaltered pictures lists it
         views = preprocess.views_of(frame, None, field.views)
-        plain = [preprocess.preprocess(frame, view=view)[0] for view in views]
+        plain = [preprocess.preprocess(frame, size=SIZE, view=view)[0] for view in views]
         return {corruption: [corrupt(p, corruption, seed + i) for p in plain] for corruption in CORRUPTIONS}
 
     with ThreadPoolExecutor() as threads:

@@ -80,15 +80,18 @@ def measure(
 
 def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], Stream]]:
     """Makers of each stream: passings, as many rounds over the other photographs as fill MINUTES, and streets."""
+    size = task.backbone.size
 
     def passing(item: Item, number: int) -> Stream:
-        return streams.passing(copies.decode(task, item, pictures.read(item.path)), item.name, seed, number=number)
+        return streams.passing(
+            copies.decode(task, item, pictures.read(item.path)), item.name, seed, number=number, size=size
+        )
 
     def empty(item: Item, number: int) -> Stream:
         if streams.passes(task, item.label or ""):
             return streams.of_no_alarm(passing(item, number))
         frame = copies.decode(task, item, pictures.read(item.path))
-        return streams.panned(frame, item.name, seed, seconds=STREAM_S, number=number)
+        return streams.panned(frame, item.name, seed, seconds=STREAM_S, number=number, size=size)
 
     with_alarm = [item for item in items if item.label in task.alarm]
     without = [item for item in items if item.label not in task.alarm]
@@ -99,8 +102,8 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
     return [
         *(partial(passing, item, number) for number in range(PASSINGS) for item in with_alarm),
         *(partial(empty, item, number) for item, number in rounds),
-        *(partial(streams.driven, i, seed, stop=True) for i in range(streets)),
-        *(partial(streams.driven, i, seed, stop=False) for i in range(streets, 2 * streets + more)),
+        *(partial(streams.driven, i, seed, stop=True, size=size) for i in range(streets)),
+        *(partial(streams.driven, i, seed, stop=False, size=size) for i in range(streets, 2 * streets + more)),
     ]
 
 

@@ -49,7 +49,7 @@ class Stream(NamedTuple):
 
     Attributes:
         name: of the photograph, or of the drawn street.
-        frames: (n, 224, 224, 3) uint8 RGB: preprocessed.
+        frames: (n, size, size, 3) uint8 RGB: preprocessed.
         interval: from when until when a thing that should raise an alarm is in view, in seconds from the first frame;
             None: every alarm is false.
         size: of that thing while it is in view; None without one.
@@ -111,7 +111,7 @@ class _Path(NamedTuple):
     turns: Numbers
 
 
-def panned(frame: Pixels, name: str, seed: int, *, seconds: float, number: int = 0) -> Stream:
+def panned(frame: Pixels, name: str, seed: int, *, seconds: float, number: int = 0, size: int = 224) -> Stream:
     """A camera that moves over a photograph: pans, zooms and drift over any part of it, from a quarter to all of it.
 
     Args:
@@ -120,25 +120,26 @@ def panned(frame: Pixels, name: str, seed: int, *, seconds: float, number: int =
         seed: of everything random.
         seconds: length.
         number: of the stream among those of the photograph.
+        size: side of the network's input, in pixels.
     """
     rng = _generator(seed, name, number)
     look = _draw_look(rng)
     n = frames_of(seconds)
     times = np.arange(n) * FRAME_S
-    size = np.array(frame.shape[1::-1], float)
-    short = size.min()
+    whole = np.array(frame.shape[1::-1], float)
+    short = whole.min()
     knots = int(rng.integers(2, 5))
     spread = 0.15 if rng.random() < 0.35 else 1.0  # a third hardly moves
     zooms, wheres = rng.uniform(math.log(0.25), 0, knots), rng.uniform(0, 1, (knots, 2))
     sides = short * np.exp(_smooth(times, zooms[0] + spread * (zooms - zooms[0])))
-    centres = sides[:, None] / 2 + _smooth(times, wheres[0] + spread * (wheres - wheres[0])) * (size - sides[:, None])
+    centres = sides[:, None] / 2 + _smooth(times, wheres[0] + spread * (wheres - wheres[0])) * (whole - sides[:, None])
     path = _shaken(rng, times, _Path(centres, sides, np.zeros(n)))
     views = _Views(frame)
-    frames = [look_at(views.window(path, i)) for i, look_at in enumerate(_lenses(rng, look, path))]
+    frames = [look_at(views.window(path, i)) for i, look_at in enumerate(_lenses(rng, look, path, size))]
     return Stream(name, np.concatenate(frames), None, None, look.night)
 
 
-def passing(frame: Pixels, name: str, seed: int, *, number: int = 0) -> Stream:
+def passing(frame: Pixels, name: str, seed: int, *, number: int = 0, size: int = 224) -> Stream:
     """A thing that comes from afar, is in view for 1.5 to 3 s, and goes: the photograph amid other surroundings.
 
     Args:
@@ -146,6 +147,7 @@ def passing(frame: Pixels, name: str, seed: int, *, number: int = 0) -> Stream:
         name: see `panned`.
         seed: see `panned`.
         number: see `panned`.
+        size: see `panned`.
     """
     rng = _generator(seed, name, number)
     look = _draw_look(rng)
@@ -164,13 +166,13 @@ def passing(frame: Pixels, name: str, seed: int, *, number: int = 0) -> Stream:
     where = rng.uniform(-0.5, 0.5, 2) * (1 - shares[:, None])
     leaving = _eased(np.interp(times, marks, [0, 0, 0, 1]))[:, None] * out
     where = where + leaving * np.array([rng.choice([-1.0, 1.0]), rng.uniform(-0.3, 0.3)]) * (0.5 + shares[:, None] / 2)
-    size = np.array(frame.shape[1::-1], float)
-    sides = size.min() / shares
-    path = _shaken(rng, times, _Path(size / 2 - where * sides[:, None], sides, np.zeros(len(times))))
+    whole = np.array(frame.shape[1::-1], float)
+    sides = whole.min() / shares
+    path = _shaken(rng, times, _Path(whole / 2 - where * sides[:, None], sides, np.zeros(len(times))))
     views, around = _Views(frame), _surroundings(rng, frame)
     frames = [
         look_at(views.amid(path, i, _zoomed(around, (shares[i] / far) ** 0.25)))
-        for i, look_at in enumerate(_lenses(rng, look, path))
+        for i, look_at in enumerate(_lenses(rng, look, path, size))
     ]
     size_of = SIZES[(near >= _MEDIUM) + (near >= _FULL)]
     return Stream(name, np.concatenate(frames), (float(come), float(come + stay)), size_of, look.night)
@@ -190,13 +192,14 @@ def of_no_alarm(passed: Stream) -> Stream:
     return passed._replace(interval=None, size=None)
 
 
-def driven(number: int, seed: int, *, stop: bool) -> Stream:
+def driven(number: int, seed: int, *, stop: bool, size: int = 224) -> Stream:
     """A lap of the drawn street of `bittern.scene`, with or without a stop sign.
 
     Args:
         number: of the street.
         seed: of everything random.
         stop: whether there is a stop sign; other signs are there in any case.
+        size: see `panned`.
     """
     rng = np.random.default_rng([seed, _STREET, number])
     world = street.Street(int(rng.integers(1 << 30)), (SIDE, SIDE), LAP_S, stop=stop)
@@ -205,10 +208,10 @@ def driven(number: int, seed: int, *, stop: bool) -> Stream:
     high = np.array([p.sign is not None and p.sign[3] >= _SIGN_IN_VIEW * SIDE for p in pictures])
     interval = (float(times[high.argmax()]), float(times[len(high) - 1 - high[::-1].argmax()])) if high.any() else None
     largest = max((p.sign[3] for p in pictures if p.sign is not None), default=0) / SIDE
-    size = SIZES[(largest >= _MEDIUM) + (largest >= _FULL)] if interval else None
-    frames = np.concatenate([preprocess.preprocess(p.pixels, "RGB") for p in pictures])
+    size_of = SIZES[(largest >= _MEDIUM) + (largest >= _FULL)] if interval else None
+    frames = np.concatenate([preprocess.preprocess(p.pixels, "RGB", size=size) for p in pictures])
     kind = "with" if stop else "without"
-    return Stream(f"drawn/{kind}-{number}", frames, interval, size, world.night, True)
+    return Stream(f"drawn/{kind}-{number}", frames, interval, size_of, world.night, True)
 
 
 class Swept(NamedTuple):
@@ -396,8 +399,8 @@ def _draw_look(rng: np.random.Generator) -> _Look:
     )
 
 
-def _lenses(rng: np.random.Generator, look: _Look, path: _Path) -> list[Callable[[Pixels], Pixels]]:
-    """For each frame, from what is in the window to the tensor (1, 224, 224, 3) that the network sees."""
+def _lenses(rng: np.random.Generator, look: _Look, path: _Path, size: int) -> list[Callable[[Pixels], Pixels]]:
+    """For each frame, from what is in the window to the tensor (1, size, size, 3) that the network sees."""
     moved = np.gradient(path.centres, axis=0) / path.sides[:, None] * SIDE * look.shutter
     corners = rng.integers(0, 96, (len(path.sides), 2))
 
@@ -409,7 +412,7 @@ def _lenses(rng: np.random.Generator, look: _Look, path: _Path) -> list[Callable
             lit = cv2.LUT(picture, look.table)
             top, left = corners[i]
             noisy = lit + look.noise[top : top + SIDE, left : left + SIDE]
-            return preprocess.preprocess(np.clip(noisy, 0, 255).astype(np.uint8))
+            return preprocess.preprocess(np.clip(noisy, 0, 255).astype(np.uint8), size=size)
 
         return lens
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Positive = Annotated[float, Meta(gt=0.0)]
 NotNegative = Annotated[float, Meta(ge=0.0)]
 PositiveInt = Annotated[int, Meta(ge=1)]
+Mode = Literal["head", "finetune", "scratch"]
 
 
 class Erratum(Strict, frozen=True, kw_only=True):
@@ -141,7 +142,8 @@ class Recipe(Strict, frozen=True, kw_only=True):
 
     Attributes:
         folds: of the grouped k-fold.
-        cut: name of the last layer that stays as it is; its output is computed once for every copy of a picture.
+        cut: name of MobileNetV2's last layer that stays as it is; its output is computed once for every copy of a
+            picture. Other networks are cut in the middle.
         epochs: at most; early stopping finds how many.
         batch: pictures a step.
         rate: learning rates of the fine-tuning; 0 trains the head only.
@@ -169,6 +171,28 @@ class Recipe(Strict, frozen=True, kw_only=True):
     patience: PositiveInt = 4
     soup: PositiveInt = 1
     stream_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 4.0
+
+
+class Backbone(Strict, frozen=True, kw_only=True):
+    """The network, by its name in `bittern_train.backbones`.
+
+    Attributes:
+        name: see there.
+        size: side of its input in pixels.
+        width: of MobileNetV2: the number of channels, of the full one's.
+        mode: "head" trains the last layer alone, on features of the whole network; "finetune" from `recipe.cut` on;
+            "scratch" everything, batch norms too.
+    """
+
+    name: Text = "mobilenet_v2"
+    size: Annotated[int, Meta(ge=16, le=1024)] = 224
+    width: Positive = 1.0
+    mode: Mode = "finetune"
+
+    @property
+    def title(self) -> str:
+        """As a model card names it."""
+        return f"MobileNetV2 {self.width:.3g}".replace(" 1", " 1.0") if self.name == "mobilenet_v2" else self.name
 
 
 class FieldOfView(NamedTuple):
@@ -216,6 +240,7 @@ class Task(Strict, frozen=True, kw_only=True):
     drawn: Drawn | None = None
     augment: Augment = Augment()
     recipe: Recipe = Recipe()
+    backbone: Backbone = Backbone()
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) != len(self.labels):
@@ -232,6 +257,17 @@ class Task(Strict, frozen=True, kw_only=True):
                 raise ValueError(f"label {label!r} is not among the labels {list(self.labels)}")
         if set(self.alarm) >= set(self.labels):
             raise ValueError("every label raises an alarm: at least one label must not raise an alarm")
+        if not self.rates:
+            raise ValueError('recipe.rate: mode "scratch" needs a rate above 0')
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Those of the recipe that the backbone's mode can have: the head alone has no other than 0."""
+        if self.backbone.mode == "head":
+            return (0.0,)
+        if self.backbone.mode == "scratch":
+            return tuple(rate for rate in self.recipe.rate if rate > 0)
+        return self.recipe.rate
 
     @property
     def field_of_view(self) -> FieldOfView:
@@ -247,7 +283,7 @@ def of_run(values: object) -> Task:
     """
     known = _known(values, Task)
     if isinstance(known, dict):
-        for key, kind in (("drawn", Drawn), ("augment", Augment), ("recipe", Recipe)):
+        for key, kind in (("drawn", Drawn), ("augment", Augment), ("recipe", Recipe), ("backbone", Backbone)):
             if key in known:
                 known[key] = _known(known[key], kind)
         if isinstance(known.get("data"), list):

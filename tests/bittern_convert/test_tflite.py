@@ -90,3 +90,23 @@ def test_the_metadata_has_the_licence_of_the_task(quantized: bytes) -> None:
     )
     packed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     assert any(b"CC-BY-4.0" in bytes(buffer.data) for buffer in packed.buffers if buffer.data is not None)
+
+
+def test_biases_are_changed_without_a_second_conversion(model: Any, quantized: bytes) -> None:
+    change = np.array([0.5, -0.25, -0.25])
+    opened = runtime.open_model(tflite.with_bias(quantized, change), "xnnpack", 1)
+    head = model.layers[-1]
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel, bias + change.astype(np.float32)])
+    try:
+        for tensor in pale(8):
+            opened.interpreter.set_tensor(opened.inputs[0].handle, tensor)
+            opened.interpreter.invoke()
+            int8 = opened.interpreter.get_tensor(opened.outputs[0].handle)[0] / 256
+            np.testing.assert_allclose(int8, model(tensor.astype(np.float32) / 127.5 - 1).numpy()[0], atol=0.03)
+    finally:
+        head.set_weights([kernel, bias])
+
+
+def test_without_a_change_nothing_changes(quantized: bytes) -> None:
+    assert tflite.with_bias(quantized, np.zeros(3)) is quantized

@@ -53,4 +53,4 @@ def test_shipped_tasks_state_their_labels(name: str) -> None:
     assert task.name == name
     assert task.alarm
     assert task.nothing
-    assert training.candidates(task.recipe)
+    assert training.candidates(task)

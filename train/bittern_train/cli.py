@@ -5,21 +5,32 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from bittern.cli.common import FiniteRange, one_blas_thread, tensorflow_command
+
+if TYPE_CHECKING:
+    from bittern_convert.task import Mode
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @tensorflow_command
 @click.command(
-    short_help="Fine-tune MobileNetV2 on pictures, and leave a run.",
+    short_help="Train a network on pictures, and leave a run.",
     epilog="Example: bittern train stop_sign --data ../shared/data --weights imagenet --out runs/stop_sign",
 )
 @click.argument("task")
+@click.option("--backbone", help="Network to train: mobilenet_v2, resnet18, lenet, ...  [default: the task's]")
+@click.option("--size", type=click.IntRange(16, 1024), help="Side of its input in pixels.  [default: the network's]")
+@click.option("--width", type=FiniteRange(0.1, 2), help="Of mobilenet_v2: 0.35, 0.5, 0.75 or 1.0.  [default: 1.0]")
+@click.option(
+    "--mode",
+    type=click.Choice(["head", "finetune", "scratch"]),
+    help="Train the last layer alone, the upper part, or everything.  [default: the task's, or what the network can]",
+)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
@@ -27,13 +38,28 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
 @click.option("--force", is_flag=True, help="Replace an existing run.")
 def train(
-    task: str, data: Path, weights: str, out: Path | None, alarm: tuple[str, ...], seed: int, force: bool
+    task: str,
+    backbone: str | None,
+    size: int | None,
+    width: float | None,
+    mode: Mode | None,
+    data: Path,
+    weights: str,
+    out: Path | None,
+    alarm: tuple[str, ...],
+    seed: int,
+    force: bool,
 ) -> None:
-    """Fine-tune MobileNetV2 on pictures, and leave a run.
+    """Train a network on pictures, and leave a run.
 
     TASK is the name of a shipped task, a .toml file, or "folders", for which --data has a folder of pictures for each
     label. Pictures that cannot be read are skipped and listed. Choices are made by grouped k-fold on train + val; the
     final fit uses both.
+
+    \b
+    Networks that start from weights (--weights): mobilenet_v2, resnet18, resnet50, inception_v3, efficientnet_b0,
+    efficientnet_b1, nasnet_mobile, xception. Networks that start from nothing: vgg_style, peetz_net, lenet, small_cnn.
+    With --weights none a network of the first kind stays random where it is not trained: give --mode scratch too.
     """
     from bittern_convert.copies import KINDS
     from bittern_convert.quiet import quiet
@@ -56,8 +82,9 @@ def train(
     target = out or Path("runs") / chosen.name
     check_target(target, replace=force)
     with quiet(target.parent / f"{target.name}.log") as console, bar(console) as progress:
-        from bittern_train import session
+        from bittern_train import backbones, session
 
+        chosen = backbones.with_backbone(chosen, backbone, size=size, width=width, mode=mode)
         made = session.train(chosen, data, target, weights=weights, seed=seed, replace=force, progress=progress)
     trained = ", ".join(f"{sum(labels.values())} {KINDS[k]}" for k, labels in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")

@@ -79,9 +79,9 @@ def seconds(task: Task, decoded: Decoded, costs: Costs) -> float:
     validated = choosing * (1 + CORRUPTED) * views / recipe.folds
     trained = samples * (1 - 1 / recipe.folds)
     filmed = stream_fold.frames(task, choosing)
-    cached += filmed * (costs.copy + costs.body + len(recipe.rate) * costs.tail)
-    folds = recipe.folds * sum(_fit(costs, trained, recipe.epochs * (rate > 0), validated) for rate in recipe.rate)
-    if max(recipe.rate) > 0:
+    cached += filmed * (costs.copy + costs.body + len(task.rates) * costs.tail)
+    folds = recipe.folds * sum(_fit(costs, trained, recipe.epochs * (rate > 0), validated) for rate in task.rates)
+    if max(task.rates) > 0:
         return cached + folds + recipe.soup * _fit(costs, samples, recipe.epochs, 0)
     return cached + folds + _fit(costs, samples, 0, 0)
 

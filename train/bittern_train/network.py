@@ -1,11 +1,10 @@
-"""MobileNetV2 in two parts: a frozen body whose output is cached, and a tail that is fine-tuned with its head."""
+"""A network in two parts: a frozen body whose output is cached, and a tail that is fine-tuned with its head."""
 
 from __future__ import annotations
 
 import functools
-import os
+import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,53 +12,73 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern.errors import ConfigurationError
+from bittern_convert.task import Backbone
+from bittern_train import backbones
 
-SIZE = 224
-# Keras' own file for `imagenet`, and where it looks for it.
-IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 _BATCH = 64
+# Cached features above this many bytes are kept in a temporary file, of which the kernel holds what fits the memory.
+_IN_MEMORY = 1_000_000_000
+
+# What the shipped models for stop signs, masks and cars are.
+OURS = Backbone()
 
 Floats = npt.NDArray[np.float32]
 
 
 class Network:
-    """A MobileNetV2 1.0 at 224 that can be trained several times from the same start.
+    """A backbone that can be trained several times from the same start.
 
     Attributes:
-        body: from the picture to the output of the layer `cut`; never trained.
-        tail: from there to the pooled features, (n, 1280); batch norms stay in inference mode.
+        base: the whole of it, (n, size, size, 3) float32 in [-1, 1] to features.
+        body: from the picture to the output of the layer `cut`; never trained. With mode "head" it is all of the
+            backbone, with "scratch" nothing of it.
+        tail: from there to the features, (n, channels); unless everything is trained, batch norms stay in inference
+            mode.
     """
 
-    def __init__(self, weights: str, cut: str, noise: float) -> None:
+    def __init__(self, weights: str, cut: str, noise: float, backbone: Backbone = OURS) -> None:
         """Build it.
 
         Args:
             weights: "imagenet", "none", or the path of an .h5 file without the top.
-            cut: name of the last frozen layer.
+            cut: name of MobileNetV2's last frozen layer; other networks are cut in the middle.
             noise: standard deviation of the noise after every linear bottleneck of the tail, in training only.
+            backbone: which one, and how much of it is trained.
 
         Raises:
-            ConfigurationError: weights that cannot be had or do not fit, or no such layer.
+            ConfigurationError: no such backbone, weights that cannot be had or do not fit, or no such layer.
         """
-        self.base = _base(weights)
-        names = [layer.name for layer in self.base.layers]
-        if cut not in names[1:-1]:
-            raise ConfigurationError(f"recipe.cut: MobileNetV2 has no layer {cut!r}, for example block_6_project_BN")
-        self.body = keras.Model(self.base.input, self.base.get_layer(cut).output)
-        self.tail = _tail(self.base, cut, noise)
-        for layer in self.tail.layers:
-            # A frozen batch norm uses its stored statistics in training too, so what the cache holds stays true.
-            layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
-        self._noises = [layer for layer in self.tail.layers if isinstance(layer, keras.layers.GaussianNoise)]
+        self.backbone = backbone
+        self.base = backbones.build(backbone, weights)
+        if backbone.mode == "scratch":
+            self.body, self.tail = _unchanged(self.base.input.shape[1:]), self.base
+        elif backbone.mode == "head":
+            self.body, self.tail = self.base, _unchanged(self.base.output.shape[1:])
+        else:
+            if backbone.name != backbones.MOBILENET:
+                cut = backbones.middle(self.base)
+            if cut not in [layer.name for layer in self.base.layers[1:-1]]:
+                raise ConfigurationError(
+                    f"recipe.cut: MobileNetV2 has no layer {cut!r}, for example block_6_project_BN"
+                )
+            self.body = keras.Model(self.base.input, self.base.get_layer(cut).output)
+            self.tail = _tail(self.base, cut, noise)
+            for layer in self.tail.layers:
+                # A frozen batch norm uses its stored statistics in training too, so what the cache holds stays true.
+                layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        random = (keras.layers.GaussianNoise, keras.layers.Dropout)
+        self._random = [layer for layer in self.tail.layers if isinstance(layer, random)]
         self._start = self.tail.get_weights()
         self.body_features = self.body.output.shape[1:]
 
     def settle(self, tensors: npt.NDArray[np.uint8]) -> None:
-        """Give random weights batch norm statistics of real pictures, (n, 224, 224, 3) uint8 RGB.
+        """Give random weights batch norm statistics of real pictures, (n, size, size, 3) uint8 RGB.
 
         Batch norms are frozen in training, and with the statistics 0 and 1 of new ones a random network gives the same
-        for every picture.
+        for every picture. Where everything is trained, they are too.
         """
+        if self.backbone.mode == "scratch":
+            return
         norms = [x for x in self.base.layers if isinstance(x, keras.layers.BatchNormalization)]
         for layer in norms:
             layer.trainable, layer.momentum = True, 0.5
@@ -72,18 +91,18 @@ class Network:
     def reset(self, seed: int) -> None:
         """Put the tail back to the weights it was built with, and its noise to the beginning of a seed's."""
         self.tail.set_weights(self._start)
-        for number, layer in enumerate(self._noises):
+        for number, layer in enumerate(self._random):
             # Keras seeds a layer when it is built, by chance: two processes would never train alike.
             layer.seed_generator.state.assign(np.array([seed, number << 20], np.uint32))
 
     def classifier(self, head: keras.layers.Dense) -> keras.Model:
-        """The whole network, (1, 224, 224, 3) float32 in [-1, 1] to scores; conversion wants the batch of one."""
-        picture = keras.Input((SIZE, SIZE, 3), batch_size=1, name="image")
+        """The whole network, (1, size, size, 3) float32 in [-1, 1] to scores; conversion wants the batch of one."""
+        picture = keras.Input(self.base.input.shape[1:], batch_size=1, name="image")
         return keras.Model(picture, head(self.base(picture)), name="bittern")
 
 
 def scale(tensors: npt.NDArray[np.uint8]) -> Floats:
-    """What the weights expect: x / 127.5 - 1 (keras.applications, mode "tf"); folded into the int8 model's input."""
+    """What backbones take: x / 127.5 - 1 (keras.applications, mode "tf"); folded into the int8 model's input."""
     return tensors.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
@@ -94,14 +113,14 @@ def features(
 
     Args:
         model: the frozen body.
-        tensors: pictures (copies, 224, 224, 3) uint8 RGB, one array a sample.
+        tensors: pictures (copies, size, size, 3) uint8 RGB, one array a sample.
         shape: (samples, copies).
 
     Returns:
-        (samples, copies, ...) float16.
+        (samples, copies, ...) float16; in a temporary file where it is large.
     """
     forward = compiled(model)
-    kept = np.empty((shape[0] * shape[1], *model.output.shape[1:]), np.float16)
+    kept = _array((shape[0] * shape[1], *model.output.shape[1:]))
     done = 0
     for batch in _batches(tensors):
         outputs = forward(scale(batch)).numpy()
@@ -140,28 +159,17 @@ def _batches(tensors: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[n
         yield np.concatenate(held)
 
 
-def _base(weights: str) -> keras.Model:
-    chosen: str | None
-    if weights == "none":
-        chosen = None
-    elif weights == "imagenet":
-        chosen = "imagenet"
-    else:
-        if not Path(weights).is_file():
-            raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
-        chosen = weights
-    try:
-        return keras.applications.MobileNetV2(
-            input_shape=(SIZE, SIZE, 3), include_top=False, weights=chosen, pooling="avg"
-        )
-    except Exception as error:  # Keras raises plain Exception for a failed download
-        if weights == "imagenet":
-            where = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models" / IMAGENET_FILE
-            raise ConfigurationError(
-                f"--weights imagenet: cannot be fetched here: put {IMAGENET_FILE} (keras.applications, MobileNetV2) "
-                f"at {where}, or give a file with --weights PATH"
-            ) from error
-        raise ConfigurationError(f"--weights {weights}: not weights of MobileNetV2 1.0 without the top") from error
+def _array(shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
+    if 2 * int(np.prod(shape)) <= _IN_MEMORY:
+        return np.empty(shape, np.float16)
+    with tempfile.TemporaryFile() as file:  # without a name: it is gone with the array
+        return np.memmap(file, np.float16, "w+", shape=shape)
+
+
+def _unchanged(shape: tuple[int, ...]) -> keras.Model:
+    """A model that gives what it is given."""
+    start = keras.Input(shape)
+    return keras.Model(start, keras.layers.Identity()(start))
 
 
 def _tail(base: keras.Model, cut: str, noise: float) -> keras.Model:

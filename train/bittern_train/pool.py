@@ -23,6 +23,7 @@ from bittern.system.progress import Progress, counted
 from bittern_convert import copies
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.corruption import CORRUPTIONS, corrupt
+from bittern_convert.corruption import SIZE as CORRUPTED_SIZE
 from bittern_convert.task import Data, Task
 from bittern_train.data import ahead, near_duplicates
 from bittern_train.data.near_duplicates import Likeness
@@ -183,17 +184,17 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
 
 
 def viewed(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]:
-    """The task's views of photographs, (views, 224, 224, 3) uint8 RGB each."""
-    return copies.in_parts(lambda position: _views(task, photos[position]), range(len(photos)))
+    """The task's views of photographs, (views, size, size, 3) uint8 RGB each."""
+    return copies.in_parts(lambda position: _views(task, photos[position], task.backbone.size), range(len(photos)))
 
 
-def _views(task: Task, photo: Photo) -> npt.NDArray[np.uint8]:
+def _views(task: Task, photo: Photo, size: int) -> npt.NDArray[np.uint8]:
     different = preprocess.views_of(photo.frame, None, task.views)
+    exact = photo.exact if size == task.backbone.size else {}
     if photo.exact:  # the shrunk frame may be a square where the picture is none
         different = [view for view in task.views if view in photo.exact] or preprocess.CENTER
     tensors = [
-        photo.exact[view] if view in photo.exact else preprocess.preprocess(photo.frame, view=view)
-        for view in different
+        exact[view] if view in exact else preprocess.preprocess(photo.frame, size=size, view=view) for view in different
     ]
     # A frame with one square only: as many of it, so that the rule by which a view decides has nothing to choose from.
     return np.concatenate(tensors if len(different) == len(task.views) else tensors * len(task.views))
@@ -203,15 +204,17 @@ def corrupted(task: Task, photos: Sequence[Photo], seed: int) -> Iterator[npt.ND
     """CORRUPTED versions of photographs, each view of them as a bad camera would have taken it.
 
     Returns:
-        (CORRUPTED * views, 224, 224, 3) uint8 RGB each: all views of the first version, then of the next.
+        (CORRUPTED * views, size, size, 3) uint8 RGB each: all views of the first version, then of the next.
     """
+    size = task.backbone.size
     order = np.random.default_rng([seed, _CORRUPTION]).permutation(len(photos))
 
     def one(position: int) -> npt.NDArray[np.uint8]:
-        views = _views(task, photos[position])
+        views = _views(task, photos[position], CORRUPTED_SIZE)
         first = int(order[position]) * CORRUPTED
         versions = range(first, first + CORRUPTED)
-        return np.stack([corrupt(view, CORRUPTIONS[n % len(CORRUPTIONS)], n) for n in versions for view in views])
+        made = [corrupt(view, CORRUPTIONS[n % len(CORRUPTIONS)], n) for n in versions for view in views]
+        return np.stack([preprocess.resize_exact(picture, size) for picture in made])
 
     return copies.in_parts(one, range(len(photos)))
 

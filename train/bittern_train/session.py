@@ -168,7 +168,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
     samples, everything = pool.gather(task, root, seed, progress)
     pool.check_classes(task, samples)
-    network = Network(weights, task.recipe.cut, task.recipe.noise)
+    network = Network(weights, task.recipe.cut, task.recipe.noise, task.backbone)
     progress.say(_pictures(task, everything))
     decoded = pool.decode(task, copies.with_drawn(task, [*samples, *also], seed), progress)
     for line in decoded.skipped:

@@ -79,7 +79,7 @@ def footage(
         None where the task has no alarm label, asks for no streams, or looks beside the centred square: streams show
         that alone.
     """
-    seconds = task.recipe.stream_s
+    seconds, size = task.recipe.stream_s, task.backbone.size
     if not frames(task, len(chosen)):
         return None
     plans = _plans(
@@ -89,13 +89,13 @@ def footage(
     def one(number: int) -> Stream:
         plan = plans[number]
         if plan.owner < 0:
-            return streams.driven(plan.street, seed, stop=plan.street % 2 == 0)
+            return streams.driven(plan.street, seed, stop=plan.street % 2 == 0, size=size)
         sample, frame = chosen[plan.owner], photos[plan.owner].frame
         label = task.labels[sample.target]
         if streams.passes(task, label):
-            passed = streams.passing(frame, sample.item.name, seed)
+            passed = streams.passing(frame, sample.item.name, seed, size=size)
             return passed if label in task.alarm else streams.of_no_alarm(passed)
-        return streams.panned(frame, sample.item.name, seed, seconds=seconds)
+        return streams.panned(frame, sample.item.name, seed, seconds=seconds, size=size)
 
     outlines: list[Outline] = []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
+from bittern.errors import ConfigurationError
 from bittern.system.progress import Counter, Progress
 from bittern_convert import thresholds
 from bittern_convert.copies import Sample
@@ -165,9 +166,9 @@ class Cache(NamedTuple):
     targets: npt.NDArray[np.int64]
 
 
-def candidates(recipe: Recipe) -> list[Candidate]:
-    """Every combination of the recipe's lists."""
-    return [Candidate(*values) for values in itertools.product(recipe.rate)]
+def candidates(task: Task) -> list[Candidate]:
+    """Every rate that the task can have."""
+    return [Candidate(rate) for rate in task.rates]
 
 
 def cross_validate(
@@ -188,9 +189,9 @@ def cross_validate(
     """
     recipe = task.recipe
     splits = split(pool, cache.targets, recipe.folds, seed)
-    counter = Counter(progress, "cross-validation", len(candidates(recipe)) * recipe.folds * recipe.epochs)
+    counter = Counter(progress, "cross-validation", len(candidates(task)) * recipe.folds * recipe.epochs)
     best = []
-    for number, candidate in enumerate(candidates(recipe)):
+    for number, candidate in enumerate(candidates(task)):
         folds = []
         for k, part in enumerate(splits.parts):
             fit = Fit(candidate.rate, recipe.epochs, seed + k)
@@ -326,10 +327,11 @@ def fit_once(
     keras.utils.set_random_seed(fit.seed)
     network.reset(fit.seed)
     head = keras.layers.Dense(examples.scores.shape[1], activation="softmax", name="scores")
-    _fit_head(network, head, examples, recipe, fit.seed)
+    if network.backbone.mode != "scratch":  # a head on features that mean nothing yet is no start
+        _fit_head(network, head, examples, recipe, fit.seed)
     model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])
     model.build((None, *examples.features.shape[2:]))
-    record = _Record(model, validation, recipe.patience, counter)
+    record = _Record(model, validation, fit, recipe.patience, counter)
     record.add(0, float("nan"))
     if fit.rate > 0 and fit.epochs > 0:
         batches = _Batches(examples, recipe.batch, fit.seed)
@@ -386,9 +388,10 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
     """What a fit is like after every epoch; ends it when the validation loss has not improved for `patience` epochs."""
 
     def __init__(
-        self, network: keras.Model, validation: Validation | None, patience: int, counter: Counter | None
+        self, network: keras.Model, validation: Validation | None, fit: Fit, patience: int, counter: Counter | None
     ) -> None:
         super().__init__()
+        self._rate = fit.rate
         self.fold = Fold([], [], [])
         self._network, self._validation, self._patience, self._counter = network, validation, patience, counter
 
@@ -396,7 +399,12 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
         """See the class."""
         if self._counter is not None:
             self._counter.advance()
-        self.add(epoch + 1, (logs or {})["loss"])
+        loss = (logs or {})["loss"]
+        if not math.isfinite(loss):
+            raise ConfigurationError(
+                f"rate {self._rate:g}: the loss is no number any more after epoch {epoch + 1}: take a lower recipe.rate"
+            )
+        self.add(epoch + 1, loss)
         if self._validation is not None:
             losses = [row["val_loss"] for row in self.fold.history]
             self.model.stop_training = epoch + 1 - int(np.argmin(losses)) >= self._patience
@@ -437,4 +445,8 @@ def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, re
     # One long epoch: of few pictures an epoch is a step or two, and Keras takes longer to begin one than to train it.
     steps = max(HEAD_EPOCHS * -(-count // _HEAD_BATCH), HEAD_STEPS)
     batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=seed).repeat().batch(_HEAD_BATCH).take(steps)
-    model.fit(batches, shuffle=False, verbose=0)
+    loss = model.fit(batches, shuffle=False, verbose=0).history["loss"][-1]
+    if not math.isfinite(loss):
+        raise ConfigurationError(
+            f"the loss of the head at rate {recipe.head_rate:g} is no number: take a lower recipe.head_rate"
+        )

@@ -1,0 +1,367 @@
+"""Every backbone by its name: how it is built, which sizes it takes, and what it expects of the pixels.
+
+A backbone takes pictures as (n, size, size, 3) float32 in [-1, 1], which is what an int8 model's uint8 input means, and
+gives features (n, channels). What its weights expect instead is done by its first layer: the device never knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from bittern.errors import ConfigurationError, did_you_mean
+from bittern_convert.task import Backbone, Mode, Task
+
+# Keras' own file for `imagenet`, and where it looks for it.
+IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+MOBILENET = "mobilenet_v2"
+# Of Keras' MobileNetV2 with ImageNet weights, and below 1 of what fits a Raspberry Pi Zero.
+WIDTHS = (0.35, 0.5, 0.75, 1.0)
+# Mean and standard deviation of ImageNet's pixels, 0 to 1, RGB, as torchvision's and Keras' networks take them.
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Mean of ImageNet's pixels, 0 to 255, RGB: what Keras' "caffe" networks subtract.
+_CAFFE_MEAN = (123.68, 116.779, 103.939)
+# A network that starts from nothing learns faster and longer than one that is fine-tuned.
+SCRATCH_RATE, SCRATCH_EPOCHS, SCRATCH_PATIENCE = 1e-3, 40, 10
+
+
+Build = Callable[[Any, Backbone, str | None], keras.Model]
+
+
+class Pixels(NamedTuple):
+    """What weights expect of pixels in [-1, 1]: times `scale`, plus `offset`, each of R, G, B."""
+
+    scale: list[float]
+    offset: list[float]
+
+
+def _pixels(mean: npt.NDArray[np.float64], deviation: npt.NDArray[np.float64]) -> Pixels:
+    """For weights that expect (pixel - mean) / deviation of pixels from 0 to 255, RGB."""
+    return Pixels([float(x) for x in 127.5 / deviation], [float(x) for x in (127.5 - mean) / deviation])
+
+
+class Architecture(NamedTuple):
+    """One backbone of the table.
+
+    Attributes:
+        build: from the pixels (a Keras tensor), size and width, and weights ("imagenet", a file or None) to a model of
+            the pixels' input whose output is (n, channels).
+        size: side of its input in pixels, where none is given.
+        sizes: smallest and largest side.
+        pixels: what its weights expect; None takes [-1, 1].
+        pretrained: whether Keras has ImageNet weights for it.
+        starts: whether it is ever started from weights; a network without is always trained from scratch.
+        reversed_channels: whether its weights are for BGR: they are turned round when they are read.
+    """
+
+    build: Build
+    size: int
+    sizes: tuple[int, int]
+    pixels: Pixels | None = None
+    pretrained: bool = True
+    starts: bool = True
+    reversed_channels: bool = False
+
+
+def build(backbone: Backbone, weights: str) -> keras.Model:
+    """Build a backbone.
+
+    Args:
+        backbone: which.
+        weights: "imagenet", "none", or the path of an .h5 file without the top.
+
+    Returns:
+        (n, size, size, 3) float32 in [-1, 1] to (n, channels).
+
+    Raises:
+        ConfigurationError: an unknown name, a size, width or mode that it does not have, weights that cannot be had, or
+            that are another network's.
+    """
+    architecture = check(backbone)
+    chosen: str | None
+    if weights == "none" or not architecture.starts:
+        chosen = None
+    elif weights == "imagenet":
+        if not architecture.pretrained:
+            raise ConfigurationError(
+                f"--weights imagenet: Keras has none for {backbone.name}: give a file of this network's weights, or "
+                "--weights none --mode scratch"
+            )
+        chosen = "imagenet"
+    else:
+        if not Path(weights).is_file():
+            raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
+        chosen = weights
+    picture = pixels = keras.Input((backbone.size, backbone.size, 3))
+    if architecture.pixels is not None:
+        pixels = layers.Rescaling(architecture.pixels.scale, architecture.pixels.offset, name="pixels")(picture)
+    try:
+        model = architecture.build(pixels, backbone, chosen)
+    except Exception as error:  # Keras raises plain Exception for a failed download
+        raise _refused(backbone, weights) from error
+    # Keras' own want a list of one picture where they were built on a tensor.
+    model = keras.Model(picture, model.output, name=model.name)
+    if architecture.reversed_channels and chosen is not None:
+        first = next(layer for layer in model.layers if isinstance(layer, layers.Conv2D))
+        kernel, *others = first.get_weights()
+        first.set_weights([kernel[:, :, ::-1], *others])
+    if not all(np.isfinite(values).all() for values in model.get_weights()):
+        raise ConfigurationError(f"--weights {weights}: not every weight is a number")
+    return model
+
+
+def check(backbone: Backbone) -> Architecture:
+    """The entry of a backbone in the table.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot have this size, width or mode.
+    """
+    if backbone.name not in TABLE:
+        hint = did_you_mean(backbone.name, list(TABLE))
+        raise ConfigurationError(f"unknown backbone {backbone.name!r}: expected {', '.join(TABLE)}{hint}")
+    architecture = TABLE[backbone.name]
+    least, most = architecture.sizes
+    if not least <= backbone.size <= most:
+        sizes = f"{least} only" if least == most else f"{least} to {most}"
+        raise ConfigurationError(f"backbone {backbone.name}: size {backbone.size} px, it takes {sizes}")
+    if backbone.width != 1 and (backbone.name != MOBILENET or backbone.width not in WIDTHS):
+        which = ", ".join(f"{w:g}" for w in WIDTHS) if backbone.name == MOBILENET else "1 only"
+        raise ConfigurationError(f"backbone {backbone.name}: width {backbone.width:g}, it has {which}")
+    if not architecture.starts and backbone.mode != "scratch":
+        raise ConfigurationError(
+            f"backbone {backbone.name}: there are no weights to start from, so mode {backbone.mode!r} is impossible: "
+            "give --mode scratch"
+        )
+    return architecture
+
+
+def with_backbone(
+    task: Task, name: str | None, *, size: int | None = None, width: float | None = None, mode: Mode | None = None
+) -> Task:
+    """A task with another backbone, or another size, width or mode of its own.
+
+    A task's recipe is for its own network: one that starts from nothing gets the rate, the epochs and the patience for
+    that (SCRATCH_RATE and so on) unless the task's own network does too.
+
+    Args:
+        task: what is learned.
+        name: of the backbone; None keeps the task's.
+        size: side of the input in pixels; None is that of the backbone.
+        width: of MobileNetV2; None is 1.
+        mode: None is the task's own, of another backbone "finetune", or "scratch" where it has no weights.
+
+    Raises:
+        ConfigurationError: see `check`.
+    """
+    own = task.backbone
+    if name is None or name == own.name:
+        chosen = own
+    else:
+        entry = TABLE.get(name)
+        default: Mode = "scratch" if entry is not None and not entry.starts else "finetune"
+        chosen = Backbone(name=name, size=entry.size if entry is not None else own.size, mode=default)
+    chosen = Backbone(
+        name=chosen.name,
+        size=chosen.size if size is None else size,
+        width=chosen.width if width is None else width,
+        mode=chosen.mode if mode is None else mode,
+    )
+    check(chosen)
+    recipe = task.recipe
+    if chosen.mode == "scratch" and own.mode != "scratch":
+        recipe = msgspec.structs.replace(
+            recipe, rate=(SCRATCH_RATE,), epochs=SCRATCH_EPOCHS, patience=SCRATCH_PATIENCE, soup=1
+        )
+    return msgspec.structs.replace(task, backbone=chosen, recipe=recipe)
+
+
+def macs(model: keras.Model) -> int:
+    """Multiply-accumulate operations of one picture: of convolutions and dense layers, which are nearly all of them."""
+    total = 0
+    for layer in model._flatten_layers(include_self=False, recursive=True):
+        if isinstance(layer, layers.Dense):
+            total += int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, layers.SeparableConv2D):
+            area = int(np.prod(layer.output.shape[1:3]))
+            total += area * int(np.prod(layer.depthwise_kernel.shape) + np.prod(layer.pointwise_kernel.shape))
+        elif isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            total += int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+    return total
+
+
+def middle(model: keras.Model) -> str:
+    """The last layer in the first half of a network through which everything passes; there it can be cut in two."""
+    place = {layer.name: i for i, layer in enumerate(model.layers)}
+    reach = 0  # the last layer that takes something from before the one that is looked at
+    found = ""
+    ends: dict[int, int] = {}
+    for layer in model.layers:
+        for parent in layer._inbound_nodes[0].parent_nodes:
+            source = place[parent.operation.name]
+            ends[source] = max(ends.get(source, 0), place[layer.name])
+    for i, layer in enumerate(model.layers[:-1]):
+        if i > len(model.layers) // 2 and found:
+            break
+        if reach <= i and i > 0:
+            found = layer.name
+        reach = max(reach, ends.get(i, 0))
+    return found
+
+
+def _refused(backbone: Backbone, weights: str) -> ConfigurationError:
+    if weights != "imagenet":
+        width = f" {backbone.width:.1f}" if backbone.name == MOBILENET and backbone.width == 1 else ""
+        width = width or (f" {backbone.width:g}" if backbone.name == MOBILENET else "")
+        name = "MobileNetV2" if backbone.name == MOBILENET else backbone.name
+        return ConfigurationError(f"--weights {weights}: not weights of {name}{width} without the top")
+    where = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+    if backbone.name == MOBILENET and backbone.width == 1 and backbone.size == 224:
+        return ConfigurationError(
+            f"--weights imagenet: cannot be fetched here: put {IMAGENET_FILE} (keras.applications, MobileNetV2) "
+            f"at {where / IMAGENET_FILE}, or give a file with --weights PATH"
+        )
+    return ConfigurationError(
+        f"--weights imagenet: those of {backbone.name} cannot be fetched here: give Keras' file of them without the "
+        "top with --weights PATH"
+    )
+
+
+def _keras(name: str) -> Build:
+    """One of keras.applications."""
+
+    def make(pixels: Any, backbone: Backbone, weights: str | None) -> keras.Model:
+        shape = (backbone.size, backbone.size, 3)
+        more = {"alpha": backbone.width} if backbone.name == MOBILENET else {}
+        return getattr(keras.applications, name)(
+            input_shape=shape, input_tensor=pixels, include_top=False, weights=weights, pooling="avg", **more
+        )
+
+    return make
+
+
+def _efficientnet(name: str) -> Build:
+    def make(pixels: Any, backbone: Backbone, weights: str | None) -> keras.Model:
+        if weights is not None and weights != "imagenet":
+            # Keras divides by the root of ImageNet's deviation only if it fetches the file itself, not if it is given
+            # the same one: see "Note that the normalization layer" in its efficientnet.py. So it is done before.
+            roots = np.sqrt(_DEVIATION)
+            pixels = layers.Rescaling(list(1 / roots), list(255 * np.array(_MEAN) * (1 - 1 / roots)), name="roots")(
+                pixels
+            )
+        return _keras(name)(pixels, backbone, weights)
+
+    return make
+
+
+def _own(body: Callable[[Any], Any]) -> Build:
+    """One that is built here: `body` goes from the pixels to the features."""
+
+    def make(pixels: Any, backbone: Backbone, weights: str | None) -> keras.Model:
+        model = keras.Model(keras.utils.get_source_inputs(pixels)[0], body(pixels), name=backbone.name)
+        if weights is not None:
+            model.load_weights(weights)
+        return model
+
+    return make
+
+
+def _conv(
+    x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, norm: bool = True, relu: bool = True
+) -> Any:
+    """A convolution, a batch norm unless without, and a ReLU unless without."""
+    if stride > 1:  # padded on both sides alike, as PyTorch does
+        x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x) if kernel > 1 else x
+    padding = "valid" if stride > 1 else "same"
+    x = layers.Conv2D(filters, kernel, stride, padding, use_bias=not norm, name=f"{name}_conv")(x)
+    if norm:
+        x = layers.BatchNormalization(epsilon=1e-5, name=f"{name}_bn")(x)
+    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def _resnet18(x: Any) -> Any:
+    """He et al. 2016, "Deep Residual Learning for Image Recognition", table 1, 18 layers."""
+    x = _conv(x, 64, 7, "conv1", stride=2)
+    x = layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = layers.MaxPooling2D(3, 2, name="pool1_pool")(x)
+    for stage, filters in enumerate((64, 128, 256, 512), start=2):
+        for block in (1, 2):
+            name, stride = f"conv{stage}_block{block}", 2 if block == 1 and stage > 2 else 1
+            short = _conv(x, filters, 1, f"{name}_0", stride=stride, relu=False) if stride > 1 else x
+            y = _conv(x, filters, 3, f"{name}_1", stride=stride)
+            y = _conv(y, filters, 3, f"{name}_2", relu=False)
+            x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([short, y]))
+    return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+
+
+def _vgg_style(x: Any) -> Any:
+    """Pairs of 3 x 3 convolutions without batch norms, then dense, after Simonyan and Zisserman 2015; far narrower."""
+    for stage, filters in enumerate((32, 64, 128), start=1):
+        for i in (1, 2):
+            x = _conv(x, filters, 3, f"block{stage}_{i}", norm=False)
+        x = layers.MaxPooling2D(2, name=f"block{stage}_pool")(x)
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    x = layers.Dense(128, activation="relu", name="fc")(layers.Flatten(name="flatten")(x))
+    return layers.Dropout(0.5, name="fc_dropout")(x)
+
+
+def _peetz_net(x: Any) -> Any:
+    """Branches side by side that look at 3, 5 and 7 pixels, joined: one network sees texture and shape."""
+    branches = []
+    for kernel in (3, 5, 7):
+        y = _conv(x, 16, kernel, f"branch{kernel}_1", stride=2)
+        y = _conv(y, 32, kernel, f"branch{kernel}_2")
+        branches.append(layers.MaxPooling2D(2, name=f"branch{kernel}_pool")(y))
+    x = layers.Concatenate(name="join")(branches)
+    x = _conv(x, 96, 3, "joined_1")
+    x = layers.MaxPooling2D(2, name="joined_pool")(x)
+    x = _conv(x, 128, 3, "joined_2")
+    return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+
+
+def _lenet(x: Any) -> Any:
+    """LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", figure 2, with ReLU."""
+    for i, filters in enumerate((6, 16), start=1):
+        x = layers.Conv2D(filters, 5, activation="relu", name=f"conv{i}")(x)
+        x = layers.MaxPooling2D(2, name=f"pool{i}")(x)
+    x = layers.Flatten(name="flatten")(x)
+    for units in (120, 84):
+        x = layers.Dense(units, activation="relu", name=f"fc{units}")(x)
+    return x
+
+
+def _small_cnn(x: Any) -> Any:
+    """Four stages of one convolution with a batch norm each: what a tutorial would call a small CNN."""
+    for stage, filters in enumerate((32, 64, 128, 128), start=1):
+        x = _conv(x, filters, 3, f"block{stage}")
+        if stage < 4:
+            x = layers.MaxPooling2D(2, name=f"block{stage}_pool")(x)
+    return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+
+
+# The first two are for weights of torchvision and of Keras' "caffe" kind, the last for those that scale by themselves.
+_TORCH = _pixels(255 * np.array(_MEAN), 255 * np.array(_DEVIATION))
+_CAFFE = _pixels(np.array(_CAFFE_MEAN), np.ones(3))
+_RAW = _pixels(np.zeros(3), np.ones(3))
+
+TABLE: dict[str, Architecture] = {
+    MOBILENET: Architecture(_keras("MobileNetV2"), 224, (96, 224)),
+    "resnet18": Architecture(_own(_resnet18), 224, (64, 320), _TORCH, pretrained=False),
+    "resnet50": Architecture(_keras("ResNet50"), 224, (64, 320), _CAFFE, reversed_channels=True),
+    "inception_v3": Architecture(_keras("InceptionV3"), 299, (96, 320)),
+    "efficientnet_b0": Architecture(_efficientnet("EfficientNetB0"), 224, (64, 320), _RAW),
+    "efficientnet_b1": Architecture(_efficientnet("EfficientNetB1"), 240, (64, 320), _RAW),
+    "nasnet_mobile": Architecture(_keras("NASNetMobile"), 224, (224, 224)),
+    "xception": Architecture(_keras("Xception"), 299, (96, 320)),
+    "vgg_style": Architecture(_own(_vgg_style), 96, (32, 224), None, False, False),
+    "peetz_net": Architecture(_own(_peetz_net), 96, (32, 224), None, False, False),
+    "lenet": Architecture(_own(_lenet), 32, (28, 96), None, False, False),
+    "small_cnn": Architecture(_own(_small_cnn), 48, (24, 224), None, False, False),
+}
