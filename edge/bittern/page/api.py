@@ -101,7 +101,7 @@ class Interface:
     async def history(self, request: Request) -> Response:
         """GET /api/history: newest first, filtered by `q`, `label`, `state`, and before the id `before`."""
         query = request.query_params
-        most = _number(request, "most", 50, 1, 500)
+        most = number(request, "most", 50, 1, 500)
         found = [picture for picture in self._history.all() if _matches(picture, query.get("q", ""))]
         if label := query.get("label"):
             found = [picture for picture in found if label in _labels(picture).values()]
@@ -124,7 +124,7 @@ class Interface:
 
     async def preview(self, request: Request) -> Response:
         """GET /api/history/ID/preview.jpg: at most `side` pixels."""
-        side = _number(request, "side", 640, 16, 2048)
+        side = number(request, "side", 640, 16, 2048)
         _, data = await self._ask(request, {"do": "preview", "side": side})
         return Response(data, media_type="image/jpeg", headers=_CACHED)
 
@@ -301,7 +301,12 @@ def _flag(request: Request, name: str) -> bool:
     return value == "1"
 
 
-def _number(request: Request, name: str, default: int, least: int, most: int) -> int:
+def number(request: Request, name: str, default: int, least: int, most: int) -> int:
+    """A parameter of the address that is a whole number.
+
+    Raises:
+        HTTPException: 400 where it is something else, or out of its range.
+    """
     text = request.query_params.get(name, str(default))
     if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
         raise HTTPException(400, f"{name}: expected a number from {least} to {most}, got {text!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,3 +76,21 @@ class _Protocol(H11Protocol):
     def _close_without_request(self) -> None:
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()
+
+
+class Site:
+    """A page that can be asked, once `serve` is called.
+
+    Attributes:
+        url: its address, for a browser on this machine.
+    """
+
+    def __init__(self, url: str, runner: asyncio.Runner, page_server: PageServer, listener: socket.socket) -> None:
+        self.url = url
+        self._runner = runner
+        self._server = page_server
+        self._listener = listener
+
+    def serve(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        self._runner.run(self._server.serve([self._listener]))

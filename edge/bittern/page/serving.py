@@ -13,26 +13,8 @@ from bittern.page import address as addresses
 from bittern.page.address import Address
 from bittern.page.api import Interface
 from bittern.page.app import application
-from bittern.page.server import PageServer
+from bittern.page.server import PageServer, Site
 from bittern.page.workers import WorkerPool
-
-
-class Site:
-    """A page that can be asked, once `serve` is called.
-
-    Attributes:
-        url: its address, for a browser on this machine.
-    """
-
-    def __init__(self, url: str, runner: asyncio.Runner, page_server: PageServer, listener: Any) -> None:
-        self.url = url
-        self._runner = runner
-        self._server = page_server
-        self._listener = listener
-
-    def serve(self) -> None:
-        """Serve until SIGTERM or SIGINT."""
-        self._runner.run(self._server.serve([self._listener]))
 
 
 @contextmanager

@@ -23,11 +23,11 @@ from bittern.model import answers, catalog, picture_header, pictures, preprocess
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import View, views_of
 from bittern.model.views import predict
-from bittern.page import corrections, messages
-from bittern.system import limits
+from bittern.page import corrections, likeness, messages
+from bittern.system import fileio, limits
 
 # Processor time for a request: decoding, and the 226 inferences of an explanation on a slow board.
-MAX_S = {"heat": 120.0}
+MAX_S = {"heat": 120.0, "order": 120.0}
 _MAX_S = 10.0
 # Beside the file itself: the largest picture, once more while it is turned upright, and what OpenCV needs beside it.
 MAX_MEMORY = 2 * 3 * pictures.MAX_PIXELS + 450 * 2**20
@@ -176,7 +176,43 @@ def correct(_setup: _Setup, request: dict[str, Any], _payload: bytes) -> _Reply:
     return {}, b""
 
 
-OPERATIONS = {"classify": classify, "preview": preview, "square": square, "heat": heat, "correct": correct}
+def look(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
+    """What a picture looks like (`likeness.features`), and the answer of the first model's first task."""
+    frame = decode(_read(request, payload))
+    message: dict[str, Any] = {}
+    if setup.classifiers:
+        result = setup.classifiers[0].classify(frame)[0]
+        message = {"label": result.label, "score": round(result.score, 4)}
+    return message, likeness.features(frame)
+
+
+def order(_setup: _Setup, _request: dict[str, Any], payload: bytes) -> _Reply:
+    """An order of pictures by likeness, from the features of all of them."""
+    return {"order": likeness.order(payload)}, b""
+
+
+def crop(_setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
+    """Write the part of a picture inside of a box to the PNG file `out`."""
+    frame = decode(_read(request, payload))
+    left, top, right, bottom = request["box"]
+    height, width = frame.shape[:2]
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise PictureRefused(400, f"the box does not fit into the picture of {width} x {height} pixels")
+    part = np.ascontiguousarray(frame[top:bottom, left:right])
+    fileio.write(request["out"], bytes(cv2.imencode(".png", part)[1].tobytes()))
+    return {}, b""
+
+
+OPERATIONS = {
+    "classify": classify,
+    "preview": preview,
+    "square": square,
+    "heat": heat,
+    "correct": correct,
+    "look": look,
+    "order": order,
+    "crop": crop,
+}
 
 
 def _jpeg(picture: Pixels) -> bytes:

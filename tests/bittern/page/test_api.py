@@ -83,7 +83,7 @@ def test_the_openapi_file_names_the_routes_and_no_others(tmp_path: Path) -> None
 
 def test_the_openapi_file_names_the_parameters_that_are_read() -> None:
     text = "".join((app.STATIC.parent / f"{module}.py").read_text() for module in ("api", "uploads"))
-    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|_(?:flag|number)\(request, "(\w+)"', text))
+    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|(?:_flag|number)\(request, "(\w+)"', text))
     named = {
         p["name"]
         for methods in OPENAPI["paths"].values()

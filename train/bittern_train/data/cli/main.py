@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "split": "split",
     "preview": "preview",
     "resize": "resize",
+    "label": "label",
     "undo": "undo",
 }
 

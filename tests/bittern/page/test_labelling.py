@@ -1,0 +1,215 @@
+"""Decisions about pictures: on the disk at once, in the index soon, taken back, taken up after a kill."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset, index
+from bittern.page import labelling, likeness
+from bittern.page.labelling import Decided, Labelling
+
+STOP = Decided("labelled", "stop")
+PNG = bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five pictures, none with a label."""
+    for name in ("a", "b", "c", "d", "sub/e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").write_bytes(PNG)
+    (tmp_path / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def names(folder: Path) -> dict[str, str | None]:
+    return {item.name: item.label for item in dataset.read(folder)}
+
+
+def test_only_pictures_with_a_label_are_in_the_index(folder: Path) -> None:
+    with labelling.opened(folder, with_folders=False) as session:
+        assert [item.name for item in session.items] == ["a.png", "b.png", "c.png", "d.png", "sub/e.png"]
+        assert session.decide("tab", [(0, 0), (4, 0)], STOP) == []
+        session.decide("tab", [(1, 0)], Decided("rejected"))
+        session.decide("tab", [(2, 0)], Decided("skipped"))
+    assert names(folder) == {"a.png": "stop", "sub/e.png": "stop"}
+    assert [item.name for item in dataset.read(folder / labelling.REJECTED)] == ["b.png"]
+    with labelling.opened(folder) as session:
+        assert [one.state for one in session.decided] == ["labelled", "rejected", "skipped", "", "labelled"]
+        assert session.labels() == {"stop": 2}
+    assert sorted(path.name for path in folder.glob("*.png")) == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_names_of_folders_are_labels_where_there_is_no_index(folder: Path) -> None:
+    with labelling.opened(folder) as session:
+        assert session.decided[4] == Decided("labelled", "sub")
+        session.decide("tab", [(0, 0)], STOP)
+    assert names(folder) == {"a.png": "stop", "sub/e.png": "sub"}
+
+
+def test_an_index_keeps_its_columns_and_its_older_self(folder: Path) -> None:
+    (folder / "index.csv").write_text("path,label,split,group,source\na.png,go,train,g1,web\nb.png,,val,g2,web\n")
+    with labelling.opened(folder) as session:
+        session.decide("tab", [(0, 0)], STOP)
+        session.save()
+        session.decide("tab", [(1, 0)], STOP)
+    rows = dataset.read(folder)
+    assert [(row.name, row.label, row.split, row.group, row.columns) for row in rows] == [
+        ("a.png", "stop", "train", "g1", {"source": "web"}),
+        ("b.png", "stop", "val", "g2", {"source": "web"}),
+    ]
+    index.undo(folder / "index.csv")  # one session is one change
+    assert names(folder) == {"a.png": "go", "b.png": ""}
+
+
+def test_a_row_without_a_label_stays_a_row(folder: Path) -> None:
+    (folder / "index.csv").write_text("path,label,split,group\na.png,go,test,g1\nb.png,,val,g2\n")
+    with labelling.opened(folder) as session:
+        session.decide("tab", [(2, 0)], STOP)
+    assert [(row.name, row.label, row.split) for row in dataset.read(folder)] == [
+        ("a.png", "go", "test"),
+        ("b.png", "", "val"),
+        ("c.png", "stop", ""),
+    ]
+
+
+def test_a_killed_session_is_taken_up(folder: Path) -> None:
+    def killed() -> None:
+        session = Labelling(folder / "index.csv", folder, *labelling._read(folder / "index.csv", folder, False))
+        session.decide("tab", [(0, 0)], STOP)
+        session.decide("tab", [(1, 0), (2, 0)], Decided("rejected"))
+        session._stream.write(b'[["d.png","labelled","st')  # cut off by a power cut
+        session._stream.close()
+
+    killed()
+    assert not (folder / "index.csv").exists()
+    with labelling.opened(folder, with_folders=False) as session:
+        assert [one.state for one in session.decided] == ["labelled", "rejected", "rejected", "", ""]
+    assert names(folder) == {"a.png": "stop"}
+
+
+def test_two_tabs_do_not_fight(folder: Path) -> None:
+    with labelling.opened(folder, with_folders=False) as session:
+        session.decide("one", [(0, 0), (1, 0)], STOP)
+        assert session.decide("two", [(0, 0), (2, 0)], Decided("rejected")) == [0], "it has not seen the label"
+        assert session.decided[0] == STOP
+        assert session.decided[2] == Decided("rejected")
+        session.decide("two", [(1, session.numbers[1])], Decided("labelled", "go"))
+        assert session.undo("one") == [0], "the other one has been decided again by somebody else"
+        assert [one.label for one in session.decided[:2]] == ["", "go"]
+        assert session.undo("one") == []
+        assert session.undo("two") == [1]
+        assert session.undo("two") == [2]
+        assert session.decided[:3] == [Decided(), STOP, Decided()]
+
+
+def test_two_sessions_on_one_index_are_refused(folder: Path) -> None:
+    with (
+        labelling.opened(folder),
+        pytest.raises(ConfigurationError, match="another command"),
+        labelling.opened(folder),
+    ):
+        pass
+
+
+def test_a_part_of_a_picture_is_a_file_of_its_own(folder: Path) -> None:
+    with labelling.opened(folder, with_folders=False) as session:
+        box = (1, 2, 5, 6)
+        file = session.region_file(0, box)
+        file.parent.mkdir()
+        file.write_bytes(PNG)
+        session.decide("tab", [(0, 0)], Decided("labelled", "stop", box))
+    (row,) = dataset.read(folder)
+    assert row.path.read_bytes() == PNG
+    assert row.name == "regions/a.png.1-2-5-6.png"
+    assert (row.group, row.columns) == ("a.png", {"original": "a.png", "box": "1 2 5 6"})
+    with labelling.opened(folder) as session:
+        assert [item.name for item in session.items][:2] == ["a.png", "b.png"]
+        assert session.decided[0] == Decided("labelled", "stop", box)
+        session.decide("tab", [(0, 0)], STOP)  # the whole picture after all
+    assert names(folder) == {"a.png": "stop"}
+
+
+def test_when_nothing_has_a_label_any_more_the_old_index_is_kept(folder: Path) -> None:
+    (folder / "index.csv").write_text("path,label,split,group\na.png,go,,a\n")
+    with labelling.opened(folder) as session:
+        session.decide("tab", [(0, 0)], Decided("rejected"))
+    assert not (folder / "index.csv").exists()
+    assert index.undo(folder / "index.csv") == 1
+    assert names(folder) == {"a.png": "go"}
+
+
+def test_skipping_leaves_a_label(folder: Path) -> None:
+    with labelling.opened(folder, with_folders=False) as session:
+        session.decide("tab", [(0, 0)], STOP)
+        session.decide("tab", [(0, session.numbers[0])], Decided("skipped"))
+        assert session.decided[0] == STOP
+
+
+@pytest.mark.parametrize("what", ["nothing", "empty", "broken"])
+def test_what_cannot_be_labelled(folder: Path, what: str) -> None:
+    place = folder / what
+    if what != "nothing":
+        place.mkdir()
+    if what == "broken":
+        (place / "index.csv").write_text("label\nx\n")
+    with pytest.raises(ConfigurationError), labelling.opened(place):
+        pass
+
+
+DECISIONS = st.sampled_from([STOP, Decided("labelled", 'a "b", c'), Decided("rejected"), Decided("skipped"), Decided()])
+STEPS = st.lists(st.tuples(st.sampled_from("ab"), st.sets(st.integers(0, 4), min_size=1), DECISIONS | st.none()))
+
+
+@given(STEPS, st.booleans())
+def test_what_is_read_again_is_what_was_decided(steps: list[tuple[str, set[int], Decided | None]], save: bool) -> None:
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for name in "abcde":
+            (folder / f"{name}.png").write_bytes(PNG)
+        with labelling.opened(folder) as session:
+            for tab, positions, decision in steps:
+                if decision is None:
+                    session.undo(tab)
+                else:
+                    seen = [(position, session.numbers[position]) for position in sorted(positions)]
+                    assert session.decide(tab, seen, decision) == []
+                if save:
+                    session.save()
+            expected = list(session.decided)
+            assert {change.position for change in session.since(0)} >= {
+                i for i, one in enumerate(expected) if one.state
+            }
+        with labelling.opened(folder) as session:
+            assert session.decided == expected
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_bursts_lie_together_in_the_order_of_likeness() -> None:
+    rng = np.random.default_rng(3)
+    scenes = rng.integers(0, 256, (150, 24, 32, 3))
+    frames = np.clip(scenes[:, None] + rng.integers(-6, 7, (150, 8, 24, 32, 3)), 0, 255).astype(np.uint8)
+    shuffled = rng.permutation(1200)
+    features = b"".join(likeness.features(frames[i // 8, i % 8]) for i in shuffled)
+    order = likeness.order(features)
+    assert sorted(order) == list(range(1200))
+    scene = [int(shuffled[i]) // 8 for i in order]
+    runs = 1 + sum(one != other for one, other in itertools.pairwise(scene))
+    assert runs <= 152, "a burst is in one piece"
+
+
+def test_an_order_of_few_or_equal_pictures() -> None:
+    assert likeness.order(b"") == []
+    assert likeness.order(bytes(likeness.FEATURES)) == [0]
+    assert sorted(likeness.order(bytes(likeness.FEATURES * 1000))) == list(range(1000))
