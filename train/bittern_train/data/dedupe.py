@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from bittern.errors import PictureError
@@ -17,7 +16,7 @@ from bittern.evaluation.sheet import Tile
 from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead, near_duplicates
+from bittern_train.data import ahead, near_duplicates, thumbnails
 from bittern_train.data.near_duplicates import Likeness, Match
 
 # Side of a picture on the contact sheet, pictures of a group and pictures of the sheet that are shown.
@@ -206,14 +205,9 @@ def write_sheet(file: Path, clusters: Sequence[Cluster]) -> int:
 def _tile(file: Path) -> Pixels:
     """(_SIDE, _SIDE, 3) uint8 RGB: the whole picture on white; white alone if it cannot be read any more."""
     square = np.full((_SIDE, _SIDE, 3), 255, np.uint8)
-    try:
-        picture = pictures.decode(file)
-    except PictureError:
-        return square
-    height, width = picture.shape[:2]
-    scale = _SIDE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-    top, left = (_SIDE - size[1]) // 2, (_SIDE - size[0]) // 2
-    square[top : top + size[1], left : left + size[0]] = small[:, :, ::-1]
+    small = thumbnails.read(file, _SIDE)
+    if small is not None:
+        height, width = small.shape[:2]
+        top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+        square[top : top + height, left : left + width] = small[:, :, ::-1]
     return square

@@ -27,7 +27,7 @@ NEAR_BITS = 10
 NEAR_CORRELATION = 0.9
 # A thumbnail with less contrast (standard deviation, grey levels) says nothing: such pictures are not compared.
 _LEAST_CONTRAST = 2.0
-_THUMBNAIL = 16
+THUMBNAIL = 16
 # Pictures are compared at this shorter side; local features of the longer side at most _LONGEST.
 _SIDE = 256
 _LONGEST = 400
@@ -102,20 +102,31 @@ def shrunk(picture: Pixels, side: int = _SIDE) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def describe(picture: Pixels, *, parts: bool = True) -> Likeness:
-    """What is needed of a picture to find its near-duplicates.
+def describe_quickly(grey: Pixels, colours: Pixels) -> Likeness:
+    """What is needed to find near-duplicates that are neither mirrored, nor turned or cropped.
 
     Args:
-        picture: (H, W, 3) uint8 BGR.
-        parts: also what finds other crops of it, which takes the most time.
+        grey: (h, w) uint8, the picture shrunk.
+        colours: (THUMBNAIL, THUMBNAIL, 3) uint8, the picture shrunk.
     """
+    square = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
+    hashed = imagehash.phash(Image.fromarray(square)).hash.ravel()
+    nothing = np.empty((0, 0), np.uint8)
+    # The hash of a mirror image that no picture has: the opposite of its own.
+    return Likeness(
+        np.stack([hashed, ~hashed]), colours, nothing, 1.0, np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
+    )
+
+
+def describe(picture: Pixels) -> Likeness:
+    """What is needed of a picture, (H, W, 3) uint8 BGR, to find its near-duplicates."""
     small = shrunk(picture)
     hashes = np.stack([imagehash.phash(Image.fromarray(s[:, :, ::-1])).hash.ravel() for s in (small, small[:, ::-1])])
-    thumbnail = np.asarray(cv2.resize(small, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)
+    thumbnail = np.asarray(cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)
     points, descriptors = np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
     grey, scale = np.empty((0, 0), np.uint8), 1.0
     shrink = min(1.0, _LONGEST / max(small.shape[:2]))
-    if parts and min(small.shape[:2]) * shrink >= _LEAST_SIDE:
+    if min(small.shape[:2]) * shrink >= _LEAST_SIDE:
         plane = _scaled(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), shrink)
         scale = min(1.0, _GREY / max(plane.shape))
         grey = _scaled(plane, scale)
