@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import as_utf8, model_options, one_blas_thread, print_json, region_option, views_option, warn
+from bittern.cli.bare_models import model_options, open_models, warn_unverified
+from bittern.cli.common import as_utf8, one_blas_thread, print_json, region_option, views_option, warn
 from bittern.errors import PictureError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bittern.cli.bare_models import Statements
     from bittern.frames import Pixels
     from bittern.model.preprocess import Region, View
     from bittern.model.runtime import ExecutionPath
@@ -42,7 +44,7 @@ def classify(
     models: tuple[str, ...],
     region: Region | None,
     views: tuple[View, ...],
-    labels: Path | None,
+    stated: Statements,
     path: ExecutionPath | None,
     threads: int,
     as_json: bool,
@@ -56,6 +58,10 @@ def classify(
     picture, or of the region, that is wider than high. The answer is that of the view with the highest score of a label
     that raises an alarm; the view is named unless it is the centre.
 
+    A bare .tflite file of any tool is taken too: float32, int8 or uint8, grey or in colour, of any size. What it does
+    not say has to be stated: --labels, --pixels, --scores-by, --score-of, --size. `bittern models FILE` shows what it
+    says.
+
     Files of a folder that are no pictures, or of a kind that cannot be read here, are left out and counted in one line.
 
     Exit code 1 if a picture cannot be read, or the region does not fit into it.
@@ -66,15 +72,12 @@ def classify(
         import numpy as np
 
         from bittern.model import answers
-        from bittern.model.classifier import Classifier
         from bittern.model.views import predict
 
-        classifiers = [Classifier(m, labels=labels, path=path, threads=threads) for m in models]
+        classifiers = open_models(models, stated, path, threads)
     finally:
         pictures.wait()
-    for classifier in classifiers:
-        if classifier.manifest is None:
-            warn(f"{classifier.name}: no manifest: not verified")
+    warn_unverified(classifiers)
     failed = False
     for name, picture in pictures:
         if not isinstance(picture, np.ndarray):

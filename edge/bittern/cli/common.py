@@ -1,4 +1,4 @@
-"""Shared by several commands: options for a model, JSON lines, fast start-up, and the check for TensorFlow."""
+"""Shared by several commands: options for pictures, JSON lines, fast start-up, and the check for TensorFlow."""
 
 from __future__ import annotations
 
@@ -49,27 +49,6 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
-
-
-def model_options(function: F) -> F:
-    """--labels, --path and --threads."""
-    for option in (
-        click.option(
-            "--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Threads per inference."
-        ),
-        click.option(
-            "--path",
-            type=click.Choice(["xnnpack", "builtin"]),
-            help="Execution path.  [default: xnnpack if available]",
-        ),
-        click.option(
-            "--labels",
-            type=click.Path(path_type=Path),
-            help="File with the labels, for a bare .tflite without: one a line, numbered or not, or CSV, or JSON.",
-        ),
-    ):
-        function = option(function)
-    return function
 
 
 def _views(_ctx: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bittern.cli.bare_models import model_options, open_models
 from bittern.cli.common import (
     as_utf8,
-    model_options,
     print_json,
     progress_bar,
     region_option,
@@ -20,6 +20,7 @@ from bittern.cli.common import (
 from bittern.errors import ConfigurationError, PictureError, printable
 
 if TYPE_CHECKING:
+    from bittern.cli.bare_models import Statements
     from bittern.evaluation.dataset import Item, Subset
     from bittern.evaluation.evaluate import Answered, Comparison, Report
     from bittern.evaluation.metrics import Interval
@@ -87,7 +88,7 @@ def evaluate(
     scores: Path | None,
     region: Region | None,
     views: tuple[View, ...],
-    labels: Path | None,
+    stated: Statements,
     path: ExecutionPath | None,
     threads: int,
     as_json: bool,
@@ -124,7 +125,7 @@ def evaluate(
     _check_output("--scores", scores, items, index)
     if sheet is not None and scores is not None and sheet.resolve() == scores.resolve():
         raise ConfigurationError(f"--sheet and --scores are both {sheet}: give two different names")
-    classifiers = _open([model] if against is None else [model, against], labels, path, threads)
+    classifiers = open_models([model] if against is None else [model, against], stated, path, threads)
     classifier, *other = classifiers
     paired = evaluate.pair_heads(classifier, other[0]) if other else []
     answered: list[list[Answered]] = [[] for _ in classifier.heads]
@@ -156,7 +157,7 @@ def evaluate(
             if scores is not None:
                 _write_scores(_file_of_head(scores, classifier, head), head, of_head)
             if sheet is not None:
-                _write_sheet(_file_of_head(sheet, classifier, head), classifier.size, of_head, region)
+                _write_sheet(_file_of_head(sheet, classifier, head), classifier.shape, of_head, region)
     if failed:
         ctx.exit(1)
 
@@ -190,18 +191,6 @@ def _conditions(where: Sequence[str]) -> dict[str, str]:
     return conditions
 
 
-def _open(names: Sequence[str], labels: Path | None, path: ExecutionPath | None, threads: int) -> list[Classifier]:
-    from bittern.model import catalog
-    from bittern.model.classifier import Classifier
-
-    # With two models, --labels is for the one that is a bare file; if neither is, the first one says so.
-    bare = [catalog.find(name).is_file() for name in names]
-    return [
-        Classifier(name, labels=labels if is_bare or not any(bare) else None, path=path, threads=threads)
-        for name, is_bare in zip(names, bare, strict=True)
-    ]
-
-
 def _check_output(option: str, file: Path | None, items: Sequence[Item], index: Path) -> None:
     if file is None:
         return
@@ -231,7 +220,7 @@ def _write_scores(file: Path, head: Head, answers: Sequence[Answered]) -> None:
     fileio.write(file, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _write_sheet(file: Path, size: int, answers: Sequence[Answered], region: Region | None) -> None:
+def _write_sheet(file: Path, size: tuple[int, int], answers: Sequence[Answered], region: Region | None) -> None:
     from bittern.evaluation import evaluate
     from bittern.evaluation import sheet as contact
     from bittern.model import pictures, preprocess
@@ -244,9 +233,7 @@ def _write_sheet(file: Path, size: int, answers: Sequence[Answered], region: Reg
             continue
         tensor = preprocess.preprocess(frame, size=size, view=result.view)
         lines = [f"{_short(label)} -> {_short(result.label)} {result.score:.2f}", printable(item.name)[-30:]]
-        # The captions would not fit below a smaller input.
-        times = max(1, round(224 / size))
-        tiles.append(contact.Tile(tensor[0].repeat(times, 0).repeat(times, 1), lines, result.alarm))
+        tiles.append(contact.Tile(tensor[0], lines, result.alarm))
     if tiles:
         contact.write(file, tiles)
     else:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import as_utf8, model_options, print_json, progress_bar, region_option, warn
+from bittern.cli.bare_models import model_options, open_models, warn_unverified
+from bittern.cli.common import as_utf8, print_json, progress_bar, region_option, warn
 from bittern.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
+    from bittern.cli.bare_models import Statements
     from bittern.evaluation.explain import PictureHeat, Survey
     from bittern.evaluation.occlusion import Fill
     from bittern.model.preprocess import Region
@@ -71,7 +73,7 @@ def explain(
     fill: Fill,
     out: Path,
     region: Region | None,
-    labels: Path | None,
+    stated: Statements,
     path: ExecutionPath | None,
     threads: int,
     as_json: bool,
@@ -97,16 +99,14 @@ def explain(
 
     from bittern.evaluation import dataset, sheet
     from bittern.evaluation import explain as explaining
-    from bittern.model.classifier import Classifier
 
     logging.basicConfig(format="bittern: %(message)s")
     items = dataset.read(data, root) if data else []
     if data and (split is not None or any(item.split for item in items)):
         items = dataset.of_split(items, split or "val", data)
     files, empty = explaining.picture_files(images)
-    classifier = Classifier(model, labels=labels, path=path, threads=threads)
-    if classifier.manifest is None:
-        warn(f"{classifier.name}: no manifest: not verified")
+    (classifier,) = open_models([model], stated, path, threads)
+    warn_unverified([classifier])
     heats: list[PictureHeat] = []
     surveys: list[Survey] = []
     with progress_bar("explain", len(items) or len(files)) as progress:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import click
 
+from bittern.cli.bare_models import Statements, bare_options
 from bittern.cli.common import as_utf8, print_json, warn
 from bittern.errors import printable
 
 
 @click.command(short_help="Verify the models and list them.", epilog="Example: bittern models --json")
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@bare_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per model, or per line of the history.")
 @click.option("--history", is_flag=True, help="List which models ran when on this machine, with their test figures.")
 @click.pass_context
-def models(ctx: click.Context, as_json: bool, history: bool) -> None:
-    """List the models, after opening each one and replaying its golden vectors on this machine.
+def models(ctx: click.Context, models: tuple[str, ...], stated: Statements, as_json: bool, history: bool) -> None:
+    """List the models, or only each MODEL, after opening it and replaying its golden vectors on this machine.
+
+    Every model states what it takes, and how its outputs become scores: they are scores (as-is), or softmax or sigmoid
+    makes scores of them. MODEL may also be a bare .tflite file, which is not verified: then it is said where this comes
+    from.
 
     Models are searched in $BITTERN_MODELS, among those that ship with Bittern, and in ./models. "verified" are those
     that ship with Bittern, and those of a release that `make deploy` signed; any other one is "whole, not signed". Exit
@@ -29,41 +38,57 @@ def models(ctx: click.Context, as_json: bool, history: bool) -> None:
     from bittern.errors import ConfigurationError, ModelRefused
     from bittern.model import catalog, origin
     from bittern.model.classifier import Classifier
+    from bittern.model.input_maker import describe_input, name_of
+    from bittern.model.scores import rule_of
 
-    folders = catalog.available()
+    folders = {model: catalog.find(model) for model in models} if models else catalog.available()
     if not folders:
         raise ConfigurationError(f"no models in {', '.join(str(p) for p in catalog.search_path())}")
+    bare = [name for name, folder in folders.items() if folder.is_file()]
     refused = False
     for name, folder in folders.items():
         row: dict[str, object] = {"name": as_utf8(name), "folder": as_utf8(str(folder))}
-        if (other := catalog.rival(name, folder)) is not None:
+        if not models and (other := catalog.rival(name, folder)) is not None:
             warn(f"{other} is another model than the {name} listed here: use it by its path")
         try:
-            classifier = Classifier(folder)
+            about = stated.of(bare.index(name), len(bare)) if name in bare else None
+            classifier = Classifier(folder, bare=about)
         except ModelRefused as error:
             refused = True
             row |= {"verified": False, "reason": str(error)}
         else:
-            manifest = classifier.manifest
-            assert manifest is not None
-            where = origin.of_folder(folder)
+            where = origin.of_folder(folder) if classifier.manifest is not None else "bare"
             row |= {
-                "verified": where != "unsigned",
+                "verified": where in ("shipped", "signed"),
                 "origin": where,
-                "version": manifest.version,
+                "version": classifier.version,
                 "path": classifier.path,
-                "bytes": manifest.size,
-                "sha256": manifest.sha256,
-                "tasks": {head.task: list(head.labels) for head in manifest.heads},
-                "alarm": [label for head in manifest.heads for label in head.alarm],
+                "bytes": len(classifier.data),
+                "sha256": hashlib.sha256(classifier.data).hexdigest(),
+                "tasks": {head.task: list(head.labels) for head in classifier.heads},
+                "alarm": [label for head in classifier.heads for label in head.alarm],
+                "input": describe_input(classifier.input),
+                "pixels": name_of(classifier.input),
+                "pixels_from": classifier.pixels_from,
+                "scores": {head.task: rule_of(head) for head in classifier.heads},
+                "scores_from": classifier.scores_from,
             }
         if as_json:
             print_json(row)
         elif "reason" not in row:
-            proof = "whole, not signed, runs on" if where == "unsigned" else f"{where}, verified on"
+            proof = {"unsigned": "whole, not signed, runs on", "bare": "not verified, runs on"}.get(
+                where, f"{where}, verified on"
+            )
             tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
-            size = f"{manifest.size / 1e6:.2f} MB" if manifest else ""
-            shown = f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {tasks}  {folder}"
+            size = f"{len(classifier.data) / 1e6:.2f} MB"
+            takes = f"takes {row['input']}, pixels {row['pixels']}"
+            rules = "/".join(dict.fromkeys(map(rule_of, classifier.heads)))
+            scores = f"scores {rules}"
+            if where == "bare":
+                takes, scores = f"{takes} ({classifier.pixels_from})", f"{scores} ({classifier.scores_from})"
+            shown = (
+                f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {takes}  {scores}  {tasks}  {folder}"
+            )
             click.echo(printable(shown))
         else:
             click.echo(printable(f"{name}  REFUSED  {row['reason']}"))

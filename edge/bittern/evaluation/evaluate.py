@@ -20,6 +20,7 @@ from bittern.model import pictures
 from bittern.model.classifier import Classifier, Result
 from bittern.model.manifest import Head
 from bittern.model.preprocess import CENTER, Region, View
+from bittern.model.scores import step
 from bittern.model.views import predict
 
 
@@ -374,7 +375,7 @@ def _scored(head: Head, answers: Sequence[Answered]) -> dict[str, _Figure]:
     labels = [a.label for a in answers]
     scores = np.array([[a.result.scores[label] for label in head.labels] for a in answers])
     truth = np.array([head.labels.index(label) for label in labels])
-    losses = metrics.log_losses(scores, truth, head.scale)
+    losses = metrics.log_losses(scores, truth, step(head))
     errors = metrics.brier_scores(scores, truth)
     raising = np.array([max((a.result.scores[x] for x in head.alarm), default=0.0) for a in answers])
     is_alarm = np.array([label in head.alarm for label in labels])

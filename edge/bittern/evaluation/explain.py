@@ -65,7 +65,7 @@ class PictureHeat(msgspec.Struct, frozen=True):
 def figures(explanation: Explanation, path: str, model: str) -> PictureHeat:
     """The figures of one explanation."""
     heat = explanation.heat
-    row, column = divmod(int(heat.argmax()), explanation.size)
+    row, column = divmod(int(heat.argmax()), explanation.size[1])
     return PictureHeat(
         path=path,
         model=model,
@@ -329,7 +329,7 @@ def explain_split(
                 split=items[0].split or "all",
                 fill=fill,
                 n=len(of_head),
-                area=occlusion.areas(classifier.size),
+                area=occlusion.areas(classifier.shape),
                 summaries=summaries,
                 skipped=skipped,
             )

@@ -20,6 +20,8 @@ import numpy.typing as npt
 from bittern.frames import Pixels
 from bittern.model.classifier import Classifier, Result
 from bittern.model.manifest import Head
+from bittern.model.scores import highest
+from bittern.model.scores import step as step_of
 
 Floats = npt.NDArray[np.float64]
 Fill = Literal["mean", "blur"]
@@ -51,7 +53,7 @@ class Explanation(NamedTuple):
             covering makes the answer more confident.
         changed: number of patches that change the answer.
         at_ceiling: the score is the highest that the output can express, so small falls are hidden.
-        size: side of the picture, in pixels.
+        size: height and width of the picture, in pixels.
     """
 
     head: Head
@@ -59,15 +61,14 @@ class Explanation(NamedTuple):
     drops: Floats
     changed: int
     at_ceiling: bool
-    size: int
+    size: tuple[int, int]
 
     @property
     def heat(self) -> Floats:
-        """(size, size): for each pixel the mean of `drops`, weighted by how much each patch covered it."""
-        along = windows(self.size)
-        weight = along.sum(axis=0)
+        """(height, width): for each pixel the mean of `drops`, weighted by how much each patch covered it."""
+        down, along = map(windows, self.size)
         # The weight of a patch at a pixel is a product of row and column, so the mean is two matrix products.
-        return np.asarray(along.T @ self.drops @ along / np.outer(weight, weight))
+        return np.asarray(down.T @ self.drops @ along / np.outer(down.sum(axis=0), along.sum(axis=0)))
 
     @property
     def faint(self) -> bool:
@@ -75,14 +76,14 @@ class Explanation(NamedTuple):
         return float(self.drops.max()) < FAINT
 
 
-def log_odds(raw: npt.ArrayLike, head: Head) -> Floats:
-    """ln(p / (1 - p)) of quantized scores, with p at least half an output step away from 0 and 1.
+def log_odds(scores: npt.ArrayLike, step: float) -> Floats:
+    """ln(p / (1 - p)) of scores, with p at least half an output step away from 0 and 1.
 
     Args:
-        raw: uint8 outputs, of any shape.
-        head: has their quantization. With the usual softmax output (1/256, 0) the result is -6.2 to 5.5.
+        scores: of any shape.
+        step: of the output (`bittern.model.scores.step`). With the usual 1/256 the result is -6.2 to 5.5.
     """
-    p = np.clip(head.scale * (np.asarray(raw, np.int64) - head.zero_point), head.scale / 2, 1 - head.scale / 2)
+    p = np.clip(np.asarray(scores, np.float64), step / 2, 1 - step / 2)
     return np.asarray(np.log(p / (1 - p)), np.float64)
 
 
@@ -103,7 +104,7 @@ def filling(picture: Pixels, fill: Fill) -> npt.NDArray[np.float32]:
     sigma half a patch): removes detail only, and looks less like an object on a plain background.
     """
     if fill == "blur":
-        soft = cv2.GaussianBlur(picture, (0, 0), WIDTH * len(picture) / 2, borderType=cv2.BORDER_REFLECT)
+        soft = cv2.GaussianBlur(picture, (0, 0), WIDTH * max(picture.shape[:2]) / 2, borderType=cv2.BORDER_REFLECT)
         return np.asarray(soft, np.float32)
     return np.broadcast_to(picture.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), picture.shape)
 
@@ -112,42 +113,36 @@ def cover(classifier: Classifier, picture: Pixels, fill: Fill = "mean") -> list[
     """Cover a picture patch by patch: PATCHES x PATCHES + 1 inferences.
 
     Args:
-        classifier: any model; what is explained is its int8 answer.
-        picture: (S, S, 3) uint8 RGB as the network sees it (`Classifier.preprocess`).
+        classifier: any model; what is explained is its answer.
+        picture: (height, width, 3) uint8 RGB as the network sees it (`Classifier.preprocess`).
         fill: see `filling`.
 
     Returns:
         One explanation per head.
     """
-    size = len(picture)
-    along, cover_with = windows(size), filling(picture, fill)
+    height, width = picture.shape[:2]
+    down, along, cover_with = windows(height), windows(width), filling(picture, fill)
     tensor = picture[None].copy()
-    whole = classifier.invoke(tensor)
-    covered: list[list[Pixels]] = []
-    for row in along:
+    whole = classifier.answer(classifier.invoke(tensor))
+    covered: list[list[Result]] = []
+    for row in down:
         rows = slice(*_extent(row))
         for column in along:
             part = rows, slice(*_extent(column))
             strength = np.outer(row[part[0]], column[part[1]]).astype(np.float32)[:, :, None]
             under = picture[part]
             tensor[0][part] = np.rint(under + strength * (cover_with[part] - under))
-            covered.append(classifier.invoke(tensor))
+            covered.append(classifier.answer(classifier.invoke(tensor)))
             tensor[0][part] = under
     explanations = []
-    for i, (head, result) in enumerate(zip(classifier.heads, classifier.answer(whole), strict=True)):
-        raw = np.array([outputs[i] for outputs in covered])
-        label = head.labels.index(result.label)
-        drops = (log_odds(whole[i], head)[label] - log_odds(raw[:, label], head)).reshape(PATCHES, PATCHES)
-        explanations.append(
-            Explanation(
-                head,
-                result,
-                drops,
-                int((raw.argmax(axis=1) != label).sum()),
-                int(whole[i][label]) == 255,
-                size,
-            )
-        )
+    for i, (head, result) in enumerate(zip(classifier.heads, whole, strict=True)):
+        own, step = result.label, step_of(head)
+        under_patch = log_odds([results[i].scores[own] for results in covered], step)
+        drops = (log_odds(result.score, step) - under_patch).reshape(PATCHES, PATCHES)
+        changed = sum(results[i].label != own for results in covered)
+        # Rounding may take a little off.
+        at_ceiling = result.score > highest(head) - step / 2
+        explanations.append(Explanation(head, result, drops, changed, at_ceiling, (height, width)))
     return explanations
 
 
@@ -156,20 +151,24 @@ def _extent(weights: Floats) -> tuple[int, int]:
     return int(covered[0]), int(covered[-1]) + 1
 
 
-def _masks(size: int) -> dict[str, npt.NDArray[np.bool_]]:
-    third = np.arange(size) * 3 // size
-    cell = third[:, None] * 3 + third
+def _masks(size: tuple[int, int]) -> dict[str, npt.NDArray[np.bool_]]:
+    row, column = (np.arange(side) * 3 // side for side in size)
+    cell = row[:, None] * 3 + column
     masks = {zone: cell == i for i, zone in enumerate(GRID)}
-    margin = round(MARGIN * size)
-    edge = np.ones((size, size), bool)
-    edge[margin : size - margin, margin : size - margin] = False
-    strip = np.zeros((size, size), bool)
-    strip[size - margin :] = True
+    below, beside = (round(MARGIN * side) for side in size)
+    edge = np.ones(size, bool)
+    edge[below : size[0] - below, beside : size[1] - beside] = False
+    strip = np.zeros(size, bool)
+    strip[size[0] - below :] = True
     return masks | {"edge": edge, "bottom strip": strip}
 
 
-def areas(size: int) -> dict[str, float]:
-    """The share of the picture that each zone has: the share of heat to be expected where place does not matter."""
+def areas(size: tuple[int, int]) -> dict[str, float]:
+    """The share of a picture that each zone has: the share of heat to be expected where place does not matter.
+
+    Args:
+        size: height and width of the picture.
+    """
     return {zone: float(mask.mean()) for zone, mask in _masks(size).items()}
 
 
@@ -183,4 +182,4 @@ def shares(heat: Floats) -> dict[str, float] | None:
     total = float(positive.sum())
     if total == 0:
         return None
-    return {zone: float(positive[mask].sum()) / total for zone, mask in _masks(len(heat)).items()}
+    return {zone: float(positive[mask].sum()) / total for zone, mask in _masks((heat.shape[0], heat.shape[1])).items()}

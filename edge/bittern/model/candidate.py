@@ -21,7 +21,8 @@ import numpy as np
 
 from bittern.errors import BitternError, ConfigurationError, ModelRefused
 from bittern.model import catalog, runtime
-from bittern.model.classifier import MAX_LABELS_BYTES, Classifier
+from bittern.model.bare import MAX_LABELS_BYTES
+from bittern.model.classifier import Classifier
 from bittern.system import fileio, limits
 
 # Number of inferences of the old model and the candidate in turn: at least, at most, and for how many seconds.

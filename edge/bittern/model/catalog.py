@@ -70,7 +70,9 @@ def find(model: str | os.PathLike[str]) -> Path:
                 f"{other} is another model than {text!r} in {known[text].parent}: write the path of the one you mean"
             )
         return known[text]
-    if path.suffix == ".tflite" or os.path.isdir(text) or os.sep in text:  # noqa: PTH112 - Path.is_dir raises
+    # Of a file with another suffix, such as .h5, opening it says what it is.
+    named = path.suffix.lower() in (".tflite", ".lite") or os.path.isfile(text)  # noqa: PTH113 - Path's raise
+    if named or os.path.isdir(text) or os.sep in text:  # noqa: PTH112
         if os.path.exists(text):  # noqa: PTH110
             return path
         raise ConfigurationError(f"no model at {redacted(text)}: expected a model folder or a .tflite file")

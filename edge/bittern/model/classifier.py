@@ -6,9 +6,9 @@ import hashlib
 import math
 import os
 import platform
-import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
@@ -17,15 +17,15 @@ import numpy as np
 from bittern.errors import BitternError, ModelRefused, one_line
 from bittern.frames import Order, Pixels
 from bittern.model import catalog, golden, manifest, preprocess, runtime
-from bittern.model.manifest import Head, Manifest, Threshold
+from bittern.model.bare import Bare, check_size, describe, rule_by_values, values_of
+from bittern.model.input_maker import InputMaker, is_picture
+from bittern.model.manifest import Head, Manifest
 from bittern.model.preprocess import Region, View
-from bittern.model.runtime import ExecutionPath, Tensor
+from bittern.model.runtime import ExecutionPath, LoadedModel, Tensor
+from bittern.model.scores import NoScore, Raw, reader
 from bittern.system import fileio
 
 MAX_MODEL_BYTES = 64 * 2**20
-MAX_LABELS_BYTES = 2**20
-# A model without a manifest has no threshold of its own: "more likely than not".
-_BARE_THRESHOLD = Threshold(on=0.5, off=0.5, chosen_for="no manifest: an even chance")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -49,7 +49,7 @@ class Result(msgspec.Struct, frozen=True):
 
 
 class Classifier:
-    """An int8 model, ready to answer.
+    """A model, ready to answer.
 
         import cv2
         from bittern import Classifier
@@ -66,7 +66,11 @@ class Classifier:
         manifest: the model's description of itself; None for a bare file, which is not verified.
         heads: one per output, in the order of the answers.
         path: the execution path that the model actually runs on.
-        size: side of the input, in pixels.
+        input: what the network takes.
+        shape: height and width of the input, in pixels.
+        size: side of the input, in pixels; the longer one if it is no square.
+        pixels_from: what says what the pixels of a bare file are; "manifest".
+        scores_from: what says how the scores of a bare file are made; "manifest".
         data: the bytes of the .tflite file as they were read; the runtime keeps these, not the file.
     """
 
@@ -75,6 +79,7 @@ class Classifier:
         model: str | os.PathLike[str],
         *,
         labels: str | os.PathLike[str] | None = None,
+        bare: Bare | None = None,
         path: ExecutionPath | None = None,
         threads: int = 1,
         tried: bool = False,
@@ -87,6 +92,7 @@ class Classifier:
         Args:
             model: a name (`catalog.search_path`), a model folder, or a bare .tflite file.
             labels: a file with the labels (`bittern.model.labels`), for a bare .tflite file without packed ones.
+            bare: what else such a file does not say.
             path: "xnnpack" or "builtin"; None takes XNNPACK where the runtime has it.
             threads: number of threads for one inference.
             tried: leave out that child process, because this is one that the model may crash.
@@ -94,49 +100,76 @@ class Classifier:
         Raises:
             ConfigurationError: no such model.
             ModelRefused: the model does not keep the contract; the message says what was expected and what came.
+            Unstated: a bare file does not say something that its owner has to state.
         """
         folder = catalog.find(model)
         self.manifest: Manifest | None = None
+        stated = Bare() if bare is None else bare
+        if labels is not None:
+            stated = msgspec.structs.replace(stated, labels=os.fspath(labels))
         if folder.is_dir():
-            if labels is not None:
-                raise ModelRefused(f"{folder}: its labels are in its manifest; leave out the labels file")
+            if stated != Bare():
+                raise ModelRefused(f"{folder}: labels and all else are in its manifest: leave them out")
             self.manifest = manifest.read(folder)
             file = folder / self.manifest.file
+            size: tuple[int, int] | None = self.manifest.input.size
         else:
-            file = folder
+            file, size = folder, stated.size
         self.data = data = read_model(file)
         if self.manifest is not None:
             _check_bytes(file, data, self.manifest)
             manifest.check_files(folder, self.manifest)
+        else:
+            check_size(file, data, size)
         try:
             if not tried and not catalog.is_shipped(self.manifest.sha256 if self.manifest else _sha256(data)):
                 from bittern.model import trial  # only where it is needed: importing it takes 10 ms
 
-                trial.run(data, path, threads)
-            loaded = runtime.open_model(data, path, threads)
+                trial.run(data, path, threads, size)
+            loaded = runtime.open_model(data, path, threads, size)
         except ModelRefused as error:
             raise ModelRefused(f"{file}: {error}") from None
         self.path = loaded.path
         self._interpreter = loaded.interpreter
-        self._input = _check_network(file, loaded.inputs, loaded.outputs)
-        self.size = self._input.shape[1]
+        self.pixels_from = self.scores_from = "manifest"
         if self.manifest is not None:
             self.name, self.version = self.manifest.name, self.manifest.version
             self.heads = self.manifest.heads
-            self._outputs = _check_manifest(folder, self.manifest, self._input, loaded.outputs)
+            self.input = self.manifest.input
+            self._outputs = _check_manifest(folder, self.manifest, loaded)
         else:
             self.name, self.version = file.stem, "unverified"
-            self.heads = tuple(_bare_heads(file, data, labels, loaded.outputs))
-            self._outputs = loaded.outputs
-        self._readers = [_Reader(head) for head in self.heads]
-        self._tensor = np.zeros((1, self.size, self.size, 3), np.uint8)
+            self.input, head, output, self.pixels_from, self.scores_from = describe(file, data, loaded, stated)
+            self.heads = (head,)
+            self._outputs = [output]
+        self._handle = loaded.inputs[0].handle
+        self.shape = self.input.size
+        self.size = max(self.shape)
+        self._maker = None if is_picture(self.input) else InputMaker(self.input)
+        # Of one picture, and with a value for each label.
+        self._plain = self._maker is None and all(len(o.shape) == 2 and o.shape[0] == 1 for o in self._outputs)
+        self._tensor = np.zeros((1, *self.shape, 3), np.uint8)
         if self.manifest is not None:
+            self._readers = [_Reader(head) for head in self.heads]
             self._replay(folder)
         else:
             try:
                 self.invoke(self._tensor)
+                self._settle_scores()
             except (ValueError, RuntimeError) as error:
                 raise ModelRefused(f"{file}: the runtime cannot run it: {one_line(error)}") from None
+            self._readers = [_Reader(head) for head in self.heads]
+
+    def _settle_scores(self) -> None:
+        """Where nothing describes a float output, let its values on a few pictures show what they are."""
+        if self.scores_from:
+            return
+        (head,) = self.heads
+        noise = np.random.default_rng(0).integers(0, 256, self._tensor.shape, np.uint8)
+        pictures = [np.zeros_like(noise), np.full_like(noise, 255), noise]
+        rule, self.scores_from = rule_by_values([self.invoke(picture)[0].tolist() for picture in pictures])
+        if rule != "as-is":
+            self.heads = (msgspec.structs.replace(head, scores_by=rule),)
 
     def preprocess(
         self, frame: Pixels, order: Order = "BGR", region: Region | None = None, view: View = "center"
@@ -147,29 +180,55 @@ class Classifier:
         """
         if order == "RGB" and region is None and frame.shape == self._tensor.shape[1:] and frame.dtype == np.uint8:
             return frame[np.newaxis]
-        return preprocess.preprocess(frame, order, size=self.size, region=region, view=view, out=self._tensor)
+        return preprocess.preprocess(frame, order, size=self.shape, region=region, view=view, out=self._tensor)
 
-    def invoke(self, tensor: Pixels) -> list[Pixels]:
-        """Run the network: (1, size, size, 3) uint8 RGB in, the raw uint8 output (labels,) of every head out."""
-        self._interpreter.set_tensor(self._input.handle, tensor)
+    def invoke(self, tensor: Pixels) -> list[Raw]:
+        """Run the network: (1, height, width, 3) uint8 RGB in, the raw output (values,) of every head out."""
+        if self._plain:
+            self._interpreter.set_tensor(self._handle, tensor)
+            self._interpreter.invoke()
+            return [self._interpreter.get_tensor(output.handle)[0] for output in self._outputs]
+        self._interpreter.set_tensor(self._handle, tensor if self._maker is None else self._maker(tensor))
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(output.handle)[0] for output in self._outputs]
+        values = [self._interpreter.get_tensor(output.handle).reshape(-1) for output in self._outputs]
+        # Of a batch the first entry.
+        return [
+            v[: len(v) // self.input.shape[0]] if len(o.shape) > 1 else v
+            for v, o in zip(values, self._outputs, strict=True)
+        ]
 
-    def answer(self, outputs: Sequence[Pixels], view: View = "center") -> list[Result]:
-        """Turn the raw outputs of `invoke` on a view into results, one per head."""
-        return [read(raw, view) for read, raw in zip(self._readers, outputs, strict=True)]
+    def answer(self, outputs: Sequence[Raw], view: View = "center") -> list[Result]:
+        """Turn the raw outputs of `invoke` on a view into results, one per head.
 
-    def classify(self, frame: Pixels, order: Order = "BGR", region: Region | None = None) -> list[Result]:
+        Raises:
+            NoScore: a bare file gave a value that is none.
+        """
+        try:
+            return [read(raw, view) for read, raw in zip(self._readers, outputs, strict=True)]
+        except NoScore as error:
+            raise NoScore(
+                f"{self.name}: {error}: expected scores by softmax or sigmoid (--scores-by, scores_by)"
+            ) from None
+
+    def classify(self, frame: Any, order: Order = "BGR", region: Region | None = None) -> list[Result]:
         """Classify a frame.
 
         Args:
-            frame: (H, W, 3) uint8, any size; the network sees its centred square.
+            frame: (H, W, 3) uint8, any size; the network sees its centred square. Or a picture of Pillow
+                (`PIL.Image`), turned by its EXIF orientation; it has an order of its own.
             order: channel order of the frame, "BGR" (as OpenCV reads pictures) or "RGB".
             region: a rectangle to classify instead of the whole frame.
 
         Returns:
             One result per head.
+
+        Raises:
+            ConfigurationError: see `preprocess.square_of`.
         """
+        if hasattr(frame, "getexif"):
+            from PIL import ImageOps
+
+            frame, order = np.asarray(ImageOps.exif_transpose(frame).convert("RGB")), "RGB"
         return self.answer(self.invoke(self.preprocess(frame, order, region)))
 
     def _replay(self, folder: Path) -> None:
@@ -195,8 +254,7 @@ class Classifier:
             outputs = self.invoke(tensor)
             if [o.shape for o in outputs] != [o.shape for o in vector.outputs]:
                 raise ModelRefused(f"{folder}: the golden outputs differ in shape from the model's")
-            pairs = zip(outputs, vector.outputs, strict=True)
-            steps = max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in pairs)
+            steps = max(map(_steps, self._readers, outputs, vector.outputs))
             if steps > allowed:
                 raise ModelRefused(
                     f"{folder}: golden frame {i} is {steps} output steps off on {self.path}, {allowed} allowed "
@@ -223,14 +281,14 @@ def preprocess_all(
         view: see `preprocess.square_of`.
 
     Returns:
-        One (1, size, size, 3) uint8 RGB tensor per classifier. Classifiers of the same size share one array: the
+        One (1, height, width, 3) uint8 RGB tensor per classifier. Classifiers of the same size share one array: the
         result of `Classifier.preprocess` of the first of them.
     """
-    by_size: dict[int, Pixels] = {}
+    by_shape: dict[tuple[int, int], Pixels] = {}
     for classifier in classifiers:
-        if classifier.size not in by_size:
-            by_size[classifier.size] = classifier.preprocess(frame, order, region, view)
-    return [by_size[classifier.size] for classifier in classifiers]
+        if classifier.shape not in by_shape:
+            by_shape[classifier.shape] = classifier.preprocess(frame, order, region, view)
+    return [by_shape[classifier.shape] for classifier in classifiers]
 
 
 class _Reader:
@@ -238,13 +296,13 @@ class _Reader:
 
     def __init__(self, head: Head) -> None:
         self._task, self._labels = head.task, head.labels
-        self._score = [head.scale * (q - head.zero_point) for q in range(256)]
+        self.scores = reader(head)
         self._alarm = [head.labels.index(label) for label in head.alarm]
         self._on = head.thresholds["default"].on
 
-    def __call__(self, raw: Pixels, view: View) -> Result:
-        """The result of a raw output, (labels,) uint8."""
-        scores = [self._score[q] for q in raw.tolist()]
+    def __call__(self, raw: Raw, view: View) -> Result:
+        """The result of a raw output, (values,)."""
+        scores = self.scores(raw)
         best = max(scores)
         label = self._labels[scores.index(best)]
         alarm = bool(self._alarm) and max([scores[i] for i in self._alarm]) >= self._on
@@ -262,6 +320,10 @@ def read_model(file: Path) -> bytes:
     except OSError as error:
         raise ModelRefused(f"{file}: {error.strerror}") from None
     if data[4:8] != b"TFL3":
+        from bittern.model import other_files
+
+        if (what := other_files.remedy(Path(file), data)) is not None:
+            raise ModelRefused(f"{file}: {what}")
         raise ModelRefused(f"{file}: not a TFLite model (expected the identifier TFL3, got {data[4:8]!r})")
     return data
 
@@ -280,24 +342,12 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _check_network(file: Path, inputs: list[Tensor], outputs: list[Tensor]) -> Tensor:
-    actual = f"this file takes {_list(inputs)} and gives {_list(outputs)}"
-    expected = "expected a classifier with one uint8 input (1, S, S, 3) and uint8 outputs (1, labels)"
-    if len(inputs) != 1:
-        raise ModelRefused(f"{file}: {expected}; it has {len(inputs)} inputs: {actual}")
-    shape = inputs[0].shape
-    if len(shape) != 4 or shape[0] != 1 or shape[3] != 3 or shape[1] != shape[2]:
-        raise ModelRefused(f"{file}: {expected}; {actual}")
-    if len(outputs) == 4 and any(o.shape == (1, 1) or o.shape == (1,) for o in outputs):
-        raise ModelRefused(f"{file}: {expected}; this looks like an object detector: {actual}")
-    if any(len(o.shape) != 2 or o.shape[0] != 1 or o.shape[1] < 2 for o in outputs):
-        raise ModelRefused(f"{file}: {expected}; {actual}")
-    if inputs[0].dtype != "uint8" or any(o.dtype != "uint8" for o in outputs):
-        raise ModelRefused(
-            f"{file}: {expected}; {actual}: convert it to full int8 with inference_input_type and "
-            "inference_output_type uint8"
-        )
-    return inputs[0]
+def _steps(read: _Reader, raw: Raw, recorded: Raw) -> int:
+    """The largest difference of two outputs: in their own steps, or of float32 in 1/256 of a score."""
+    if raw.dtype != np.float32:
+        return int(np.abs(raw.astype(int) - recorded.astype(int)).max())
+    pairs = zip(read.scores(raw), read.scores(recorded), strict=True)
+    return round(256 * max(abs(a - b) for a, b in pairs))
 
 
 def _list(tensors: list[Tensor]) -> str:
@@ -305,16 +355,20 @@ def _list(tensors: list[Tensor]) -> str:
     return (", ".join(str(t) for t in tensors[:4]) or "nothing") + more
 
 
-def _check_manifest(folder: Path, manifest: Manifest, tensor: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+def _check_manifest(folder: Path, manifest: Manifest, loaded: LoadedModel) -> list[Tensor]:
     """The outputs in the order of the manifest's heads; refused unless they and the input tensor agree with it."""
-    expected = manifest.input
-    if tensor.name != expected.name or tensor.shape != expected.shape:
+    expected, outputs = manifest.input, loaded.outputs
+    if len(loaded.inputs) != 1:
+        raise ModelRefused(f"{folder}: expected one input, the model takes {_list(loaded.inputs)}")
+    (tensor,) = loaded.inputs
+    if (tensor.name, tensor.shape, tensor.dtype) != (expected.name, expected.shape, expected.dtype):
         raise ModelRefused(
-            f"{folder}: the manifest says input {expected.name} {expected.shape}, the model has {tensor}"
+            f"{folder}: the manifest says input {expected.name} {expected.shape} {expected.dtype}, the model has "
+            f"{tensor}"
         )
     _check_scale(folder, f"input {expected.name}", (expected.scale, expected.zero_point), tensor)
     by_name = {o.name: o for o in outputs}
-    if len(by_name) != len(manifest.heads):
+    if len(by_name) != len(manifest.heads) and not manifest.provenance.get("adopted"):
         raise ModelRefused(f"{folder}: the manifest has {len(manifest.heads)} heads, the model gives {_list(outputs)}")
     ordered = []
     for head in manifest.heads:
@@ -323,10 +377,13 @@ def _check_manifest(folder: Path, manifest: Manifest, tensor: Tensor, outputs: l
             raise ModelRefused(
                 f"{folder}: head {head.task!r} names output {head.output!r}; the model has {_list(outputs)}"
             )
-        if output.shape[1] != len(head.labels):
+        values = values_of(output, expected.shape[0])
+        if values != len(head.labels) and not (values == 1 and len(head.labels) == 2):
             raise ModelRefused(
-                f"{folder}: head {head.task!r} has {len(head.labels)} labels, its output has {output.shape[1]} values"
+                f"{folder}: head {head.task!r} has {len(head.labels)} labels, its output has {values} values"
             )
+        if output.dtype != head.dtype:
+            raise ModelRefused(f"{folder}: head {head.task!r} has {head.dtype} outputs, the model gives {output}")
         _check_scale(folder, f"output {head.output}", (head.scale, head.zero_point), output)
         ordered.append(output)
     return ordered
@@ -338,71 +395,3 @@ def _check_scale(folder: Path, name: str, expected: tuple[float, int], tensor: T
             f"{folder}: quantization of {name} is {(tensor.scale, tensor.zero_point)} in the model, "
             f"{expected} in the manifest"
         )
-
-
-def _bare_heads(file: Path, data: bytes, labels: str | os.PathLike[str] | None, outputs: list[Tensor]) -> list[Head]:
-    if len(outputs) != 1:
-        raise ModelRefused(f"{file}: expected one output, because there is no manifest, got {_list(outputs)}")
-    from bittern.model import labels as label_files
-
-    if labels is not None:
-        try:
-            text, origin = fileio.read_regular(labels, MAX_LABELS_BYTES), os.fspath(labels)
-        except OSError as error:
-            raise ModelRefused(f"{labels}: cannot read the labels ({error.strerror})") from None
-    else:
-        text, origin = _packed_labels(file, data), f"{file} (packed labels)"
-    try:
-        names = label_files.read(text)
-    except ValueError as error:
-        raise ModelRefused(f"{origin}: {error}") from None
-    output = outputs[0]
-    if len(names) != output.shape[1]:
-        labels_text = f"{len(names)} label{'' if len(names) == 1 else 's'}"
-        raise ModelRefused(f"{origin}: has {labels_text}, but the model's output has {output.shape[1]} values")
-    if output.scale <= 0:
-        raise ModelRefused(f"{file}: output {output} has no quantization")
-    try:
-        # Built through msgspec so that the same rules hold as for a manifest.
-        return [
-            msgspec.convert(
-                {
-                    "task": "bare",
-                    "output": output.name,
-                    "labels": names,
-                    "alarm": [],
-                    "scale": output.scale,
-                    "zero_point": output.zero_point,
-                    "thresholds": {"default": msgspec.to_builtins(_BARE_THRESHOLD)},
-                },
-                Head,
-            )
-        ]
-    except msgspec.ValidationError as error:
-        raise ModelRefused(f"{origin}: {error}") from None
-
-
-def _packed_labels(file: Path, data: bytes) -> bytes:
-    # TFLite metadata appends its files to the model as a zip archive.
-    import io
-    import zipfile
-
-    missing = f"{file}: no labels are packed into it: give a file with one label a line (--labels)"
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [n for n in archive.namelist() if n.endswith(".txt")]
-            # Of several translations the one that names no language.
-            plain = [n for n in names if not re.search(r"[-_][a-zA-Z]{2,3}(?:[-_][a-zA-Z]{2,4})?\.txt$", n)]
-            if not names:
-                raise ModelRefused(missing)
-            if len(plain or names) != 1:
-                several = ", ".join(names[:4])
-                raise ModelRefused(f"{file}: has several packed label files ({several}): give the right one (--labels)")
-            info = archive.getinfo((plain or names)[0])
-            if info.file_size > MAX_LABELS_BYTES:
-                raise ModelRefused(f"{file}: packed labels of {info.file_size} bytes are too large")
-            return archive.read(info)
-    except ModelRefused:
-        raise
-    except Exception:  # zipfile and zlib raise half a dozen kinds on a broken archive
-        raise ModelRefused(missing) from None

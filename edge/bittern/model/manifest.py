@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from bittern.errors import ModelRefused
 from bittern.system import fileio
@@ -23,6 +23,7 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Score = Annotated[float, Meta(ge=0.0, le=1.0)]
+Length = Annotated[int, Meta(ge=1, le=8192)]
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -30,26 +31,56 @@ class Strict(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class Input(Strict, frozen=True, kw_only=True):
-    """The one input tensor, and how it is made from a frame (`bittern.model.preprocess`).
+    """The one input tensor, and how it is made from a frame (`bittern.model.preprocess`, `bittern.model.input_maker`).
+
+    Models of our own take the bytes of the picture. For those of others the last four keys say what is different.
 
     Attributes:
         name: name of the tensor in the file.
-        shape: (1, size, size, 3).
-        colour: channel order of the tensor.
-        crop: "center-square".
+        shape: (1, size, size, 3); of a model of others (batch, height, width, channels), or with the layout NCHW
+            (batch, channels, height, width).
+        dtype: of the tensor.
+        colour: channel order of the tensor, or "grey": the luma of ITU-R BT.601.
+        crop: "center-square"; "center-rectangle", of the shape of the input, if that is no square.
         resize: "area-by-whole-factor+linear-exact".
-        scale: quantization, real = scale * (q - zero_point).
+        scale: quantization, real = scale * (q - zero_point); 0 for float32.
         zero_point: see scale.
+        layout: left out: NHWC.
+        mean: real = (byte - mean) / std, for all channels or for each in the order of the tensor. Left out: the bytes
+            are the quantized values, as they are in uint8 and less 128 in int8.
+        std: see mean.
     """
 
     name: Text
-    shape: tuple[Literal[1], int, int, Literal[3]]
-    dtype: Literal["uint8"] = "uint8"
-    colour: Literal["RGB"] = "RGB"
-    crop: Literal["center-square"] = "center-square"
+    shape: tuple[Length, Length, Length, Length]
+    dtype: Literal["uint8", "int8", "float32"] = "uint8"
+    colour: Literal["RGB", "BGR", "grey"] = "RGB"
+    crop: Literal["center-square", "center-rectangle"] = "center-square"
     resize: Literal["area-by-whole-factor+linear-exact"] = "area-by-whole-factor+linear-exact"
     scale: float
     zero_point: int
+    layout: Literal["NHWC", "NCHW"] | UnsetType = UNSET
+    mean: Annotated[tuple[float, ...], Meta(min_length=1, max_length=3)] | UnsetType = UNSET
+    std: Annotated[tuple[Annotated[float, Meta(gt=0.0)], ...], Meta(min_length=1, max_length=3)] | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        channels = self.shape[1] if self.layout == "NCHW" else self.shape[3]
+        if channels != (1 if self.colour == "grey" else 3):
+            raise ValueError(f"shape {list(self.shape)} does not fit the colour {self.colour} and the layout")
+        mean = () if isinstance(self.mean, UnsetType) else self.mean
+        std = () if isinstance(self.std, UnsetType) else self.std
+        if len(mean) != len(std) or len(mean) not in (0, 1, channels):
+            raise ValueError(f"expected mean and std with one value each, or {channels}")
+        if not mean and self.dtype == "float32":
+            raise ValueError("a float32 input needs mean and std")
+        height, width = self.size
+        if (self.crop == "center-square") != (height == width):
+            raise ValueError(f"crop {self.crop} does not fit an input of {width} x {height} pixels")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self.shape[2:4] if self.layout == "NCHW" else self.shape[1:3]
 
 
 class Threshold(Strict, frozen=True, kw_only=True):
@@ -114,11 +145,13 @@ class Head(Strict, frozen=True, kw_only=True):
     Attributes:
         task: name of the task.
         output: name of the tensor in the file.
-        labels: one for each value of the output, in that order.
+        labels: one for each value of the output, in that order; of a single value that of 0, then that of 1.
         alarm: the labels that raise an alarm.
         nothing: the labels that mean "nothing of interest".
-        scale: quantization, score = scale * (q - zero_point).
+        dtype: of the output.
+        scale: quantization, value = scale * (q - zero_point); 0 for float32.
         zero_point: see scale.
+        scores_by: how the values become scores (`bittern.model.scores`); left out: they are scores.
         thresholds: by name; "default" is always present, and applies to the score of an alarm label.
         stills: out of fold, by rising threshold; models of earlier versions have none.
         streams: None for models of earlier versions, and where no streams were made.
@@ -129,9 +162,10 @@ class Head(Strict, frozen=True, kw_only=True):
     labels: Annotated[tuple[Text, ...], Meta(min_length=2)]
     alarm: tuple[Text, ...]
     nothing: tuple[Text, ...] = ()
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "int8", "float32"] = "uint8"
     scale: float
     zero_point: int
+    scores_by: Literal["softmax", "sigmoid"] | UnsetType = UNSET
     thresholds: dict[Name, Threshold]
     stills: tuple[StillPoint, ...] = ()
     streams: Streams | None = None
@@ -233,6 +267,10 @@ def read(folder: Path) -> Manifest:
     try:
         return load(fileio.read_regular(file, MAX_BYTES))
     except OSError as error:
+        from bittern.model import other_files
+
+        if isinstance(error, FileNotFoundError) and (what := other_files.remedy_of_folder(folder)) is not None:
+            raise ModelRefused(f"{folder}: {what}") from None
         raise ModelRefused(f"{file}: {error.strerror}: expected a model folder with a manifest") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ModelRefused(f"{file}: {error}") from None

@@ -33,7 +33,9 @@ class Region(NamedTuple):
     height: int
 
 
-def square_of(frame: Pixels, region: Region | None = None, view: View = "center") -> Pixels:
+def square_of(
+    frame: Pixels, region: Region | None = None, view: View = "center", aspect: tuple[int, int] = (1, 1)
+) -> Pixels:
     """Crop a frame, or a region of it, to a square: in the centre, or at the left or right end.
 
     Args:
@@ -41,6 +43,8 @@ def square_of(frame: Pixels, region: Region | None = None, view: View = "center"
         region: a rectangle inside the frame; None takes the whole frame.
         view: where the square lies in a frame that is wider than high. Any other frame has only the centred square,
             whatever the view (see `views_of`). "moving" is unknown here: a single frame does not say where it is.
+        aspect: height and width of the network's input; if they differ, the square is the largest rectangle of this
+            shape instead.
 
     Returns:
         (S, S, 3) uint8 with S = min(H, W), sharing the frame's memory. Offsets are (H - S) // 2 and, from left to
@@ -50,7 +54,7 @@ def square_of(frame: Pixels, region: Region | None = None, view: View = "center"
         ConfigurationError: the frame has another shape or dtype, the region is empty or not inside the frame, or the
             view is unknown.
     """
-    return strip_of(frame, region, (view,))
+    return strip_of(frame, region, (view,), aspect)
 
 
 def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels:
@@ -68,6 +72,8 @@ def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels
     """
     if frame is None:  # cv2.imread returns it for a file that it cannot read
         raise ConfigurationError("expected a frame of shape (H, W, 3) uint8, got None: the picture could not be read")
+    if not isinstance(frame, np.ndarray):
+        raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {type(frame).__name__}")
     if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         raise ConfigurationError(f"expected a frame of shape (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
     if region is None:
@@ -81,13 +87,16 @@ def region_of(frame: Pixels, region: tuple[int, int, int, int] | None) -> Pixels
     return frame[y : y + h, x : x + w]
 
 
-def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] = CENTER) -> Pixels:
+def strip_of(
+    frame: Pixels, region: Region | None = None, views: Sequence[View] = CENTER, aspect: tuple[int, int] = (1, 1)
+) -> Pixels:
     """Crop a frame to the part that some views cover, from the leftmost square to the rightmost.
 
     Args:
         frame: see `square_of`.
         region: see there.
         views: at least one.
+        aspect: see there.
 
     Returns:
         (S, at least S, 3) uint8, sharing the frame's memory.
@@ -97,22 +106,24 @@ def strip_of(frame: Pixels, region: Region | None = None, views: Sequence[View] 
     """
     frame = region_of(frame, region)
     height, width = frame.shape[:2]
-    side = min(height, width)
-    if side < 1:
-        raise ConfigurationError(f"the frame of {width} x {height} pixels is empty")
-    top = (height - side) // 2
+    tall = min(height, width * aspect[0] // aspect[1])
+    wide = min(width, height * aspect[1] // aspect[0])
+    if min(tall, wide) < 1:
+        empty = "is empty" if min(height, width) < 1 else f"has no part of the shape {aspect[1]} x {aspect[0]}"
+        raise ConfigurationError(f"the frame of {width} x {height} pixels {empty}")
+    top = (height - tall) // 2
     first, last = width, 0
     for view in views:
         if view == "center":
-            left = (width - side) // 2
+            left = (width - wide) // 2
         elif view == "left":
             left = 0
         elif view == "right":
-            left = width - side
+            left = width - wide
         else:
             raise ConfigurationError(f"expected view center, left or right, got {view!r}")
         first, last = min(first, left), max(last, left)
-    return frame[top : top + side, first : last + side]
+    return frame[top : top + tall, first : last + wide]
 
 
 def views_of(frame: Pixels, region: Region | None, views: Sequence[View]) -> Sequence[View]:
@@ -129,9 +140,9 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._buffers: dict[str, Pixels] = {}
 
-    def picture(self, step: str, side: int, channels: int) -> Pixels:
-        """A (side, side, channels) uint8 array, the same one as long as a step asks for the same shape."""
-        shape = (side, side, channels)
+    def picture(self, step: str, size: tuple[int, int], channels: int) -> Pixels:
+        """A (height, width, channels) uint8 array, the same one as long as a step asks for the same shape."""
+        shape = (*size, channels)
         if step not in self._buffers or self._buffers[step].shape != shape:
             self._buffers[step] = np.empty(shape, np.uint8)
         return self._buffers[step]
@@ -140,7 +151,9 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None, *, swap: bool = False) -> Pixels:
+def resize_exact(
+    square: Pixels, size: int | tuple[int, int] = 224, out: Pixels | None = None, *, swap: bool = False
+) -> Pixels:
     """Resize a square picture; the same bytes on every architecture and OpenCV version.
 
     First `INTER_AREA` by the whole factor `side // size`, over the largest centred part that the factor divides: the
@@ -148,8 +161,8 @@ def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None, *, 
     `INTER_LINEAR_EXACT` step by a factor below two.
 
     Args:
-        square: (S, S, 3) uint8.
-        size: side of the result, in pixels.
+        square: (S, S, 3) uint8; for a size that is no square a rectangle of its shape, to the pixel.
+        size: side of the result, or its height and width, in pixels.
         out: a contiguous (size, size, 3) uint8 array for the last step to write into.
         swap: exchange the first and the last channel (BGR and RGB).
 
@@ -157,23 +170,23 @@ def resize_exact(square: Pixels, size: int = 224, out: Pixels | None = None, *, 
         (size, size, 3) uint8: `out`, if it was given and there was a step. The input itself (no copy) if it already
         has that size and no channels are swapped.
     """
-    side = square.shape[0]
-    factor = max(1, side // size)
+    height, width = (size, size) if isinstance(size, int) else size
+    tall, wide = square.shape[:2]
+    factor = max(1, min(tall // height, wide // width))
     if factor > 1:
-        cut, small = side % factor, side // factor
-        start = cut // 2
-        square = square[start : start + small * factor, start : start + small * factor]
-        last = small == size and not swap
+        small = tall // factor, wide // factor
+        top, left = tall % factor // 2, wide % factor // 2
+        square = square[top : top + small[0] * factor, left : left + small[1] * factor]
+        last = small == (height, width) and not swap
         target = out if last else _scratch.picture("area", small, 3)
-        square = cv2.resize(square, (small, small), dst=target, interpolation=cv2.INTER_AREA)
-    side = square.shape[0]
-    if side != size:
+        square = cv2.resize(square, small[::-1], dst=target, interpolation=cv2.INTER_AREA)
+    if square.shape[:2] != (height, width):
         # With an unused fourth channel OpenCV's exact resize takes a fifth less time: it has vector instructions for
         # four channels, but not for three. Channels do not affect each other.
         code = cv2.COLOR_BGR2RGBA if swap else cv2.COLOR_RGB2RGBA
-        rgba = cv2.cvtColor(square, code, dst=_scratch.picture("rgba", side, 4))
-        resized = _scratch.picture("resized", size, 4)
-        cv2.resize(rgba, (size, size), dst=resized, interpolation=cv2.INTER_LINEAR_EXACT)
+        rgba = cv2.cvtColor(square, code, dst=_scratch.picture("rgba", (square.shape[0], square.shape[1]), 4))
+        resized = _scratch.picture("resized", (height, width), 4)
+        cv2.resize(rgba, (width, height), dst=resized, interpolation=cv2.INTER_LINEAR_EXACT)
         square = cv2.cvtColor(resized, cv2.COLOR_RGBA2RGB, dst=out)
     elif swap:
         square = cv2.cvtColor(square, cv2.COLOR_BGR2RGB, dst=out)
@@ -184,7 +197,7 @@ def preprocess(
     frame: Pixels,
     order: Order = "BGR",
     *,
-    size: int = 224,
+    size: int | tuple[int, int] = 224,
     region: Region | None = None,
     view: View = "center",
     out: Pixels | None = None,
@@ -194,7 +207,7 @@ def preprocess(
     Args:
         frame: (H, W, 3) uint8.
         order: the channel order of `frame`; "BGR" is what OpenCV decodes to.
-        size: side of the network's input, in pixels.
+        size: side of the network's input, or its height and width, in pixels.
         region: a rectangle to use instead of the whole frame.
         view: which square of it, see `square_of`.
         out: a contiguous (1, size, size, 3) uint8 array to write into; None allocates one.
@@ -208,13 +221,15 @@ def preprocess(
     """
     if order not in ("BGR", "RGB"):
         raise ConfigurationError(f"expected channel order BGR or RGB, got {order!r}")
+    height, width = (size, size) if isinstance(size, int) else size
     if out is None:
-        out = np.empty((1, size, size, 3), np.uint8)
-    elif out.shape != (1, size, size, 3) or out.dtype != np.uint8:
+        out = np.empty((1, height, width, 3), np.uint8)
+    elif out.shape != (1, height, width, 3) or out.dtype != np.uint8:
         # OpenCV would allocate another array and leave this one unchanged.
-        raise ConfigurationError(f"expected out of shape {(1, size, size, 3)} uint8, got {out.shape} {out.dtype}")
+        raise ConfigurationError(f"expected out of shape {(1, height, width, 3)} uint8, got {out.shape} {out.dtype}")
     picture = out[0]
-    small = resize_exact(square_of(frame, region, view), size, picture, swap=order == "BGR")
+    crop = square_of(frame, region, view, (height, width))
+    small = resize_exact(crop, (height, width), picture, swap=order == "BGR")
     if small is not picture:
         picture[:] = small
     return out

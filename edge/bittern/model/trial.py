@@ -26,23 +26,24 @@ _REFUSED = 3
 _passed: set[bytes] = set()
 
 
-def run(model: bytes, path: ExecutionPath | None, threads: int) -> None:
+def run(model: bytes, path: ExecutionPath | None, threads: int, size: tuple[int, int] | None = None) -> None:
     """Open a model and run it once, in a child process; a model that passed before is not tried again.
 
     Args:
         model: contents of a .tflite file.
         path: see `runtime.open_model`.
         threads: see there.
+        size: see there.
 
     Raises:
         ModelRefused: the model crashes the runtime, does not come to an end, needs too much memory, or cannot be loaded
             or run.
     """
-    digest = hashlib.sha256(f"{path} ".encode() + model).digest()
+    digest = hashlib.sha256(f"{path} {size} ".encode() + model).digest()
     if digest in _passed:
         return
     # -P: nothing is imported from the working directory.
-    command = [sys.executable, "-P", "-m", "bittern.model.trial", path or "", str(threads)]
+    command = [sys.executable, "-P", "-m", "bittern.model.trial", path or "", str(threads), *map(str, size or ())]
     try:
         done = subprocess.run(command, input=model, capture_output=True, timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -64,7 +65,7 @@ def run(model: bytes, path: ExecutionPath | None, threads: int) -> None:
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def judge(model: bytes, path: ExecutionPath | None, threads: int) -> str | None:
+def judge(model: bytes, path: ExecutionPath | None, threads: int, size: tuple[int, int] | None = None) -> str | None:
     """Open a model and run it once on noise; the limits that it sets first stay on this process.
 
     Returns:
@@ -73,7 +74,7 @@ def judge(model: bytes, path: ExecutionPath | None, threads: int) -> str | None:
     limits.limit_private_memory(limits.private_memory() + _MEMORY)
     limits.limit_processor_time(_PROCESSOR_S)
     try:
-        _run_once(runtime.open_model(model, path, threads))
+        _run_once(runtime.open_model(model, path, threads, size))
     except ModelRefused as error:
         return str(error)
     except MemoryError:
@@ -96,8 +97,10 @@ def _run_once(loaded: LoadedModel) -> None:
 
 
 def _main(arguments: Sequence[str]) -> None:
-    path, threads = arguments
-    reason = judge(sys.stdin.buffer.read(), next((p for p in runtime.PATHS if p == path), None), int(threads))
+    name, threads, *size = arguments
+    path = next((p for p in runtime.PATHS if p == name), None)
+    given = (int(size[0]), int(size[1])) if size else None
+    reason = judge(sys.stdin.buffer.read(), path, int(threads), given)
     if reason is not None:
         sys.stdout.write(reason)
         sys.exit(_REFUSED)

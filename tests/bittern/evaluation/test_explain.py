@@ -24,9 +24,12 @@ from bittern.evaluation import explain, occlusion
 from bittern.evaluation.explain import PictureHeat
 from bittern.evaluation.occlusion import GRID, PATCHES, ZONES, Fill
 from bittern.frames import Pixels
+from bittern.model.scores import step
 from bittern.scene.street import Street
 
 SIZE = 56
+# A sheet shows small pictures larger.
+SHOWN = 224
 BOTH: tuple[Fill, ...] = ("mean", "blur")
 
 
@@ -49,7 +52,7 @@ def means(model: Path) -> Classifier:
 def test_log_odds_end_at_half_a_step(model_folder: Path) -> None:
     (head,) = Classifier(model_folder).heads
     assert (head.scale, head.zero_point) == (1 / 256, 0)
-    values = occlusion.log_odds(np.arange(256), head)
+    values = occlusion.log_odds(np.arange(256) / 256, step(head))
     assert np.all(np.diff(values) > 0)
     assert values[0] == pytest.approx(-math.log(511))
     assert values[128] == pytest.approx(0)
@@ -58,7 +61,7 @@ def test_log_odds_end_at_half_a_step(model_folder: Path) -> None:
 
 def test_a_score_of_one_has_finite_log_odds(means: Classifier) -> None:
     assert means.heads[0].scale == pytest.approx(1 / 255)
-    assert occlusion.log_odds(255, means.heads[0]) == pytest.approx(math.log(509))
+    assert occlusion.log_odds(1.0, 1 / 255) == pytest.approx(math.log(509))
 
 
 @pytest.mark.parametrize("size", [8, 96, 224])
@@ -75,7 +78,7 @@ def test_patches_reach_every_pixel_and_are_as_wide_as_they_say(size: int) -> Non
 
 
 def test_zones_of_a_heat_that_is_known() -> None:
-    areas = occlusion.areas(224)
+    areas = occlusion.areas((224, 224))
     assert tuple(areas) == ZONES
     assert sum(areas[zone] for zone in GRID) == pytest.approx(1)
     heat = np.full((224, 224), -1.0)
@@ -102,14 +105,12 @@ def test_every_patch_covers_as_it_says(means: Classifier, fill: Fill) -> None:
     assert explanation.result == means.classify(picture, "RGB")[0]
     along, instead = occlusion.windows(SIZE), occlusion.filling(picture, fill)
     label = COLOURS.index(explanation.result.label)
-    whole = occlusion.log_odds(np.round(255 * explanation.result.score), means.heads[0])
+    whole = occlusion.log_odds(explanation.result.score, 1 / 255)
     for row, column in ((0, 0), (3, 11), (14, 7)):
         strength = (along[row][:, None] * along[column])[:, :, None]
         covered = np.rint(picture * (1 - strength) + instead * strength).astype(np.uint8)
         raw = means.invoke(covered[None])[0][label]
-        assert explanation.drops[row, column] == pytest.approx(
-            whole - occlusion.log_odds(raw, means.heads[0]), abs=0.03
-        )
+        assert explanation.drops[row, column] == pytest.approx(whole - occlusion.log_odds(raw / 255, 1 / 255), abs=0.03)
 
 
 @settings(max_examples=examples(15))
@@ -243,7 +244,10 @@ def test_a_picture_as_json_and_as_a_sheet(model: Path, red: Path, tmp_path: Path
     assert max(GRID, key=answer["zones"].__getitem__) == "top left"
     assert sum(answer["zones"][zone] for zone in GRID) == pytest.approx(1)
     sheet = read(tmp_path / "heat.png")
-    square, heat = sheet[6 : 6 + SIZE, 6 : 6 + SIZE], sheet[6 : 6 + SIZE, 12 + SIZE : 12 + 2 * SIZE]
+    square, heat = (
+        sheet[6 : 6 + SHOWN : 4, 6 : 6 + SHOWN : 4],
+        sheet[6 : 6 + SHOWN : 4, 12 + SHOWN : 12 + 2 * SHOWN : 4],
+    )
     expected = Classifier(model).preprocess(read(red))[0][:, :, ::-1]
     assert np.array_equal(square, expected)
     reddest = np.unravel_index((heat[:, :, 2].astype(int) - heat[:, :, 0]).argmax(), heat.shape[:2])
@@ -344,8 +348,10 @@ def test_a_labelled_set_with_correct_answers_and_mistakes(model: Path, tmp_path:
     assert counts == [("red", True, 2), ("blue", True, 3), ("blue", False, 1)]
     # 2 + 2 + 1 pictures of two tiles each, six in a row; only the wrong ones are framed in red.
     sheet = read(tmp_path / "heat.png")
-    assert sheet.shape[:2] == (6 + 2 * (SIZE + 40), 6 + 6 * (SIZE + 6))
-    framed = [tuple(sheet[6 + r * (SIZE + 40), 6 + c * (SIZE + 6)]) == (40, 40, 215) for r in (0, 1) for c in range(6)]
+    assert sheet.shape[:2] == (6 + 2 * (SHOWN + 40), 6 + 6 * (SHOWN + 6))
+    framed = [
+        tuple(sheet[6 + r * (SHOWN + 40), 6 + c * (SHOWN + 6)]) == (40, 40, 215) for r in (0, 1) for c in range(6)
+    ]
     assert framed == [False] * 8 + [True] * 2 + [False] * 2
 
     refused = run("--data", data, "--model", model, "--out", tmp_path / "heat.png", "--split", "val").exception

@@ -108,28 +108,23 @@ DETECTOR = ((1, 10, 4), (1, 10), (1, 10), (1,))
             channel_means(heads=0, constants=DETECTOR),
             ("looks like an object detector", "constant_0 (1, 10, 4) float32"),
         ),
-        (channel_means(inputs=2), ("it has 2 inputs", "image (1, 8, 8, 3) uint8, image_1 (1, 8, 8, 3) uint8")),
-        (channel_means(dtype="float32"), ("float32", "full int8", "inference_input_type")),
-        (channel_means(dtype="int8"), ("means_0 (1, 3) int8", "inference_input_type")),
-        (channel_means((1, 8, 8, 1)), ("image (1, 8, 8, 1) uint8",)),
-        (channel_means((1, 8, 8, 4)), ("image (1, 8, 8, 4) uint8",)),
-        (channel_means((4, 8, 8, 3)), ("image (4, 8, 8, 3) uint8",)),
-        (channel_means((1, 8, 16, 3)), ("image (1, 8, 16, 3) uint8",)),
+        (channel_means(inputs=2), ("expected one input", "image (1, 8, 8, 3) uint8, image_1 (1, 8, 8, 3) uint8")),
+        (channel_means(dtype="float32"), ("takes float32", "--pixels 0..1 or --pixels -1..1")),
+        (channel_means((1, 8, 8, 4)), ("image (1, 8, 8, 4) uint8", "one or three channels")),
         (channel_means(scale=None), ("has no quantization",)),
-        (channel_means(constants=[(1, 3)]), ("constant_0 (1, 3) float32", "full int8")),
-        (channel_means(heads=2), ("expected one output", "means_0", "means_1")),
+        (channel_means(constants=[(1, 3)]), ("constant_0 (1, 3) float32", "2 of them have 3 values")),
+        (channel_means(constants=[(1, 9, 85)], heads=0), ("constant_0 (1, 9, 85)", "a detector or a segmenter")),
+        (channel_means(heads=2), ("2 of them have 3 values", "means_0", "means_1")),
         (channel_means(heads=0), ()),
     ],
     ids=[
-        *("detector", "two inputs", "float32", "int8", "one channel", "four channels", "batch of four", "oblong"),
-        *("no quantization", "a float output", "two heads", "no output"),
+        *("detector", "two inputs", "float32", "four channels", "no quantization", "a float output", "boxes"),
+        *("two heads", "no output"),
     ],
 )
 def test_other_networks_are_refused_with_their_outputs(tmp_path: Path, data: bytes, says: tuple[str, ...]) -> None:
     packed = with_files(data, labels_txt="\n".join(COLOURS).encode())
-    message = refused(bare(tmp_path, packed), *says)
-    if says and "expected a classifier" in message:
-        assert "one uint8 input (1, S, S, 3) and uint8 outputs (1, labels)" in message
+    refused(bare(tmp_path, packed), *says)
 
 
 def test_files_that_are_no_network_are_refused(tmp_path: Path) -> None:
