@@ -143,17 +143,14 @@ def model_options(function: F) -> F:
     return bare_options(function)
 
 
-def open_models(
-    models: Sequence[str], stated: Statements, path: ExecutionPath | None = None, threads: int = 1
-) -> list[Classifier]:
-    """Open the models of a command line; what is stated is for those that are bare files.
+def about(models: Sequence[str], stated: Statements) -> list[Bare | None]:
+    """What is stated about each model of a command line; None for one with a manifest.
 
     Raises:
         click.UsageError: see `Statements.of`; or something is stated, but every model has a manifest.
-        ConfigurationError, ModelRefused: see `Classifier`.
+        ConfigurationError: no such model.
     """
     from bittern.model import catalog
-    from bittern.model.classifier import Classifier
 
     bare = [catalog.find(model).is_file() for model in models]
     bare_files = sum(bare)
@@ -164,11 +161,24 @@ def open_models(
         )
     if bare_files > 1 and stated.alarm:
         raise click.UsageError("--alarm is for one bare .tflite file: with several, give each its [[model]] table")
-    classifiers = []
-    for i, model in enumerate(models):
-        about = stated.of(sum(bare[:i]), bare_files) if bare[i] else None
-        classifiers.append(Classifier(model, bare=about, path=path, threads=threads))
-    return classifiers
+    return [stated.of(sum(bare[:i]), bare_files) if bare[i] else None for i in range(len(models))]
+
+
+def open_models(
+    models: Sequence[str], stated: Statements, path: ExecutionPath | None = None, threads: int = 1
+) -> list[Classifier]:
+    """Open the models of a command line; what is stated is for those that are bare files.
+
+    Raises:
+        click.UsageError, ConfigurationError: see `about`.
+        ModelRefused: see `Classifier`.
+    """
+    from bittern.model.classifier import Classifier
+
+    return [
+        Classifier(model, bare=bare, path=path, threads=threads)
+        for model, bare in zip(models, about(models, stated), strict=True)
+    ]
 
 
 def warn_unverified(classifiers: Sequence[Classifier]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import click
 
 from bittern.cli.bare_models import Statements, bare_options
@@ -36,55 +34,38 @@ def models(ctx: click.Context, models: tuple[str, ...], stated: Statements, as_j
             ctx.exit(1)
         return
     from bittern.errors import ConfigurationError, ModelRefused
-    from bittern.model import catalog, origin
+    from bittern.model import answers, catalog
     from bittern.model.classifier import Classifier
-    from bittern.model.input_maker import describe_input, name_of
     from bittern.model.scores import rule_of
 
     folders = {model: catalog.find(model) for model in models} if models else catalog.available()
     if not folders:
         raise ConfigurationError(f"no models in {', '.join(str(p) for p in catalog.search_path())}")
-    bare = [name for name, folder in folders.items() if folder.is_file()]
+    files = [name for name, folder in folders.items() if folder.is_file()]
     refused = False
     for name, folder in folders.items():
         row: dict[str, object] = {"name": as_utf8(name), "folder": as_utf8(str(folder))}
         if not models and (other := catalog.rival(name, folder)) is not None:
             warn(f"{other} is another model than the {name} listed here: use it by its path")
         try:
-            about = stated.of(bare.index(name), len(bare)) if name in bare else None
+            about = stated.of(files.index(name), len(files)) if name in files else None
             classifier = Classifier(folder, bare=about)
         except ModelRefused as error:
             refused = True
             row |= {"verified": False, "reason": str(error)}
         else:
-            where = origin.of_folder(folder) if classifier.manifest is not None else "bare"
-            row |= {
-                "verified": where in ("shipped", "signed"),
-                "origin": where,
-                "version": classifier.version,
-                "path": classifier.path,
-                "bytes": len(classifier.data),
-                "sha256": hashlib.sha256(classifier.data).hexdigest(),
-                "tasks": {head.task: list(head.labels) for head in classifier.heads},
-                "alarm": [label for head in classifier.heads for label in head.alarm],
-                "input": describe_input(classifier.input),
-                "pixels": name_of(classifier.input),
-                "pixels_from": classifier.pixels_from,
-                "scores": {head.task: rule_of(head) for head in classifier.heads},
-                "scores_from": classifier.scores_from,
-            }
+            row |= answers.description(classifier, folder) | {"name": as_utf8(name)}
         if as_json:
             print_json(row)
         elif "reason" not in row:
-            proof = {"unsigned": "whole, not signed, runs on", "bare": "not verified, runs on"}.get(
-                where, f"{where}, verified on"
-            )
+            bare = classifier.manifest is None
+            proof = f"{row['origin']}, verified on" if row["verified"] else "whole, not signed, runs on"
+            proof = "not verified, runs on" if bare else proof
             tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
             size = f"{len(classifier.data) / 1e6:.2f} MB"
-            takes = f"takes {row['input']}, pixels {row['pixels']}"
             rules = "/".join(dict.fromkeys(map(rule_of, classifier.heads)))
-            scores = f"scores {rules}"
-            if where == "bare":
+            takes, scores = f"takes {row['input']}, pixels {row['pixels']}", f"scores {rules}"
+            if bare:
                 takes, scores = f"{takes} ({classifier.pixels_from})", f"{scores} ({classifier.scores_from})"
             shown = (
                 f"{name}  {classifier.version}  {size}  {proof} {classifier.path}  {takes}  {scores}  {tasks}  {folder}"

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import model_options, needs_extra, views_option
+from bittern.cli.bare_models import about, model_options
+from bittern.cli.common import needs_extra, views_option
 from bittern.errors import BitternError
 
 if TYPE_CHECKING:
+    from bittern.cli.bare_models import Statements
     from bittern.model.preprocess import View
     from bittern.model.runtime import ExecutionPath
 
@@ -76,7 +78,7 @@ def serve(
     data: Path,
     new_token: bool,
     views: tuple[View, ...],
-    labels: Path | None,
+    stated: Statements,
     path: ExecutionPath | None,
     threads: int,
 ) -> None:
@@ -101,12 +103,14 @@ def serve(
         except OSError as error:
             raise BitternError(f"{data}: cannot keep the token's hash ({error.strerror})") from None
         return
+    import msgspec
+
     from bittern.page import serving
     from bittern.page.address import Address
 
     options = {
         "models": list(models),
-        "labels": str(labels) if labels else None,
+        "bare": msgspec.to_builtins(about(models, stated)),
         "path": path,
         "threads": threads,
         "views": list(views),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from bittern.model import origin
 from bittern.model.classifier import Classifier
+from bittern.model.input_maker import describe_input, name_of
+from bittern.model.scores import rule_of
 from bittern.model.views import Prediction
 
 
@@ -55,4 +57,9 @@ def description(classifier: Classifier, folder: Path) -> dict[str, object]:
         "sha256": manifest.sha256 if manifest is not None else None,
         "tasks": {head.task: list(head.labels) for head in classifier.heads},
         "alarm": [label for head in classifier.heads for label in head.alarm],
+        "input": describe_input(classifier.input),
+        "pixels": name_of(classifier.input),
+        "pixels_from": classifier.pixels_from,
+        "scores": {head.task: rule_of(head) for head in classifier.heads},
+        "scores_from": classifier.scores_from,
     }

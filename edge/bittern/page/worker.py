@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import msgspec
 import numpy as np
 
 from bittern.errors import BitternError, PictureError, one_line
 from bittern.evaluation import explain, occlusion
 from bittern.frames import Pixels
 from bittern.model import answers, catalog, picture_header, pictures, preprocess
+from bittern.model.bare import Bare
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import View, views_of
 from bittern.model.views import predict
@@ -66,10 +68,10 @@ def open_models(options: dict[str, Any]) -> tuple[_Setup, dict[str, Any]]:
     Raises:
         BitternError: a model is refused, or two have the same name.
     """
-    labels = options.get("labels")
+    stated = msgspec.convert(options.get("bare") or [None] * len(options["models"]), list[Bare | None])
     classifiers = [
-        Classifier(model, labels=labels, path=options.get("path"), threads=options.get("threads", 1))
-        for model in options["models"]
+        Classifier(model, bare=bare, path=options.get("path"), threads=options.get("threads", 1))
+        for model, bare in zip(options["models"], stated, strict=True)
     ]
     rows = []
     for model, classifier in zip(options["models"], classifiers, strict=True):

@@ -71,7 +71,7 @@ def test_models_states_the_rules(place: Path) -> None:
     assert "takes 16 x 16 RGB float32, pixels 0..1 (stated)" in text
     assert "scores softmax (no softmax or sigmoid in the model)" in text
     row = json.loads(bittern(*words, "--scores-by", "sigmoid", "--json", cwd=place).out)
-    assert (row["verified"], row["origin"], row["scores"]) == (False, "bare", {"bare": "sigmoid"})
+    assert (row["verified"], row["origin"], row["scores"]) == (False, "unsigned", {"bare": "sigmoid"})
     assert (row["pixels"], row["pixels_from"], row["scores_from"]) == ("0..1", "stated", "stated")
     refused = bittern("models", "float.tflite", "--labels", "labels.txt", cwd=place)
     assert refused.code == 1
