@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from bittern.page.history import History, KeptPicture
+from bittern.page.history import KeptPicture, PictureHistory
 from bittern.page.uploads import Bodies
 from bittern.page.workers import RequestFailed, WorkerPool
 from bittern.version import __version__
@@ -40,7 +40,7 @@ class Interface:
     def __init__(self, pool: WorkerPool, data: Path) -> None:
         self._pool = pool
         self._sets = data / "sets"
-        self._history = History(data / "history")
+        self._history = PictureHistory(data / "history")
         self._bodies = Bodies()
         self._begin = time.monotonic()
         self._correcting = asyncio.Lock()

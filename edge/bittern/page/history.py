@@ -42,7 +42,7 @@ class KeptPicture(msgspec.Struct):
     corrected: dict[str, str] = {}
 
 
-class History:
+class PictureHistory:
     """The pictures below a folder.
 
     Args:

@@ -227,11 +227,11 @@ def test_the_history_outlives_the_server_and_ends_at_its_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(history, "MOST", 3)
-    first = history.History(tmp_path)
+    first = history.PictureHistory(tmp_path)
     made = [first.add(f"{i}.png", b"x" * 10, 1, 1, [{"task": "t", "label": "a", "alarm": False}]) for i in range(5)]
     first.correct(made[4], "t", "b")
     (tmp_path / "0123.json").write_text("{")
-    again = history.History(tmp_path)
+    again = history.PictureHistory(tmp_path)
     assert [picture.name for picture in again.all()] == ["4.png", "3.png", "2.png"]
     assert again.all()[0].corrected == {"t": "b"}
     monkeypatch.setattr(history, "MOST_BYTES", 15)
@@ -298,3 +298,13 @@ def test_several_servers_can_share_a_machine(site: Site, tmp_path: Path, means: 
     with served("--data", tmp_path, "--model", means) as other:
         assert other.port != site.port
         assert [model["name"] for model in other.ask("/api/models").json] == ["means"]
+
+
+def test_the_servers_own_process_decodes_nothing(site: Site, pictures: Path) -> None:
+    """Neither OpenCV nor numpy nor the runtime is loaded into it, whatever it is asked for."""
+    row = site.ask("/api/classify?keep=1", (pictures / "street.jpg").read_bytes()).json[0]
+    site.ask(f"/api/history/{row['id']}/heat.png?task={row['task']}")
+    site.ask(f"/api/history/{row['id']}", method="DELETE")
+    loaded = Path(f"/proc/{site.process.pid}/maps").read_text()
+    assert "libpython" in loaded or "/python" in loaded
+    assert not re.search(r"/(cv2|numpy|ai_edge_litert)/", loaded)
