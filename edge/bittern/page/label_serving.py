@@ -34,7 +34,7 @@ def opened(
         BitternError: see `serving.opened`.
     """
     access = addresses.access_of(address, data)
-    pool, background = WorkerPool({"models": []}), WorkerPool(model, 1)
+    pool, background = WorkerPool({"models": []}), WorkerPool(model | {"nice": 10}, 1)
 
     async def start() -> tuple[LabelInterface, PageServer]:
         await background.start()

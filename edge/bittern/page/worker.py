@@ -256,6 +256,7 @@ def main() -> None:
         request = messages.decode(requests.read(length))
         payload = requests.read(size)
         if setup is None:
+            os.nice(request.get("nice", 0))
             try:
                 setup, message = open_models(request)
             except BitternError as error:

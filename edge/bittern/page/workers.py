@@ -34,7 +34,8 @@ class WorkerPool:
     """The workers; of one event loop.
 
     Args:
-        options: what the workers open: "models", "bare", "path", "threads", "views".
+        options: what the workers open: "models", "bare", "path", "threads", "views"; "nice" puts them behind other
+            processes.
         most: how many workers at a time; None takes as many as there are cores, up to `MOST`.
     """
 

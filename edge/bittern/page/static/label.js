@@ -170,6 +170,7 @@ function image(position) {
   return one;
 }
 
+let ahead = 0;
 function showOne() {
   const position = view[at];
   box = null;
@@ -188,7 +189,8 @@ function showOne() {
   picture.alt = names[position];
   picture.draggable = false;
   $("photo").replaceWith(picture);
-  for (const next of [1, 2, 3, -1]) if (view[at + next] !== undefined) image(view[at + next]);
+  clearTimeout(ahead);
+  ahead = setTimeout(() => { for (const next of [1, 2, 3, -1]) if (view[at + next] !== undefined) image(view[at + next]); }, 20);
   const { state, label, box: kept } = decided[position];
   $("name").textContent = names[position];
   $("state").textContent = state === "labelled" ? label : state ? t(state === "skipped" ? "skippedOnes" : "rejected") : t("noLabel");
@@ -273,35 +275,61 @@ function layGrid() {
 }
 
 function drawGrid() {
+  const many = $("many");
   const high = side + 20;
-  const first = Math.max(0, Math.floor($("many").scrollTop / high) - 1) * columns;
-  const last = Math.min(view.length, (Math.ceil(($("many").scrollTop + $("many").clientHeight) / high) + 1) * columns);
+  const [top, height, focused] = [many.scrollTop, many.clientHeight, document.activeElement === many];
+  const first = Math.max(0, Math.floor(top / high) - 1) * columns;
+  const last = Math.min(view.length, (Math.ceil((top + height) / high) + 1) * columns);
+  const free = [];  // cells out of sight are used again
   for (const [i, cell] of cells) if (i < first || i >= last) {
-    cell.firstChild.src = "";  // what is out of sight need not be fetched any more
-    cell.remove();
+    free.push(cell);
     cells.delete(i);
   }
   for (let i = first; i < last; i++) {
     const position = view[i];
     let cell = cells.get(i);
     if (!cell) {
-      cell = h("div", { class: "cell", role: "option", id: `cell-${i}`, "data-position": position }, h("img", { alt: "", src: pictureAt(position, SMALL), draggable: "false", decoding: "async" }), h("span", {}));
-      Object.assign(cell.style, { width: `${side}px`, height: `${high}px`, left: `${(i % columns) * side}px`, top: `${Math.floor(i / columns) * high}px` });
-      $("high").append(cell);
+      cell = free.pop();
+      if (!cell) {
+        cell = h("div", { class: "cell", role: "option" }, h("img", { alt: "", draggable: "false", decoding: "async" }), h("span", {}));
+        $("high").append(cell);
+      }
+      cell.firstChild.removeAttribute("src");
+      cell.id = `cell-${i}`;
+      cell.dataset.position = position;
+      Object.assign(cell.style, { width: `${side}px`, height: `${high}px`, transform: `translate(${(i % columns) * side}px, ${Math.floor(i / columns) * high}px)` });
+      cell.shown = null;
       cells.set(i, cell);
     }
     const { state, label } = decided[position];
     const idea = thoughts.get(position);
     const words = state === "labelled" ? label : state ? t(state === "skipped" ? "skippedOnes" : "rejected") : idea ? `${idea[0]}? ${percent(idea[1])} %` : "";
+    const chosen = selected.has(position);
+    const here = i === at && focused;
+    const shown = `${words}/${state}/${chosen}/${here}`;
+    if (cell.shown === shown) continue;
+    cell.shown = shown;
     cell.lastChild.textContent = words || names[position];
     cell.lastChild.className = state ? "set" : "";
     cell.setAttribute("aria-label", t("thumbOf", names[position], words || t("noLabel")));
-    cell.setAttribute("aria-selected", String(selected.has(position)));
-    cell.classList.toggle("at", i === at && document.activeElement === $("many"));
+    cell.setAttribute("aria-selected", String(chosen));
+    cell.classList.toggle("at", here);
   }
-  if (cells.has(at)) $("many").setAttribute("aria-activedescendant", `cell-${at}`);
-  else $("many").removeAttribute("aria-activedescendant");
+  for (const cell of free) cell.remove();
+  if (cells.has(at)) many.setAttribute("aria-activedescendant", `cell-${at}`);
+  else many.removeAttribute("aria-activedescendant");
   $("selection").textContent = selected.size ? t("selected", selected.size) : view.length ? "" : t("done");
+  loading ||= setTimeout(loadCells, 60);
+}
+
+// Now and then, so that what is only scrolled past is never asked for.
+let loading = 0;
+function loadCells() {
+  loading = 0;
+  for (const cell of cells.values()) {
+    const picture = cell.firstChild;
+    if (!picture.hasAttribute("src")) picture.src = pictureAt(cell.dataset.position, SMALL);
+  }
 }
 
 function select(i, shift, toggle) {
@@ -346,16 +374,18 @@ function showLabels() {
   for (const { label } of decided) if (label) counts.set(label, (counts.get(label) || 0) + 1);
   const here = !inGrid && view[at] !== undefined ? decided[view[at]].label : null;
   const strip = $("labels");
-  const typed = strip.querySelector("input");
-  const buttons = labels.map((label, i) => h("button", { "aria-pressed": String(label === here), onclick: () => give("labelled", label) },
-    i < 9 ? h("kbd", {}, String(i + 1)) : null, label, h("span", { class: "quiet" }, String(counts.get(label) || 0))));
-  if (typed) {
-    for (const old of strip.querySelectorAll(":scope > button")) old.remove();
-    strip.prepend(...buttons);
-    return;
+  if (!strip.firstChild) {
+    const input = h("input", { id: "new", "aria-label": t("newLabel"), placeholder: t("newLabel"), maxlength: 100 });
+    strip.append(h("form", { onsubmit: (event) => { event.preventDefault(); newLabel(input.value); input.value = ""; input.blur(); } }, input, h("button", { "aria-label": t("addLabel") }, "+")));
   }
-  const input = h("input", { id: "new", "aria-label": t("newLabel"), placeholder: t("newLabel"), maxlength: 100 });
-  strip.append(...buttons, h("form", { onsubmit: (event) => { event.preventDefault(); newLabel(input.value); input.value = ""; input.blur(); } }, input, h("button", { "aria-label": t("addLabel") }, "+")));
+  labels.forEach((label, i) => {
+    if (i === strip.children.length - 1)
+      strip.lastChild.before(h("button", { onclick: () => give("labelled", label) }, i < 9 ? h("kbd", {}, String(i + 1)) : null, label, " ", h("span", { class: "quiet" })));
+    const button = strip.children[i];
+    const count = String(counts.get(label) || 0);
+    if (button.lastChild.textContent !== count) button.lastChild.textContent = count;
+    button.setAttribute("aria-pressed", String(label === here));
+  });
 }
 
 function showAll() {
