@@ -17,7 +17,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from bittern.errors import BitternError, PictureError, one_line
+from bittern.errors import BitternError, ConfigurationError, PictureError, one_line
 from bittern.evaluation import explain, occlusion
 from bittern.frames import Pixels
 from bittern.model import answers, catalog, picture_header, pictures, preprocess
@@ -73,6 +73,10 @@ def open_models(options: dict[str, Any]) -> tuple[_Setup, dict[str, Any]]:
         Classifier(model, bare=bare, path=options.get("path"), threads=options.get("threads", 1))
         for model, bare in zip(options["models"], stated, strict=True)
     ]
+    names = [classifier.name for classifier in classifiers]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigurationError(f"two models have the name {name!r}: the page tells models apart by their names")
     rows = []
     for model, classifier in zip(options["models"], classifiers, strict=True):
         rows.append(answers.description(classifier, catalog.find(model)))

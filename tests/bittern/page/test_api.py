@@ -261,6 +261,13 @@ def test_a_refused_model_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     assert "did you mean 'stop_sign'" in done.stderr
 
 
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    command = [str(BITTERN), "serve", "--data", str(tmp_path), "--port", "0", *("--model", "stop_sign") * 2]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "two models have the name 'stop_sign'" in done.stderr
+
+
 def test_a_port_that_is_taken_is_one_line(site: Site, tmp_path: Path) -> None:
     command = [str(BITTERN), "serve", "--data", str(tmp_path), "--port", str(site.port)]
     done = subprocess.run(command, capture_output=True, text=True)
