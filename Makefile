@@ -114,7 +114,7 @@ bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, Medi
 	$(BENCHENV)/bin/bittern bench --out $(OUT)
 
 report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
-	$(DEV)/bin/bittern report models/* --results docs/results --out docs/results.md
+	$(DEV)/bin/bittern results models/* --results docs/results --out docs/results.md
 
 deploy: need-host wheel  ## install on a Pi and start: HOST=pi@raspberrypi.local [INSTANCE=NAME] [CONFIG=FILE] [KEY=FILE] [ARGS=--allow-older]
 	deploy/deploy.sh $(HOST) --wheel $$(ls -t dist/*.whl | head -1) $(if $(INSTANCE),--instance $(INSTANCE)) $(if $(CONFIG),--config $(CONFIG)) $(if $(KEY),--key $(KEY)) $(ARGS)
@@ -164,9 +164,9 @@ WORKERS := --dist loadfile --no-loadscope-reorder -n
 CORES := $(shell nproc)
 DEVICE_TESTS = $(DEV)/bin/python -m pytest $(WORKERS) $$((2 * $(CORES)))
 HOST_TESTS = $(HOSTENV)/bin/python -m pytest $(WORKERS) $(CORES)
-# The data tools need no TensorFlow, so they are tested where there is none.
+# Data tools and reports need no TensorFlow, so they are tested where there is none.
 DEVICE_SUITE := --ignore tests/bittern_convert $(addprefix --ignore ,$(wildcard tests/bittern_train/*.py)) tests
-HOST_SUITE := --ignore tests/bittern_train/data tests/bittern_train tests/bittern_convert
+HOST_SUITE := --ignore tests/bittern_train/data --ignore tests/bittern_train/reports tests/bittern_train tests/bittern_convert
 QUICK_DEVICE := tests/test_arrows.py tests/test_docs.py $(addprefix tests/bittern/,config decision delivery evaluation model scene sources system) tests/e2e/test_daemon.py
 QUICK_HOST := $(addprefix tests/bittern_convert/,test_parity.py test_calibration.py test_augment.py test_run.py test_tflite.py) $(addprefix tests/bittern_train/,test_task_files.py test_thresholds.py)
 

@@ -1,4 +1,4 @@
-"""`bittern convert`, `compare` and `report`."""
+"""`bittern convert`, `compare` and `results`."""
 
 from __future__ import annotations
 
@@ -107,15 +107,15 @@ def _show_comparison(comparison: FolderComparison) -> None:
 
 @click.command(
     short_help="Write the figures of models and studies as one page.",
-    epilog="Example: bittern report models/* --results docs/results --out docs/results.md",
+    epilog="Example: bittern results models/* --results docs/results --out docs/results.md",
 )
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--results", required=True, type=click.Path(path_type=Path), help="Folder of result files.")
+@click.option("--results", "folder", required=True, type=click.Path(path_type=Path), help="Folder of result files.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="Page to write (Markdown).")
-def report(models: tuple[Path, ...], results: Path, out: Path) -> None:
+def results(models: tuple[Path, ...], folder: Path, out: Path) -> None:
     """Write the figures of model folders and of result files as one Markdown page."""
     from bittern.system import fileio
     from bittern_convert import results as page
 
-    fileio.write(out, page.render(models, results).encode())
+    fileio.write(out, page.render(models, folder).encode())
     click.echo(out)

@@ -20,7 +20,7 @@ from bittern_convert.card import LEAST_CORRUPTED
 MAX_BYTES = 16 * 2**20
 _HEAD = """# Results
 
-Written by `bittern report` from the manifests of the shipped models and the result files in `docs/results/`; only what
+Written by `bittern results` from the manifests of the shipped models and the result files in `docs/results/`; only what
 another project says of itself was typed (`seeds.json`). Figures are of the int8 models, on pictures that neither
 training nor the choice of a candidate used, unless a line says otherwise; the models' cards say how often earlier
 models were measured on them. Intervals are 95 %: Wilson's for shares, bootstrap for AUC.

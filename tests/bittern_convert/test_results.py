@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from bittern.errors import ConfigurationError, ModelRefused
 from bittern_convert import results
-from bittern_convert.cli import report
+from bittern_convert.cli import results as command
 
 REPO = Path(__file__).parents[2]
 MODELS = sorted(f.parent for f in (REPO / "models").glob("*/manifest.json"))
@@ -19,7 +19,7 @@ RESULTS = REPO / "docs" / "results"
 
 def test_the_page_is_made_by_the_command(tmp_path: Path) -> None:
     out = tmp_path / "results.md"
-    done = CliRunner().invoke(report, [*map(str, MODELS), "--results", str(RESULTS), "--out", str(out)])
+    done = CliRunner().invoke(command, [*map(str, MODELS), "--results", str(RESULTS), "--out", str(out)])
     assert done.exit_code == 0, done.output
     assert out.read_text(encoding="utf-8") == (REPO / "docs" / "results.md").read_text(encoding="utf-8")
 

@@ -101,7 +101,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_a_run_is_whole(world: World) -> None:
     names = {f.name for f in world.run.iterdir()}
-    assert {"model.keras", "run.json", "history.json", "index.csv", "curves.png", "confusion.png"} <= names
+    assert {
+        "model.keras",
+        "run.json",
+        "history.json",
+        "index.csv",
+        "out_of_fold.npz",
+        "curves.png",
+        "confusion.png",
+    } <= names
     made = runs.load(world.run)
     assert [Path(line.split(":")[0]).name for line in made.skipped] == ["broken.jpg"]
     assert "skipped" in world.done.stderr

@@ -37,6 +37,7 @@ ELSEWHERE = {
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/ "
     "--against models/older --sheet worst.png": JOURNEY,
     "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern/evaluation/test_explain.py",
+    "bittern report runs/mine --model models/mine": "tests/bittern_train/reports/test_run_page.py",
     "bittern doctor": "tests/bittern/doctor/test_examine.py",
     "bittern bench": "tests/bittern/bench/test_bench.py",
 }

@@ -1,4 +1,4 @@
-"""`bittern train` and `bittern study`."""
+"""`bittern train`, `report` and `study`."""
 
 from __future__ import annotations
 
@@ -90,9 +90,52 @@ def train(
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 
 
+@click.command(
+    short_help="Write the figures and pictures of a run as one HTML page.",
+    epilog="Example: bittern report runs/mine --model models/mine",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--model", type=click.Path(path_type=Path), help="The model that was made of it: what it looks at.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it was moved since training.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The page.  [default: RUN/report.html]")
+@click.option("--more", default=100, show_default=True, type=click.IntRange(1), help="Pictures more, of the forecast.")
+def report(run: Path, model: Path | None, data: Path | None, out: Path | None, more: int) -> None:
+    """Write the figures and pictures of a run as one self-contained HTML page.
+
+    Every figure is out of fold: learning curves, confusion matrix, ROC, thresholds and what they catch, calibration,
+    accuracy by source, group size and centre crop, the worst mistakes, and what more pictures would bring. The page
+    holds small copies of your pictures. (`bittern results` writes the figures of model folders, as this command did
+    before.)
+    """
+    one_blas_thread()
+
+    from bittern.cli.common import progress_bar
+    from bittern.errors import ConfigurationError
+    from bittern.model.classifier import Classifier
+    from bittern.system import fileio
+    from bittern_train import growth, run_figures, run_page
+
+    if (run / "manifest.json").is_file():
+        raise ConfigurationError(f"{run} is a model folder: expected a run; for models: bittern results")
+    of = run_figures.judged(run, data)
+    classifier = Classifier(model) if model is not None else None
+    if classifier is not None and {*classifier.heads[0].labels} != {*of.made.task.labels}:
+        raise ConfigurationError(f"--model {model}: has other labels than the run: it was not made of it")
+    with progress_bar("learning curves", growth.parts(of)) as show:
+        grown = growth.forecasts(of, more, show)
+    with progress_bar("what the network looks at", run_page.EXPLAINED if classifier else 1) as show:
+        page = run_page.render(run, of, classifier, grown, show)
+    target = out or run / "report.html"
+    try:
+        fileio.write(target, page.encode())
+    except OSError as error:
+        raise ConfigurationError(f"{target}: {error.strerror}") from None
+    click.echo(target)
+
+
 @click.group(short_help="Repeat a study on which a choice rests.")
 def study() -> None:
-    """Repeat a study on which a choice of Bittern's rests, and write its result file for `bittern report`.
+    """Repeat a study on which a choice of Bittern's rests, and write its result file for `bittern results`.
 
     All but "decision" train networks, and need TensorFlow.
     """

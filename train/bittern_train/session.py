@@ -26,8 +26,9 @@ from bittern_convert import calibration, copies, parity, run, thresholds
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
-from bittern_train import confidence, estimate, pool, report, stream_fold, training
+from bittern_train import confidence, estimate, out_of_fold, pool, report, stream_fold, training
 from bittern_train.network import Network, features
+from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
 from bittern_train.training import Cache, Choice
 
@@ -90,6 +91,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
     best = choices[0]
     for choice in choices:
         progress.say(_line(task, choice, choosing))
+    kept = _out_of_fold(task, loaded, cache, best, seed)
     model, fits = training.final_fit(task, network, cache, best, seed, progress)
     targets = np.array([s.target for s in choosing], np.int64)
     operating = _operating(task, best, targets)
@@ -131,6 +133,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         model.save(new / run.MODEL)
         pool.write_index(new / run.INDEX, everything, decoded.digests)
         (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
+        out_of_fold.write(new, kept)
         report.curves(new / "curves.png", choices)
         report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
         # Last: a run is finished when this file exists.
@@ -180,6 +183,23 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])
         network.settle(np.concatenate(list(plain)))
     return Loaded(everything, decoded, network)
+
+
+def _out_of_fold(task: Task, loaded: Loaded, cache: Cache, best: Choice, seed: int) -> OutOfFold:
+    """What the run keeps of the pictures that choose; the network's tail has its start weights afterwards."""
+    samples, network = loaded.decoded.samples, loaded.network
+    choosing = np.flatnonzero([s.chooses for s in samples])
+    parts = training.split(samples, cache.targets, task.recipe.folds, seed).parts
+    rows = out_of_fold.some(len(choosing), seed)
+    network.reset(seed)
+    pooled = network.tail.predict(cache.features[choosing[rows], 0].astype(np.float32), batch_size=128, verbose=0)
+    return OutOfFold(
+        names=[samples[i].item.name for i in choosing],
+        folds=out_of_fold.fold_numbers([part.validated for part in parts]),
+        scores=confidence.tempered(best.scores[:, 0], best.temperature),
+        rows=rows,
+        features=pooled.astype(np.float16),
+    )
 
 
 def _cache(task: Task, loaded: Loaded, seed: int, progress: Progress) -> Cache:

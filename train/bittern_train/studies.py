@@ -1,4 +1,4 @@
-"""Studies that choices of the shipped tasks rest on; each leaves a result file for `bittern report`.
+"""Studies that choices of the shipped tasks rest on; each leaves a result file for `bittern results`.
 
 bittern study none car_damage --data ../shared/data --weights FILE --out docs/results
 bittern study twins car_damage --data ../shared/data --weights FILE --out docs/results

@@ -60,7 +60,7 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class History:
+class ModelHistory:
     """Writes the history of one daemon, in threads of their own: the loop does not wait for the disk."""
 
     def __init__(self, folder: Path | None, source: str) -> None:

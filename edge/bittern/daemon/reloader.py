@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from bittern.config import schema
 from bittern.config.schema import WatchConfig
-from bittern.daemon.history import History
+from bittern.daemon.history import ModelHistory
 from bittern.decision.pipeline import Pipeline
 from bittern.delivery.sinks.base import Sink
 from bittern.errors import BitternError, ConfigurationError, one_line
@@ -39,7 +39,11 @@ class Reloader:
     """
 
     def __init__(
-        self, config: WatchConfig, file: Path | None = None, sinks: Sequence[Sink] = (), history: History | None = None
+        self,
+        config: WatchConfig,
+        file: Path | None = None,
+        sinks: Sequence[Sink] = (),
+        history: ModelHistory | None = None,
     ) -> None:
         """Nothing is read yet.
 
@@ -50,7 +54,7 @@ class Reloader:
             history: gets a line for each exchange, and for each that was refused.
         """
         self._config, self._file, self._sinks = config, file, sinks
-        self._history = history or History(None, "")
+        self._history = history or ModelHistory(None, "")
         self._thread: threading.Thread | None = None
         self._child = Running()
         self._outcome: list[Classifier] | str | None = None

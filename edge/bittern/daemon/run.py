@@ -14,7 +14,7 @@ from bittern import events
 from bittern.config.schema import OutboxConfig, WatchConfig
 from bittern.daemon.feed import Feed, Recording
 from bittern.daemon.health import Health, SinkMetrics, model_infos
-from bittern.daemon.history import History
+from bittern.daemon.history import ModelHistory
 from bittern.daemon.keeper import Keeper
 from bittern.daemon.loop import Loop, Summary
 from bittern.daemon.reloader import Reloader
@@ -200,12 +200,12 @@ def _state(name: str) -> Path:
     return outbox.folder(OutboxConfig(), name)
 
 
-def _open_history(name: str, config_file: Path | None) -> History:
+def _open_history(name: str, config_file: Path | None) -> ModelHistory:
     folder = None
     if config_file is not None:
         with contextlib.suppress(ConfigurationError):  # no home folder: then without a history
             folder = _state(name)
-    return History(folder, name)
+    return ModelHistory(folder, name)
 
 
 def _withdraw(info: SinkContext, stack: contextlib.ExitStack) -> None:

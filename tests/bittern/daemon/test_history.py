@@ -18,7 +18,7 @@ from bittern import Classifier
 from bittern.cli.main import main
 from bittern.config.schema import WatchConfig, load
 from bittern.daemon import history, run
-from bittern.daemon.history import Entry, History
+from bittern.daemon.history import Entry, ModelHistory
 from bittern.system.stop import Stop
 
 
@@ -95,7 +95,7 @@ def test_without_a_configuration_file_nothing_is_written(tmp_path: Path, monkeyp
 def test_it_is_bounded_and_bears_lines_of_others(tmp_path: Path) -> None:
     file = tmp_path / history.FILE
     file.write_bytes(b"nonsense\n{}\n" + b"x" * 300_000 + b"\n")
-    past = History(tmp_path, "door")
+    past = ModelHistory(tmp_path, "door")
     past.note("started", [])
     past.close(20)
     assert [entry.state for entry in history.read(file)] == ["started"]
@@ -110,6 +110,6 @@ def test_it_is_bounded_and_bears_lines_of_others(tmp_path: Path) -> None:
 
 def test_a_state_folder_that_cannot_be_written_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
-    past = History(tmp_path / "file", "door")
+    past = ModelHistory(tmp_path / "file", "door")
     past.note("started", [])
     until(lambda: "which models ran is not written down" in caplog.text)
