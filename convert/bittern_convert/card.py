@@ -11,6 +11,8 @@ from bittern_convert.task import FieldOfView, Task
 
 # Splits with fewer pictures are left out of the table of corruptions.
 LEAST_CORRUPTED = 20
+# In place of the name of a run, for a network that was trained elsewhere.
+FOREIGN = "trained elsewhere"
 
 
 def render(manifest: Manifest, task: Task) -> str:
@@ -24,7 +26,9 @@ def render(manifest: Manifest, task: Task) -> str:
         f"{manifest.input.shape[1]} x {manifest.input.shape[2]}, full "
         f"int8, {manifest.size / 1e6:.2f} MB. {_field_of_view(task.field_of_view)}",
         "",
-        "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
+        "Written by `bittern convert`; every figure is from `manifest.json`."
+        if provenance["run"] == FOREIGN
+        else "Written by `bittern convert` from the run; every figure is from `manifest.json`.",
         "",
         *_test_figures(provenance["reports"]),
         "",
@@ -60,6 +64,8 @@ def _field_of_view(field: FieldOfView) -> str:
 
 
 def _test_figures(reports: dict[str, Any]) -> list[str]:
+    if not reports:
+        return ["There are no figures on test pictures: none were held back."]
     rows = []
     for split, figures in reports.items():
         n, others = figures["alarm_n"], figures["n"] - figures["alarm_n"]
@@ -87,6 +93,8 @@ def _test_figures(reports: dict[str, Any]) -> list[str]:
 
 
 def _figures_by_label(reports: dict[str, Any]) -> list[str]:
+    if not reports:
+        return []
     rows = [
         f"| {split} | `{label}` | {of_label['n']} | {_share(of_label['correct'], of_label['n'])} | "
         f"{of_label['answered']} | {_share(of_label['correct'], of_label['answered'])} |"
@@ -195,6 +203,8 @@ def _calibration(figures: dict[str, float] | None) -> list[str]:
 
 def _choices(manifest: Manifest) -> list[str]:
     validation = manifest.provenance["cross_validation"]
+    if not validation:
+        return ["## Thresholds", *_thresholds(manifest)]
     rows = []
     for name, figures in validation["sets"].items():
         low, high = figures["accuracy_ci95"]
@@ -202,7 +212,6 @@ def _choices(manifest: Manifest) -> list[str]:
             f"| {name} | {figures['n']} | {figures['correct']} | {figures['accuracy']:.1%} ({low:.1%} to {high:.1%}) |"
         )
     corrupted = validation["harmed"]
-    thresholds = manifest.heads[0].thresholds
     return [
         "## Choices",
         f"By {validation['method']}, before the final fit on both:",
@@ -214,10 +223,19 @@ def _choices(manifest: Manifest) -> list[str]:
         f"Corrupted versions of the same pictures, out of fold: {corrupted['correct']} of {corrupted['n']} correct "
         f"({corrupted['accuracy']:.1%}).",
         *_calibration(validation.get("calibration")),
+        *_thresholds(manifest),
+    ]
+
+
+def _thresholds(manifest: Manifest) -> list[str]:
+    return [
         "",
         "| threshold | on from | off below | chosen for |",
         "| --- | --- | --- | --- |",
-        *(f"| {name} | {t.on:.3f} | {t.off:.3f} | {t.chosen_for} |" for name, t in thresholds.items()),
+        *(
+            f"| {name} | {t.on:.3f} | {t.off:.3f} | {t.chosen_for} |"
+            for name, t in manifest.heads[0].thresholds.items()
+        ),
     ]
 
 
@@ -236,10 +254,15 @@ def _parity_check(figures: dict[str, Any]) -> list[str]:
 
 def _data(provenance: dict[str, Any], task: Task) -> list[str]:
     pictures, calibration = provenance["pictures"], provenance["calibration"]
+    trained = "What it was trained on is not known here."
+    if pictures["trained_on"]:
+        trained = (
+            f"Trained on, by kind: {_kinds(pictures['trained_on'])}; {pictures['copies']} copies of "
+            f"each, of photographs the first one unaltered. {pictures['unreadable']} files could not be read."
+        )
     return [
         "## Data",
-        f"Trained on, by kind: {_kinds(pictures['trained_on'])}; {pictures['copies']} copies of "
-        f"each, of photographs the first one unaltered. {pictures['unreadable']} files could not be read. "
+        f"{trained} "
         f"Calibrated with {calibration['pictures']} pictures and {calibration['plus']}; the biases of the head correct "
         f"the shift of the int8 scores ({_biases(calibration['head_bias'])}, from {calibration['head_bias_pictures']} "
         "pictures that the parity check does not use)."

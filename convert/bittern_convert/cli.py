@@ -11,39 +11,96 @@ from bittern.cli.common import print_json, tensorflow_command
 
 if TYPE_CHECKING:
     from bittern_convert.compare import FolderComparison
+    from bittern_convert.foreign import PixelValues
 
 
 @tensorflow_command
 @click.command(
-    epilog="Example: bittern convert runs/stop_sign --out models/stop_sign",
+    short_help="Turn a run, or any Keras classifier, into an int8 model folder.",
+    epilog="Examples: bittern convert runs/stop_sign --out models/stop_sign; "
+    "bittern convert keras_model.h5 --labels labels.txt --pixels -1..1 --calibrate pictures/ --out models/gate",
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Model folder to make.  [default: models/TASK]")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it was moved since training.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of a run's pictures, if it was moved since.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Of a Keras model: file with its labels, one a line.")
+@click.option(
+    "--pixels",
+    type=click.Choice(["-1..1", "0..1", "raw", "imagenet", "caffe"]),
+    help="Of a Keras model: what it was trained with. Teachable Machine: -1..1; Lobe: 0..1; raw: 0 to 255.",
+)
+@click.option(
+    "--calibrate", type=click.Path(path_type=Path), help="Of a Keras model: pictures, best in a folder per label."
+)
+@click.option("--alarm", multiple=True, help="Of a Keras model: label that raises an alarm; may be repeated.")
+@click.option("--nothing", multiple=True, help='Of a Keras model: label that means "nothing"; may be repeated.')
 @click.option("--name", help="Name of the model.  [default: that of its folder]")
 @click.option("--version", default="1", show_default=True, help="Version of the model.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Of a Keras model: of the copies.")
 @click.option("--force", is_flag=True, help="Replace an existing model folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome of the parity check as JSON.")
 def convert(
-    run: Path, out: Path | None, data: Path | None, name: str | None, version: str, force: bool, as_json: bool
+    source: Path,
+    out: Path | None,
+    data: Path | None,
+    labels: Path | None,
+    pixels: PixelValues | None,
+    calibrate: Path | None,
+    alarm: tuple[str, ...],
+    nothing: tuple[str, ...],
+    name: str | None,
+    version: str,
+    seed: int,
+    force: bool,
+    as_json: bool,
 ) -> None:
-    """Turn a finished run into an int8 model folder.
+    """Turn SOURCE into an int8 model folder: a finished run, or a Keras classifier that was trained elsewhere.
 
-    The parity check compares float and int8 on at least a thousand pictures; a model that loses too much is not
-    packaged (exit code 1).
+    A Keras classifier is a .keras or .h5 file, or a SavedModel folder, of square pictures of any size, colour or grey.
+    What it expects of the pixels, and a softmax that it lacks, become layers of the model.
+
+    The parity check compares float and int8 on at least a thousand pictures, augmented copies included; a model that
+    loses too much is not packaged (exit code 1).
     """
+    from bittern_convert import foreign
     from bittern_convert.quiet import quiet
     from bittern_convert.run import load
     from bittern_convert.screen import bar
 
-    task = load(run).task.name
-    with quiet(run / "convert.log") as console, bar(console) as progress:
-        from bittern_convert import package
+    if foreign.is_keras(source):
+        if labels is None or pixels is None or calibrate is None or out is None or data is not None:
+            raise click.UsageError(
+                "a Keras model takes --labels, --pixels, --calibrate and --out (and no --data): what it was trained "
+                "with, and pictures to calibrate with"
+            )
+        question = foreign.Question(foreign.read_labels(labels), alarm, nothing, pixels)
+        with quiet(out.parent / f"{out.name}.log") as console, bar(console) as progress:
+            manifest, outcome = foreign.convert(
+                source,
+                out,
+                question,
+                calibrate=calibrate,
+                name=name or out.name,
+                version=version,
+                replace=force,
+                seed=seed,
+                progress=progress,
+            )
+        target = out
+    else:
+        if labels is not None or pixels is not None or calibrate is not None or alarm or nothing:
+            raise click.UsageError(
+                "--labels, --pixels, --calibrate, --alarm, --nothing are of a Keras model (.keras, .h5, SavedModel); "
+                f"{source} is taken for a run, which has them already"
+            )
+        task = load(source).task.name
+        with quiet(source / "convert.log") as console, bar(console) as progress:
+            from bittern_convert import package
 
-        target = out or Path("models") / task
-        manifest, outcome = package.convert(
-            run, target, data=data, name=name or target.name, version=version, replace=force, progress=progress
-        )
+            target = out or Path("models") / task
+            manifest, outcome = package.convert(
+                source, target, data=data, name=name or target.name, version=version, replace=force, progress=progress
+            )
     if as_json:
         print_json({"model": str(target), **{f: getattr(outcome, f) for f in outcome.__struct_fields__}})
         return

@@ -62,7 +62,15 @@ class ParityFailed(BitternError):
 
 
 def convert(
-    folder: Path, out: Path, *, data: Path | None, name: str, version: str, replace: bool, progress: Progress
+    folder: Path,
+    out: Path,
+    *,
+    data: Path | None,
+    name: str,
+    version: str,
+    replace: bool,
+    progress: Progress,
+    model: Any = None,
 ) -> tuple[Manifest, Outcome]:
     """Convert a finished run into a model folder.
 
@@ -74,6 +82,7 @@ def convert(
         version: of the model.
         replace: whether `out` may exist already.
         progress: called with what is being done, and how far.
+        model: the Keras model, (1, size, size, 3) float32 in [-1, 1] to scores; None for the file of the run.
 
     Returns:
         The manifest and the outcome of the parity check.
@@ -83,7 +92,7 @@ def convert(
         ParityFailed: the parity check failed; the pictures that flipped are in `flipped.png` of the run.
         BitternError: the quantization or the size came out wrong.
     """
-    _check_target(out, name, version, replace)
+    check_target(out, name, version, replace)
     made = run.load(folder)
     task = made.task
     labels = task.labels
@@ -101,15 +110,18 @@ def convert(
         )
     copies = inputs.unseen_copies(folder, made, items, progress)
     progress("quantize", 0, 1)
-    model = _load_model(folder)
+    model = _load_model(folder) if model is None else model
     output = f"{task.name}_scores"
     groups = {item.group for item in calibrating}
     # Shifts are measured on the pictures of the calibration and their copies, which the parity check does not use.
     known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in copies if c.group in groups)])
     quantized = tflite.quantize(model, tensors)
     bias = correction.head_bias(_float_scores(model, known), _int8_scores(quantized, known))
+    corrected = tflite.with_bias(quantized, bias)
+    if corrected is quantized:  # the last layer of somebody else's network may be of another kind
+        bias = np.zeros_like(bias)
     packed = tflite.pack(
-        tflite.with_bias(quantized, bias),
+        corrected,
         name=name,
         version=version,
         question=task.question,
@@ -153,7 +165,8 @@ def convert(
     return described, outcome
 
 
-def _check_target(out: Path, name: str, version: str, replace: bool) -> None:
+def check_target(out: Path, name: str, version: str, replace: bool) -> None:
+    """Raises ConfigurationError if a model folder must not be written there, or cannot have this name or version."""
     if out.exists() and not replace:
         raise ConfigurationError(f"{out} exists already: give another --out, or --force to replace it")
     if out.exists() and not (out / "manifest.json").is_file():

@@ -69,16 +69,16 @@ def with_bias(data: bytes, change: npt.NDArray[np.float64]) -> bytes:
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
     graph = model.subgraphs[0]
-    dense = [
-        operator
-        for operator in graph.operators
-        if model.operatorCodes[operator.opcodeIndex].builtinCode == schema.BuiltinOperator.FULLY_CONNECTED
-    ]
-    if not dense or not change.any() or graph.tensors[dense[-1].inputs[1]].shape[0] != len(change):
+    kinds = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+    behind = (schema.BuiltinOperator.SOFTMAX, schema.BuiltinOperator.LOGISTIC, schema.BuiltinOperator.QUANTIZE)
+    last = max((i for i, kind in enumerate(kinds) if kind not in behind), default=0)
+    head = graph.operators[last]
+    is_dense = kinds[last] == schema.BuiltinOperator.FULLY_CONNECTED
+    if not is_dense or not change.any() or graph.tensors[head.inputs[1]].shape[0] != len(change):
         return data
-    picture, kernel = (graph.tensors[i].quantization.scale for i in dense[-1].inputs[:2])
+    picture, kernel = (graph.tensors[i].quantization.scale for i in head.inputs[:2])
     step = float(picture[0]) * np.broadcast_to(np.asarray(kernel, np.float64), change.shape)
-    inputs = list(dense[-1].inputs)
+    inputs = list(head.inputs)
     if len(inputs) < 3 or inputs[2] < 0:  # conversion leaves biases of 0 out
         bias, values = schema.TensorT(), np.zeros(len(change), np.int32)
         bias.shape, bias.type, bias.name = [len(change)], schema.TensorType.INT32, b"bias"
@@ -86,7 +86,7 @@ def with_bias(data: bytes, change: npt.NDArray[np.float64]) -> bytes:
         bias.quantization.scale = list(step) if len(kernel) > 1 else [step[0]]
         bias.quantization.zeroPoint = [0] * len(bias.quantization.scale)
         graph.tensors.append(bias)
-        dense[-1].inputs = [*inputs[:2], len(graph.tensors) - 1]
+        head.inputs = [*inputs[:2], len(graph.tensors) - 1]
     else:
         bias = graph.tensors[inputs[2]]
         values = np.frombuffer(bytes(model.buffers[bias.buffer].data), np.int32)
@@ -94,7 +94,7 @@ def with_bias(data: bytes, change: npt.NDArray[np.float64]) -> bytes:
     buffer.data = np.frombuffer((values + np.rint(change / step)).astype(np.int32).tobytes(), np.uint8)
     model.buffers.append(buffer)  # a new one: equal buffers are shared
     bias.buffer = len(model.buffers) - 1
-    logits = graph.tensors[dense[-1].outputs[0]].quantization
+    logits = graph.tensors[head.outputs[0]].quantization
     scale, zero_point = float(logits.scale[0]), int(logits.zeroPoint[0])
     low, high = scale * (-128 - zero_point) + change.min(), scale * (127 - zero_point) + change.max()
     scale = (max(high, 0.0) - min(low, 0.0)) / 255

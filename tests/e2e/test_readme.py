@@ -33,6 +33,8 @@ ELSEWHERE = {
     "make deploy HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
     "bittern train folders --data pictures/ --alarm cat --weights imagenet --out runs/mine": JOURNEY,
     "bittern convert runs/mine --out models/mine": JOURNEY,
+    "bittern convert keras_model.h5 --labels labels.txt --pixels -1..1 --calibrate pictures/ --alarm open "
+    "--out models/gate": "tests/bittern_convert/test_foreign.py",
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/": JOURNEY,
     "bittern evaluate models/mine --data runs/mine/index.csv --root pictures/ "
     "--against models/older --sheet worst.png": JOURNEY,
