@@ -129,7 +129,9 @@ def cut(frame: Pixels, name: str | os.PathLike[str], region: Region | None) -> P
         raise PictureError(f"{name}: {error}") from None
 
 
-def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_bytes(
+    data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS, at_least: int | None = None
+) -> Pixels:
     """Decode a picture in memory: (H, W, 3) uint8 BGR, EXIF orientation applied.
 
     Grey pictures get three equal channels, 16 bits become 8, transparency is dropped, CMYK is converted, and an
@@ -138,16 +140,19 @@ def decode_bytes(data: bytes, name: str, *, max_bytes: int = MAX_BYTES, max_pixe
     A picture whose header bounds the time and memory of decoding, as of most JPEG, PNG, WebP, BMP and TIFF files, is
     decoded in this process; any other in one with limits (`bittern.model.decoder`).
 
+    With `at_least` an ordinary JPEG, which decodes faster at a half, a quarter or an eighth of its size, is decoded at
+    the smallest of these whose longer side has that many pixels: for thumbnails, never for a network.
+
     Raises:
         PictureError: as for `decode`; the message begins with `name`.
     """
     try:
-        return _decode_bytes(data, max_bytes, max_pixels)
+        return _decode_bytes(data, max_bytes, max_pixels, at_least)
     except PictureError as error:
         raise PictureError(f"{name}: {error}") from None
 
 
-def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
+def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int, at_least: int | None) -> Pixels:
     if not data:
         raise PictureError("the file is empty")
     if len(data) > max_bytes:
@@ -169,7 +174,10 @@ def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int) -> Pixels:
     elif kind == "WebP" and not header.bounded:
         data = picture_header.plain_webp(data)
     if header.bounded:
-        picture = _decode_here(data)
+        part = 1
+        while kind == "JPEG" and at_least and part < 8 and max(width, height) >= 2 * part * at_least:
+            part *= 2
+        picture = _decode_here(data, _REDUCED[part])
     else:
         from bittern.model import decoder  # only where it is needed: importing it takes 10 ms
 
@@ -189,10 +197,19 @@ def _cannot_read(kind: str) -> str:
     return f"is {kind}: save it as JPEG or PNG"
 
 
-def _decode_here(data: bytes) -> Pixels:
+# How OpenCV decodes a picture whole, or at a part of its size.
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+def _decode_here(data: bytes, how: int) -> Pixels:
     try:
         with stderr.silenced():  # libjpeg, libpng and OpenCV print their complaints there
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
         raise PictureError(f"broken picture ({error.err})") from None
     if picture is None:

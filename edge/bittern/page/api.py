@@ -148,7 +148,7 @@ class Interface:
         picture = self._kept(request)
         given = await read_json(request)
         task, label = given.get("task"), given.get("label")
-        if task not in {row["task"] for row in picture.answers}:
+        if not isinstance(task, str) or task not in {row["task"] for row in picture.answers}:
             raise HTTPException(400, "task: expected one of the picture's answers")
         if label is not None and not is_label(label):
             raise HTTPException(400, f"label: expected a text of 1 to {_MAX_LABEL} characters, or null")
@@ -156,7 +156,7 @@ class Interface:
         columns = {"source": "page", "name": picture.name, "answer": "; ".join(f"{m}: {a}" for m, a in answers.items())}
         ask = {
             "do": "correct",
-            "folder": str(self._sets / folder_name(str(task))),
+            "folder": str(self._sets / folder_name(task)),
             "file": str(self._history.file(picture)),
             "name": f"{picture.id}{_suffix(self._history.file(picture))}",
             "label": label,
@@ -164,8 +164,8 @@ class Interface:
         }
         async with self._correcting:  # one change of an index at a time
             await self._answered(ask | {"keep": task not in self._begun})
-            self._begun.add(str(task))
-            self._history.correct(picture, str(task), label)
+            self._begun.add(task)
+            self._history.correct(picture, task, label)
         return as_json({"corrected": picture.corrected})
 
     async def export(self, request: Request) -> Response:

@@ -28,8 +28,17 @@ def application(routes: Sequence[BaseRoute], page: str) -> Starlette:
     async def index(_request: Request) -> Response:
         return FileResponse(STATIC / page, headers={"cache-control": "no-cache"})
 
+    async def service_worker(_request: Request) -> Response:
+        # At the top, because it may only look after what lies below itself.
+        return FileResponse(STATIC / "sw.js", headers={"cache-control": "no-cache"})
+
     handlers = {HTTPException: _error, Exception: _failure}
-    shown = [Route("/", index), *routes, Mount("/static", StaticFiles(directory=STATIC))]
+    shown = [
+        Route("/", index),
+        Route("/sw.js", service_worker),
+        *routes,
+        Mount("/static", StaticFiles(directory=STATIC)),
+    ]
     return Starlette(routes=shown, exception_handlers=handlers)  # type: ignore[arg-type]
 
 

@@ -85,8 +85,8 @@ def open_models(options: dict[str, Any]) -> tuple[_Setup, dict[str, Any]]:
     return _Setup(classifiers, tuple(options.get("views") or preprocess.CENTER)), {"models": rows}
 
 
-def decode(data: bytes) -> Pixels:
-    """A picture, (H, W, 3) uint8 BGR.
+def decode(data: bytes, at_least: int | None = None) -> Pixels:
+    """A picture, (H, W, 3) uint8 BGR; with `at_least` it may be smaller, see `pictures.decode_bytes`.
 
     Raises:
         PictureRefused: 415 for what is no picture, 413 for one that is too large, 422 for one that is broken.
@@ -98,7 +98,7 @@ def decode(data: bytes) -> Pixels:
     except PictureError as error:
         raise PictureRefused(413, str(error)) from None
     try:
-        return pictures.decode_bytes(data, "picture")
+        return pictures.decode_bytes(data, "picture", at_least=at_least)
     except PictureError as error:
         known = header is not None and pictures.can_read(header.kind)
         raise PictureRefused(422 if known else 415, str(error).removeprefix("picture: ")) from None
@@ -124,12 +124,16 @@ def classify(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
 
 
 def preview(_setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
-    """The picture as a JPEG whose longer side has at most `side` pixels."""
-    frame = decode(_read(request, payload))
+    """The picture as a JPEG whose longer side has at most `side` pixels; with the size of the upright picture."""
+    data = _read(request, payload)
+    frame = decode(data, request["side"])
     height, width = frame.shape[:2]
     scale = min(1.0, request["side"] / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if scale < 1 else frame
+    header = picture_header.read(data)
+    if header is not None and header.sized:
+        width, height = (header.height, header.width) if header.orientation > 4 else (header.width, header.height)
     return {"width": width, "height": height}, _jpeg(small)
 
 
@@ -184,7 +188,8 @@ def correct(_setup: _Setup, request: dict[str, Any], _payload: bytes) -> _Reply:
 
 def look(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
     """What a picture looks like (`likeness.features`), and the answer of the first model's first task."""
-    frame = decode(_read(request, payload))
+    # A model sees the whole picture, as everywhere.
+    frame = decode(_read(request, payload), None if setup.classifiers else likeness.SIDE * 8)
     message: dict[str, Any] = {}
     if setup.classifiers:
         result = setup.classifiers[0].classify(frame)[0]

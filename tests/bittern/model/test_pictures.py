@@ -145,3 +145,19 @@ def test_pictures_without_a_range_are_not_guessed() -> None:
 )
 def test_formats_whose_header_only_opencv_reads_have_a_limit_too(data: bytes) -> None:
     refused(data, "more pixels than the limit|broken picture|memory")
+
+
+@pytest.mark.parametrize(
+    ("at_least", "size"), [(None, 1600), (1600, 1600), (801, 1600), (800, 800), (192, 200), (1, 200)]
+)
+def test_a_jpeg_may_be_decoded_smaller_for_a_thumbnail(at_least: int | None, size: int) -> None:
+    picture = cv2.resize(drawn(), (1200, 1600), interpolation=cv2.INTER_NEAREST)
+    data = jpeg_with_exif(picture, exif(6))
+    small = pictures.decode_bytes(data, "thumbnail", at_least=at_least)
+    assert small.shape == (size * 3 // 4, size, 3)
+    assert corners(small) == corners(pictures.decode_bytes(data, "whole"))
+
+
+def test_only_a_jpeg_is_decoded_smaller() -> None:
+    data = encode(".png", drawn())
+    assert pictures.decode_bytes(data, "thumbnail", at_least=1).shape == (HEIGHT, WIDTH, 3)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tests.doubles.browser import browser, has_count, needs_chromium, opened, serious
 from tests.doubles.served import Site, served
+from tests.doubles.waiting import until
 
 from bittern.evaluation import dataset
 from bittern.page import access, app
@@ -152,3 +153,23 @@ def test_a_token_is_asked_for_once(chromium: Any, tmp_path: Path, means: Path, p
         access.new_token(tmp_path)
         page.reload()
         page.locator("[name=token]").wait_for()
+
+
+def test_while_the_server_is_away_the_page_opens_and_says_so(chromium: Any, tmp_path: Path, means: Path) -> None:
+    with served("--data", tmp_path, "--model", means) as site:
+        context = chromium.new_context()
+        page = context.new_page()
+        page.goto(site.url)
+        page.get_by_text("No pictures yet.").wait_for()
+        kept = "caches.open('bittern').then((cache) => cache.keys()).then((keys) => keys.length)"
+        until(lambda: page.evaluate(kept) >= 5)
+    try:
+        page.reload()
+        page.get_by_text("The server does not answer.").wait_for()
+        assert page.get_by_text("Drop pictures here").is_visible()
+        words = ("--data", tmp_path, "--model", means, "--port", str(site.port))
+        with served(*words):
+            page.get_by_text("No pictures yet.").wait_for()
+            assert page.get_by_text("The server does not answer.").is_hidden()
+    finally:
+        context.close()

@@ -6,7 +6,7 @@ const TEXTS = {
     add: "Add pictures", drop: "Drop pictures here", choose: "Choose pictures", camera: "Take a picture",
     paste: "or paste one (Ctrl+V). They stay on this server.", working: "Classifying", history: "Pictures",
     search: "Search names and labels", state: "Which pictures", all: "All", corrected: "Corrected", withAlarm: "With an alarm",
-    label: "Label", anyLabel: "Any label", more: "Show more", count: "{0} of them", none: "No pictures yet.",
+    label: "Label", anyLabel: "Any label", more: "Show more", count: "Count: {0}", none: "No pictures yet.",
     noneMatch: "No picture matches the filter.", export: "Export {0} as zip", alarm: "alarm", ms: "{0} ms",
     isThis: "{0}, {1} %: choose this label", correctedTo: "corrected: {0}", hint: "Wrong? Tap the right label.",
     otherLabel: "Another label", ok: "OK", squares: "What the network sees", left: "left", center: "centre", right: "right",
@@ -27,7 +27,7 @@ const TEXTS = {
     add: "Bilder hinzufügen", drop: "Bilder hier ablegen", choose: "Bilder auswählen", camera: "Bild aufnehmen",
     paste: "oder eines einfügen (Strg+V). Sie bleiben auf diesem Server.", working: "Wird klassifiziert", history: "Bilder",
     search: "Namen und Labels durchsuchen", state: "Welche Bilder", all: "Alle", corrected: "Korrigierte", withAlarm: "Mit Alarm",
-    label: "Label", anyLabel: "Alle Labels", more: "Mehr anzeigen", count: "{0} Stück", none: "Noch keine Bilder.",
+    label: "Label", anyLabel: "Alle Labels", more: "Mehr anzeigen", count: "Anzahl: {0}", none: "Noch keine Bilder.",
     noneMatch: "Kein Bild passt zum Filter.", export: "{0} als Zip exportieren", alarm: "Alarm", ms: "{0} ms",
     isThis: "{0}, {1} %: dieses Label wählen", correctedTo: "korrigiert: {0}", hint: "Falsch? Tippe auf das richtige Label.",
     otherLabel: "Anderes Label", ok: "OK", squares: "Was das Netz sieht", left: "links", center: "Mitte", right: "rechts",
@@ -113,3 +113,12 @@ function translate() {
   });
 }
 translate();
+
+// The page opens even while the server does not answer. Browsers allow this on localhost and behind TLS only.
+if (navigator.serviceWorker) {
+  navigator.serviceWorker.register("sw.js").catch(() => {});
+  navigator.serviceWorker.ready.then((registration) => {
+    const files = [...document.querySelectorAll("script[src], link[href]")].map((element) => element.src || element.href);
+    registration.active.postMessage([location.origin + location.pathname, ...files]);
+  });
+}
