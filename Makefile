@@ -8,6 +8,9 @@ CACHE ?= $(HOME)/.cache/bittern
 TASK ?= stop_sign face_mask car_damage
 RUN ?= runs/$$name
 MODEL ?= models/$$name
+# Builds and runs containers; podman where it is installed.
+ENGINE ?= $(if $(shell command -v podman),podman,docker)
+IMAGE ?= localhost/bittern
 # Output of `bench`.
 OUT ?= build/bench
 MINUTES ?= 30
@@ -26,7 +29,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant test-container container lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -130,6 +133,10 @@ wheel: $(DEV)/.dev  ## build dist/bittern-VERSION-py3-none-any.whl, including th
 	@rm -rf dist
 	$(DEV)/bin/python -m build --wheel --no-isolation --outdir dist .
 
+# Only an image in Docker's format has a health check.
+container:  ## build the image localhost/bittern, with Podman or Docker (IMAGE=name ARGS=--platform=linux/arm64)
+	$(ENGINE) build $(if $(findstring podman,$(ENGINE)),--format docker) --file Containerfile --tag $(IMAGE) $(ARGS) .
+
 # --- for developers ---
 
 # The first lines of a lock say how it was made. --project: that folder's settings for uv.
@@ -140,7 +147,7 @@ lock: $(TOOLS)/.ready  ## renew locks/ after a change of pyproject.toml (ARGS=--
 	$(COMPILE) $(ARGS) --project locks/pi pyproject.toml --extra dev --no-emit-package numpy -o locks/pi-dev.txt
 	$(COMPILE) $(ARGS) --project locks/pi pyproject.toml --extra mqtt --extra metrics --extra page --no-emit-package numpy -c locks/pi-dev.txt -o locks/pi.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra dev --extra data --group browser -o locks/dev.txt
-	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra page -c locks/dev.txt -o locks/device.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra mqtt --extra metrics --extra page -c locks/dev.txt -o locks/device.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra train --extra dev --group browser -o locks/host.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra bench -o locks/bench.txt
 	$(COMPILE) $(ARGS) pyproject.toml --group opencv410 -o locks/opencv410.txt
@@ -227,6 +234,11 @@ test-pi: $(DEV)/.dev wheel  ## a whole virtual Pi: deploy, camera, watchdog, pow
 test-homeassistant: $(DEV)/.dev  ## a real Home Assistant and the daemon, faults 26 to 30 (root, Debian, mosquitto; 1.6 GB in CACHE)
 	tests/homeassistant/root.sh $(CACHE) build
 	BITTERN_HOMEASSISTANT=1 CACHE=$(CACHE) $(DEV)/bin/python -m pytest -q tests/homeassistant $(ARGS)
+
+test-container: $(DEV)/.dev  ## the image with real containers: rights, events, health, broker, page (root, Debian; 1.5 GB in CACHE)
+	tests/container/engine.sh $(CACHE) build
+	$(MAKE) container ARGS= ENGINE='tests/container/engine.sh $(CACHE) podman'
+	BITTERN_CONTAINER=1 CACHE=$(CACHE) $(DEV)/bin/python -m pytest -q tests/container $(ARGS)
 
 clean:  ## remove everything that make created, except runs/ and models/
 	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) $(TOOLS) build dist

@@ -295,10 +295,10 @@ class GpioConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class HealthConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """`[health]`: metrics for Prometheus.
+    """`[health]`: metrics for Prometheus, and whether the daemon makes progress.
 
     Attributes:
-        port: port of the page http://HOST:PORT/metrics; 0 takes a free one and logs it.
+        port: port of http://HOST:PORT/metrics and /health; 0 takes a free one and logs it.
         host: address to listen on; 127.0.0.1 is reachable from this machine only.
     """
 

@@ -202,6 +202,10 @@ class Health:
         """The main loop made progress: a frame is done, or a camera that is away is being taken care of."""
         self.progress_s = now_s
 
+    def progress_age_s(self) -> float:
+        """Seconds since the main loop last made progress."""
+        return self._clock() - self.progress_s
+
     def board(self) -> Board:
         """Temperature and power, a few seconds old at most. Runs a command on a Pi: not for the main loop."""
         with self._board_lock:
@@ -245,7 +249,7 @@ class Health:
             camera=self.camera,
             camera_restarts=self.camera_restarts,
             frame_age_s=None if frame_s is None else now - frame_s,
-            progress_age_s=now - self.progress_s,
+            progress_age_s=self.progress_age_s(),
             reloads=self.reloads,
             reloads_refused=self.reloads_refused,
             models=self.models,

@@ -1,4 +1,4 @@
-"""The daemon's metrics for Prometheus: read when they are scraped, over HTTP from a thread of their own."""
+"""The daemon's metrics for Prometheus, and whether it makes progress: over HTTP from a thread of their own."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ except ImportError:
 # A scrape takes one or two connections; beyond this many the oldest is cut off, so that no client can hold them all.
 _CONNECTIONS = 8
 _TIMEOUT_S = 5.0
+# Without progress for longer than this the daemon is unhealthy: WatchdogSec= of its unit.
+_PROGRESS_S = 30.0
 
 
 class HealthCollector(Collector):
@@ -73,7 +75,7 @@ def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
 
 
 class MetricsServer:
-    """Serves http://HOST:PORT/metrics until it is closed.
+    """Serves http://HOST:PORT/metrics and /health until it is closed.
 
     Attributes:
         port: on which it listens, also where 0 was asked for.
@@ -89,7 +91,7 @@ class MetricsServer:
         registry.register(HealthCollector(health))
         ProcessCollector(namespace="bittern", registry=registry)
         try:
-            self._server = _Server((config.host, config.port), registry)
+            self._server = _Server((config.host, config.port), registry, health)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(
@@ -112,8 +114,9 @@ class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = _CONNECTIONS
 
-    def __init__(self, address: tuple[str, int], registry: Any) -> None:
+    def __init__(self, address: tuple[str, int], registry: Any, health: Health) -> None:
         self.registry = registry
+        self.health = health
         self._open: deque[socket.socket] = deque()
         self._lock = threading.Lock()
         if ":" in address[0]:
@@ -161,13 +164,20 @@ class _Page(http.server.BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        """Send the metrics."""
-        if self.path.partition("?")[0] != "/metrics":
-            self.send_error(404, "Not Found", "the metrics are at /metrics")
-            return
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        body = encode(self.server.registry)
-        self.send_response(200)
+        """Send the metrics, or whether the main loop makes progress: 200, or 503 if it hangs."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._send(200, content_type, encode(self.server.registry))
+        elif path == "/health":
+            age_s = self.server.health.progress_age_s()
+            text = f"progress {age_s:.1f} s ago, camera: {self.server.health.camera}\n"
+            self._send(200 if age_s <= _PROGRESS_S else 503, "text/plain", text.encode())
+        else:
+            self.send_error(404, "Not Found", "there are /metrics and /health")
+
+    def _send(self, status: int, content_type: str, body: bytes) -> None:
+        self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

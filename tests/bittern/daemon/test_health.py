@@ -239,6 +239,24 @@ def test_open_metrics_and_other_paths(page: MetricsServer) -> None:
         caught.value.close()
 
 
+def test_health_is_whether_there_is_progress(page: MetricsServer, health: Health, clock: Clock) -> None:
+    url = f"http://127.0.0.1:{page.port}/health"
+    health.progress(clock.now)
+    health.camera = "camera_absent"  # which the loop takes care of
+    clock.now += 30
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        assert answer.read() == b"progress 30.0 s ago, camera: camera_absent\n"
+    clock.now += 0.1
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=5)
+    assert caught.value.code == 503
+    assert caught.value.read() == b"progress 30.1 s ago, camera: camera_absent\n"
+    caught.value.close()
+    health.progress(clock.now)
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        assert answer.status == 200
+
+
 def test_a_port_that_is_taken_is_one_line(page: MetricsServer, health: Health) -> None:
     with pytest.raises(ConfigurationError) as caught:
         MetricsServer(health, HealthConfig(port=page.port))
