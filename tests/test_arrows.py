@@ -26,7 +26,7 @@ ROOMS = {
     "cli": "bench doctor page daemon evaluation camera delivery sources decision model config system",
     "bench": "daemon evaluation camera delivery decision model config scene system",
     "doctor": "sources model scene system",
-    "page": "evaluation model system",
+    "page": "daemon camera delivery evaluation decision model config system",
     "daemon": "camera delivery sources decision model config system",
     "evaluation": "decision model system",
     "camera": "sources config system",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.common import FiniteRange, one_blas_thread, source_option, warn
+from bittern.cli.common import FiniteRange, needs_extra, one_blas_thread, source_option, warn
 
 if TYPE_CHECKING:
     from bittern.config.schema import WatchConfig
@@ -76,10 +76,16 @@ def watch(
             return
         from bittern.daemon import run
 
+        settings, classifiers = ready
+        page = None
+        if settings.page is not None:
+            needs_extra("[page]", "page", "starlette", "uvicorn")
+            from bittern.page.live_sink import PageSink
+
+            page = partial(PageSink, settings)
         # Objects of the start stay; garbage from here on must not wait until there are 50 000 objects of it.
         gc.freeze()
         gc.set_threshold(1_000)
-        settings, classifiers = ready
         file = None if models else config_file
         try:
             opened = run.opened(
@@ -91,6 +97,7 @@ def watch(
                 config_file=config_file,
                 once=once,
                 every_frame=every_frame,
+                page=page,
             )
             with opened as daemon:
                 for step in daemon.steps(frames):

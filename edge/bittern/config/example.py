@@ -91,6 +91,9 @@ WHY: dict[str, str] = {
     "gpio.active_high": "the relay is on when it should be off",
     "health.port": "Prometheus should monitor this camera; each camera needs its own port",
     "health.host": "0.0.0.0 for a Prometheus on another machine: anyone on the network can then read the metrics",
+    "page.port": "a look at the camera, and a review of its alarms, in a browser; each camera needs its own port",
+    "page.host": "0.0.0.0 for browsers on other machines: they are asked for a token",
+    "page.names": "the page stands behind a reverse proxy",
 }
 # The unit of a number, by its key's path, its name, or the end of its name.
 UNITS: dict[str, str] = {
@@ -135,6 +138,7 @@ EXAMPLES: dict[str, Any] = {
     "gpio.pin": 17,
     "gpio.label": "stop",
     "health.port": 9101,
+    "page.port": 8770,
 }
 
 

@@ -306,6 +306,20 @@ class HealthConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     host: str = "127.0.0.1"
 
 
+class PageConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`[page]`: a page for the browser: live picture, scores, events, review.
+
+    Attributes:
+        port: port of the page http://HOST:PORT/; 0 takes a free one and logs it.
+        host: address to listen on; one that others can reach needs a token (docs/page.md).
+        names: further host names by which the page is asked for, such as those of a reverse proxy; needs a token too.
+    """
+
+    port: Annotated[int, Meta(ge=0, le=65535)]
+    host: Annotated[str, Meta(min_length=1)] = "127.0.0.1"
+    names: tuple[str, ...] = ()
+
+
 class ReloadConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """`[reload]`: when SIGHUP may replace a model.
 
@@ -362,6 +376,7 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     command: CommandConfig | None = None
     gpio: GpioConfig | None = None
     health: HealthConfig | None = None
+    page: PageConfig | None = None
 
     def __post_init__(self) -> None:
         check_views(self.views)

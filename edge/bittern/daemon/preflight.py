@@ -26,6 +26,7 @@ from bittern.model.manifest import Head
 _PACKAGES = {
     "mqtt": ("paho.mqtt", "paho-mqtt 2 or later: pip install 'bittern[mqtt]'"),
     "gpio": ("gpiozero", "gpiozero: sudo apt install python3-gpiozero python3-lgpio"),
+    "page": ("uvicorn", "starlette and uvicorn: pip install 'bittern[page]'"),
     "health": ("prometheus_client", "prometheus-client: pip install 'bittern[metrics]'"),
 }
 
@@ -90,6 +91,8 @@ def _claims(instance: Instance) -> Iterator[tuple[str, str, KeyPath]]:
         yield "folder of snapshots", str(_real(Path(config.snapshots.folder))), ("snapshots", "folder")
     if config.health is not None and config.health.port:
         yield "health port", str(config.health.port), ("health", "port")
+    if config.page is not None and config.page.port:
+        yield "page's port", str(config.page.port), ("page", "port")
     if config.mqtt is not None and config.mqtt.topic:
         with contextlib.suppress(ConfigurationError):
             yield "MQTT topic", f"{config.mqtt.address}/{config.mqtt.topic}", ("mqtt", "topic")
@@ -240,8 +243,9 @@ def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
             yield Mistake(("webhook", "url"), str(error).removeprefix("webhook.url: "))
     if (gpio := config.gpio) is not None and gpio.pin > 27:
         yield Mistake(("gpio", "pin"), f"pin {gpio.pin} is not on the header of a Raspberry Pi: expected 0 to 27", True)
-    if (health := config.health) is not None and 0 < health.port < 1024:
-        yield Mistake(("health", "port"), f"port {health.port} needs root: choose 1024 or above", True)
+    for name, served in (("health", config.health), ("page", config.page)):
+        if served is not None and 0 < served.port < 1024:
+            yield Mistake((name, "port"), f"port {served.port} needs root: choose 1024 or above", True)
 
 
 def _installed(module: str) -> bool:

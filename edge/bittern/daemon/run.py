@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bittern import events
 from bittern.config.schema import OutboxConfig, WatchConfig
 from bittern.daemon.feed import Feed, Recording
-from bittern.daemon.health import Health, SinkMetrics, model_infos
+from bittern.daemon.health import Health, Reading, SinkMetrics, model_infos
 from bittern.daemon.history import ModelHistory
 from bittern.daemon.keeper import Keeper
 from bittern.daemon.loop import Loop, Summary
@@ -21,7 +21,7 @@ from bittern.daemon.reloader import Reloader
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.delivery.dispatch import Delivery
 from bittern.delivery.outlet import Outlet
-from bittern.delivery.sinks.base import SinkContext
+from bittern.delivery.sinks.base import Sink, SinkContext
 from bittern.delivery.sinks.registry import DURABLE, display_name, open_sinks
 from bittern.delivery.snapshots import SnapshotStore, default_folder
 from bittern.errors import BitternError, ConfigurationError
@@ -90,6 +90,7 @@ def opened(
     config_file: Path | None = None,
     once: bool = False,
     every_frame: bool = False,
+    page: Callable[[SinkContext, Callable[[], Sequence[Classifier]], Callable[[], Reading]], Sink] | None = None,
 ) -> Iterator[Daemon]:
     """Open a daemon; at the end of the block, events are delivered and everything is closed.
 
@@ -102,6 +103,8 @@ def opened(
         config_file: of the configuration; None if it is none.
         once: give up if the camera cannot be opened at the start.
         every_frame: take every frame of a recording, instead of `fps` a second by its clock.
+        page: opens the sink of the page, given the context of sinks, the models that run, and the metrics; None if the
+            configuration has no page.
 
     Raises:
         ConfigurationError: a table that cannot be right, decisions that do not fit the models, a library that is
@@ -128,6 +131,13 @@ def opened(
             page=_page(config),
         )
         sinks = open_sinks(config, info, health.diagnostics)
+        if page is not None:
+            try:
+                sinks.append(page(info, lambda: pipeline.classifiers, health.reading))
+            except BaseException:
+                for sink in sinks:
+                    sink.close()
+                raise
         if config.mqtt is None:
             _withdraw(info, stack)
         delivery = Delivery(config.outbox, sinks, name, outbox)
@@ -171,12 +181,13 @@ def _claim_outbox(config: WatchConfig, name: str, stack: contextlib.ExitStack) -
 
 
 def _page(config: WatchConfig) -> str | None:
-    """Address of the page of metrics, if other machines can reach it."""
-    health = config.health
-    if health is None or not health.port or health.host in ("127.0.0.1", "localhost", "::1"):
-        return None
-    host = socket.gethostname() if health.host in ("0.0.0.0", "::", "") else health.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{health.port}/metrics"
+    """Address of the page, else of the metrics, if other machines can reach it."""
+    for table, path in ((config.page, ""), (config.health, "metrics")):
+        if table is None or not table.port or table.host in ("127.0.0.1", "localhost", "::1"):
+            continue
+        host = socket.gethostname() if table.host in ("0.0.0.0", "::", "") else table.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{table.port}/{path}"
+    return None
 
 
 def _memory(config: WatchConfig, name: str) -> Path | None:

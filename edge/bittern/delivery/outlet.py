@@ -90,6 +90,7 @@ class Outlet:
         self.failed: str | None = None
         self.source = source
         self._takers, self._snapshots, self._sinks = takers, snapshots, sinks
+        self._controls: Controls | None = None
         self._queue: queue.Queue[tuple[Event, OrderedPixels | None] | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
         if snapshots is not None:
@@ -98,8 +99,16 @@ class Outlet:
 
     @property
     def controls(self) -> Controls | None:
-        """What the owner wants; None if no sink can be told."""
-        return next((sink.controls for sink in self._sinks if sink.controls is not None), None)
+        """What the owner wants; None if no sink can be told. A sink that was told something new tells the others."""
+        for sink in self._sinks:
+            controls = sink.controls
+            if controls is not None and controls is not self._controls:
+                self._controls = controls
+                for other in self._sinks:
+                    if other is not sink:
+                        other.agree(controls)
+                break
+        return self._controls
 
     def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:
         """Show a frame and the scores of each alarm to the sinks."""

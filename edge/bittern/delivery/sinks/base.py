@@ -71,7 +71,7 @@ class SinkContext(NamedTuple):
 
 
 class Controls(msgspec.Struct, frozen=True):
-    """What an owner wants of the running daemon, from a sink that can be told.
+    """What an owner wants of the running daemon, from the sink that was told last.
 
     Attributes:
         detection: whether frames are classified.
@@ -138,6 +138,15 @@ class Sink(abc.ABC):
 
         Args:
             alarms: every alarm that can go on, with its threshold.
+        """
+
+    def agree(self, controls: Controls) -> None:  # noqa: B027 - most sinks cannot be told
+        """Take over what the owner wants, which another sink was told.
+
+        Called by the main loop, so it must not block.
+
+        Args:
+            controls: what `controls` is from now on.
         """
 
     def check(self) -> str:

@@ -68,7 +68,7 @@ class KeptControls:
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            _log.warning("mqtt: %s: what was set before is lost: %s", self._file, one_line(error))
+            _log.warning("%s: what was set before is lost: %s", self._file, one_line(error))
             return
         thresholds = {entry.alarm: entry.value for entry in kept.thresholds}
         self.controls = self._saved = Controls(kept.detection, thresholds)
@@ -83,4 +83,4 @@ class KeptControls:
         try:
             fileio.write(self._file, msgspec.json.encode(_File(controls.detection, thresholds)))
         except OSError as error:
-            _log.warning("mqtt: what was set is lost with the next restart: %s: %s", self._file, error.strerror)
+            _log.warning("what was set is lost with the next restart: %s: %s", self._file, error.strerror)

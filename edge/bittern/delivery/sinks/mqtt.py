@@ -180,6 +180,16 @@ class MqttSink(Sink):
         """See `Sink`."""
         return self._kept.controls if self._announces and self._config.commands else None
 
+    def agree(self, controls: Controls) -> None:
+        """See `Sink.agree`."""
+        if self.controls is None:
+            return
+        with self._states:
+            self._entities.controls = self._kept.controls = controls
+            if self._following:
+                self._changes += self._entities.changes(time.monotonic())
+        self._wake.set()
+
     @property
     def connections(self) -> int:  # type: ignore[override]
         """See `Sink`."""
