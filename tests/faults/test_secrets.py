@@ -164,7 +164,7 @@ def outcome(file: Path) -> Iterator[object]:
         config = schema.load(file)
         config = schema.with_source(config)
         yield _targets(config)
-        for model in config.models:
+        for model in config.models or ():
             with contextlib.suppress(BitternError):
                 catalog.find(model)
         yield check_source(config.source, config.camera)

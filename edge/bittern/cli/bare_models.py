@@ -164,6 +164,23 @@ def about(models: Sequence[str], stated: Statements) -> list[Bare | None]:
     return [stated.of(sum(bare[:i]), bare_files) if bare[i] else None for i in range(len(models))]
 
 
+def configured(models: Sequence[str], stated: Statements) -> list[dict[str, Any]]:
+    """The models of a command line as the tables `[[model]]` of a configuration.
+
+    Raises:
+        click.UsageError, ConfigurationError: see `about`.
+    """
+    import msgspec
+
+    tables = []
+    for model, bare in zip(models, about(models, stated), strict=True):
+        fields = msgspec.to_builtins(bare) if bare is not None else {}
+        if bare is not None and bare.size is not None:
+            fields["size"] = f"{bare.size[1]}x{bare.size[0]}"
+        tables.append({"path": model} | fields)
+    return tables
+
+
 def open_models(
     models: Sequence[str], stated: Statements, path: ExecutionPath | None = None, threads: int = 1
 ) -> list[Classifier]:

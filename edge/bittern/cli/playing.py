@@ -13,8 +13,9 @@ import numpy as np
 
 from bittern import events
 from bittern.camera.scene_watch import SceneWatch
-from bittern.cli.common import warn
+from bittern.cli.bare_models import warn_unverified
 from bittern.config.schema import WatchConfig
+from bittern.daemon import opening
 from bittern.decision.pipeline import Pipeline, Step
 from bittern.evaluation import tuning
 from bittern.evaluation.tuning import Track
@@ -41,10 +42,8 @@ class Clip(NamedTuple):
 
 def open_models(settings: WatchConfig) -> list[Classifier]:
     """The models of a configuration, each opened once."""
-    classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
-    for classifier in classifiers:
-        if classifier.manifest is None:
-            warn(f"{classifier.name}: no manifest: not verified")
+    classifiers = opening.open_models(settings)
+    warn_unverified(classifiers)
     return classifiers
 
 

@@ -65,6 +65,9 @@ def replay(
     clock; --every-frame looks at all. A recording that was taken at this rate is looked at whole. A folder of pictures
     has no clock: every picture is looked at, and they count as one a second; folder:PATH?fps=25 gives it one.
 
+    A bare .tflite file of another tool needs --config with a [[model]] table, which states its labels, the ones that
+    raise an alarm, and what else the file does not say.
+
     --labels says from when to when there was something to detect, in seconds since the first frame; without rows,
     nothing happens in the clip. An alarm, from on to off, detects every interval that it meets, 0.5 s either way. One
     that meets none is false; so is one that is on for more than 10 s outside of the intervals, which detects only the
@@ -118,7 +121,7 @@ def replay(
     log.begin(logging.INFO)
     settings = schema.load(config_file) if config_file else schema.WatchConfig()
     if models:
-        settings = msgspec.structs.replace(settings, models=models)
+        settings = msgspec.structs.replace(settings, models=models, model=())
     fps = None if every_frame else settings.fps
     if clips:
         from bittern.cli import replay_folder

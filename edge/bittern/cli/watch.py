@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bittern.cli.bare_models import Statements, bare_options, configured, warn_unverified
 from bittern.cli.common import FiniteRange, needs_extra, one_blas_thread, source_option, warn
 
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ SHEET_TILES = 24
 )
 @source_option("picamera:, usb:0, rtsp://..., demo:, a video or a folder.  [default: picamera:]")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="TOML file; options override it.")
-@click.option("--model", "models", multiple=True, help="Name or folder; may be repeated.  [default: stop_sign]")
+@click.option(
+    "--model", "models", multiple=True, help="Name, folder or .tflite; may be repeated.  [default: stop_sign]"
+)
+@bare_options
 @click.option(
     "--fps", type=FiniteRange(0.1, 240), help="Look at no more than this many frames per second.  [default: 5]"
 )
@@ -48,6 +52,7 @@ def watch(
     source: str | None,
     config_file: Path | None,
     models: tuple[str, ...],
+    stated: Statements,
     fps: float | None,
     every_frame: bool,
     frames: int | None,
@@ -71,7 +76,7 @@ def watch(
     film = _Film() if sheet is not None else None
     with stop.signals(reload=True, last=True):
         # A signal also ends the start, most of which is imports.
-        ready = stop.start(lambda: _start(source, config_file, models, fps, sheet))
+        ready = stop.start(lambda: _start(source, config_file, models, stated, fps, sheet))
         if ready is None:
             return
         from bittern.daemon import run
@@ -131,15 +136,20 @@ def _start_again() -> None:
 
 
 def _start(
-    source: str | None, config_file: Path | None, models: tuple[str, ...], fps: float | None, sheet: Path | None
+    source: str | None,
+    config_file: Path | None,
+    models: tuple[str, ...],
+    stated: Statements,
+    fps: float | None,
+    sheet: Path | None,
 ) -> tuple[WatchConfig, list[Classifier]]:
     import logging
 
     import msgspec
 
     from bittern.config import schema
+    from bittern.daemon import opening
     from bittern.errors import ConfigurationError
-    from bittern.model.classifier import Classifier
     from bittern.system import log, notify, stderr
 
     stderr.never_wait()
@@ -148,11 +158,18 @@ def _start(
     # Options under [camera] belong to the file's own source.
     camera: dict[str, str] | None = None if source is None else {}
     no_file = None if source is None else ""
-    given = {"source": source, "source_file": no_file, "camera": camera, "models": models or None, "fps": fps}
+    given: dict[str, object] = {"source": source, "source_file": no_file, "camera": camera, "fps": fps}
+    if models:
+        given |= {"model": configured(models, stated)}
+    elif any(stated):
+        raise ConfigurationError("what is stated about a .tflite file needs --model, or a [[model]] table in --config")
     try:
         settings = schema.with_source(
             msgspec.convert(
-                msgspec.to_builtins(base) | {k: v for k, v in given.items() if v is not None}, schema.WatchConfig
+                msgspec.to_builtins(base)
+                | {k: v for k, v in given.items() if v is not None}
+                | ({"models": None} if models else {}),
+                schema.WatchConfig,
             )
         )
     except msgspec.ValidationError as error:
@@ -160,10 +177,8 @@ def _start(
     if sheet is not None and not sheet.absolute().parent.is_dir():
         raise ConfigurationError(f"--sheet: no folder {sheet.parent}")
     notify.notify(STATUS="opening models")
-    classifiers = [Classifier(m, threads=settings.threads) for m in settings.models]
-    for classifier in classifiers:
-        if classifier.manifest is None:
-            warn(f"{classifier.name}: no manifest: not verified")
+    classifiers = opening.open_models(settings, by_options=bool(models))
+    warn_unverified(classifiers)
     return settings, classifiers
 
 

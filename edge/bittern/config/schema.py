@@ -27,6 +27,8 @@ Rectangle = Annotated[
     tuple[Offset, Offset, Length, Length],
     Meta(description="four whole numbers: left, top, width, height (the last two at least 1)"),
 ]
+Side = Annotated[int, Meta(ge=1, le=4096)]
+SideBySide = Annotated[str, Meta(pattern=r"^[0-9]{1,4}x[0-9]{1,4}\Z", description='"WIDTHxHEIGHT"')]
 Views = Annotated[tuple[Literal["center", "left", "right", "moving"], ...], Meta(min_length=1, max_length=4)]
 
 
@@ -115,6 +117,32 @@ class AlarmConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     of: Frames | None = None
     cooldown_s: Seconds | None = None
     min_off_s: Seconds | None = None
+
+
+class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """`[[model]]`: one model; the other keys are for a bare .tflite file, of what it does not say itself.
+
+    Attributes:
+        path: name, folder or .tflite file.
+        labels: file with the labels: one a line, numbered or not, CSV, or JSON; left out: those packed into the model.
+        pixels: what the network takes for the bytes of a picture; left out: as the file says.
+        scores_by: how its outputs become scores; left out: as the file says.
+        score_of: which of two labels has the score, where the network gives a single value.
+        size: side of the input in pixels, or "WIDTHxHEIGHT", where the file leaves it free.
+        alarm: labels that raise an alarm.
+        nothing: labels that mean that nothing of interest is there.
+        threshold: score from which an alarm is on; left out: 0.5. `[decision]` has others.
+    """
+
+    path: Annotated[str, Meta(min_length=1)]
+    labels: str | None = None
+    pixels: Literal["raw", "0..1", "-1..1", "imagenet", "caffe"] | None = None
+    scores_by: Literal["as-is", "softmax", "sigmoid"] | None = None
+    score_of: str | None = None
+    size: Side | SideBySide | None = None
+    alarm: tuple[str, ...] = ()
+    nothing: tuple[str, ...] = ()
+    threshold: Score | None = None
 
 
 class GateConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -342,7 +370,8 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             out of this file by it, so that it can be shown to others.
         camera: options of the source, the same ones that its URI takes after a question mark.
         name: name of the source in events; left out: the source's own name.
-        models: names or folders of the models.
+        models: names, folders or .tflite files of the models; left out: those of the `[[model]]` tables, and without
+            these "stop_sign".
         fps: how many frames per second are looked at at most; of a recording by its own clock, as fast as possible. At
             least 0.1, because frames feed the watchdog, which waits 30 s.
         threads: number of threads for one inference.
@@ -350,19 +379,21 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         region: left, top, width, height in pixels of the part of the frame to classify instead of the whole frame.
         views: squares of the frame to classify: "center"; for wide scenes also "left" and "right", or "moving", the
             square around what moves. Each one costs an inference; the highest score of a label counts.
-        decision: for every alarm; this and the following are tables. Sinks without a table are off.
+        model: models beside `models`, with what is stated about them; this and the following are tables.
+        decision: for every alarm. Sinks without a table are off.
     """
 
     source: Secret = "picamera:"
     source_file: Secret = ""
     camera: dict[str, str | int | float | bool] = {}
     name: str | None = None
-    models: Annotated[tuple[str, ...], Meta(min_length=1)] = ("stop_sign",)
+    models: Annotated[tuple[str, ...], Meta(min_length=1)] | None = None
     fps: Annotated[float, Meta(ge=0.1, le=240.0)] = 5.0
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     timeout_s: Annotated[float, Meta(gt=0.0, le=3600.0)] = 2.0
     region: Rectangle | None = None
     views: Views = ("center",)
+    model: tuple[ModelConfig, ...] = ()
     decision: DecisionConfig = DecisionConfig()
     alarm: tuple[AlarmConfig, ...] = ()
     gate: GateConfig = GateConfig()
@@ -377,6 +408,12 @@ class WatchConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     gpio: GpioConfig | None = None
     health: HealthConfig | None = None
     page: PageConfig | None = None
+
+    @property
+    def all_models(self) -> tuple[ModelConfig, ...]:
+        """Those of `models`, then those with tables of their own."""
+        names = self.models if self.models is not None else () if self.model else ("stop_sign",)
+        return (*(ModelConfig(path=name) for name in names), *self.model)
 
     def __post_init__(self) -> None:
         check_views(self.views)

@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 from bittern.config import secret_file
 from bittern.config.schema import AlarmConfig, DecisionConfig, WatchConfig
 from bittern.config.toml_file import KeyPath, Parsed, Problem
+from bittern.daemon import opening
 from bittern.decision.decision import check_label, settings_of
 from bittern.delivery import outbox
 from bittern.delivery.sinks import webhook
 from bittern.errors import ConfigurationError, redacted
 from bittern.model import catalog, manifest
+from bittern.model.bare import Bare
 from bittern.model.manifest import Head
 
 # Table: the module that it imports, and its package with the command that installs it.
@@ -57,7 +59,7 @@ def check(config: WatchConfig, source: str, wrong: Sequence[KeyPath] = ()) -> It
             checked.
     """
     tables = {path[:2] if path[:1] == ("alarm",) else path[:1] for path in wrong}
-    if ("models",) not in tables:
+    if ("models",) not in tables and ("model",) not in tables:
         yield from _without(tables, _models(config, default_known=("decision",) not in tables))
     for mistake in (*_folders(config, source), *_secrets(config), *_programs(config), *_sinks(config, wrong)):
         # A key that was left out of the table may explain what is only suspicious.
@@ -103,25 +105,28 @@ def _claims(instance: Instance) -> Iterator[tuple[str, str, KeyPath]]:
 def _models(config: WatchConfig, *, default_known: bool) -> Iterator[Mistake]:
     heads: dict[str, Sequence[Head]] = {}
     complete = True
-    for i, model in enumerate(config.models):
-        path = ("models", i)
+    listed = len(config.models or ())
+    for i, model in enumerate(config.all_models):
+        path: KeyPath = ("models", i) if i < listed or not config.model else ("model", i - listed)
         try:
-            folder = catalog.find(model)
+            folder = catalog.find(model.path)
             if not folder.is_dir():
-                complete = False
-                reason = "no manifest, so none of its labels can raise an alarm: expected a folder"
-                yield Mistake(path, f"{folder}: {reason}")
-                continue
-            contents = manifest.read(folder)
+                classifier = opening.open_model(model, config.threads)
+                name, its_heads = classifier.name, classifier.heads
+            else:
+                contents = manifest.read(folder)
+                name, its_heads = contents.name, contents.heads
+                if not (folder / contents.file).is_file():
+                    yield Mistake(path, f"{folder / contents.file}: no such file, but the manifest names it")
+                if opening.stated(model) != Bare():
+                    yield Mistake(path, f"{folder}: labels and all else are in its manifest: leave them out")
         except (ConfigurationError, OSError, ValueError) as error:
             complete = False
             yield Mistake(path, str(error))
             continue
-        if contents.name in heads:
-            yield Mistake(path, f"model {contents.name!r} is listed twice")
-        if not (folder / contents.file).is_file():
-            yield Mistake(path, f"{folder / contents.file}: no such file, but the manifest names it")
-        heads[contents.name] = contents.heads
+        if name in heads:
+            yield Mistake(path, f"model {name!r} is listed twice")
+        heads[name] = its_heads
     if complete:
         yield from _decisions(config, heads, default_known)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bittern.config import schema
-from bittern.config.schema import WatchConfig
+from bittern.config.schema import ModelConfig, WatchConfig
 from bittern.daemon.history import ModelHistory
+from bittern.daemon.opening import stated
 from bittern.decision.pipeline import Pipeline
 from bittern.delivery.sinks.base import Sink
 from bittern.errors import BitternError, ConfigurationError, one_line
@@ -78,7 +79,7 @@ class Reloader:
             return
         self._child = Running()
         self._thread = threading.Thread(
-            target=self._check, args=(config.models, tuple(current)), name="reload", daemon=True
+            target=self._check, args=(config.all_models, tuple(current)), name="reload", daemon=True
         )
         try:
             self._thread.start()
@@ -124,13 +125,14 @@ class Reloader:
         self._thread, outcome, self._outcome = None, self._outcome, None
         return outcome
 
-    def _check(self, models: Sequence[str], current: Sequence[Classifier]) -> None:
+    def _check(self, models: Sequence[ModelConfig], current: Sequence[Classifier]) -> None:
         limits = self._config.reload
         try:
             self._outcome = [
                 check_candidate(
-                    model,
+                    model.path,
                     current,
+                    bare=stated(model),
                     threads=self._config.threads,
                     max_slowdown=limits.max_slowdown,
                     timeout_s=limits.timeout_s,

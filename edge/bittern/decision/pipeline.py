@@ -130,7 +130,14 @@ class Pipeline:
                 alarm.decision.unsettled for model in self._models for alarm in model.alarms
             )
             if self._moving is None:
-                passed = self._gate.passes(strip_of(frame.pixels, self._region, self._views), now_ns, force=force)
+                # A network that is wider than high sees more than the squares.
+                square_only = all(height == width for height, width in (c.shape for c in self.classifiers))
+                watched = (
+                    strip_of(frame.pixels, self._region, self._views)
+                    if square_only
+                    else region_of(frame.pixels, self._region)
+                )
+                passed = self._gate.passes(watched, now_ns, force=force)
             else:
                 whole = region_of(frame.pixels, self._region)
                 passed = self._gate.passes(whole, now_ns, force=force)

@@ -76,10 +76,10 @@ class Unstated(ModelRefused):
 
     def in_configuration(self) -> str:
         """The message, with the key of the configuration in place of the option of a command."""
-        values = " or ".join(
-            f"{self.key} = {value if value.isdigit() else f'{chr(34)}{value}{chr(34)}'}" for value in self.values
-        )
-        return f"{self.problem}: {values} in its [[model]] table of the configuration"
+        written = [value if value.isdigit() else f'"{value}"' for value in self.values]
+        written = [f"[{value}]" if self.key == "alarm" else value for value in written]
+        either = " or ".join(f"{self.key} = {value}" for value in written)
+        return f"{self.problem}: {either} in its [[model]] table of the configuration"
 
 
 class Description(NamedTuple):

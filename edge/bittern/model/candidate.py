@@ -21,7 +21,7 @@ import numpy as np
 
 from bittern.errors import BitternError, ConfigurationError, ModelRefused
 from bittern.model import catalog, runtime
-from bittern.model.bare import MAX_LABELS_BYTES
+from bittern.model.bare import MAX_LABELS_BYTES, Bare, Unstated
 from bittern.model.classifier import Classifier
 from bittern.system import fileio, limits
 
@@ -54,10 +54,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     new_ms: float | None = None
 
 
+class _Question(msgspec.Struct):
+    """What the child is told: the running models by name, and what is stated about the candidate."""
+
+    old: dict[str, bytes]
+    bare: Bare
+
+
 def check_candidate(
     model: str,
     old: Sequence[Classifier],
     *,
+    bare: Bare | None = None,
     threads: int,
     max_slowdown: float,
     timeout_s: float,
@@ -72,6 +80,7 @@ def check_candidate(
     Args:
         model: a name or a folder.
         old: the models that run now; the candidate is compared with the one of the same name.
+        bare: what is stated about it, if it is a bare .tflite file.
         threads: for one inference.
         max_slowdown: how many times as long as the old model's median inference the candidate's may take.
         timeout_s: for the child, from its start to its end.
@@ -80,7 +89,7 @@ def check_candidate(
     Raises:
         ConfigurationError: there is no such model, or it is refused; nothing was changed.
     """
-    verdict = _ask_child(model, old, threads, timeout_s, running)
+    verdict = _ask_child(model, old, bare, threads, timeout_s, running)
     if verdict.refused is not None:
         raise ModelRefused(verdict.refused)
     folder = Path(verdict.folder)
@@ -92,7 +101,7 @@ def check_candidate(
                 f"{folder}: one inference takes {verdict.new_ms:.2f} ms of processor time, {slowdown:.2f} times the "
                 f"{verdict.old_ms:.2f} ms of the running model: expected at most {max_slowdown:g} (reload.max_slowdown)"
             )
-    classifier = Classifier(folder, threads=threads)
+    classifier = Classifier(folder, bare=bare, threads=threads)
     if before is not None:
         _check_successor(folder, before, classifier)
     if _digest(classifier) != verdict.sha256:
@@ -167,12 +176,19 @@ def _check_successor(folder: Path, before: Classifier, classifier: Classifier) -
 
 
 def _digest(classifier: Classifier) -> str:
-    manifest = msgspec.json.encode(classifier.manifest, order="sorted")
+    # Of a bare file what was read and stated.
+    described = classifier.manifest or (classifier.input, classifier.heads)
+    manifest = msgspec.json.encode(described, order="sorted")
     return hashlib.sha256(manifest + classifier.data).hexdigest()
 
 
 def _ask_child(
-    model: str, old: Sequence[Classifier], threads: int, timeout_s: float, running: Running | None
+    model: str,
+    old: Sequence[Classifier],
+    bare: Bare | None,
+    threads: int,
+    timeout_s: float,
+    running: Running | None,
 ) -> Verdict:
     # -P: nothing is imported from the working directory.
     command = [
@@ -186,7 +202,7 @@ def _ask_child(
     ]
     # Files in memory instead of pipes: neither a child that stops reading nor a full disk must block this thread.
     with _file("stdin") as stdin, _file("stdout") as stdout, _file("stderr") as stderr:
-        stdin.write(msgspec.msgpack.encode({classifier.name: classifier.data for classifier in old}))
+        stdin.write(msgspec.msgpack.encode(_Question({c.name: c.data for c in old}, bare or Bare())))
         stdin.seek(0)  # also flushes the buffer
         start = time.monotonic()
         try:
@@ -236,27 +252,30 @@ def _file(name: str) -> IO[bytes]:
 # --- the child --------------------------------------------------------------------------------------------------------
 
 
-def judge(model: str, threads: int, old: Mapping[str, bytes]) -> Verdict:
+def judge(model: str, threads: int, old: Mapping[str, bytes], bare: Bare | None = None) -> Verdict:
     """Open a candidate with all checks, and time it beside the old model, one inference of each in turn.
 
     Args:
         model: a name or a folder.
         threads: for one inference.
         old: contents of the running models' .tflite files, by the model's name; the one of the same name is compared.
+        bare: see `check_candidate`.
     """
     try:
         folder = catalog.find(model).absolute()
-        classifier = Classifier(folder, threads=threads, tried=True)
+        classifier = Classifier(folder, bare=bare, threads=threads, tried=True)
         _check_labels_file(folder, classifier)
+    except Unstated as error:
+        return Verdict(refused=error.in_configuration())
     except BitternError as error:
         return Verdict(refused=str(error))
     old_ms = new_ms = None
     if (before := old.get(classifier.name)) is not None:
         # Both by the bare runtime, so that they are treated alike.
-        both = [runtime.open_model(model, None, threads) for model in (before, classifier.data)]
+        both = [runtime.open_model(model, None, threads, classifier.shape) for model in (before, classifier.data)]
         for opened in both:
             tensor = opened.inputs[0]
-            opened.interpreter.set_tensor(tensor.handle, np.zeros(tensor.shape, np.uint8))
+            opened.interpreter.set_tensor(tensor.handle, np.zeros(tensor.shape, tensor.dtype))
             opened.interpreter.invoke()  # the first one takes longer
         old_ms, new_ms = _time_in_turn([opened.interpreter for opened in both])
     return Verdict(
@@ -310,9 +329,9 @@ def _main(arguments: Sequence[str]) -> None:
     with contextlib.suppress(OSError):
         os.nice(10)  # frames go first; old and new model are slowed down alike
     limits.limit_private_memory(limits.private_memory() + _MEMORY)
-    old = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=dict[str, bytes])
+    question = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=_Question)
     try:
-        verdict = judge(model, int(threads), old)
+        verdict = judge(model, int(threads), question.old, question.bare)
     except MemoryError:
         verdict = Verdict(refused=f"{model}: its check needs more than {_MEMORY >> 20} MiB of memory")
     sys.stdout.buffer.write(msgspec.json.encode(verdict))

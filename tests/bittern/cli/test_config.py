@@ -117,7 +117,7 @@ SINKS = "[mqtt]\nhost = 'h'\nuser = 'u'\ntls = true\npassword_file = 'secret'\n"
             "[gpio]\npin = 1\nlabel = 'grass'",
             "a.toml:4: gpio.label: label 'grass' does not raise an alarm; these do: 'red'",
         ),
-        ("models = ['./means/model.tflite']", "a.toml:1: models[0]: means/model.tflite: no manifest"),
+        ("models = ['./means/model.tflite']", "a.toml:1: models[0]: means/model.tflite: no labels are packed into it"),
         ("[command]\nrun = ['nonono', 'x']", "a.toml:3: command.run: 'nonono': no such program, or not executable"),
         ("[recovery]\nreboot_command = ['./means']", "a.toml:3: recovery.reboot_command: './means': no such program"),
     ],

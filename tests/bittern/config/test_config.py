@@ -279,7 +279,7 @@ def test_every_key_has_its_texts() -> None:
 def test_every_number_says_what_it_counts(tmp_path: Path) -> None:
     """Or has a text from which it is clear: no unit is right for a port or a pin."""
     without = {"threads", "mqtt.port", "health.port", "page.port", "gpio.pin", "snapshots.quality", "keep.quality"}
-    either = {"decision.threshold", "alarm.threshold"}
+    either = {"decision.threshold", "alarm.threshold", "model.threshold"}
     lines = example.example().splitlines()
     keys = set()
     table = ""
