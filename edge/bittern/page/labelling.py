@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from bittern.evaluation import dataset, index
 from bittern.evaluation.dataset import Item
 from bittern.model import pictures
 from bittern.system import fileio
+
+_log = logging.getLogger("bittern")
 
 REJECTED = "rejected.csv"
 REGIONS = "regions"
@@ -292,16 +295,34 @@ def _read(file: Path, root: Path, with_folders: bool) -> tuple[list[Item], list[
         if item.name not in items:
             items[item.name] = item
             decided[item.name] = Decided("rejected")
-    for path in pictures.find(root).paths:
+    listing = pictures.find(root)
+    odd = 0
+    for path in listing.paths:
         name = path.relative_to(root).as_posix()
         if name in items or name.startswith(f"{REGIONS}/"):
+            continue
+        if not _is_unicode(name):  # an index cannot hold it
+            odd += 1
             continue
         folder = name.partition("/")[0] if "/" in name else ""
         items[name] = Item(path, name, None, "", name, {})
         known = bool(folder) and with_folders and not file.exists()
         decided[name] = Decided("labelled", folder) if known else Decided()
+    notes = [listing.note] if listing.note else []
+    if odd:
+        notes.append(f"{odd} pictures whose names are not Unicode: rename them")
+    if notes:
+        _log.warning("%s: %s", root, "; ".join(notes))
     names = sorted(items)
     return [items[name] for name in names], [decided[name] for name in names]
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _original(root: Path, item: Item) -> tuple[Item, PixelBox | None]:

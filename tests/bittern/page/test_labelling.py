@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, index
-from bittern.page import labelling, likeness
+from bittern.page import corrections, labelling, likeness
 from bittern.page.labelling import Decided, Labelling
 
 STOP = Decided("labelled", "stop")
@@ -154,6 +155,23 @@ def test_skipping_leaves_a_label(folder: Path) -> None:
         session.decide("tab", [(0, 0)], STOP)
         session.decide("tab", [(0, session.numbers[0])], Decided("skipped"))
         assert session.decided[0] == STOP
+
+
+def test_names_that_no_index_can_hold_are_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / os.fsdecode(b"odd\xff.png")).write_bytes(PNG)
+    with labelling.opened(folder) as session:
+        assert len(session.items) == 5
+    (record,) = caplog.records
+    assert "left out: 1 .txt; 1 pictures whose names are not Unicode" in record.getMessage()
+
+
+def test_corrections_of_the_page_can_be_labelled(tmp_path: Path) -> None:
+    corrections.add(tmp_path / "set", "1.png", PNG, "go", {"source": "page"})
+    with labelling.opened(tmp_path / "set") as session:
+        assert session.decided == [Decided("labelled", "go")]
+        session.decide("tab", [(0, 0)], STOP)
+    (row,) = dataset.read(tmp_path / "set")
+    assert (row.name, row.label, row.columns) == ("pictures/1.png", "stop", {"source": "page"})
 
 
 @pytest.mark.parametrize("what", ["nothing", "empty", "broken"])

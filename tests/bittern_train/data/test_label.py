@@ -128,6 +128,20 @@ def test_by_keys_and_with_a_box(folder: Path, site: Site, chromium: Any) -> None
 
 
 @needs_chromium
+def test_a_picture_that_cannot_be_read_is_said_and_rejected(folder: Path, tmp_path: Path, chromium: Any) -> None:
+    (folder / "00.png").write_bytes(b"no picture")
+    words = (folder, "--label", "<b>", "--data", tmp_path)
+    with served(*words, command="data label") as site, opened(chromium, site.url) as page:
+        page.get_by_text("00.png cannot be read").wait_for()
+        page.keyboard.press("x")
+        at(page, 1)
+        page.keyboard.press("1")
+        at(page, 2)
+    assert labels(folder) == {"01.png": "<b>"}
+    assert [item.name for item in dataset.read(folder / "rejected.csv")] == ["00.png"]
+
+
+@needs_chromium
 def test_many_at_once(folder: Path, site: Site, chromium: Any) -> None:
     with opened(chromium, site.url, viewport={"width": 1200, "height": 1600}) as page:
         at(page, 0)

@@ -163,6 +163,7 @@ function image(position) {
   if (!one) {
     one = new Image();
     one.src = pictureAt(position, LARGE);
+    one.addEventListener("error", () => { if (view[at] === position) say(t("broken", names[position]), true); });
     one.decode().catch(() => {});
     ready.set(position, one);
     if (ready.size > 24) ready.delete(ready.keys().next().value);
@@ -189,6 +190,7 @@ function showOne() {
   picture.alt = names[position];
   picture.draggable = false;
   $("photo").replaceWith(picture);
+  if (picture.complete && !picture.naturalWidth) say(t("broken", names[position]), true);
   clearTimeout(ahead);
   ahead = setTimeout(() => { for (const next of [1, 2, 3, -1]) if (view[at + next] !== undefined) image(view[at + next]); }, 20);
   const { state, label, box: kept } = decided[position];

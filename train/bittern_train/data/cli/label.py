@@ -44,6 +44,8 @@ def command(
     """
     one_blas_thread()
     needs_extra("data label", "page", "starlette", "uvicorn")
+    import logging
+
     from bittern.page import label_serving, labelling
     from bittern.page.address import Address
     from bittern.page.api import is_label
@@ -51,6 +53,7 @@ def command(
     for label in labels:
         if not is_label(label):
             raise click.BadParameter(f"{label!r}: expected a text on one line of at most 100 characters")
+    logging.basicConfig(format="bittern: %(message)s")
     with labelling.opened(pictures, with_folders=not unlabelled) as session:
         options = {"models": [model] if model else []}
         with label_serving.opened(session, options, labels, Address(host, port, names), data) as site:
