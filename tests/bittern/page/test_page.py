@@ -52,7 +52,8 @@ def give(page: Any, event: str, files: dict[str, bytes]) -> None:
 
 
 def test_all_files_of_the_pages_are_small() -> None:
-    assert sum(file.stat().st_size for file in app.STATIC.iterdir()) < 100_000
+    # Of all pages together, but for the description of the interfaces, which none of them loads.
+    assert sum(file.stat().st_size for file in app.STATIC.iterdir() if file.suffix != ".json") < 100_000
 
 
 def test_drop_paste_choose_correct_and_export(site: Site, chromium: Any, data: Path, pictures: Path) -> None:
