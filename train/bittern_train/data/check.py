@@ -11,14 +11,12 @@ from typing import NamedTuple
 from bittern.evaluation import dataset
 from bittern.evaluation.dataset import Item
 from bittern.system.progress import Progress
-from bittern_train.data import measure, near_duplicates, probe
+from bittern_train.data import measure, near_duplicates, probe, sharpness
 from bittern_train.data.measure import Measured
 from bittern_train.data.probe import Folds, Shortcut
 
 # Shorter side in pixels: half of the network's input, which enlarges smaller pictures more than twice.
 TINY = 112
-# Variance of the Laplacian at about the size that the network sees. Of 600 everyday photographs none is below.
-BLURRED = 40.0
 # Grey level that 99 % of the pixels do not exceed.
 DARK = 80.0
 # Standard deviation of the grey levels.
@@ -183,7 +181,7 @@ def _of_pictures(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
     bright = [pair for pair in readable if pair[1].bright >= DARK]
     plain = _below(bright, "plain", PLAIN, lambda m: m.contrast, "contrast of {:.1f} of 255")
     rich = [pair for pair in bright if pair[1].contrast >= PLAIN]
-    blurred = _below(rich, "blurred", BLURRED, lambda m: m.sharpness, "sharpness of {:.0f}")
+    blurred = _below(rich, "blurred", sharpness.BLURRED, lambda m: m.sharpness, "sharpness of {:.0f}")
     return [*tiny, *dark, *plain, *blurred, *_turned(readable), *_odd(readable)]
 
 

@@ -15,14 +15,12 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead, near_duplicates
+from bittern_train.data import ahead, near_duplicates, sharpness
 from bittern_train.data.near_duplicates import Likeness
 
 # Side of the small grey picture, and of the small coloured one, that the probes look at.
 GREY = 32
 COLOURS = 8
-# Side of the input of the shipped models.
-_NETWORK_SIDE = 224
 
 
 class Measured(NamedTuple):
@@ -70,12 +68,7 @@ def measure(file: Path) -> Measured:
     header = picture_header.read(data)
     assert header is not None, "it was decoded"
     height, width = picture.shape[:2]
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    # By a whole factor, as the network's input is made: blur that shrinking takes away is none.
-    factor = max(1, min(height, width) // _NETWORK_SIDE)
-    if factor > 1:
-        grey = cv2.resize(grey, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
-    deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0]
+    grey = sharpness.network_sized(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
     spread = cv2.meanStdDev(grey)[1][0, 0]
     levels = np.cumsum(cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel())
     # Of large pictures every n-th row and column is enough for so few cells.
@@ -90,7 +83,7 @@ def measure(file: Path) -> Measured:
         width=width,
         height=height,
         orientation=header.orientation,
-        sharpness=float(deviation) ** 2,
+        sharpness=sharpness.measure(grey),
         bright=float(np.searchsorted(levels, 0.99 * levels[-1])),
         contrast=float(spread),
         coloured=float(np.mean(channels.max(2) - channels.min(2))),

@@ -11,6 +11,7 @@ from bittern.errors import did_you_mean
 # Subcommand and its module here; in the order in which they are used. Each module has its command as `command`.
 COMMANDS: dict[str, str] = {
     "import": "import_pictures",
+    "collect": "collect",
     "check": "check",
     "dedupe": "dedupe",
     "split": "split",
