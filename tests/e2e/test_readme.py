@@ -40,6 +40,7 @@ ELSEWHERE = {
     "--against models/older --sheet worst.png": JOURNEY,
     "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern/evaluation/test_explain.py",
     "bittern report runs/mine --model models/mine": "tests/bittern_train/reports/test_run_page.py",
+    "bittern serve": "tests/bittern/page/test_api.py",
     "bittern doctor": "tests/bittern/doctor/test_examine.py",
     "bittern bench": "tests/bittern/bench/test_bench.py",
 }
