@@ -110,13 +110,13 @@ def convert(
         )
     copies = inputs.unseen_copies(folder, made, items, progress)
     progress("quantize", 0, 1)
-    model = _load_model(folder) if model is None else model
+    model = load_model(folder) if model is None else model
     output = f"{task.name}_scores"
     groups = {item.group for item in calibrating}
     # Shifts are measured on the pictures of the calibration and their copies, which the parity check does not use.
     known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in copies if c.group in groups)])
     quantized = tflite.quantize(model, tensors)
-    bias = correction.head_bias(_float_scores(model, known), _int8_scores(quantized, known))
+    bias = correction.head_bias(float_scores(model, known), _int8_scores(quantized, known))
     corrected = tflite.with_bias(quantized, bias)
     if corrected is quantized:  # the last layer of somebody else's network may be of another kind
         bias = np.zeros_like(bias)
@@ -178,7 +178,12 @@ def check_target(out: Path, name: str, version: str, replace: bool) -> None:
         raise ConfigurationError(f"name {name!r}, version {version!r}: {error}: see --name and --version") from None
 
 
-def _load_model(folder: Path) -> Any:
+def load_model(folder: Path) -> Any:
+    """The trained Keras model of a run.
+
+    Raises:
+        ConfigurationError: it cannot be loaded.
+    """
     import keras
 
     try:
@@ -291,7 +296,7 @@ def _clouds(rng: np.random.Generator, size: tuple[int, int]) -> Pixels:
     )
 
 
-def _float_scores(model: Any, tensors: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+def float_scores(model: Any, tensors: Iterable[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
     """Scores (n, labels) of the float parent."""
     import tensorflow as tf
 
@@ -324,7 +329,7 @@ def _int8_scores(model: bytes, tensors: npt.NDArray[np.uint8]) -> npt.NDArray[np
 
 def _compare(model: Any, device: Classifier, checked: Sequence[Picture], progress: Progress) -> Outcome:
     tensors = [picture.tensor for picture in checked]
-    parent = _float_scores(model, counted(tensors, progress, "parity check, float", len(tensors)))
+    parent = float_scores(model, counted(tensors, progress, "parity check, float", len(tensors)))
     again = counted(tensors, progress, "parity check, int8", len(tensors))
     int8 = [list(device.classify(tensor, "RGB")[0].scores.values()) for tensor in again]
     targets = np.array([picture.target for picture in checked], np.int64)

@@ -1,4 +1,4 @@
-"""`bittern train`, `report` and `study`."""
+"""`bittern train`, `retrain`, `report` and `study`."""
 
 from __future__ import annotations
 
@@ -88,6 +88,58 @@ def train(
         made = session.train(chosen, data, target, weights=weights, seed=seed, replace=force, progress=progress)
     trained = ", ".join(f"{sum(labels.values())} {KINDS[k]}" for k, labels in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
+
+
+@tensorflow_command
+@click.command(
+    short_help="Train a run again with newly labelled pictures, and compare.",
+    epilog="Example: bittern retrain runs/mine --add kept/garden --out runs/mine-2",
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--add", "added", required=True, type=click.Path(path_type=Path), help="Newly labelled or corrected pictures."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the new run.")
+@click.option("--weights", default="imagenet", show_default=True, help="Those that the run started from.")
+@click.option("--data", type=click.Path(path_type=Path), help="Folder of the run's pictures, if it was moved.")
+@click.option("--json", "as_json", is_flag=True, help="Print the comparison as one JSON object.")
+@click.pass_context
+def retrain(
+    ctx: click.Context, run: Path, added: Path, out: Path, weights: str, data: Path | None, as_json: bool
+) -> None:
+    """Train a run again with newly labelled or corrected pictures, and compare the two networks.
+
+    It takes the run's task, its pictures, its splits, the rate that it chose and the weights that it started from. A
+    picture of the run whose label is another one now is corrected; pictures without a label, and test pictures of the
+    run, are left out. What the run's network gets wrong is trained on three times as often. Old and new network then
+    answer the same test pictures (McNemar's exact test). The new one is to be kept if it answers no fewer of them
+    correctly; otherwise the exit code is 1.
+    """
+    from bittern_convert.quiet import quiet
+    from bittern_convert.run import check_target
+    from bittern_convert.screen import bar
+
+    check_target(out, replace=False)
+    with quiet(out.parent / f"{out.name}.log") as console, bar(console) as progress:
+        from bittern_train import retrain_session
+
+        verdict = retrain_session.retrain(run, added, out, weights=weights, root=data, progress=progress)
+    if as_json:
+        import msgspec
+
+        from bittern.cli.common import print_json
+
+        print_json(msgspec.to_builtins(verdict))
+    else:
+        low, high = (100 * bound for bound in verdict.difference_ci95)
+        click.echo(
+            f"{verdict.n} test pictures: {verdict.old_correct} correct before, {verdict.new_correct} now "
+            f"({len(verdict.only_new)} won, {len(verdict.only_old)} lost; {low:+.1f} to {high:+.1f} points, 95 %; "
+            f"McNemar's exact p = {verdict.mcnemar_p:.3g})"
+        )
+        click.echo(f"{out}: keep it; next: bittern convert {out}" if verdict.keep else f"{out}: worse: not to be kept")
+    if not verdict.keep:
+        ctx.exit(1)
 
 
 @click.command(
@@ -191,6 +243,37 @@ def twins(task: str, data: Path, weights: str, run: Path | None, seed: int, out:
 def soup(task: str, data: Path, weights: str, run: Path | None, seed: int, out: Path) -> None:
     """Is the average of several fits better than each of them? By grouped k-fold on train + val."""
     _on_pictures("soup", task, data, run, weights=weights, seed=seed, out=out)
+
+
+@tensorflow_command
+@study.command(
+    short_help="What did more pictures bring, and what would a leaking split have said?",
+    epilog="Example: bittern study growth ../shared/data/stop_sign --first 200 --out docs/results",
+)
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--where", multiple=True, metavar="COLUMN=VALUE", help="Only these pictures; may be repeated.")
+@click.option("--first", default=200, show_default=True, type=click.IntRange(40), help="Pictures of the beginning.")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the result file.")
+def growth(data: Path, where: tuple[str, ...], first: int, weights: str, seed: int, out: Path) -> None:
+    """What did more pictures bring, and what would a split that leaks have said?
+
+    A part of the pictures, as many as there were first, and all of them: a head on frozen features, out of fold. Once
+    with folds that divide no group of near-duplicates, once with folds at random, which do. And what the learning curve
+    of the first pictures promised.
+    """
+    from bittern_convert.quiet import quiet
+    from bittern_convert.screen import bar
+
+    conditions = dict(condition.partition("=")[::2] for condition in where)
+    out.mkdir(parents=True, exist_ok=True)
+    name = data.resolve().name
+    with quiet(out / f"growth-{name}.log") as console, bar(console) as progress:
+        from bittern_train import growth_study
+
+        result = growth_study.study(data, conditions, first, weights=weights, seed=seed, progress=progress)
+    _write(out / f"growth-{name}.json", result)
 
 
 def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights: str, seed: int, out: Path) -> None:

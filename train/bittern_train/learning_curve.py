@@ -86,16 +86,20 @@ def measure(
         by_label: whether the labels have curves of their own.
         progress: called with the number of curves that are done.
     """
-    x = np.asarray(features, np.float64)
-    x = np.hstack([x - x.mean(0), np.full((len(x), 1), np.sqrt(np.mean(np.sum((x - x.mean(0)) ** 2, 1))))])
-    task = _Task(x @ x.T, targets, np.unique(np.asarray(groups, str), return_inverse=True)[1], folds, len(labels))
-    ridge = max(_RIDGES, key=lambda value: task.balanced(task.out_of_fold(np.arange(len(x)), value)))
+    task = _task(features, targets, groups, folds, len(labels))
+    ridge = task.best_ridge()
     curves = []
     for number, label in enumerate([None, *(labels if by_label else ())]):
         rng = np.random.default_rng([seed, number])
         curves.append(_curve(task, ridge, label, None if label is None else number - 1, rng))
         progress(number + 1)
     return curves
+
+
+def accuracy(features: npt.ArrayLike, targets: Indices, groups: Sequence[str], folds: Indices, labels: int) -> float:
+    """Balanced accuracy out of fold of the head of `measure`, trained on all of the pictures of the other folds."""
+    task = _task(features, targets, groups, folds, labels)
+    return task.balanced(task.out_of_fold(np.arange(len(targets)), task.best_ridge()))
 
 
 def forecast(curve: Curve, more: int, seed: int = 0) -> Forecast:
@@ -127,6 +131,14 @@ def forecast(curve: Curve, more: int, seed: int = 0) -> Forecast:
     return Forecast(more, float(np.mean(gains)), (float(low), float(high)))
 
 
+def _task(features: npt.ArrayLike, targets: Indices, groups: Sequence[str], folds: Indices, labels: int) -> _Task:
+    x = np.asarray(features, np.float64)
+    x = x - x.mean(0)
+    # One more channel, as large as a picture's features are long: the bias of the head.
+    x = np.hstack([x, np.full((len(x), 1), np.sqrt(np.mean(np.sum(x**2, 1))))])
+    return _Task(x @ x.T, targets, np.unique(np.asarray(groups, str), return_inverse=True)[1], folds, labels)
+
+
 class _Task:
     """The pictures by their Gram matrix, in which every fit is a system of its own rows."""
 
@@ -149,6 +161,11 @@ class _Task:
                 answers = (self.gram[np.ix_(judged, rows)] @ weights).argmax(1)
                 correct[judged] = answers == self.targets[judged]
         return correct
+
+    def best_ridge(self) -> float:
+        """The ridge with which most is correct out of fold."""
+        everything = np.arange(len(self.targets))
+        return max(_RIDGES, key=lambda value: self.balanced(self.out_of_fold(everything, value)))
 
     def balanced(self, correct: npt.NDArray[np.bool_]) -> float:
         """Mean over the labels of the share of correct answers."""

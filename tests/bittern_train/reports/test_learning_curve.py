@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 from tests.doubles.repetitions import FULL
 
-from bittern_train import learning_curve
+from bittern.errors import ConfigurationError
+from bittern_train import growth_study, learning_curve
 from bittern_train.learning_curve import Curve
 
 Drawn = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
@@ -97,3 +98,20 @@ def test_groups_are_not_divided() -> None:
         kept = task.part(share, None, rng)
         assert {len(kept[groups[kept] == group]) for group in set(groups[kept])} == {4}
         assert abs(len(kept) - share * 120) <= 8
+
+
+def test_a_split_that_divides_near_duplicates_says_too_much() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 150)
+    single = rng.normal(0, 1, (150, 30)) + 0.25 * (2 * labels[:, None] - 1) * (np.arange(30) < 10)
+    x = np.repeat(single, 2, axis=0) + rng.normal(0, 0.05, (300, 30))  # every picture has a near-duplicate
+    names, groups = [("no", "stop")[label] for label in labels.repeat(2)], [str(i // 2) for i in range(300)]
+    figures = growth_study.compare(x, names, groups, 150, seed=1, draws=3)
+    assert (figures["n"], figures["groups"], figures["first"]) == (300, 150, 150)
+    for part in ("first", "all"):
+        assert figures["leaking"][part]["mean"] > figures["grouped"][part]["mean"] + 0.02
+    low, high = figures["promised"][1:]
+    assert low < high
+    assert figures["held"] >= 2
+    with pytest.raises(ConfigurationError, match="expected more than 300 pictures, got 300"):
+        growth_study.compare(x, names, groups, 300, seed=1)
