@@ -308,7 +308,10 @@ def _read(file: Path, root: Path, with_folders: bool) -> tuple[list[Item], list[
         items[name] = Item(path, name, None, "", name, {})
         known = bool(folder) and with_folders and not file.exists()
         decided[name] = Decided("labelled", folder) if known else Decided()
-    notes = [listing.note] if listing.note else []
+    left_out = collections.Counter(listing.left_out)
+    left_out.subtract(path.suffix.lower() for path in root.glob("[!.]*") if path.name.startswith((file.name, REJECTED)))
+    note = pictures.Listing([], dict(+left_out)).note
+    notes = [note] if note else []
     if odd:
         notes.append(f"{odd} pictures whose names are not Unicode: rename them")
     if notes:
