@@ -24,7 +24,7 @@ PLAIN = {"errors", "frames", "events", "version"}
 # Rooms of the device package, from the outside in, and which rooms each of them imports.
 ROOMS = {
     "cli": "bench doctor page daemon evaluation camera delivery sources decision model config system",
-    "bench": "daemon evaluation camera delivery decision model config scene system",
+    "bench": "page daemon evaluation camera delivery decision model config scene system",
     "doctor": "sources model scene system",
     "page": "daemon camera delivery evaluation decision model config system",
     "daemon": "camera delivery sources decision model config system",

@@ -124,7 +124,7 @@ def peak_of_watching(models: Sequence[Path], frames: int) -> tuple[float, float]
         # Not `ru_maxrss`, which includes the memory of the process that started it.
         while process.poll() is None and time.monotonic() < end:
             own_kb = max(own_kb, _kb(process.pid, "status", "VmHWM"))
-            both_kb = max(both_kb, sum(_kb(pid, "smaps_rollup", "Pss") for pid in _with_children(process.pid)))
+            both_kb = max(both_kb, sum(_kb(pid, "smaps_rollup", "Pss") for pid in with_children(process.pid)))
             time.sleep(0.02)
         late = process.poll() is None
     finally:
@@ -153,9 +153,9 @@ def idle_share(model: Path, seconds: int) -> tuple[float, int]:
         assert process.stdout is not None
         process.stdout.readline()  # the first event: it has started
         time.sleep(1.0)
-        used_before, start = _processor_s(process.pid), time.monotonic()
+        used_before, start = processor_s(process.pid), time.monotonic()
         time.sleep(seconds)
-        used, elapsed = _processor_s(process.pid) - used_before, time.monotonic() - start
+        used, elapsed = processor_s(process.pid) - used_before, time.monotonic() - start
     finally:
         process.terminate()
         process.communicate()
@@ -192,20 +192,27 @@ def stop_ms(model: Path, n: int) -> list[float]:
     return times
 
 
-def _processor_s(pid: int) -> float:
+def processor_s(pid: int) -> float:
     """Seconds of processor time that a process and its children have used: utime and stime of proc(5)."""
     ticks = 0
-    for process in _with_children(pid):
+    for process in with_children(pid):
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _with_children(pid: int) -> list[int]:
+def with_children(pid: int) -> list[int]:
+    """A process and the children of all its threads."""
     try:
-        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+        tasks = [file.read_text() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+        return [pid, *map(int, " ".join(tasks).split())]
     except OSError:  # it has just ended
         return []
+
+
+def memory_kb(pid: int) -> int:
+    """The proportional memory of a process (PSS), in units of 1024 bytes; 0 if it has just ended."""
+    return _kb(pid, "smaps_rollup", "Pss")
 
 
 def _kb(pid: int, file: str, key: str) -> int:

@@ -246,7 +246,8 @@ def row_of(name: str, what: str, against: str, at_most: float, pairs: Pairs) -> 
     )
 
 
-def _megabytes(name: str, what: str, megabytes: float, at_most: float, n: int) -> Row:
+def megabytes_row(name: str, what: str, megabytes: float, at_most: float, n: int) -> Row:
+    """A row of a size."""
     return Row(
         name=name,
         what=what,
@@ -372,7 +373,7 @@ def decode_row(_subject: Subject, n: int) -> Row:
 
 def model_file_row(subject: Subject, _n: int) -> Row:
     """The size of the model file."""
-    return _megabytes(
+    return megabytes_row(
         "model_file", f"model file of {subject.classifier.name}", subject.file.stat().st_size / 1e6, 3.0, 1
     )
 
@@ -391,7 +392,7 @@ def _memory(name: str, what: str, which: int, subject: Subject, n: int) -> Row:
     shipped = [folder for name, folder in catalog.available().items() if name != subject.classifier.name]
     three = list(itertools.islice(itertools.cycle([subject.folder, *shipped]), 3))
     peak = processes.peak_of_watching([model.absolute() for model in three], n)[which]
-    return _megabytes(name, f"{what}: {', '.join(model.name for model in three)}", peak, 150.0, n)
+    return megabytes_row(name, f"{what}: {', '.join(model.name for model in three)}", peak, 150.0, n)
 
 
 def all_cores_ms(subject: Subject, cores: int, n: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from bittern.bench import daemon, rows
+from bittern.bench import daemon, page, rows
 from bittern.bench.result import Row
 from bittern.bench.rows import Subject
 
@@ -31,4 +31,8 @@ ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
     "stop": daemon.stop_row,
     "memory": rows.memory_row,
     "memory_both": rows.memory_both_row,
+    "page_viewer": page.viewer_row,
+    "page_idle": page.idle_row,
+    "page_memory": page.memory_row,
+    "serve_load": page.serve_row,
 }

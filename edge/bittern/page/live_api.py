@@ -217,11 +217,12 @@ class LiveInterface:
         todo = _whole(request, "todo", 0, 0, 1)
         async with self._reviewing:
             items = await run_in_threadpool(self._review.items, list(self._known.events), self._tasks())
+            sets = await run_in_threadpool(self._review.sets, self._tasks())
         items = [item for item in items if kind in ("", item.kind) and not (todo and item.labels)]
         before = query.get("before")
         after = [item for item in items if not before or item.id < before]
         rows = [msgspec.to_builtins(item) for item in after[:most]]
-        return as_json({"n": len(items), "more": len(after) > most, "items": rows})
+        return as_json({"n": len(items), "more": len(after) > most, "items": rows, "sets": sets})
 
     async def label(self, request: Request) -> Response:
         """POST /api/review {"ids": [...], "task", "label": a label or null}: into the task's set, or out of it."""
@@ -238,11 +239,12 @@ class LiveInterface:
         try:
             async with self._reviewing:
                 gone += await run_in_threadpool(self._review.label, names, str(task), label, self._name)
+                sets = await run_in_threadpool(self._review.sets, self._tasks())
         except BitternError as error:
             raise HTTPException(409, str(error)) from None
         except OSError as error:
             raise HTTPException(507, f"the label cannot be kept: {error.strerror}") from None
-        return as_json({"labelled": len(ids) - len(gone), "gone": gone})
+        return as_json({"labelled": len(ids) - len(gone), "gone": gone, "sets": sets})
 
     async def picture(self, request: Request) -> Response:
         """GET /api/review/ID.jpg: the picture of an item, or of an event."""

@@ -156,6 +156,11 @@ class Review:
             if label and not path.is_absolute() and ".." not in path.parts
         ]
 
+    def sets(self, tasks: Iterable[str]) -> dict[str, int]:
+        """How many pictures have a label, for each task that has any."""
+        counts = {task: len(self.labelled(task)) for task in tasks}
+        return {task: count for task, count in counts.items() if count}
+
     def _labels(self, tasks: Iterable[str]) -> dict[str, dict[str, str]]:
         labels: dict[str, dict[str, str]] = {}
         for task in tasks:

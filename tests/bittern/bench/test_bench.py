@@ -27,7 +27,8 @@ from bittern.system import machine
 
 PEERS = {"mediapipe": "mediapipe", "tutorial": "PIL"}
 # Rows that start processes: their own tests below.
-STARTING = ("invoke", "classify_cold", "help_cold", "memory", "memory_both", "idle_cpu", "stop")
+PAGES = ("page_viewer", "page_idle", "page_memory", "serve_load")
+STARTING = ("invoke", "classify_cold", "help_cold", "memory", "memory_both", "idle_cpu", "stop", *PAGES)
 FIELDS = {"name", "what", "against", "ratio", "at_most", "median_ms", "reference_ms", "n"}
 
 
@@ -196,6 +197,27 @@ def test_the_processor_time_of_an_idle_daemon(subject: rows.Subject) -> None:
     row = suite.ROWS["idle_cpu"](subject, 20)
     assert 0 < row.ratio < 0.5
     assert row.n == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["page_viewer", "page_idle"])
+def test_what_a_viewer_costs_the_daemon(subject: rows.Subject, name: str) -> None:
+    row = suite.ROWS[name](subject, 30)
+    assert row.n == 6
+    assert 0 < row.ratio < 10
+
+
+def test_the_memory_of_the_page(subject: rows.Subject) -> None:
+    row = suite.ROWS["page_memory"](subject, 2)
+    assert row.megabytes is not None
+    assert 10 < row.megabytes <= 60
+
+
+@pytest.mark.slow
+def test_serve_under_load(subject: rows.Subject) -> None:
+    row = suite.ROWS["serve_load"](subject, 30)
+    assert row.n > 0
+    assert "no error" in row.what
 
 
 def test_the_time_in_which_the_daemon_ends(subject: rows.Subject) -> None:

@@ -96,7 +96,7 @@ function scorePicture(alarm, number) {
   const name = heads.length > 1 || alarm.task !== alarm.model ? `${alarm.label} (${alarm.model}${alarm.task === alarm.model ? "" : ` · ${alarm.task}`})` : alarm.label;
   const slider = h("input", { type: "range", min: 1, max: 256, "aria-label": t("threshold", name) });
   const state = h("span", { class: "quiet" });
-  const words = h("output", { class: "quiet" });
+  const words = h("output", { class: "quiet" }, t("dragIt"));
   const use = h("button", { class: "first", hidden: true });
   const back = h("button", { hidden: true });
   let tried = null;
@@ -121,7 +121,7 @@ function scorePicture(alarm, number) {
   async function set(value) {
     turn += 1;
     tried = null;
-    words.textContent = "";
+    words.textContent = t("dragIt");
     await guarded(async () => showWanted(await (await post("api/thresholds", { model: alarm.model, task: alarm.task, label: alarm.label, threshold: value })).json()));
   }
   const of = (event) => {
@@ -248,6 +248,7 @@ async function begin() {
 let items = [];
 let before = null;
 let more = false;
+let sets = {}; // how many pictures have a label, by task
 const selected = new Set();
 let anchor = 0;
 
@@ -269,6 +270,7 @@ async function loadReview() {
   const page = await json(`api/review?${query}`);
   items = page.items;
   more = page.more;
+  sets = page.sets;
   selected.clear();
   anchor = 0;
   $("count").textContent = t("count", page.n);
@@ -304,7 +306,7 @@ function showSelected() {
     ...labels.slice(0, 9).map((label, number) => h("button", { class: "first", disabled: none, onclick: () => give(label) }, `${number + 1} ${label}`)),
     h("form", { class: "other", onsubmit: (event) => { event.preventDefault(); const label = input.value.trim(); if (label) give(label); } }, input, h("button", { disabled: none }, t("ok")), h("datalist", { id: "known" }, labels.map((label) => h("option", { value: label })))),
     h("button", { disabled: none, onclick: () => give(null) }, t("takeBack")),
-    ...tasks().map((one) => h("a", { class: "button", href: `api/export.zip?${new URLSearchParams({ task: one })}` }, t("export", one))));
+    ...Object.keys(sets).map((one) => h("a", { class: "button", download: "", href: `api/export.zip?${new URLSearchParams({ task: one })}` }, t("export", one))));
   if (wasFocused >= 0) $("labels").children[wasFocused]?.focus();
 }
 
@@ -326,6 +328,7 @@ async function give(label) {
   const ids = [...selected];
   await guarded(async () => {
     const done = await (await post("api/review", { ids, task: name, label })).json();
+    sets = done.sets;
     if (done.gone.length) note(t("gone", done.gone.length));
     for (const item of items.filter((one) => selected.has(one.id) && !done.gone.includes(one.id))) {
       if (label === null) delete item.labels[name];
