@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Commands of the device; those of the host packages register in the entry point group HOST_GROUP.
 COMMANDS = (
+    "adopt",
     "bench",
     "classify",
     "config",

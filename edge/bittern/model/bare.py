@@ -82,7 +82,7 @@ class Unstated(ModelRefused):
         return f"{self.problem}: {either} in its [[model]] table of the configuration"
 
 
-class Description(NamedTuple):
+class BareNetwork(NamedTuple):
     """A network as Bittern runs it.
 
     Attributes:
@@ -122,7 +122,7 @@ def check_size(file: Path, data: bytes, size: tuple[int, int] | None) -> None:
         raise Unstated(f"{file}: takes pictures of any size: state the one that it was trained with", "size", ("224",))
 
 
-def describe(file: Path, data: bytes, loaded: LoadedModel, bare: Bare) -> Description:
+def describe(file: Path, data: bytes, loaded: LoadedModel, bare: Bare) -> BareNetwork:
     """What a bare file takes and gives.
 
     Args:
@@ -147,7 +147,7 @@ def describe(file: Path, data: bytes, loaded: LoadedModel, bare: Bare) -> Descri
     if values_of(output) == 1:
         names = _pair(file, names, bare.score_of)
     head = _head(file, origin, names, output, rule, bare)
-    return Description(description, head, output, pixels_from, scores_from)
+    return BareNetwork(description, head, output, pixels_from, scores_from)
 
 
 def _list(tensors: list[Tensor]) -> str:

@@ -252,8 +252,8 @@ class Classifier:
                     f"(OpenCV {cv2.__version__}); please report this"
                 )
             outputs = self.invoke(tensor)
-            if [o.shape for o in outputs] != [o.shape for o in vector.outputs]:
-                raise ModelRefused(f"{folder}: the golden outputs differ in shape from the model's")
+            if [(o.shape, o.dtype) for o in outputs] != [(o.shape, o.dtype) for o in vector.outputs]:
+                raise ModelRefused(f"{folder}: the golden outputs differ in shape or type from the model's")
             steps = max(map(_steps, self._readers, outputs, vector.outputs))
             if steps > allowed:
                 raise ModelRefused(
@@ -346,7 +346,10 @@ def _steps(read: _Reader, raw: Raw, recorded: Raw) -> int:
     """The largest difference of two outputs: in their own steps, or of float32 in 1/256 of a score."""
     if raw.dtype != np.float32:
         return int(np.abs(raw.astype(int) - recorded.astype(int)).max())
-    pairs = zip(read.scores(raw), read.scores(recorded), strict=True)
+    try:
+        pairs = zip(read.scores(raw), read.scores(recorded), strict=True)
+    except NoScore:
+        return 256
     return round(256 * max(abs(a - b) for a, b in pairs))
 
 

@@ -21,6 +21,7 @@ from bittern.system import fileio
 FILE = "golden.npz"
 # Of the file, and of the arrays in it, which may be compressed: several times what the models have.
 MAX_BYTES, MAX_ARRAY_BYTES = 16 * 2**20, 64 * 2**20
+_OUTPUTS = (np.uint8, np.int8, np.float32)
 # Raised by numpy, zipfile and zlib for a file that is damaged, of another kind (TypeError: a single .npy) or too large.
 _UNREADABLE = (
     ValueError,
@@ -41,7 +42,7 @@ class Vector(NamedTuple):
     Attributes:
         frame: (H, W, 3) uint8 BGR.
         tensor: (1, size, size, 3) uint8 RGB.
-        outputs: the raw uint8 output (labels,) of every head.
+        outputs: the raw output (values,) of every head.
     """
 
     frame: Pixels
@@ -93,9 +94,12 @@ def load(file: str | os.PathLike[str], path: ExecutionPath) -> list[Vector]:
     except _UNREADABLE as error:
         raise ModelRefused(f"{file}: cannot read the golden vectors ({one_line(error)})") from None
     for vector in vectors:
-        for array in (vector.frame, vector.tensor, *vector.outputs):
+        for array in (vector.frame, vector.tensor):
             if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
                 raise ModelRefused(f"{file}: golden vectors must be uint8 arrays")
+        for array in vector.outputs:
+            if not isinstance(array, np.ndarray) or array.dtype not in _OUTPUTS:
+                raise ModelRefused(f"{file}: golden vectors must be uint8 arrays, and outputs int8 or float32 at most")
     if not vectors or not all(v.outputs for v in vectors):
         raise ModelRefused(f"{file}: has no golden vectors for the execution path {path}")
     return vectors
