@@ -55,6 +55,7 @@ def render(models: Sequence[Path], results: Path) -> str:
         _none(studies("none")),
         *(_near_duplicates(study) for study in studies("twins")),
         _soups(studies("soup")),
+        *(_growth(study) for study in studies("growth")),
         _decisions(studies("decision")),
         _surveys([content for content in contents.values() if "groups" in content]),
         _comparisons([content for content in contents.values() if "same_file" in content]),
@@ -251,6 +252,29 @@ def _soups(studies: Sequence[dict[str, Any]]) -> str:
     return (
         "## The average of several fits, or one?\n\nOut of fold on train + val, float; weights averaged, as `soup` in "
         f"a recipe does.\n\n{_table(header, rows)}"
+    )
+
+
+def _growth(study: dict[str, Any]) -> str:
+    def spread(figures: dict[str, float]) -> str:
+        return f"{figures['mean']:.1%} ({figures['least']:.1%} to {figures['most']:.1%})"
+
+    rows = [
+        [name, spread(study[kind]["first"]), spread(study[kind]["all"])]
+        for kind, name in (("grouped", "folds that divide no group"), ("leaking", "folds at random, which leak"))
+    ]
+    gain, low, high = (100 * value for value in study["promised"])
+    seen = 100 * (study["grouped"]["all"]["mean"] - study["grouped"]["first"]["mean"])
+    pictures = f"{study['first']} pictures, then {study['n']}"
+    chosen = ", ".join(f"{column} {value}" for column, value in study["where"].items())
+    return (
+        f"## {study['data']}: {pictures}\n\n`bittern study growth`{f' ({chosen})' if chosen else ''}: the set has "
+        f"{study['n']} pictures in {study['group_count']} groups of near-duplicates. A linear head on frozen features, "
+        f"{study['folds']}-fold; balanced accuracy out of fold, the mean of {study['draws']} draws of the first "
+        f"pictures (lowest to highest).\n\n{_table(['folds', str(study['first']), str(study['n'])], rows)}\n"
+        f"The learning curve of the first {study['first']} promised {gain:+.1f} points ({low:+.1f} to {high:+.1f}, "
+        f"means over the draws); {seen:+.1f} were seen, within the interval of {study['held']} of {study['draws']} "
+        "draws.\n"
     )
 
 

@@ -107,7 +107,7 @@ def compare(
         promised.append((expected.gain, *expected.interval))
     return {
         "n": n,
-        "groups": len(set(groups)),
+        "group_count": len(set(groups)),
         "first": first,
         "folds": _FOLDS,
         "draws": draws,

@@ -17,10 +17,10 @@ from bittern.system.progress import Progress, counted
 from bittern_convert import inputs, package, run
 from bittern_convert.run import Run
 from bittern_train import retraining, session
-from bittern_train.retraining import Verdict
+from bittern_train.retraining import Retrained
 
 
-def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | None, progress: Progress) -> Verdict:
+def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | None, progress: Progress) -> Retrained:
     """Train again, and compare; the verdict is in the new run too.
 
     The new network starts where the run's started, not from the run's own weights: those have been trained on the

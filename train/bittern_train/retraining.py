@@ -48,7 +48,7 @@ class Sorted(NamedTuple):
     tested: int
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Retrained(msgspec.Struct, frozen=True, kw_only=True):
     """The old and the new network on the same test pictures, none of which either has trained on.
 
     Attributes:
@@ -165,7 +165,7 @@ def judge(
     targets: npt.NDArray[np.int64],
     old: npt.NDArray[np.int64],
     new: npt.NDArray[np.int64],
-) -> Verdict:
+) -> Retrained:
     """Compare the answers of two networks to the same test pictures.
 
     Args:
@@ -177,7 +177,7 @@ def judge(
     was, now = old == targets, new == targets
     only_old = tuple(item.name for item, a, b in zip(items, was, now, strict=True) if a and not b)
     only_new = tuple(item.name for item, a, b in zip(items, was, now, strict=True) if b and not a)
-    return Verdict(
+    return Retrained(
         n=len(items),
         old_correct=int(was.sum()),
         new_correct=int(now.sum()),
@@ -250,7 +250,7 @@ def _digest(item: Item) -> str:
     return item.columns.get("sha256") or copies.picture_digest(item.path)
 
 
-def write(folder: Path, verdict: Verdict) -> None:
+def write(folder: Path, verdict: Retrained) -> None:
     """Write the verdict into the new run."""
     fileio.write(folder / FILE, msgspec.json.format(msgspec.json.encode(verdict), indent=1) + b"\n")
 

@@ -13,8 +13,8 @@ from bittern.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[3]
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
-WITHOUT = ("compare", "data", "report", "study")
-WITH = ("convert", "train")
+WITHOUT = ("compare", "data", "report", "results", "study")
+WITH = ("convert", "retrain", "train")
 
 
 def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
@@ -22,7 +22,9 @@ def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
     listed = set(re.findall(r"^  ([a-z]+) ", out.partition("Commands:")[2].partition("More")[0], re.M))
     assert listed == {*COMMANDS, *WITHOUT, *(WITH if TENSORFLOW else ())}
     assert "..." not in out.partition("Commands:")[2], "no summary is cut"
-    assert ("More commands (convert, train) need TensorFlow: pip install" in " ".join(out.split())) is not TENSORFLOW
+    assert (
+        "More commands (convert, retrain, train) need TensorFlow: pip install" in " ".join(out.split())
+    ) is not TENSORFLOW
 
 
 @pytest.mark.skipif(TENSORFLOW, reason="TensorFlow is installed")
@@ -42,7 +44,7 @@ def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, 
 
 def test_of_the_studies_those_that_can_run_are_listed() -> None:
     listed = set(re.findall(r"^  ([a-z]+) ", bittern("study", "--help").out.partition("Commands:")[2], re.M))
-    assert listed == {"decision", *(["none", "soup", "twins"] if TENSORFLOW else [])}
+    assert listed == {"decision", *(["growth", "none", "soup", "twins"] if TENSORFLOW else [])}
     one_line(bittern("study", "twin"), 2, "No such command 'twin'")
 
 
@@ -53,8 +55,8 @@ def test_compare_needs_no_tensorflow() -> None:
     assert done.lines[0]["differing"]
 
 
-def test_report_needs_no_tensorflow(tmp_path: Path) -> None:
+def test_results_need_no_tensorflow(tmp_path: Path) -> None:
     models = sorted(path.parent for path in (REPO / "models").glob("*/manifest.json"))
-    done = bittern("report", *models, "--results", REPO / "docs/results", "--out", tmp_path / "results.md")
+    done = bittern("results", *models, "--results", REPO / "docs/results", "--out", tmp_path / "results.md")
     assert (done.code, done.err) == (0, "")
     assert (tmp_path / "results.md").read_bytes() == (REPO / "docs/results.md").read_bytes()

@@ -107,7 +107,7 @@ def test_a_split_that_divides_near_duplicates_says_too_much() -> None:
     x = np.repeat(single, 2, axis=0) + rng.normal(0, 0.05, (300, 30))  # every picture has a near-duplicate
     names, groups = [("no", "stop")[label] for label in labels.repeat(2)], [str(i // 2) for i in range(300)]
     figures = growth_study.compare(x, names, groups, 150, seed=1, draws=3)
-    assert (figures["n"], figures["groups"], figures["first"]) == (300, 150, 150)
+    assert (figures["n"], figures["group_count"], figures["first"]) == (300, 150, 150)
     for part in ("first", "all"):
         assert figures["leaking"][part]["mean"] > figures["grouped"][part]["mean"] + 0.02
     low, high = figures["promised"][1:]
