@@ -29,6 +29,8 @@ SCHEMES: dict[str, tuple[str, str, str]] = {
 }
 
 LOCAL = tuple(f"{scheme}:" for scheme in SCHEMES if scheme not in NETWORK)
+# Which FFmpeg could read, but has no time-outs for.
+_STREAMS = ("udp", "rtp", "srt", "rtmp", "tcp")
 # Schemes whose sources are called by their path alone.
 _PATHS = ("clip", "folder", "video")
 
@@ -93,8 +95,13 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
             from bittern.sources.clip import is_clip  # which imports OpenCV, as every source of pictures
 
             return "clip" if is_clip(path) else "folder", uri, {}
+        if path.is_char_device():
+            raise ConfigurationError(f"{uri} is a device: a camera is usb:{uri}")
         if path.exists():
             return "video", uri, {}
+        name, _, query = uri.partition("?")
+        if query and Path(name).exists():
+            return _split(name)[0], name, dict(parse_qsl(query, keep_blank_values=True))
     except ValueError:  # a NUL character, half an IPv6 address; the error's text quotes it
         raise ConfigurationError(f"source {redacted(uri)!r}: neither a path nor an address") from None
     except OSError as error:  # a name that is too long
@@ -114,6 +121,13 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         raise ConfigurationError(
             f"{redacted(uri)} is not a source: most IP cameras have an rtsp:// address, see their settings"
         )
+    if parts.scheme in _STREAMS:
+        raise ConfigurationError(
+            f"{redacted(uri)} is not a source: expected rtsp://; a server such as MediaMTX gives a {parts.scheme} "
+            "stream out by RTSP"
+        )
+    if uri.isdecimal() and len(uri) < 4:
+        raise ConfigurationError(f"{uri} is not a source: the camera of this number is usb:{uri}")
     known = [f"{scheme}:" for scheme in SCHEMES if scheme != "bench"]  # which is for `bittern bench` alone
     hint = did_you_mean(f"{parts.scheme}:", known) if parts.scheme else ""
     if not hint and redacted(uri) != HIDDEN and (not parts.scheme or "/" in uri or "." in uri):

@@ -47,7 +47,7 @@ class RtspSource(CaptureSource):
             raise ConfigurationError(f"source {name!r}: expected rtsp://host/path, without white space")
         if "://" not in name:
             why = (
-                "has an @ after the first slash: in user, password and path write @ as %40, / as %2F and ? as %3F"
+                "has an @ after the first /, ? or #: in the password write @ as %40, / as %2F, ? as %3F and # as %23"
                 if re.match(r"\w+://[^/?#]*[/?#].*@", address)
                 else "expected rtsp://user:password@host:554/path"
             )

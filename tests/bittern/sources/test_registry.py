@@ -205,8 +205,8 @@ def test_options_of_the_configuration_and_of_the_address_are_merged(tmp_path: Pa
     ):
         with pytest.raises(ConfigurationError, match=f"source '(usb:0|demo:)': {message}$"):
             check_source("demo:" if "size" in options else "usb:0", options)
-    with pytest.raises(ConfigurationError, match="expected none"):
-        open_source(str(write_video(tmp_path / "clip.avi", 2)), {"fps": 3})
+    with pytest.raises(ConfigurationError, match="unknown option 'size': expected fps"):
+        open_source(str(write_video(tmp_path / "clip.avi", 2)), {"size": 3})
 
 
 def test_a_check_opens_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
