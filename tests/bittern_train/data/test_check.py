@@ -20,7 +20,7 @@ from tests.doubles.picture_files import exif, jpeg_with_exif
 from bittern.evaluation import dataset, index
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
-from bittern_train.data import probe
+from bittern_train.data import measure, probe
 
 # Too few for the probes, which take their time and are tested by themselves.
 EACH = 8
@@ -228,3 +228,18 @@ def test_json_is_one_object(data: Path) -> None:
     report = json.loads(command("check", data, "--json").out)
     assert {*report} == {"data", "pictures", "labels", "splits", "findings", "shortcuts", "not_checked"}
     assert report["labels"] == {"a": EACH, "b": EACH}
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_picture_is_measured_as_what_it_is(tmp_path: Path, orientation: int) -> None:
+    """Decoded at a half of its size, which nobody notices."""
+    large = cv2.resize(drawn(1), (1280, 960), interpolation=cv2.INTER_CUBIC)
+    (tmp_path / "x.jpg").write_bytes(jpeg_with_exif(np.asarray(large, np.uint8), exif(orientation)))
+    cv2.imwrite(str(tmp_path / "x.png"), large)
+    jpeg, png = measure.measure(tmp_path / "x.jpg"), measure.measure(tmp_path / "x.png")
+    assert (jpeg.width, jpeg.height) == ((1280, 960) if orientation == 1 else (960, 1280))
+    assert jpeg.orientation == orientation
+    if orientation == 1:
+        assert jpeg.sharpness == pytest.approx(png.sharpness, rel=0.15)
+        assert np.abs(jpeg.grey.astype(int) - png.grey).max() < 12
+        assert np.count_nonzero(jpeg.likeness.hashes[0] != png.likeness.hashes[0]) <= 4

@@ -10,13 +10,13 @@ from bittern.frames import Pixels
 # Below it a picture is blurred. Of 600 everyday photographs none is.
 BLURRED = 40.0
 # Side of the input of the shipped models.
-_NETWORK_SIDE = 224
+NETWORK_SIDE = 224
 
 
 def network_sized(grey: Pixels) -> Pixels:
     """Grey levels, (h, w) uint8, shrunk by a whole factor as the network's input is, which hides some of a blur."""
     height, width = grey.shape
-    factor = max(1, min(height, width) // _NETWORK_SIDE)
+    factor = max(1, min(height, width) // NETWORK_SIDE)
     if factor == 1:
         return grey
     small = cv2.resize(grey, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
