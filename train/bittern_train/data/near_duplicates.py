@@ -17,6 +17,7 @@ from PIL import Image
 
 from bittern.frames import Pixels
 from bittern.system.progress import Progress, counted
+from bittern_train.data import ahead
 
 # The thresholds below were chosen on near-duplicates made by code (re-encoded, resized, mirrored, cropped) of 1,129
 # photographs of faces and everyday scenes, and on one set of stop signs; docs/data-check.md reports on other sets too.
@@ -51,6 +52,8 @@ _MOST = 4
 _CROWDED = 8
 # Bits by which the features of two pictures may differ and still be taken for the same.
 _FEATURE_BITS = 50
+# Counters of how often pairs meet; a prime number, so that pairs share them by chance only.
+_COUNTERS = 33_554_393
 # Numbers in memory at a time when hashes are compared: 32 MB.
 _BLOCK = 8_000_000
 
@@ -102,6 +105,12 @@ def shrunk(picture: Pixels, side: int = _SIDE) -> Pixels:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def _hash(grey: Pixels) -> Bools:
+    """(64,) bool, the perceptual hash of grey levels, (h, w) uint8; shrinking them first takes a third of the time."""
+    square = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
+    return np.asarray(imagehash.phash(Image.fromarray(square)).hash.ravel(), np.bool_)
+
+
 def describe_quickly(grey: Pixels, colours: Pixels) -> Likeness:
     """What is needed to find near-duplicates that are neither mirrored, nor turned or cropped.
 
@@ -109,8 +118,7 @@ def describe_quickly(grey: Pixels, colours: Pixels) -> Likeness:
         grey: (h, w) uint8, the picture shrunk.
         colours: (THUMBNAIL, THUMBNAIL, 3) uint8, the picture shrunk.
     """
-    square = cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA)
-    hashed = imagehash.phash(Image.fromarray(square)).hash.ravel()
+    hashed = _hash(grey)
     nothing = np.empty((0, 0), np.uint8)
     # The hash of a mirror image that no picture has: the opposite of its own.
     return Likeness(
@@ -121,13 +129,14 @@ def describe_quickly(grey: Pixels, colours: Pixels) -> Likeness:
 def describe(picture: Pixels) -> Likeness:
     """What is needed of a picture, (H, W, 3) uint8 BGR, to find its near-duplicates."""
     small = shrunk(picture)
-    hashes = np.stack([imagehash.phash(Image.fromarray(s[:, :, ::-1])).hash.ravel() for s in (small, small[:, ::-1])])
+    plane = np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), np.uint8)
+    hashes = np.stack([_hash(plane), _hash(plane[:, ::-1])])
     thumbnail = np.asarray(cv2.resize(small, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA), np.uint8)
     points, descriptors = np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8)
     grey, scale = np.empty((0, 0), np.uint8), 1.0
     shrink = min(1.0, _LONGEST / max(small.shape[:2]))
     if min(small.shape[:2]) * shrink >= _LEAST_SIDE:
-        plane = _scaled(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY), shrink)
+        plane = _scaled(plane, shrink)
         scale = min(1.0, _GREY / max(plane.shape))
         grey = _scaled(plane, scale)
         found, described = cv2.ORB.create(nfeatures=_FEATURES, fastThreshold=5).detectAndCompute(plane, None)
@@ -148,8 +157,13 @@ def find(likenesses: Sequence[Likeness], progress: Progress) -> list[Match]:
     """
     pairs = {(pair.first, pair.second): pair for pair in _whole(likenesses, progress)}
     candidates = [pair for pair in _meetings(likenesses, progress) if pair not in pairs]
-    for first, second in counted(candidates, progress, "compare parts", len(candidates)):
-        if share_part(likenesses[first], likenesses[second]):
+
+    def one(pair: tuple[int, int]) -> bool:
+        return share_part(likenesses[pair[0]], likenesses[pair[1]])
+
+    shares = counted(ahead.results(one, candidates), progress, "compare parts", len(candidates))
+    for (first, second), share in zip(candidates, shares, strict=True):
+        if share:
             pairs[first, second] = Match(first, second, "part")
     return sorted(pairs.values())
 
@@ -209,12 +223,17 @@ def _meetings(likenesses: Sequence[Likeness], progress: Progress) -> list[tuple[
     count = len(likenesses)
     owners = np.repeat(np.arange(count), [len(x.descriptors) for x in likenesses])
     bits = np.random.default_rng(0).permuted(np.tile(np.arange(256), (_TABLES, 1)), axis=1)[:, :_KEY_BITS]
-    pairs, votes = np.empty(0, np.int64), np.empty(0, np.int64)
-    for chosen in counted(bits, progress, "compare features", _TABLES):
-        keys = np.concatenate([_keys(x.descriptors, chosen) for x in likenesses])
-        met, times = np.unique(_bucket_pairs(keys, owners, count), return_counts=True)
-        pairs, where = np.unique(np.concatenate([pairs, met]), return_inverse=True)
-        votes = np.bincount(where, np.concatenate([votes, times]), len(pairs)).astype(np.int64)
+    # Most pairs meet once, by chance: what may have met often enough is counted first, without the pairs themselves.
+    meetings = np.zeros(_COUNTERS, np.uint8)
+    for table in counted(bits, progress, "sort features", _TABLES):
+        counter = _bucket_pairs(_all_keys(likenesses, table), owners, count) % _COUNTERS
+        counters, times = np.unique(counter, return_counts=True)
+        meetings[counters] = np.minimum(meetings[counters] + times, 255)
+    often = []
+    for table in counted(bits, progress, "compare features", _TABLES):
+        met = _bucket_pairs(_all_keys(likenesses, table), owners, count)
+        often.append(met[meetings[met % _COUNTERS] >= _VOTES])
+    pairs, votes = np.unique(np.concatenate(often), return_counts=True)
     pairs, votes = pairs[votes >= _VOTES], votes[votes >= _VOTES]
     chosen = np.zeros(len(pairs), bool)
     for ends in (pairs // count, pairs % count):
@@ -223,6 +242,10 @@ def _meetings(likenesses: Sequence[Likeness], progress: Progress) -> list[tuple[
         rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
         chosen[order[rank < _MOST]] = True
     return [divmod(pair, count) for pair in pairs[chosen].tolist()]
+
+
+def _all_keys(likenesses: Sequence[Likeness], chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
+    return np.concatenate([_keys(x.descriptors, chosen) for x in likenesses])
 
 
 def _keys(descriptors: npt.NDArray[np.uint8], chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.uint32]:
