@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from tests.doubles import foreign_table
 from tests.doubles.foreign_models import KINDS, LABELS, RANGES, Kind, quantization, red_or_blue
 from tests.doubles.model_files import bare, flat, refused
 from tests.doubles.repetitions import examples
@@ -99,6 +100,10 @@ def test_every_kind_gives_what_the_plain_loop_gives_and_is_right(tmp_path: Path,
     (result,) = classifier.classify(flat(cold))
     assert (result.label, result.alarm) == ("cold", False)
     assert sum(result.scores.values()) == pytest.approx(1, abs=0.01)
+
+
+def test_the_table_of_kinds_is_current() -> None:
+    assert foreign_table.PAGE.read_text(encoding="utf-8") == foreign_table.page()
 
 
 def test_what_is_read_and_what_is_stated_can_be_told_apart(tmp_path: Path) -> None:
