@@ -210,7 +210,7 @@ soak: $(DEV)/.dev  ## run the daemon for MINUTES (30) at 10 times the frame rate
 	$(DEV)/bin/python -m tests.faults.soak --minutes $(MINUTES) --out build/soak
 
 test-page: $(DEV)/.dev  ## the pages and their HTTP interface, in a real Chromium (Debian's package)
-	$(DEV)/bin/python -m pytest $(WORKERS) $(CORES) tests/bittern/page tests/faults/test_page.py tests/bittern_train/data/test_label.py $(ARGS)
+	$(DEV)/bin/python -m pytest $(WORKERS) $(CORES) tests/bittern/page tests/faults/test_page*.py tests/bittern_train/data/test_label.py $(ARGS)
 
 test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing, golden vectors and orientation of pictures with OpenCV 5 and 4.10
 	$(DEV)/bin/python -c 'import cv2; assert cv2.__version__.startswith("5."), cv2.__version__'

@@ -158,10 +158,6 @@ class PageSink(Sink):
             self._wake.send(b"x")
         self._thread.join(2 * _END_S)
         self._kept.save()
-        if not self._thread.is_alive():
-            self._listener.close()
-            self._wake.close()
-            self._woken.close()
 
     # --- the thread ---
 
@@ -182,6 +178,9 @@ class PageSink(Sink):
             self._closing.wait(pause_s)
             pause_s = min(2 * pause_s, _BACKOFF_MAX_S)
         self._show.end()
+        # Not in `close`, which does not wait for ever for a process to end.
+        for one in (self._listener, self._wake, self._woken):
+            one.close()
 
     def _run(self) -> str:
         """Run one process until it ends; returns how it did."""
