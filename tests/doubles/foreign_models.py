@@ -276,6 +276,7 @@ KINDS: dict[str, tuple[Kind, dict[str, Any]]] = {
     "uint8, high": (Kind("uint8", "uint8", shape=(1, 24, 16, 3)), {}),
     "uint8, channels first": (Kind("uint8", "uint8", shape=(1, 3, 16, 16), nchw=True), {}),
     "float32, channels first, wide": (Kind(shape=(1, 3, 16, 24), nchw=True), {"pixels": "-1..1"}),
+    "int8, grey, channels first": (Kind("int8", "int8", shape=(1, 1, 16, 16), nchw=True), {}),
     "uint8, output (1, 1, 1, 2)": (Kind("uint8", "uint8", output=(1, 1, 1, 2)), {}),
     "uint8, output (2,)": (Kind("uint8", "uint8", output=(2,)), {}),
     "uint8, output (1, 1) of a sigmoid": (Kind("uint8", "uint8", ending="sigmoid"), {"score_of": "warm"}),

@@ -96,27 +96,31 @@ class InputMaker:
         grey = description.colour == "grey"
         self._convert = {"grey": cv2.COLOR_RGB2GRAY, "BGR": cv2.COLOR_RGB2BGR}.get(description.colour)
         self._small = np.empty((height, width) if grey else (height, width, 3), np.uint8)
-        entry = self._buffer[0]
-        self._out = np.moveaxis(entry, 0, 2) if description.layout == "NCHW" else entry
-        if grey:
-            self._out = self._out[:, :, 0]
         values = table(description)
         self._straight = values.dtype == np.uint8 and np.array_equal(values, np.arange(256))
-        # OpenCV's table has a row, and for int8 no type of its own.
+        # OpenCV's tables have a row, and those of int8 no type of their own.
         as_bytes = values.view(np.uint8) if values.dtype == np.int8 else values
+        entry = self._buffer[0].view(np.uint8) if values.dtype == np.int8 else self._buffer[0]
+        # Where channels come first, each is made by itself, in memory without gaps.
+        self._planes = list(entry) if description.layout == "NCHW" else []
+        self._plane = np.empty((height, width), np.uint8)
+        self._out = entry[:, :, 0] if grey and not self._planes else entry
+        self._tables = [column.reshape(1, 256) for column in as_bytes.reshape(256, -1).T.copy()]
         self._table = as_bytes.reshape(1, 256, -1) if as_bytes.ndim == 2 else as_bytes.reshape(1, 256)
-        if self._out.dtype == np.int8:
-            self._out = self._out.view(np.uint8)
-        # OpenCV writes into memory without gaps only.
-        self._direct = self._out if self._out.flags.c_contiguous else np.empty(self._out.shape, self._out.dtype)
 
     def __call__(self, picture: Pixels) -> npt.NDArray[Any]:
         """The tensor for a picture, (1, height, width, 3) uint8 RGB."""
         small: Any = picture[0]
         if self._convert is not None:
             small = cv2.cvtColor(small, self._convert, dst=self._small)
-        if not self._straight:
-            small = cv2.LUT(small, self._table, dst=self._direct)
-        if small is not self._out:
+        for number, plane in enumerate(self._planes):
+            channel = small if small.ndim == 2 else cv2.extractChannel(small, number, dst=self._plane)
+            if self._straight:
+                plane[:] = channel
+            else:
+                cv2.LUT(channel, self._tables[number % len(self._tables)], dst=plane)
+        if not self._planes and self._straight:
             self._out[:] = small
+        elif not self._planes:
+            cv2.LUT(small, self._table, dst=self._out)
         return self._buffer
