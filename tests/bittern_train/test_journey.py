@@ -21,12 +21,14 @@ import numpy as np
 import pytest
 from tests.doubles import drawn_pictures
 from tests.doubles.progress import Reports
+from tests.doubles.served import served
 from tests.doubles.waiting import until
 
 from bittern import Classifier
 from bittern.evaluation import dataset
 from bittern_convert import inputs
 from bittern_convert import run as runs
+from bittern_train.data.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[2]
 BITTERN = Path(sys.executable).with_name("bittern")
@@ -331,3 +333,62 @@ def test_only_a_run_or_a_model_is_replaced(world: World, tmp_path: Path) -> None
     assert "not replaced" in one_line(call("train", world.task, "--data", world.data, "--out", album, "--force"), 2)
     assert "not replaced" in one_line(call("convert", world.run, "--out", album, "--force"), 2)
     assert (album / "only-copy.jpg").read_bytes() == b"precious"
+
+
+def test_the_walk_of_the_data_page_ends_with_an_event(world: World, tmp_path: Path) -> None:
+    """Its commands, one after the other in one folder; only training and conversion are those of the world."""
+    page = (REPO / "docs" / "data.md").read_text(encoding="utf-8")
+    task, watch = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    commands = [
+        c for block in re.findall(r"<!-- walk -->\n```sh\n(.*?)```", page, re.DOTALL) for c in block.splitlines()
+    ]
+    # The labels of the world's model are what is open or closed.
+    commands, task = [_in_colour(command) for command in commands], _in_colour(task)
+    assert {word.split()[2] for word in commands if "bittern data" in word} == set(COMMANDS) - {"undo"}
+    pictures = drawn_pictures.folders(tmp_path / "drawn", 22, seed=2)
+    (pictures / "stop").rename(pictures / "red")
+    (pictures / "not_stop").rename(pictures / "blue")
+    (tmp_path / "snapshots").mkdir()
+    for i in range(3):
+        (pictures / "red" / f"{i:03d}.jpg").rename(tmp_path / "snapshots" / f"{i}.jpg")
+    (tmp_path / "downloads").mkdir()
+    shutil.make_archive(str(tmp_path / "downloads" / "gates"), "zip", pictures)
+    (tmp_path / "gate.toml").write_text(task)
+    decision = "[decision]\nthreshold = 0.01\nvotes = 1\n[gate]\nenabled = false\n"
+    (tmp_path / "watch.toml").write_text(watch.replace("usb:0", "drawn/red") + decision)
+    output = {}
+    for command in commands:
+        words = command.split()[1:]
+        if words[:2] == ["data", "label"]:
+            _label(tmp_path / words[2], words[3:])
+        elif words[0] in ("train", "convert"):
+            shutil.copytree(world.run if words[0] == "train" else world.model, tmp_path / words[-1])
+        else:
+            done = call(*words, cwd=tmp_path)
+            assert done.returncode == 0, (command, done.stderr)
+            output[command] = done.stdout
+    assert len(dataset.read(tmp_path / "small")) == 44
+    assert (tmp_path / "preview.png").stat().st_size > 10_000
+    assert (tmp_path / "check.html").stat().st_size > 1000
+    (shown,) = re.findall(r"<!-- output of split -->\n```\n(.*?)```", page, re.DOTALL)
+    assert _in_colour(shown).split() == output["bittern data split set/"].split()
+    events = [json.loads(line) for line in output["bittern watch --config watch.toml"].splitlines()]
+    alarm = next(event for event in events if event["type"] == "alarm.on")
+    assert (alarm["model"], alarm["label"]) == ("gate", "red")
+    (event,) = re.findall(r"```json\n(.*)\n```", page)
+    assert json.loads(event).keys() <= alarm.keys()
+
+
+def _in_colour(text: str) -> str:
+    return re.sub(r"\bclosed\b", "blue", re.sub(r"\bopen\b", "red", text))
+
+
+def _label(folder: Path, words: Sequence[str]) -> None:
+    """Label as red what has no label, as the page of `bittern data label` does."""
+    with served(folder, *words, "--data", folder.parent / "page", command="data label") as site:
+        names = site.ask("/api/labels").json["names"]
+        seen = [[names.index(item.name), 0] for item in dataset.read(folder) if not item.label]
+        assert len(seen) == 3
+        body = {"state": "labelled", "label": "red", "tab": "walk", "since": 0, "seen": seen}
+        assert site.ask("/api/labels/decide", json.dumps(body).encode()).json["conflicts"] == []
+    assert all(item.label for item in dataset.read(folder))

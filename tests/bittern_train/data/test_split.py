@@ -99,7 +99,7 @@ def test_the_command(tmp_path: Path) -> None:
     index.write(file, [*many(100, "cat", "dog\n, \U0001f436"), item("none.jpg", "")])
     done = bittern("data", "split", tmp_path, "--seed", "3")
     assert done.code == 0
-    assert "no picture has a group, so near-duplicates may be on both sides: run `bittern data dedupe`" in done.err
+    assert "no picture has a group: run `bittern data dedupe` first" in done.err
     assert done.out.splitlines() == [
         "label      train    test",
         "cat           80      20",

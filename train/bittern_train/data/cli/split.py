@@ -63,9 +63,7 @@ def command(data: Path, test: float, val: float, seed: int, again: bool, as_json
     needed = metrics.pictures_for(EXPECTED, NARROW)
     without = sum(not item.label for item in items)
     if not any(item.group for item in items):
-        warn(
-            f"{data}: no picture has a group, so near-duplicates may be on both sides: run `bittern data dedupe` first"
-        )
+        warn(f"{data}: no picture has a group: run `bittern data dedupe` first if near-duplicates were not looked for")
     for label, row in counts.items():
         if "test" not in row or "train" not in row:
             warn(
