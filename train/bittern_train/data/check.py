@@ -45,7 +45,7 @@ _SUFFIXES = {
 }
 
 
-class Finding(NamedTuple):
+class Concern(NamedTuple):
     """Something that may be wrong.
 
     Attributes:
@@ -61,7 +61,7 @@ class Finding(NamedTuple):
     notes: list[str]
 
 
-class Report(NamedTuple):
+class Checked(NamedTuple):
     """What a check has found.
 
     Attributes:
@@ -76,7 +76,7 @@ class Report(NamedTuple):
     pictures: int
     labels: dict[str, int]
     splits: dict[str, int]
-    findings: list[Finding]
+    findings: list[Concern]
     shortcuts: list[Shortcut]
     remarks: list[str]
 
@@ -110,7 +110,7 @@ _BELOW = {
 Features = Callable[[Sequence[Item]], probe.Floats]
 
 
-def check(items: Sequence[Item], progress: Progress, features: Features | None = None) -> Report:
+def check(items: Sequence[Item], progress: Progress, features: Features | None = None) -> Checked:
     """Look for everything that may be wrong with a data set.
 
     Args:
@@ -132,7 +132,7 @@ def check(items: Sequence[Item], progress: Progress, features: Features | None =
     found, shortcuts, remarks = _probed(readable, groups, progress, features)
     findings += found
     order = list(KINDS)
-    return Report(
+    return Checked(
         len(items),
         dict(sorted(Counter(item.label or "" for item in items).items())),
         dict(sorted(Counter(item.split for item in items if item.split).items())),
@@ -142,11 +142,11 @@ def check(items: Sequence[Item], progress: Progress, features: Features | None =
     )
 
 
-def _about(kind: str, what: str, items: list[Item], notes: list[str]) -> Finding:
-    return Finding(kind, f"{len(items)} picture{'s' if len(items) > 1 else ''}: {what}", items, notes)
+def _about(kind: str, what: str, items: list[Item], notes: list[str]) -> Concern:
+    return Concern(kind, f"{len(items)} picture{'s' if len(items) > 1 else ''}: {what}", items, notes)
 
 
-def _of_labels(items: Sequence[Item]) -> list[Finding]:
+def _of_labels(items: Sequence[Item]) -> list[Concern]:
     findings = []
     if all(item.label is None for item in items):
         return []
@@ -160,21 +160,21 @@ def _of_labels(items: Sequence[Item]) -> list[Finding]:
     for labels in written.values():
         if len(labels) > 1:
             names = ", ".join(f"{label!r} ({counts[label]})" for label in labels)
-            findings.append(Finding("label_case", f"{names} differ only in how they are written", [], []))
+            findings.append(Concern("label_case", f"{names} differ only in how they are written", [], []))
     if len(counts) > 1:
         (most, many), (least, few) = counts.most_common(1)[0], counts.most_common()[-1]
         if many > IMBALANCE * few:
             text = f"{most!r} has {many} pictures, {least!r} only {few}"
-            findings.append(Finding("imbalance", text, [], []))
+            findings.append(Concern("imbalance", text, [], []))
     for split in sorted({item.split for item in items} - {"", dataset.EXTRA_SPLIT}):
         missing = sorted(set(counts) - {item.label or "" for item in items if item.split == split})
         if missing:
             names = ", ".join(map(repr, missing[:10])) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
-            findings.append(Finding("missing_in_split", f"split {split!r} has no picture of {names}", [], []))
+            findings.append(Concern("missing_in_split", f"split {split!r} has no picture of {names}", [], []))
     return findings
 
 
-def _of_pictures(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
+def _of_pictures(readable: Sequence[tuple[Item, Measured]]) -> list[Concern]:
     tiny = _below(readable, "tiny", TINY, lambda m: min(m.width, m.height), "shorter side of {:.0f} pixels")
     # A dark picture is plain and not sharp either, and a plain one is not sharp: each is named once.
     dark = _below(readable, "dark", DARK, lambda m: m.bright, "99 % of it below {:.0f} of 255")
@@ -187,7 +187,7 @@ def _of_pictures(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
 
 def _below(
     pairs: Sequence[tuple[Item, Measured]], kind: str, limit: float, value: Callable[[Measured], float], note: str
-) -> list[Finding]:
+) -> list[Concern]:
     worst = sorted((value(m), n) for n, (_, m) in enumerate(pairs) if value(m) < limit)
     if not worst:
         return []
@@ -195,7 +195,7 @@ def _below(
     return [_about(kind, _BELOW[kind], [pairs[n][0] for _, n in worst], notes)]
 
 
-def _turned(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
+def _turned(readable: Sequence[tuple[Item, Measured]]) -> list[Concern]:
     sizes = Counter((m.width, m.height) for _, m in readable)
     items, notes = [], []
     for item, m in readable:
@@ -209,7 +209,7 @@ def _turned(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
     return [_about("turned", "may be turned the wrong way", items, notes)] if items else []
 
 
-def _odd(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
+def _odd(readable: Sequence[tuple[Item, Measured]]) -> list[Concern]:
     items, notes = [], []
     few = ODD * len(readable)
     kinds = Counter(m.kind for _, m in readable)
@@ -231,7 +231,7 @@ def _odd(readable: Sequence[tuple[Item, Measured]]) -> list[Finding]:
     return [_about("odd", "of another kind than the others", items, notes)] if items else []
 
 
-def _near(readable: Sequence[tuple[Item, Measured]], progress: Progress) -> tuple[list[Finding], list[str]]:
+def _near(readable: Sequence[tuple[Item, Measured]], progress: Progress) -> tuple[list[Concern], list[str]]:
     """Findings about near-duplicates, and a group for each picture that joins them with those of the index."""
     first: dict[bytes, int] = {}
     ties = [(first.setdefault(m.sha256, n), n) for n, (_, m) in enumerate(readable)]
@@ -263,7 +263,7 @@ def _side(item: Item) -> str:
     return "train" if item.split == dataset.EXTRA_SPLIT else item.split
 
 
-def _clusters(kind: str, what: str, clusters: Iterable[list[Item]], note: Callable[[Item], str]) -> Finding:
+def _clusters(kind: str, what: str, clusters: Iterable[list[Item]], note: Callable[[Item], str]) -> Concern:
     items, notes = [], []
     for number, cluster in enumerate(clusters, start=1):
         items += cluster
@@ -273,7 +273,7 @@ def _clusters(kind: str, what: str, clusters: Iterable[list[Item]], note: Callab
 
 def _probed(
     readable: Sequence[tuple[Item, Measured]], groups: Sequence[str], progress: Progress, features: Features | None
-) -> tuple[list[Finding], list[Shortcut], list[str]]:
+) -> tuple[list[Concern], list[Shortcut], list[str]]:
     items, measured = [item for item, _ in readable], [m for _, m in readable]
     folds = probe.choose([item.label for item in items], groups)
     if folds is None:
@@ -284,7 +284,7 @@ def _probed(
     for shortcut in sorted(shortcuts, key=lambda s: -s.auc):
         if shortcut.interval is None or shortcut.interval[0] >= SHORTCUT:
             alone = "these together tell" if shortcut.what == probe.TOGETHER else "this alone tells"
-            findings.append(Finding("shortcut", f"{shortcut.text}: {alone} the labels apart", [], []))
+            findings.append(Concern("shortcut", f"{shortcut.text}: {alone} the labels apart", [], []))
     doubted, remarks = _doubted(items, measured, folds, features, progress)
     return findings + doubted, shortcuts, remarks
 
@@ -295,7 +295,7 @@ def _doubted(
     folds: Folds,
     features: Features | None,
     progress: Progress,
-) -> tuple[list[Finding], list[str]]:
+) -> tuple[list[Concern], list[str]]:
     from bittern_train.data import doubt
 
     if not doubt.is_installed():

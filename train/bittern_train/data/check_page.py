@@ -13,7 +13,7 @@ from bittern.errors import printable
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_train.data import thumbnails
-from bittern_train.data.check import KINDS, Finding, Report
+from bittern_train.data.check import KINDS, Checked, Concern
 
 # Pictures that are shown of a finding, and their longer side.
 SHOWN = 24
@@ -44,7 +44,7 @@ _HEAD = """<!doctype html>
 """
 
 
-def write(file: Path, name: str, report: Report, progress: Progress) -> None:
+def write(file: Path, name: str, report: Checked, progress: Progress) -> None:
     """Write the page.
 
     Args:
@@ -59,7 +59,7 @@ def write(file: Path, name: str, report: Report, progress: Progress) -> None:
     fileio.write(file, "\n".join(_page(name, report, progress)).encode("utf-8", "replace"))
 
 
-def _page(name: str, report: Report, progress: Progress) -> Iterator[str]:
+def _page(name: str, report: Checked, progress: Progress) -> Iterator[str]:
     title = f"Check of {_text(name)}"
     yield _HEAD.format(title=title, style=_STYLE)
     yield f"<p>{report.pictures} pictures, {len(report.findings) or 'no'} findings.</p>"
@@ -93,7 +93,7 @@ def _counts(what: str, counts: dict[str, int]) -> Iterator[str]:
     yield "</table>"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _finding(finding: Concern) -> Iterator[str]:
     yield f'<section id="{finding.kind}"><h2>{KINDS[finding.kind]}</h2><p>{_text(finding.text)}</p>'
     if finding.items:
         yield '<ul class="pictures">'

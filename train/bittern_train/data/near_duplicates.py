@@ -221,6 +221,8 @@ def correlation(first: Pixels, second: Pixels) -> float:
 def _meetings(likenesses: Sequence[Likeness], progress: Progress) -> list[tuple[int, int]]:
     """Pairs of pictures whose features meet in buckets often enough, in order."""
     count = len(likenesses)
+    if count < 2:
+        return []
     owners = np.repeat(np.arange(count), [len(x.descriptors) for x in likenesses])
     bits = np.random.default_rng(0).permuted(np.tile(np.arange(256), (_TABLES, 1)), axis=1)[:, :_KEY_BITS]
     # Most pairs meet once, by chance: what may have met often enough is counted first, without the pairs themselves.

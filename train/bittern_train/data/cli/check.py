@@ -11,7 +11,7 @@ import click
 from bittern.cli.common import as_utf8, has_tensorflow, needs_extra, one_blas_thread, print_json, warn
 
 if TYPE_CHECKING:
-    from bittern_train.data.check import Report
+    from bittern_train.data.check import Checked
 
 # Pictures that are named of a finding; --json names all.
 _NAMED = 5
@@ -85,7 +85,7 @@ def command(
         ctx.exit(1)
 
 
-def _as_json(data: Path, report: Report) -> dict[str, Any]:
+def _as_json(data: Path, report: Checked) -> dict[str, Any]:
     return {
         "data": as_utf8(str(data)),
         "pictures": report.pictures,
@@ -107,7 +107,7 @@ def _as_json(data: Path, report: Report) -> dict[str, Any]:
     }
 
 
-def _print(report: Report) -> None:
+def _print(report: Checked) -> None:
     from bittern.errors import printable
 
     labels = ", ".join(f"{printable(label) or 'no label'} {count}" for label, count in report.labels.items())
