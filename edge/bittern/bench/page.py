@@ -205,6 +205,7 @@ def serve_row(subject: Subject, n: int) -> Row:
     seconds = max(0.5, 0.075 * n)  # twice, so that 200 give 30 s
     ours, theirs, latencies = [], [], []
     with _serve(subject) as port:
+        _post(port, data, max(2.0, seconds / 3))  # until it has all its workers
         for i in range(2):
             for served in (i == 0, i == 1):
                 if served:
