@@ -94,7 +94,7 @@ def _daemon(classifier: Classifier, frame_to_event: FrameToEvent, fps: float, st
         np.save(file, np.stack(frame_to_event.pictures))
         health_config = HealthConfig(port=0)
         config = WatchConfig(
-            source=f"bench:{file}?fps={fps:g}",
+            source=f"bench:{file}?fps={min(fps, 10_000.0):g}",
             fps=240.0,
             decision=frame_to_event.decision,
             gate=GateConfig(),
@@ -173,7 +173,7 @@ def _pairs(subject: Subject, size: Size, n: int, reference: Callable[[], float])
 def age_row(subject: Subject, n: int) -> Row:
     """p95 of a frame's age when it was classified, where an inference takes three frame periods."""
     classifier = Classifier(subject.folder, path="builtin")
-    tensor = np.zeros((1, classifier.size, classifier.size, 3), np.uint8)
+    tensor = np.zeros((1, *classifier.shape, 3), np.uint8)
     invoke_s = statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(20)) / 1e3
     period_s = invoke_s / 3
     frame_to_event = FrameToEvent(classifier, subject.folder, (640, 480))

@@ -66,7 +66,9 @@ def open_subject(model: str) -> Subject:
     """
     folder = catalog.find(model)
     if not folder.is_dir():
-        raise ConfigurationError(f"{model}: bittern bench needs a model folder with a manifest")
+        raise ConfigurationError(
+            f"{model}: a bare file has no golden frames to measure with: make a model folder of it with bittern adopt"
+        )
     return Subject(Classifier(folder), folder)
 
 
@@ -93,7 +95,7 @@ class BareInvoke:
         self.input = self.interpreter.get_input_details()[0]
         self.output = self.interpreter.get_output_details()[0]
         self._set, self._get = self.input["index"], self.output["index"]
-        self._tensor = np.full(self.input["shape"], 128, np.uint8)
+        self._tensor = np.full(self.input["shape"], 128 if self.input["dtype"] == np.uint8 else 0, self.input["dtype"])
 
     def __call__(self) -> None:
         """One inference."""
@@ -264,7 +266,7 @@ def megabytes_row(name: str, what: str, megabytes: float, at_most: float, n: int
 
 def invoke_row(subject: Subject, n: int) -> Row:
     """One inference by the classifier, beside the runtime's own benchmark tool or a bare interpreter."""
-    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+    tensor = np.full((1, *subject.classifier.shape, 3), 128, np.uint8)
 
     def ours() -> list[Pixels]:
         return subject.classifier.invoke(tensor)
@@ -331,7 +333,7 @@ def help_cold_row(_subject: Subject, n: int) -> Row:
 
 def xnnpack_row(subject: Subject, n: int) -> Row:
     """One inference with XNNPACK, beside one without."""
-    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+    tensor = np.full((1, *subject.classifier.shape, 3), 128, np.uint8)
     off = Classifier(subject.folder, path="builtin")
     pairs = interleave(lambda: subject.classifier.invoke(tensor), lambda: off.invoke(tensor), n)
     return row_of("xnnpack", "XNNPACK on", "off", 0.30, pairs)
@@ -399,7 +401,7 @@ def all_cores_ms(subject: Subject, cores: int, n: int) -> float:
     """The median time of one inference with a thread per core, in ms, as published figures are given."""
 
     classifier = Classifier(subject.folder, threads=cores)
-    tensor = np.full((1, classifier.size, classifier.size, 3), 128, np.uint8)
+    tensor = np.full((1, *classifier.shape, 3), 128, np.uint8)
     for _ in range(10):
         classifier.invoke(tensor)
     return round(statistics.median(milliseconds(lambda: classifier.invoke(tensor)) for _ in range(n)), 3)

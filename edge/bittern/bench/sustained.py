@@ -80,7 +80,7 @@ def measure(subject: Subject, minutes: float, threads: Sequence[int]) -> Iterato
         FrameToEvent(Classifier(subject.folder, threads=count), subject.folder, SIZE) for count in threads
     ]
     slice_s = min(SLICE_S, minutes * 60 / len(threads))
-    tensor = np.full((1, subject.classifier.size, subject.classifier.size, 3), 128, np.uint8)
+    tensor = np.full((1, *subject.classifier.shape, 3), 128, np.uint8)
     start = time.monotonic()
     while True:
         for count, frame_to_event in zip(threads, frames_to_events, strict=True):
