@@ -111,7 +111,7 @@ evaluate: need-data $(DEV)/.ready  ## metrics of the models on the test pictures
 
 reproduce: need-data  ## train and convert everything again, and report how much the metrics differ from the shipped ones: DATA=folder
 	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'
-	@$(call EACH,$(HOSTENV)/bin/bittern compare models/$$name build/reproduce/models/$$name)
+	@$(call EACH,$(HOSTENV)/bin/bittern diff models/$$name build/reproduce/models/$$name)
 
 bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, MediaPipe and a tutorial's loop; results in OUT=build/bench
 	$(BENCHENV)/bin/bittern bench --out $(OUT)

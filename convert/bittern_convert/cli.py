@@ -1,4 +1,4 @@
-"""`bittern convert`, `compare` and `results`."""
+"""`bittern convert`, `diff` and `results`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from bittern.cli.common import print_json, tensorflow_command
 
 if TYPE_CHECKING:
-    from bittern_convert.compare import FolderComparison
+    from bittern_convert.diff import FolderComparison
     from bittern_convert.foreign import PixelValues
 
 
@@ -127,21 +127,21 @@ def convert(
 
 @click.command(
     short_help="Compare the figures of two model folders.",
-    epilog="Example: bittern compare models/stop_sign build/reproduce/models/stop_sign",
+    epilog="Example: bittern diff models/stop_sign build/reproduce/models/stop_sign",
 )
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
-def compare(ctx: click.Context, before: Path, after: Path, as_json: bool) -> None:
+def diff(ctx: click.Context, before: Path, after: Path, as_json: bool) -> None:
     """Compare the figures that the manifests of two model folders state.
 
     Exit code 1 if seed, data, start weights, recipe and versions (including the processor) are the same but a figure is
     not.
     """
-    from bittern_convert import compare as comparing
+    from bittern_convert import diff as folders
 
-    comparison = comparing.compare(before, after)
+    comparison = folders.diff(before, after)
     if as_json:
         print_json({f: getattr(comparison, f) for f in comparison.__struct_fields__} | {"holds": comparison.holds})
     else:

@@ -32,7 +32,7 @@ def render(models: Sequence[Path], results: Path) -> str:
 
     Args:
         models: model folders.
-        results: folder of the JSON files that `bittern bench`, `compare`, `explain --data` and `study` leave.
+        results: folder of the JSON files that `bittern bench`, `explain --data` and `study` leave.
 
     Raises:
         ConfigurationError: a result file that cannot be read.

@@ -185,6 +185,57 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
     click.echo(target)
 
 
+@tensorflow_command
+@click.command(
+    short_help="Train, convert and time several networks on one task.",
+    epilog="Example: bittern compare stop_sign --backbones mobilenet_v2:96,mobilenet_v2:224,lenet --mode head "
+    "--data ../shared/data --out docs/results",
+)
+@click.argument("task")
+@click.option("--backbones", required=True, help="NAME, NAME:SIZE or NAME:SIZExWIDTH, with commas between them.")
+@click.option(
+    "--mode",
+    type=click.Choice(["head", "finetune", "scratch"]),
+    help="Of the networks that start from weights; see `bittern train`.  [default: the task's]",
+)
+@click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), help="Keeps a run and a model of each.  [default: runs/compare-TASK]"
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the table and the picture.")
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
+def compare(
+    task: str,
+    backbones: str,
+    mode: Mode | None,
+    data: Path,
+    weights: str,
+    runs: Path | None,
+    out: Path,
+    seed: int,
+) -> None:
+    """Train, convert and time several networks on one task: compare-TASK.md, .csv and .png.
+
+    Figures are out of fold on train + val, so that a choice may be made by them: loss, accuracy, precision, recall, F1
+    and AUC with 95 % intervals, a paired test against the best, parameters, operations, sizes, and the time of the int8
+    model relative to MobileNetV2 1.0. Started again, it goes on after the last network that was finished. A file of
+    weights fits one network: give "imagenet", or compare networks of one kind.
+    """
+    from bittern_convert.quiet import quiet
+    from bittern_convert.screen import bar
+    from bittern_train import compare as comparing
+    from bittern_train import task_files
+
+    chosen, choices = task_files.load(task), comparing.parse(backbones)
+    folder = runs or Path("runs") / f"compare-{chosen.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with quiet(folder / "compare.log") as console, bar(console) as progress:
+        made = comparing.make(chosen, choices, data, folder, weights=weights, mode=mode, seed=seed, progress=progress)
+    for file in comparing.write(out, chosen, made):
+        click.echo(file)
+
+
 @click.group(short_help="Repeat a study on which a choice rests.")
 def study() -> None:
     """Repeat a study on which a choice of Bittern's rests, and write its result file for `bittern results`.

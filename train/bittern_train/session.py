@@ -106,7 +106,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         task=task,
         data=str(root.resolve()),
         data_sha256=dataset.digest(everything),
-        weights_sha256=_sha256(Path(weights)) if Path(weights).is_file() else weights,
+        weights_sha256=weights_sha256(weights),
         seed=seed,
         thresholds=operating.thresholds,
         stills=operating.stills,
@@ -344,8 +344,9 @@ def _counts(task: Task, decoded: Decoded) -> dict[str, Any]:
     return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": len(decoded.skipped)}
 
 
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+def weights_sha256(weights: str) -> str:
+    """sha256 (hex) of a file of weights; "imagenet" and "none" as they are."""
+    return hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else weights
 
 
 def _revision() -> str:

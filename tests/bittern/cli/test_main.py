@@ -13,8 +13,8 @@ from bittern.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[3]
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
-WITHOUT = ("compare", "data", "report", "results", "study")
-WITH = ("convert", "retrain", "train")
+WITHOUT = ("data", "diff", "report", "results", "study")
+WITH = ("compare", "convert", "retrain", "train")
 
 
 def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
@@ -23,7 +23,7 @@ def test_help_lists_what_can_run_and_says_how_to_get_the_others() -> None:
     assert listed == {*COMMANDS, *WITHOUT, *(WITH if TENSORFLOW else ())}
     assert "..." not in out.partition("Commands:")[2], "no summary is cut"
     assert (
-        "More commands (convert, retrain, train) need TensorFlow: pip install" in " ".join(out.split())
+        "More commands (compare, convert, retrain, train) need TensorFlow: pip install" in " ".join(out.split())
     ) is not TENSORFLOW
 
 
@@ -48,8 +48,8 @@ def test_of_the_studies_those_that_can_run_are_listed() -> None:
     one_line(bittern("study", "twin"), 2, "No such command 'twin'")
 
 
-def test_compare_needs_no_tensorflow() -> None:
-    done = bittern("compare", "models/stop_sign", "models/face_mask", "--json", cwd=REPO)
+def test_diff_needs_no_tensorflow() -> None:
+    done = bittern("diff", "models/stop_sign", "models/face_mask", "--json", cwd=REPO)
     assert (done.code, done.err) == (0, "")
     assert done.lines[0]["same_file"] is False
     assert done.lines[0]["differing"]

@@ -1,4 +1,4 @@
-"""`bittern compare`: two model folders by what their manifests state."""
+"""`bittern diff`: two model folders by what their manifests state."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bittern_convert import compare as comparing
-from bittern_convert.cli import compare
+from bittern_convert import diff as folders
+from bittern_convert.cli import diff
 
 SHIPPED = Path(__file__).parents[2] / "models" / "stop_sign"
 
@@ -27,7 +27,7 @@ def altered(folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
 
 
 def test_a_model_is_as_itself() -> None:
-    comparison = comparing.compare(SHIPPED, SHIPPED)
+    comparison = folders.diff(SHIPPED, SHIPPED)
     assert comparison.same_file
     assert comparison.holds
     assert not comparison.differing
@@ -37,9 +37,9 @@ def test_a_model_is_as_itself() -> None:
 
 def test_the_same_conditions_must_give_the_same_figures(tmp_path: Path) -> None:
     other = altered(tmp_path / "other", lambda p: p["reports"]["stop_sign/test"].update(correct=1))
-    comparison = comparing.compare(SHIPPED, other)
+    comparison = folders.diff(SHIPPED, other)
     assert not comparison.holds
-    done = CliRunner().invoke(compare, [str(SHIPPED), str(other)])
+    done = CliRunner().invoke(diff, [str(SHIPPED), str(other)])
     assert done.exit_code == 1
     assert "stop_sign/test: correct (n = 79)" in done.output
 
@@ -50,7 +50,7 @@ def test_other_conditions_promise_nothing(tmp_path: Path) -> None:
         provenance["reports"]["stop_sign/test"]["auc"] = 0.5
         del provenance["reports"]["background/test"]
 
-    done = CliRunner().invoke(compare, [str(SHIPPED), str(altered(tmp_path / "other", change)), "--json"])
+    done = CliRunner().invoke(diff, [str(SHIPPED), str(altered(tmp_path / "other", change)), "--json"])
     assert done.exit_code == 0, done.output
     comparison = json.loads(done.output)
     assert comparison["differing"] == ["seed"]
@@ -62,4 +62,4 @@ def test_other_conditions_promise_nothing(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="expected a model folder"):
-        comparing.compare(SHIPPED, tmp_path)
+        folders.diff(SHIPPED, tmp_path)

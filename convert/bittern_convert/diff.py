@@ -1,4 +1,4 @@
-"""Two model folders compared: were they made under the same conditions, and how far do their figures differ?"""
+"""The figures of two model folders: were they made under the same conditions, and how far do their figures differ?"""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class FolderComparison(msgspec.Struct, frozen=True):
         return bool(self.differing) or all(f.before == f.after for f in self.figures)
 
 
-def compare(before: Path, after: Path) -> FolderComparison:
+def diff(before: Path, after: Path) -> FolderComparison:
     """Compare two model folders by their manifests.
 
     Raises:

@@ -1,0 +1,138 @@
+"""`bittern compare`: the table, the CSV and the picture, of runs as training leaves them."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score, log_loss, precision_score, recall_score, roc_auc_score
+from tests.doubles import drawn_pictures
+from tests.doubles.progress import Reports
+
+from bittern.errors import ConfigurationError
+from bittern.evaluation import metrics
+from bittern.model import catalog
+from bittern_convert.task import Augment, Backbone, Recipe, Task
+from bittern_train import compare
+from bittern_train.compare import Answers, Choice
+
+TASK = Task(
+    name="discs",
+    question="Is there a red disc?",
+    labels=("blue", "red"),
+    alarm=("red",),
+    nothing=("blue",),
+    augment=Augment(copies=2, turn_degrees=0),
+    recipe=Recipe(folds=2, epochs=24, batch=4, patience=24, rate=(1e-3,), stream_s=0),
+    backbone=Backbone(name="lenet", size=32, mode="scratch"),
+)
+
+
+def test_backbones_are_read() -> None:
+    assert compare.parse("mobilenet_v2:96x0.35, mobilenet_v2:96,lenet") == [
+        Choice("mobilenet_v2", 96, 0.35),
+        Choice("mobilenet_v2", 96, None),
+        Choice("lenet", None, None),
+    ]
+    assert [choice.folder for choice in compare.parse("mobilenet_v2:96x0.35,lenet")] == [
+        "mobilenet_v2-96-0.35",
+        "lenet",
+    ]
+
+
+@pytest.mark.parametrize("text", ["lenet", "lenet,lenet", "lenet:big,vgg_style", "lenet,vgg_style:96xwide", ""])
+def test_what_is_no_list_of_backbones(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--backbones"):
+        compare.parse(text)
+
+
+def test_figures_are_sklearns() -> None:
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, 200)
+    red = np.clip(0.5 + 0.2 * (2 * targets - 1) + rng.normal(0, 0.3, 200), 0.01, 0.99)
+    own = Answers([str(i) for i in range(200)], np.stack([1 - red, red], 1), targets, [str(i // 2) for i in range(200)])
+    found = compare.figures(own, TASK)
+    answered = own.scores.argmax(1)
+    expected = {
+        "loss": log_loss(targets, own.scores),
+        "accuracy": float((answered == targets).mean()),
+        "precision": precision_score(targets, answered),
+        "recall": recall_score(targets, answered),
+        "f1": f1_score(targets, answered),
+        "auc": roc_auc_score(targets, red),
+    }
+    assert {name: figure.value for name, figure in found.items()} == pytest.approx(expected)
+    for figure in found.values():
+        assert figure.ci95 is not None
+        assert figure.value is not None
+        assert figure.ci95[0] < figure.value < figure.ci95[1]
+
+
+def test_times_are_relative_to_the_reference() -> None:
+    (own,) = compare.relative_times([catalog.find(compare.REFERENCE)], Reports())
+    assert own == pytest.approx(1, abs=0.5)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two of the smallest networks, trained, converted and compared."""
+    folder = tmp_path_factory.mktemp("compared")
+    data = drawn_pictures.discs(folder / "data" / "pictures", 9)
+    made = compare.make(
+        TASK, compare.parse("lenet:32,lenet:28"), data, folder / "runs",
+        weights="none", mode=None, seed=1, progress=Reports(),
+    )  # fmt: skip
+    compare.write(folder / "out", TASK, made)
+    return folder
+
+
+def test_a_row_for_each(compared: Path) -> None:
+    page = (compared / "out" / "compare-discs.md").read_text()
+    rows = list(csv.DictReader((compared / "out" / "compare-discs.csv").read_text().splitlines()))
+    assert [(row["network"], row["size"]) for row in rows] == [("lenet", "32"), ("lenet", "28")]
+    assert page.count("| the best |") == 1
+    assert [bool(row["p"]) for row in rows].count(True) == 1
+    for row in rows:
+        assert float(row["accuracy_low"]) <= float(row["accuracy"]) <= float(row["accuracy_high"])
+        assert (float(row["accuracy_low"]), float(row["accuracy_high"])) == pytest.approx(
+            metrics.wilson(round(float(row["accuracy"]) * int(row["n"])), int(row["n"]))
+        )
+        assert int(row["float_bytes"]) == 4 * int(row["parameters"])
+        assert 0 < float(row["relative_time"]) < 1
+        assert int(row["int8_bytes"]) < int(row["float_bytes"])
+    assert np.asarray(cv2.imread(str(compared / "out" / "compare-discs.png"))).std() > 5
+
+
+def test_what_is_finished_is_not_made_again(compared: Path) -> None:
+    def again(seed: int) -> Reports:
+        reports = Reports()
+        choices = compare.parse("lenet:32,lenet:28")
+        data, runs = compared / "data" / "pictures", compared / "runs"
+        made = compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=seed, progress=reports)
+        assert [row.name for row in made] == ["lenet-32", "lenet-28"]
+        return reports
+
+    assert {step for step, _, _ in again(1).steps} == {"time"}
+    with pytest.raises(ConfigurationError, match="trained with another task, seed or weights"):
+        again(2)
+
+
+@pytest.mark.slow
+def test_a_conversion_that_was_killed_is_made_again(compared: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(compared / "runs", tmp_path / "runs")
+    shutil.rmtree(runs / "lenet-28" / "model")
+    choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
+    compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=1, progress=Reports())
+    first, second = (folder / "lenet-28" / "model" / "model.tflite" for folder in (compared / "runs", runs))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
+    choices = compare.parse("lenet,mobilnet_v2")
+    with pytest.raises(ConfigurationError, match=r"unknown backbone 'mobilnet_v2'.*did you mean"):
+        compare.make(TASK, choices, tmp_path, tmp_path, weights="none", mode=None, seed=1, progress=Reports())
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,425 @@
+"""`bittern compare`: several backbones on one task, each trained, converted and timed; it goes on where it ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset, metrics
+from bittern.evaluation.metrics import Interval
+from bittern.model import catalog, manifest, runtime
+from bittern.system import fileio
+from bittern.system.progress import Progress, counted
+from bittern_convert import run
+from bittern_convert.task import Mode, Task
+from bittern_train import out_of_fold
+
+# The shipped model whose time is 1: MobileNetV2 1.0 at 224 px.
+REFERENCE = "stop_sign"
+# Inferences of each model, in turns, so that what slows the machine down slows all of them.
+_TIMED = 40
+_NETWORK = "network.json"
+_FIGURES = ("loss", "accuracy", "precision", "recall", "f1", "auc")
+
+Floats = npt.NDArray[np.float64]
+
+
+class Choice(NamedTuple):
+    """One backbone as it is asked for, `NAME[:SIZE][xWIDTH]`."""
+
+    name: str
+    size: int | None
+    width: float | None
+
+    @property
+    def folder(self) -> str:
+        """Name of the folder of its run and its model."""
+        size = f"-{self.size}" if self.size is not None else ""
+        return f"{self.name}{size}" + (f"-{self.width:g}" if self.width is not None else "")
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A figure with its 95 % interval; None where there is none."""
+
+    value: float | None
+    ci95: Interval | None
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One backbone.
+
+    Attributes:
+        name: as it was asked for.
+        backbone: name, size in px, width and mode.
+        n: pictures of train and val, each scored by a fit of the k-fold that did not train on it.
+        figures: of the float network on these, by name.
+        parameters: of the whole network, with its head.
+        macs: multiply-accumulate operations of one picture.
+        float_bytes: of the parameters in float32.
+        int8_bytes: of the int8 model; None where it failed its parity check.
+        agreement: share of pictures with the same answer from float and int8.
+        relative_time: of the int8 model, to MobileNetV2 1.0 at 224 px in the same run.
+        difference: accuracy minus that of the best row, paired.
+        p: of McNemar's test against the best row, not corrected for their number; None for the best.
+        failed: why there is no int8 model; empty if there is.
+        seconds: of the training.
+    """
+
+    name: str
+    backbone: dict[str, Any]
+    n: int
+    figures: dict[str, Figure]
+    parameters: int
+    macs: int
+    float_bytes: int
+    int8_bytes: int | None
+    agreement: float | None
+    relative_time: float | None
+    difference: Figure
+    p: float | None
+    failed: str
+    seconds: float
+
+
+class Answers(NamedTuple):
+    """Out-of-fold scores (n, labels) of the pictures that choose, by name, with their labels' numbers and groups."""
+
+    names: list[str]
+    scores: Floats
+    targets: npt.NDArray[np.intp]
+    groups: list[str]
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """(n,)."""
+        return np.asarray(self.scores.argmax(1) == self.targets)
+
+
+def parse(text: str) -> list[Choice]:
+    """The backbones of a comma-separated list of `NAME[:SIZE][xWIDTH]`.
+
+    Raises:
+        ConfigurationError: a size or width that is no number, a name twice, or fewer than two.
+    """
+    choices = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, rest = part.partition(":")
+        size, _, width = rest.partition("x")
+        try:
+            choices.append(Choice(name, int(size) if size else None, float(width) if width else None))
+        except ValueError:
+            raise ConfigurationError(
+                f"--backbones: {part!r}: expected NAME, NAME:SIZE or NAME:SIZExWIDTH, such as mobilenet_v2:96x0.35"
+            ) from None
+    if len(set(choices)) != len(choices) or len(choices) < 2:
+        raise ConfigurationError(f"--backbones {text}: expected two or more, each once")
+    return choices
+
+
+def make(
+    task: Task,
+    choices: Sequence[Choice],
+    root: Path,
+    folder: Path,
+    *,
+    weights: str,
+    mode: Mode | None,
+    seed: int,
+    progress: Progress,
+) -> list[Row]:
+    """Train and convert what is not there yet, time all of it, and compare.
+
+    Args:
+        task: what is learned.
+        choices: the backbones.
+        root: folder that the task's data sets are below.
+        folder: keeps a run and a model of each; what is finished there is taken as it is.
+        weights: see `session.train`; of the networks that start from weights.
+        mode: of those; None is the task's.
+        seed: of everything random.
+        progress: gets each step.
+
+    Raises:
+        ConfigurationError: see `session.train`; or a run in the folder was made with other settings.
+    """
+    from bittern_train import backbones
+
+    tasks = []
+    for choice in choices:
+        starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
+        tasks.append(
+            backbones.with_backbone(
+                task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
+            )
+        )
+    failures = []
+    for choice, own in zip(choices, tasks, strict=True):
+        progress.say(f"{choice.folder}: {own.backbone.title} at {own.backbone.size} px, mode {own.backbone.mode}")
+        failures.append(_one(own, root, folder / choice.folder, weights=weights, seed=seed, progress=progress))
+    ready = [choice for choice, failed in zip(choices, failures, strict=True) if not failed]
+    times = relative_times([folder / choice.folder / "model" for choice in ready], progress)
+    return rows(choices, folder, dict(zip(ready, times, strict=True)), dict(zip(choices, failures, strict=True)))
+
+
+def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progress: Progress) -> str:
+    """Train and convert one backbone as far as that is not done; why it has no int8 model, or nothing."""
+    import keras
+
+    from bittern_convert import package
+    from bittern_train import backbones, session
+
+    made = folder / "run"
+    if (made / run.FILE).is_file():
+        before = run.load(made)
+        if (before.task, before.seed, before.weights_sha256) != (task, seed, session.weights_sha256(weights)):
+            raise ConfigurationError(
+                f"{made} was trained with another task, seed or weights: give another --runs, or remove it"
+            )
+    else:
+        session.train(task, root, made, weights=weights, seed=seed, replace=False, progress=progress)
+    if not (folder / _NETWORK).is_file():
+        model = keras.models.load_model(made / run.MODEL, compile=False)
+        network = {"parameters": model.count_params(), "macs": backbones.macs(model)}
+        fileio.write(folder / _NETWORK, msgspec.json.encode(network))
+    failed = ""
+    if not (folder / "model" / "manifest.json").is_file():
+        name = f"{task.name}-{folder.name}"[:64]
+        try:
+            package.convert(made, folder / "model", data=None, name=name, version="1", replace=False, progress=progress)
+        except package.ParityFailed as error:
+            failed = str(error).split("; the pictures that flipped")[0]
+            progress.say(f"{folder.name}: {failed}")
+    keras.backend.clear_session()
+    return failed
+
+
+def relative_times(models: Sequence[Path], progress: Progress) -> list[float]:
+    """Median times of an inference, relative to that of REFERENCE, measured in turns on one thread.
+
+    Raises:
+        ModelRefused: one cannot be loaded.
+    """
+    files = [catalog.find(REFERENCE), *models]
+    opened = [runtime.open_model((file / "model.tflite").read_bytes(), None, 1) for file in files]
+    rng = np.random.default_rng(1)
+    for one in opened:
+        picture = rng.integers(0, 256, one.inputs[0].shape, dtype=np.uint8)
+        one.interpreter.set_tensor(one.inputs[0].handle, picture)
+        one.interpreter.invoke()
+    seconds: list[list[float]] = [[] for _ in opened]
+    for _ in counted(range(_TIMED), progress, "time", _TIMED):
+        for number, one in enumerate(opened):
+            start = time.perf_counter()
+            one.interpreter.invoke()
+            seconds[number].append(time.perf_counter() - start)
+    # Each with the reference's time in the same turn.
+    return [
+        statistics.median(own / reference for own, reference in zip(each, seconds[0], strict=True))
+        for each in seconds[1:]
+    ]
+
+
+def answers(folder: Path, made: run.Run) -> Answers:
+    """What a run keeps of its k-fold.
+
+    Raises:
+        ConfigurationError: it keeps none.
+    """
+    kept = out_of_fold.read(folder)
+    items = {item.name: item for item in dataset.read(folder / run.INDEX, Path(made.data))}
+    own = [items[name] for name in kept.names]
+    return Answers(
+        names=kept.names,
+        scores=kept.scores.astype(np.float64),
+        targets=np.array([made.task.labels.index(item.label or "") for item in own], np.intp),
+        groups=[item.group or item.name for item in own],
+    )
+
+
+def rows(choices: Sequence[Choice], folder: Path, times: dict[Choice, float], failures: dict[Choice, str]) -> list[Row]:
+    """The rows of finished backbones, in the order in which they were asked for."""
+    runs = [run.load(folder / choice.folder / "run") for choice in choices]
+    of_all = [answers(folder / choice.folder / "run", made) for choice, made in zip(choices, runs, strict=True)]
+    if any(one.names != of_all[0].names for one in of_all):
+        raise ConfigurationError(f"{folder}: the runs are of other pictures: remove those that are older")
+    best = max(range(len(choices)), key=lambda i: float(of_all[i].correct.mean()))
+    made_rows = []
+    for number, (choice, made, own) in enumerate(zip(choices, runs, of_all, strict=True)):
+        won = int((own.correct & ~of_all[best].correct).sum())
+        lost = int((~own.correct & of_all[best].correct).sum())
+        n = len(own.names)
+        network = msgspec.json.decode((folder / choice.folder / _NETWORK).read_bytes())
+        described = None if failures.get(choice) else manifest.read(folder / choice.folder / "model")
+        low, high = metrics.paired_loss_interval(won, lost, n)
+        made_rows.append(
+            Row(
+                name=choice.folder,
+                backbone=msgspec.to_builtins(made.task.backbone),
+                n=n,
+                figures=figures(own, made.task),
+                parameters=network["parameters"],
+                macs=network["macs"],
+                float_bytes=4 * network["parameters"],
+                int8_bytes=None if described is None else described.size,
+                agreement=None if described is None else described.provenance["gate"]["agreement"],
+                relative_time=times.get(choice),
+                difference=Figure((won - lost) / n, None if number == best else (low, high)),
+                p=None if number == best else metrics.mcnemar(lost, won),
+                failed=failures.get(choice, ""),
+                seconds=made.seconds,
+            )
+        )
+    return made_rows
+
+
+def figures(own: Answers, task: Task) -> dict[str, Figure]:
+    """Loss (mean cross-entropy in nats), accuracy, precision, recall, F1 and AUC with 95 % intervals.
+
+    Precision, recall, F1 and AUC are of the alarm against everything else; of a task without an alarm they are means
+    over the labels. Intervals: of the accuracy Wilson's, of the others percentiles of a bootstrap over the groups.
+    """
+    positives = (
+        [[task.labels.index(label) for label in task.alarm]] if task.alarm else [[i] for i in range(len(task.labels))]
+    )
+    answered = own.scores.argmax(1)
+    losses = -np.log(np.clip(own.scores[np.arange(len(own.targets)), own.targets], 1e-6, 1))
+
+    def of(weights: npt.NDArray[np.float32]) -> Floats:
+        drawn = weights.astype(np.float64)
+        columns = [(drawn * losses).sum(1) / drawn.sum(1)]
+        parts = []
+        for labels in positives:
+            true, given = np.isin(own.targets, labels), np.isin(answered, labels)
+            hit, said, there = ((drawn * mask).sum(1) for mask in (true & given, given, true))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                precision, recall, f1 = hit / said, hit / there, 2 * hit / (said + there)
+            area = metrics.weighted_auc(weights, own.scores[:, labels].max(1), true)
+            parts.append([precision, recall, f1, area])
+        means = [np.nanmean(np.stack(each), 0) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)]
+        return np.stack([*columns, *means], 1)
+
+    values = of(np.ones((1, len(own.targets)), np.float32))[0]
+    resampled = metrics.bootstrap(own.groups, [task.labels[i] for i in own.targets], of)
+    found = {}
+    for number, name in enumerate(("loss", "precision", "recall", "f1", "auc")):
+        interval = None if resampled is None else metrics.percentile_interval(resampled[:, number])
+        found[name] = Figure(None if np.isnan(values[number]) else float(values[number]), interval)
+    correct, n = int(own.correct.sum()), len(own.targets)
+    found["accuracy"] = Figure(correct / n, metrics.wilson(correct, n))
+    return {name: found[name] for name in _FIGURES}
+
+
+def markdown(task: Task, made: Sequence[Row]) -> str:
+    """The table as a page."""
+    lines = [
+        f"# {task.name}: backbones compared",
+        "",
+        f"Written by `bittern compare {task.name}`. Figures of the float networks are out of fold: of the {made[0].n} "
+        "pictures of train and val each is scored by a fit that did not train on it. Precision, recall, F1 and AUC are "
+        f"{'of the alarm' if task.alarm else 'means over the labels'}. Time is that of the int8 model on one thread, "
+        "relative to MobileNetV2 1.0 at 224 px in the same run. p: McNemar's exact test against the best, not "
+        "corrected for their number.",
+        "",
+        "| network | accuracy (95 %) | loss | precision | recall | F1 | AUC | against the best (95 %) | p "
+        "| parameters | MACs | float | int8 | int8 as float | time |",
+        "| --- |" + " --- |" * 14,
+    ]
+    for row in made:
+        best = row.p is None
+        cells = [
+            f"{row.name} ({row.backbone['mode']})",
+            *(
+                _cell(row.figures[key], key != "loss")
+                for key in ("accuracy", "loss", "precision", "recall", "f1", "auc")
+            ),
+            "the best" if best else _points(row.difference),
+            "" if row.p is None else f"{row.p:.3f}",
+            f"{row.parameters / 1e6:.2f} M",
+            f"{row.macs / 1e6:.3g} M",
+            f"{row.float_bytes / 1e6:.1f} MB",
+            "failed the parity check" if row.int8_bytes is None else f"{row.int8_bytes / 1e6:.2f} MB",
+            "" if row.agreement is None else f"{row.agreement:.1%}",
+            "" if row.relative_time is None else f"{row.relative_time:.3g}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figure, share: bool) -> str:
+    def text(value: float) -> str:
+        return f"{value:.1%}" if share else f"{value:.3f}"
+
+    if figure.value is None:
+        return ""
+    interval = f" ({text(figure.ci95[0])} to {text(figure.ci95[1])})" if figure.ci95 else ""
+    return text(figure.value) + interval
+
+
+def _points(figure: Figure) -> str:
+    assert figure.value is not None
+    assert figure.ci95 is not None
+    low, high = figure.ci95
+    return f"{100 * figure.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+def table(made: Sequence[Row]) -> str:
+    """The rows as CSV, a figure and the ends of its interval in three columns."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    plain = ("n", "parameters", "macs", "float_bytes", "int8_bytes", "agreement", "relative_time", "p", "seconds")
+    names = [f"{name}{end}" for name in (*_FIGURES, "difference") for end in ("", "_low", "_high")]
+    writer.writerow(["network", "size", "width", "mode", *plain, *names, "failed"])
+    for row in made:
+        values: list[Any] = []
+        for figure in (*(row.figures[name] for name in _FIGURES), row.difference):
+            values += [figure.value, *(figure.ci95 or (None, None))]
+        backbone = [row.backbone[key] for key in ("name", "size", "width", "mode")]
+        writer.writerow([*backbone, *(getattr(row, key) for key in plain), *values, row.failed])
+    return text.getvalue()
+
+
+def picture(file: Path, task: Task, made: Sequence[Row]) -> None:
+    """Accuracy against the int8 model's time, each with its interval, as a PNG; rows without a time are left out."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Plot
+
+    plot = Plot(figsize=(8, 5), layout="constrained")
+    axis = plot.subplots()
+    for row in made:
+        accuracy = row.figures["accuracy"]
+        if row.relative_time is None or accuracy.value is None or accuracy.ci95 is None:
+            continue
+        ends = [[accuracy.value - accuracy.ci95[0]], [accuracy.ci95[1] - accuracy.value]]
+        axis.errorbar([row.relative_time], [accuracy.value], yerr=ends, fmt="o", capsize=3)
+        axis.annotate(row.name, (row.relative_time, accuracy.value), (6, 5), textcoords="offset points", fontsize=9)
+    axis.set_xscale("log")
+    axis.margins(x=0.2)
+    axis.set(
+        xlabel="time of the int8 model, MobileNetV2 1.0 at 224 px = 1",
+        ylabel="accuracy out of fold, 95 % intervals",
+        title=f"{task.name}, n = {made[0].n}",
+    )
+    axis.grid(alpha=0.3, which="both")
+    FigureCanvasAgg(plot)
+    with fileio.atomic(file) as opened:
+        plot.savefig(opened, format="png", dpi=110)
+
+
+def write(out: Path, task: Task, made: Sequence[Row]) -> list[Path]:
+    """Write compare-TASK.md, .csv and .png."""
+    files = [out / f"compare-{task.name}{suffix}" for suffix in (".md", ".csv", ".png")]
+    out.mkdir(parents=True, exist_ok=True)
+    fileio.write(files[0], markdown(task, made).encode())
+    fileio.write(files[1], table(made).encode())
+    picture(files[2], task, made)
+    return files
