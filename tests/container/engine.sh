@@ -13,6 +13,8 @@ set -euo pipefail
 [ $# -ge 2 ] || { sed -n 2,11p "$0"; exit 2; }
 mkdir -p "$1/container"; CACHE=$(cd "$1/container" && pwd) VERB=$2; shift 2
 ARCH=${ARCH:-amd64}
+# Without it qemu 7.2 offers a processor with everything, which costs it most of its time; see ../arm64/root.sh.
+export QEMU_CPU=${QEMU_CPU:-cortex-a72}
 case $ARCH in
 amd64) BASE=docker.io/library/debian:trixie-slim;;
 arm64) BASE=localhost/debian-arm64;;
