@@ -21,8 +21,7 @@ USER = 10001
 RIGHTS = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
 # The same without an engine: the image is mounted read-only, /tmp is in memory, and the user has no capabilities.
 CHROOT = """
-root=$1 state=$2 etc=$3; shift 3
-new=$(mktemp -d)
+root=$1 new=$2 state=$3 etc=$4; shift 4
 mount --bind "$root" "$new"
 mount -o remount,bind,ro "$new"
 mount --rbind /proc "$new/proc"; mount --rbind /sys "$new/sys"; mount --rbind /dev "$new/dev"
@@ -88,9 +87,9 @@ class Box:
     def __init__(self, folder: Path, *command: str, entrypoint: str = "bittern", config: str = "") -> None:
         """Start it; its configuration is /etc/bittern/camera.toml, read-only."""
         self.state, etc = folder / "state", folder / "etc"
-        self.state.mkdir(parents=True)
+        self.state.mkdir(parents=True, exist_ok=True)
         os.chown(self.state, USER, USER)
-        etc.mkdir()
+        etc.mkdir(exist_ok=True)
         (etc / "camera.toml").write_text(config)
         self._out, self._errors = folder / "out", folder / "errors"
         words: list[str | Path]
@@ -101,7 +100,8 @@ class Box:
             words += [f"--entrypoint={entrypoint}", IMAGE, *command]
         else:
             words = ["unshare", "--mount", "--propagation=private", "bash", "-euc", CHROOT, "bash"]
-            words += [files(), self.state, etc, *image()["Config"]["Env"], entrypoint, *command]
+            (folder / "root").mkdir(exist_ok=True)
+            words += [files(), folder / "root", self.state, etc, *image()["Config"]["Env"], entrypoint, *command]
         with self._out.open("wb") as out, self._errors.open("wb") as errors:
             self.begin_s = time.monotonic()
             self._process = subprocess.Popen(words, stdout=out, stderr=errors)

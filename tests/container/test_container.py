@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 import urllib.error
@@ -112,6 +113,34 @@ def test_the_daemon_raises_an_alarm_and_ends_on_sigterm(tmp_path: Path, peer: Pe
         assert box.stop() == 0, box.errors
     assert box.errors.splitlines()[-1].endswith("alarm events")
     assert (box.state / "outbox.sqlite").stat().st_uid == 10001
+
+
+def test_the_page_of_the_daemon_asks_for_a_token(tmp_path: Path) -> None:
+    with Box(tmp_path, "serve", "--new-token", "--data", "/var/lib/bittern/page") as box:
+        assert box.wait() == 0, box.errors
+        token = box.out.strip()
+    port = free_port()
+    config = f'source = "demo:"\n[page]\nport = {port}\nhost = "0.0.0.0"\n'
+    with Box(tmp_path, "watch", "--config", "/etc/bittern/camera.toml", config=config) as box:
+        until(lambda: box.has_event("state", "camera_ok"))
+        until(lambda: answers(port))
+        snapshot = urllib.request.Request(f"http://127.0.0.1:{port}/api/snapshot.jpg")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(snapshot, timeout=30)
+        assert refused.value.code == 401
+        refused.value.close()
+        snapshot.add_header("Authorization", f"Bearer {token}")
+        with urllib.request.urlopen(snapshot, timeout=30) as answer:
+            picture = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        assert picture.shape == (480, 640, 3)
+        assert box.stop() == 0, box.errors
+
+
+def answers(port: int) -> bool:
+    """Whether something listens."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_daemon_watches_a_network_camera(tmp_path: Path) -> None:
