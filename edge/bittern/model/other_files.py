@@ -40,7 +40,7 @@ def remedy_of_folder(folder: Path) -> str | None:
         models = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (".tflite", ".lite"))
     except OSError:
         return None
-    return f"give the file in it: {', '.join(models[:3])}" if models else None
+    return f"has no manifest.json: give the file in it: {', '.join(models[:3])}" if models else None
 
 
 def _of_archive(data: bytes) -> str:
