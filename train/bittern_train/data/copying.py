@@ -21,7 +21,7 @@ _Job = TypeVar("_Job")
 _Done = TypeVar("_Done")
 
 
-class Target(NamedTuple):
+class Destination(NamedTuple):
     """A data set that is being written.
 
     Attributes:
@@ -36,7 +36,7 @@ class Target(NamedTuple):
 
 
 @contextlib.contextmanager
-def target(source: Path, out: Path, *, add: bool = False) -> Iterator[Target]:
+def target(source: Path, out: Path, *, add: bool = False) -> Iterator[Destination]:
     """A folder to copy pictures to; in the block files are written to `staging`, and then `finish` is called.
 
     A block that ends with an error leaves nothing. One that is killed leaves the hidden folder, which the next removes.
@@ -60,7 +60,7 @@ def target(source: Path, out: Path, *, add: bool = False) -> Iterator[Target]:
                 shutil.rmtree(left, ignore_errors=True)
             staging = Path(tempfile.mkdtemp(dir=out, prefix=_PREFIX))
             try:
-                yield Target(out, staging, dataset.read(file) if file.exists() else [])
+                yield Destination(out, staging, dataset.read(file) if file.exists() else [])
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
@@ -70,7 +70,7 @@ def target(source: Path, out: Path, *, add: bool = False) -> Iterator[Target]:
             shutil.rmtree(out, ignore_errors=True)
 
 
-def finish(into: Target, items: Sequence[Item]) -> None:
+def finish(into: Destination, items: Sequence[Item]) -> None:
     """Move the files of the items from the staging folder to their places, and add the items to the index.
 
     Raises:

@@ -15,7 +15,7 @@ from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system import fileio
 from bittern_train.data import copying
-from bittern_train.data.copying import Target
+from bittern_train.data.copying import Destination
 from bittern_train.data.formats import AnnotatedPicture, Box, Contents
 from bittern_train.data.tree import Omission, Tree
 
@@ -97,7 +97,9 @@ def copy(
         return _copy(tree, contents, into, options, progress)
 
 
-def _copy(tree: Tree, contents: Contents, into: Target, options: Options, progress: Callable[[int], None]) -> Imported:
+def _copy(
+    tree: Tree, contents: Contents, into: Destination, options: Options, progress: Callable[[int], None]
+) -> Imported:
     left_out = [*tree.left_out, *contents.left_out]
     by_name = {picture.name: picture for picture in contents.pictures}
     taken = {item.name for item in into.old}
@@ -211,7 +213,7 @@ def crop_of(
 def _place(
     picture: AnnotatedPicture,
     parts: list[_Part],
-    into: Target,
+    into: Destination,
     taken: set[str],
     source: str,
     options: Options,

@@ -13,7 +13,7 @@ from bittern.errors import BitternError, PictureError
 from bittern.evaluation.dataset import Item
 from bittern.model import picture_header, pictures, preprocess
 from bittern_train.data import copying
-from bittern_train.data.copying import Target
+from bittern_train.data.copying import Destination
 from bittern_train.data.tree import Omission
 
 # What is coded again in its own format, and how; anything else becomes PNG, which loses nothing.
@@ -78,7 +78,7 @@ class _Copy(NamedTuple):
 
 
 def _resize(
-    items: Sequence[Item], into: Target, progress: Callable[[int], None], side: int, crop: bool, quality: int
+    items: Sequence[Item], into: Destination, progress: Callable[[int], None], side: int, crop: bool, quality: int
 ) -> Resized:
     done: list[Item] = []
     left_out: list[Omission] = []
