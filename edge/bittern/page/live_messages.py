@@ -15,7 +15,7 @@ MAX_BYTES = 96 * 1024
 MOST_EVENTS, MOST_LABELS = 500, 1000
 
 
-class Head(msgspec.Struct, frozen=True):
+class ModelHead(msgspec.Struct, frozen=True):
     """A head of a model that runs, with all its labels."""
 
     model: str
@@ -60,7 +60,7 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 class Description(msgspec.Struct, frozen=True, tag=True):
     """The models that run; sent again when they are exchanged. Scores come in the order of `alarms`."""
 
-    heads: tuple[Head, ...]
+    heads: tuple[ModelHead, ...]
     alarms: tuple[Alarm, ...]
 
 

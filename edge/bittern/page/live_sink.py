@@ -282,7 +282,7 @@ class PageSink(Sink):
         settings = settings_of(heads, self._config.decision, self._config.alarm)
         return messages.Description(
             tuple(
-                messages.Head(c.name, c.version, h.task, tuple(h.labels[: messages.MOST_LABELS]))
+                messages.ModelHead(c.name, c.version, h.task, tuple(h.labels[: messages.MOST_LABELS]))
                 for c in classifiers
                 for h in c.heads
             ),

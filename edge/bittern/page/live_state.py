@@ -53,7 +53,7 @@ class Known:
     def __init__(self, link: socket.socket) -> None:
         self._link = link
         self.events: deque[dict[str, Any]] = deque(maxlen=messages.MOST_EVENTS)
-        self.heads: tuple[messages.Head, ...] = ()
+        self.heads: tuple[messages.ModelHead, ...] = ()
         self.alarms: tuple[messages.Alarm, ...] = ()
         self.detection = True
         self.thresholds: dict[AlarmKey, float] = {}

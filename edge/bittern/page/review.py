@@ -22,7 +22,7 @@ _MAX_PICTURE_BYTES = 64 * 2**20
 _MILLISECOND = 13
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class ReviewItem(msgspec.Struct, frozen=True, kw_only=True):
     """A picture to look at.
 
     Attributes:
@@ -59,7 +59,7 @@ class Review:
         self._snapshots, self._kept, self._sets = snapshots, kept, sets
         self._begun: set[str] = set()
 
-    def items(self, events: Iterable[Mapping[str, Any]], tasks: Iterable[str]) -> list[Item]:
+    def items(self, events: Iterable[Mapping[str, Any]], tasks: Iterable[str]) -> list[ReviewItem]:
         """All of them, newest first.
 
         Args:
@@ -72,7 +72,7 @@ class Review:
         for name in _names(self._snapshots):
             event = known.get(name, {})
             items.append(
-                Item(
+                ReviewItem(
                     id=name,
                     kind="alarm",
                     time_ms=_time_ms(name),
@@ -92,7 +92,7 @@ class Review:
             kind = "alarm" if row.get("reason", "").startswith("alarm") else "unsure"
             model, task = _who(row)
             items.append(
-                Item(
+                ReviewItem(
                     id=name,
                     kind=kind,
                     time_ms=_time_ms(name),
