@@ -24,6 +24,7 @@ from bittern.evaluation import dataset, index
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import labels as label_files
+from bittern.model.input_maker import SCALINGS
 from bittern.model.manifest import Manifest, Threshold
 from bittern.system import fileio
 from bittern.system.progress import Progress
@@ -43,24 +44,6 @@ _SUM = 1e-2
 _MAX_LABELS_BYTES = 2**20
 # Weights of red, green and blue in grey (ITU-R BT.601), as OpenCV and Pillow have them.
 _GREY = (0.299, 0.587, 0.114)
-
-
-class Scaling(NamedTuple):
-    """A pixel p of 0 to 255 becomes (p - mean) / deviation, in the order R, G, B unless it is turned round."""
-
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
-    bgr: bool = False
-
-
-# "imagenet" and "caffe" are those of torchvision and of keras.applications (mode "caffe").
-SCALINGS: dict[PixelValues, Scaling] = {
-    "-1..1": Scaling((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-    "0..1": Scaling((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-    "raw": Scaling((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "imagenet": Scaling((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
-    "caffe": Scaling((123.68, 116.779, 103.939), (1.0, 1.0, 1.0), True),
-}
 
 
 class Question(NamedTuple):
@@ -258,12 +241,13 @@ def _pixels(values: PixelValues, *, grey: bool) -> Any:
     from keras import layers
 
     scaling = SCALINGS[values]
-    mean, deviation = np.array(scaling.mean), np.array(scaling.deviation)
+    blue_first = scaling.colour == "BGR"
+    mean, deviation = (np.broadcast_to(v, 3)[:: -1 if blue_first else 1] for v in (scaling.mean, scaling.std))
     kernel, bias = np.diag(127.5 / deviation), (127.5 - mean) / deviation
     if grey:
         grey_of = np.array(_GREY)[:, None]
         kernel, bias = kernel @ grey_of, bias @ grey_of
-    elif scaling.bgr:
+    elif blue_first:
         kernel, bias = kernel[:, ::-1], bias[::-1]
     layer = layers.Conv2D(kernel.shape[1], 1, name="pixels")
     layer.build((None, None, None, 3))

@@ -18,7 +18,7 @@ from bittern.evaluation import metrics
 from bittern.model import catalog
 from bittern_convert.task import Augment, Backbone, Recipe, Task
 from bittern_train import compare
-from bittern_train.compare import Answers, Choice
+from bittern_train.compare import Answers, NamedBackbone
 
 TASK = Task(
     name="discs",
@@ -34,9 +34,9 @@ TASK = Task(
 
 def test_backbones_are_read() -> None:
     assert compare.parse("mobilenet_v2:96x0.35, mobilenet_v2:96,lenet") == [
-        Choice("mobilenet_v2", 96, 0.35),
-        Choice("mobilenet_v2", 96, None),
-        Choice("lenet", None, None),
+        NamedBackbone("mobilenet_v2", 96, 0.35),
+        NamedBackbone("mobilenet_v2", 96, None),
+        NamedBackbone("lenet", None, None),
     ]
     assert [choice.folder for choice in compare.parse("mobilenet_v2:96x0.35,lenet")] == [
         "mobilenet_v2-96-0.35",

@@ -36,16 +36,16 @@ SCRATCH_RATE, SCRATCH_EPOCHS, SCRATCH_PATIENCE = 1e-3, 40, 10
 Build = Callable[[Any, Backbone, str | None], keras.Model]
 
 
-class Pixels(NamedTuple):
+class PixelScaling(NamedTuple):
     """What weights expect of pixels in [-1, 1]: times `scale`, plus `offset`, each of R, G, B."""
 
     scale: list[float]
     offset: list[float]
 
 
-def _pixels(mean: npt.NDArray[np.float64], deviation: npt.NDArray[np.float64]) -> Pixels:
+def _pixels(mean: npt.NDArray[np.float64], deviation: npt.NDArray[np.float64]) -> PixelScaling:
     """For weights that expect (pixel - mean) / deviation of pixels from 0 to 255, RGB."""
-    return Pixels([float(x) for x in 127.5 / deviation], [float(x) for x in (127.5 - mean) / deviation])
+    return PixelScaling([float(x) for x in 127.5 / deviation], [float(x) for x in (127.5 - mean) / deviation])
 
 
 class Architecture(NamedTuple):
@@ -65,7 +65,7 @@ class Architecture(NamedTuple):
     build: Build
     size: int
     sizes: tuple[int, int]
-    pixels: Pixels | None = None
+    pixels: PixelScaling | None = None
     pretrained: bool = True
     starts: bool = True
     reversed_channels: bool = False

@@ -34,7 +34,7 @@ _FIGURES = ("loss", "accuracy", "precision", "recall", "f1", "auc")
 Floats = npt.NDArray[np.float64]
 
 
-class Choice(NamedTuple):
+class NamedBackbone(NamedTuple):
     """One backbone as it is asked for, `NAME[:SIZE][xWIDTH]`."""
 
     name: str
@@ -48,14 +48,14 @@ class Choice(NamedTuple):
         return f"{self.name}{size}" + (f"-{self.width:g}" if self.width is not None else "")
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Estimate(msgspec.Struct, frozen=True):
     """A figure with its 95 % interval; None where there is none."""
 
     value: float | None
     ci95: Interval | None
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class ComparedBackbone(msgspec.Struct, frozen=True, kw_only=True):
     """One backbone.
 
     Attributes:
@@ -78,14 +78,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     backbone: dict[str, Any]
     n: int
-    figures: dict[str, Figure]
+    figures: dict[str, Estimate]
     parameters: int
     macs: int
     float_bytes: int
     int8_bytes: int | None
     agreement: float | None
     relative_time: float | None
-    difference: Figure
+    difference: Estimate
     p: float | None
     failed: str
     seconds: float
@@ -105,7 +105,7 @@ class Answers(NamedTuple):
         return np.asarray(self.scores.argmax(1) == self.targets)
 
 
-def parse(text: str) -> list[Choice]:
+def parse(text: str) -> list[NamedBackbone]:
     """The backbones of a comma-separated list of `NAME[:SIZE][xWIDTH]`.
 
     Raises:
@@ -116,7 +116,7 @@ def parse(text: str) -> list[Choice]:
         name, _, rest = part.partition(":")
         size, _, width = rest.partition("x")
         try:
-            choices.append(Choice(name, int(size) if size else None, float(width) if width else None))
+            choices.append(NamedBackbone(name, int(size) if size else None, float(width) if width else None))
         except ValueError:
             raise ConfigurationError(
                 f"--backbones: {part!r}: expected NAME, NAME:SIZE or NAME:SIZExWIDTH, such as mobilenet_v2:96x0.35"
@@ -128,7 +128,7 @@ def parse(text: str) -> list[Choice]:
 
 def make(
     task: Task,
-    choices: Sequence[Choice],
+    choices: Sequence[NamedBackbone],
     root: Path,
     folder: Path,
     *,
@@ -136,7 +136,7 @@ def make(
     mode: Mode | None,
     seed: int,
     progress: Progress,
-) -> list[Row]:
+) -> list[ComparedBackbone]:
     """Train and convert what is not there yet, time all of it, and compare.
 
     Args:
@@ -246,7 +246,12 @@ def answers(folder: Path, made: run.Run) -> Answers:
     )
 
 
-def rows(choices: Sequence[Choice], folder: Path, times: dict[Choice, float], failures: dict[Choice, str]) -> list[Row]:
+def rows(
+    choices: Sequence[NamedBackbone],
+    folder: Path,
+    times: dict[NamedBackbone, float],
+    failures: dict[NamedBackbone, str],
+) -> list[ComparedBackbone]:
     """The rows of finished backbones, in the order in which they were asked for."""
     runs = [run.load(folder / choice.folder / "run") for choice in choices]
     of_all = [answers(folder / choice.folder / "run", made) for choice, made in zip(choices, runs, strict=True)]
@@ -262,7 +267,7 @@ def rows(choices: Sequence[Choice], folder: Path, times: dict[Choice, float], fa
         described = None if failures.get(choice) else manifest.read(folder / choice.folder / "model")
         low, high = metrics.paired_loss_interval(won, lost, n)
         made_rows.append(
-            Row(
+            ComparedBackbone(
                 name=choice.folder,
                 backbone=msgspec.to_builtins(made.task.backbone),
                 n=n,
@@ -273,7 +278,7 @@ def rows(choices: Sequence[Choice], folder: Path, times: dict[Choice, float], fa
                 int8_bytes=None if described is None else described.size,
                 agreement=None if described is None else described.provenance["gate"]["agreement"],
                 relative_time=times.get(choice),
-                difference=Figure((won - lost) / n, None if number == best else (low, high)),
+                difference=Estimate((won - lost) / n, None if number == best else (low, high)),
                 p=None if number == best else metrics.mcnemar(lost, won),
                 failed=failures.get(choice, ""),
                 seconds=made.seconds,
@@ -282,7 +287,7 @@ def rows(choices: Sequence[Choice], folder: Path, times: dict[Choice, float], fa
     return made_rows
 
 
-def figures(own: Answers, task: Task) -> dict[str, Figure]:
+def figures(own: Answers, task: Task) -> dict[str, Estimate]:
     """Loss (mean cross-entropy in nats), accuracy, precision, recall, F1 and AUC with 95 % intervals.
 
     Precision, recall, F1 and AUC are of the alarm against everything else; of a task without an alarm they are means
@@ -313,13 +318,13 @@ def figures(own: Answers, task: Task) -> dict[str, Figure]:
     found = {}
     for number, name in enumerate(("loss", "precision", "recall", "f1", "auc")):
         interval = None if resampled is None else metrics.percentile_interval(resampled[:, number])
-        found[name] = Figure(None if np.isnan(values[number]) else float(values[number]), interval)
+        found[name] = Estimate(None if np.isnan(values[number]) else float(values[number]), interval)
     correct, n = int(own.correct.sum()), len(own.targets)
-    found["accuracy"] = Figure(correct / n, metrics.wilson(correct, n))
+    found["accuracy"] = Estimate(correct / n, metrics.wilson(correct, n))
     return {name: found[name] for name in _FIGURES}
 
 
-def markdown(task: Task, made: Sequence[Row]) -> str:
+def markdown(task: Task, made: Sequence[ComparedBackbone]) -> str:
     """The table as a page."""
     lines = [
         f"# {task.name}: backbones compared",
@@ -355,7 +360,7 @@ def markdown(task: Task, made: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(figure: Figure, share: bool) -> str:
+def _cell(figure: Estimate, share: bool) -> str:
     def text(value: float) -> str:
         return f"{value:.1%}" if share else f"{value:.3f}"
 
@@ -365,14 +370,14 @@ def _cell(figure: Figure, share: bool) -> str:
     return text(figure.value) + interval
 
 
-def _points(figure: Figure) -> str:
+def _points(figure: Estimate) -> str:
     assert figure.value is not None
     assert figure.ci95 is not None
     low, high = figure.ci95
     return f"{100 * figure.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
-def table(made: Sequence[Row]) -> str:
+def table(made: Sequence[ComparedBackbone]) -> str:
     """The rows as CSV, a figure and the ends of its interval in three columns."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -388,7 +393,7 @@ def table(made: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def picture(file: Path, task: Task, made: Sequence[Row]) -> None:
+def picture(file: Path, task: Task, made: Sequence[ComparedBackbone]) -> None:
     """Accuracy against the int8 model's time, each with its interval, as a PNG; rows without a time are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Plot
@@ -415,7 +420,7 @@ def picture(file: Path, task: Task, made: Sequence[Row]) -> None:
         plot.savefig(opened, format="png", dpi=110)
 
 
-def write(out: Path, task: Task, made: Sequence[Row]) -> list[Path]:
+def write(out: Path, task: Task, made: Sequence[ComparedBackbone]) -> list[Path]:
     """Write compare-TASK.md, .csv and .png."""
     files = [out / f"compare-{task.name}{suffix}" for suffix in (".md", ".csv", ".png")]
     out.mkdir(parents=True, exist_ok=True)

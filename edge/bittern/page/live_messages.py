@@ -24,7 +24,7 @@ class ModelHead(msgspec.Struct, frozen=True):
     labels: tuple[str, ...]
 
 
-class Alarm(msgspec.Struct, frozen=True):
+class LiveAlarm(msgspec.Struct, frozen=True):
     """An alarm with the settings of the configuration, see `bittern.decision.decision.Settings`."""
 
     key: AlarmKey
@@ -61,7 +61,7 @@ class Description(msgspec.Struct, frozen=True, tag=True):
     """The models that run; sent again when they are exchanged. Scores come in the order of `alarms`."""
 
     heads: tuple[ModelHead, ...]
-    alarms: tuple[Alarm, ...]
+    alarms: tuple[LiveAlarm, ...]
 
 
 class Wanted(msgspec.Struct, frozen=True, tag=True):

@@ -286,7 +286,7 @@ class PageSink(Sink):
                 for c in classifiers
                 for h in c.heads
             ),
-            tuple(messages.Alarm(key, **values._asdict()) for key, values in settings.items()),
+            tuple(messages.LiveAlarm(key, **values._asdict()) for key, values in settings.items()),
         )
 
 

@@ -54,7 +54,7 @@ class Known:
         self._link = link
         self.events: deque[dict[str, Any]] = deque(maxlen=messages.MOST_EVENTS)
         self.heads: tuple[messages.ModelHead, ...] = ()
-        self.alarms: tuple[messages.Alarm, ...] = ()
+        self.alarms: tuple[messages.LiveAlarm, ...] = ()
         self.detection = True
         self.thresholds: dict[AlarmKey, float] = {}
         self.log = ScoreLog(0)
@@ -122,7 +122,7 @@ class Known:
         """What the owner wants, and the thresholds that this gives."""
         return {"detection": self.detection, "alarms": [self.describe(alarm) for alarm in self.alarms]}
 
-    def describe(self, alarm: messages.Alarm) -> dict[str, Any]:
+    def describe(self, alarm: messages.LiveAlarm) -> dict[str, Any]:
         """An alarm with its threshold."""
         return alarm.key._asdict() | {
             "threshold": self.thresholds.get(alarm.key, alarm.on),

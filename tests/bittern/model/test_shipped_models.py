@@ -26,6 +26,11 @@ def test_the_manifest_has_the_hash_of_every_file(folder: Path) -> None:
     manifest.check_files(folder, described)
 
 
+@pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS.keys())
+def test_it_is_small_enough_to_ship(folder: Path) -> None:
+    assert (folder / manifest.read(folder).file).stat().st_size <= 3_000_000
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("folder", MODELS.values(), ids=MODELS.keys())
 def test_golden_vectors_replay(folder: Path, path: ExecutionPath) -> None:
