@@ -23,24 +23,25 @@ COMMA := ,
 DEV := .venv
 HOSTENV := .venv-host
 OPENCV410 := .venv-opencv410
+COMPAT := .venv-compat
 BENCHENV := .venv-bench
 TOOLS := .venv-tools
 PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-arm64 test-picamera2 test-pi test-homeassistant test-container container lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-compat test-arm64 test-picamera2 test-pi test-homeassistant test-container container lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
 
 # --- environments: made on first use from a bare Python, and again when pyproject.toml or a lock changes ---
 
-# $(call LOCKED,ENVIRONMENT,LOCK,EXTRAS): exact versions, each file by its hash; then this checkout, for which pip may
+# $(call LOCKED,ENVIRONMENT,LOCK,EXTRAS,OPTIONS): exact versions, each file by its hash; then this checkout, for which pip may
 # fetch nothing more. What builds packages comes first: with build isolation pip would fetch it without a lock.
 LOCKED = $(1)/bin/python $(PIP) --require-hashes -r locks/build.txt && \
     $(1)/bin/python $(PIP) --no-build-isolation --require-hashes -r locks/$(2).txt && \
-    { $(1)/bin/python $(PIP) --no-build-isolation --no-index -e '.$(3)' || \
+    { $(1)/bin/python $(PIP) --no-build-isolation --no-index $(4) -e '.$(3)' || \
       { echo "locks/$(2).txt does not hold what pyproject.toml asks for: run make lock" >&2; exit 1; }; }
 
 $(DEV)/.ready: pyproject.toml locks/build.txt locks/$(if $(PI),pi,device).txt
@@ -64,6 +65,13 @@ $(OPENCV410)/.ready: pyproject.toml locks/build.txt locks/opencv410.txt
 	@echo "making $(OPENCV410): the device side with OpenCV 4.10, Debian trixie's"
 	@$(PYTHON) -m venv $(OPENCV410)
 	@$(call LOCKED,$(OPENCV410),opencv410)
+	@touch $@
+
+$(COMPAT)/.ready: pyproject.toml locks/build.txt locks/compat.txt
+	@command -v python3.11 >/dev/null || { echo "tflite-runtime has wheels up to Python 3.11: install python3.11" >&2; exit 2; }
+	@echo "making $(COMPAT): the device side with tflite-runtime 2.14 and numpy 1.26"
+	@python3.11 -m venv $(COMPAT)
+	@$(call LOCKED,$(COMPAT),compat,,--no-deps)
 	@touch $@
 
 $(BENCHENV)/.ready: pyproject.toml locks/build.txt locks/bench.txt
@@ -151,6 +159,7 @@ lock: $(TOOLS)/.ready  ## renew locks/ after a change of pyproject.toml (ARGS=--
 	$(COMPILE) $(ARGS) pyproject.toml --extra train --extra dev --group browser -o locks/host.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra bench -o locks/bench.txt
 	$(COMPILE) $(ARGS) pyproject.toml --group opencv410 -o locks/opencv410.txt
+	$(COMPILE) $(ARGS) --group compat -o locks/compat.txt
 	$(COMPILE) $(ARGS) --group tools -o locks/tools.txt
 
 # A lock does not say which package needs which, and cyclonedx-py warns of that.
@@ -218,6 +227,11 @@ test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing, golden vectors a
 	$(OPENCV410)/bin/python -c 'import cv2; assert cv2.__version__.startswith("4.10."), cv2.__version__'
 	$(OPENCV410)/bin/python -m pytest -q $(VECTORS)
 
+test-compat: $(DEV)/.dev $(COMPAT)/.ready $(BENCHENV)/.ready  ## other tools' models on every runtime (tf.lite: if .venv-host is there), ours in MediaPipe; table in build
+	BITTERN_COMPAT="tflite-runtime=$(COMPAT)/bin/python mediapipe=$(BENCHENV)/bin/python $(patsubst %,tf.lite=%,$(wildcard $(HOSTENV)/bin/python))" \
+	    $(DEV)/bin/python -m pytest -q tests/compat $(ARGS)
+	@cat build/compat.txt
+
 test-arm64: $(DEV)/.ready  ## preprocessing and golden vectors on aarch64 under qemu (root, Debian; 0.6 GB in CACHE; SUITE=trixie)
 	tests/arm64/root.sh $(CACHE) build
 	PYTHONPATH=. $(DEV)/bin/python tests/arm64/check_arm64.py $(CACHE) $(MODELS)
@@ -241,4 +255,4 @@ test-container: $(DEV)/.dev  ## the image with real containers: rights, events, 
 	BITTERN_CONTAINER=1 CACHE=$(CACHE) $(DEV)/bin/python -m pytest -q tests/container $(ARGS)
 
 clean:  ## remove everything that make created, except runs/ and models/
-	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(BENCHENV) $(TOOLS) build dist
+	rm -rf $(DEV) $(HOSTENV) $(OPENCV410) $(COMPAT) $(BENCHENV) $(TOOLS) build dist
