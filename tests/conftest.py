@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ REPO = Path(__file__).parents[1]
 settings.register_profile("bittern", deadline=None, max_examples=examples(100))
 settings.load_profile("bittern")
 
+# A shell ignores Ctrl-C for what it starts in the background, and so would every child process of a test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take longest begin first, so that no worker is left with one of them at the end.
 FIRST = ("test_journey.py", "tests/e2e/", "tests/faults/", "test_bench.py", "cli/test_replay.py", "cli/test_watch.py")

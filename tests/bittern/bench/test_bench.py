@@ -295,7 +295,7 @@ def test_wrong_options_are_refused(model_folder: Path, tmp_path: Path) -> None:
     assert run("--sustained", "nan").exit_code == 2
     bare = tmp_path / "bare.tflite"
     bare.write_bytes((model_folder / "model.tflite").read_bytes())
-    with pytest.raises(ConfigurationError, match="manifest"):
+    with pytest.raises(ConfigurationError, match="bittern adopt"):
         run("--model", bare)
 
 
