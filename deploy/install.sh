@@ -461,7 +461,7 @@ install_model() {
     done
     trust
     # The one before stays, for --allow-older has only to name it.
-    find "$base/deployed" -mindepth 1 -maxdepth 1 -name "*-$name" ! -name "$id" -printf '%f\n' | sort -r | tail -n +2 |
+    find "$base/deployed" -mindepth 1 -maxdepth 1 -name "????????T??????Z-$name" ! -name "$id" -printf '%f\n' | sort -r | tail -n +2 |
         while read -r old; do rm -rf "${base:?}/deployed/$old"; done
     if [ ${#used_by[@]} != 0 ]; then say "$name ${version:+$version }runs in ${used_by[*]}"
     else say "$name ${version:+$version }is here, but no camera that runs uses it: name it in models of /etc/bittern/NAME.toml"; fi

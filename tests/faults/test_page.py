@@ -143,13 +143,23 @@ def test_21_hostile_uploads(site: Site, jpeg: bytes, record: Record) -> None:
             assert len(reply.body) < 2000
         # A body that comes a byte at a time, for a while at once with one of a gigabyte that is only announced.
         head = b"POST /api/classify HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        with socket.create_connection(("127.0.0.1", site.port), timeout=60) as slow:
+        # And a peer that has had its answer, and never ends the head of its next request.
+        address = ("127.0.0.1", site.port)
+        with (
+            socket.create_connection(address, timeout=60) as slow,
+            socket.create_connection(address, timeout=60) as half,
+        ):
+            half.sendall(b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert half.recv(65536).startswith(b"HTTP/1.1 200 ")
+            half.sendall(b"G")
             slow.sendall(head + b"Content-Length: 1000\r\n\r\n" + jpeg[:10])
             answer = raw(site, head + b"Content-Length: 1000000000\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 413 ")
             begin = time.monotonic()
             assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
             assert time.monotonic() - begin < 10 * GRACE_S
+            while half.recv(65536):
+                pass
         # A gigabyte without its length: it is cut off at the limit.
         part = b"%x\r\n" % 2**20 + bytes(2**20) + b"\r\n"
         with socket.create_connection(("127.0.0.1", site.port), timeout=60) as endless:

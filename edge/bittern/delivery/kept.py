@@ -149,9 +149,9 @@ class KeptFrames:
             names = sorted(filter(_OURS.fullmatch, files))
             unlisted = sorted({*names} - {row["path"] for row in rows})
             self._rows = [*map(_unlisted, unlisted), *rows]
-            jpegs = {name: files[name].read_bytes() for name in names}
-            self._sizes = {name: len(jpeg) for name, jpeg in jpegs.items()}
-            self._signatures = {name: signature_of(jpeg) for name, jpeg in jpegs.items()}
+            for name in names:  # one at a time: all of them may be more than the memory
+                jpeg = files[name].read_bytes()
+                self._sizes[name], self._signatures[name] = len(jpeg), signature_of(jpeg)
         except BaseException:
             os.close(lock)
             raise

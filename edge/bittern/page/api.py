@@ -27,6 +27,7 @@ from bittern.version import __version__
 
 _MAX_LABEL = 100
 _MAX_JSON_BYTES = 64 * 1024
+_JSON_S = 10.0
 
 
 class Interface:
@@ -271,13 +272,17 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The JSON object of a small body.
 
     Raises:
-        HTTPException: 400 where there is none, 413 where it is large.
+        HTTPException: 400 where there is none, 408 where it comes too slowly, 413 where it is large.
     """
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_JSON_BYTES:
-            raise HTTPException(413, "the JSON object is too large")
+    try:
+        async with asyncio.timeout(_JSON_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > _MAX_JSON_BYTES:
+                    raise HTTPException(413, "the JSON object is too large")
+    except TimeoutError:
+        raise HTTPException(408, "the JSON object comes too slowly", {"connection": "close"}) from None
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -33,14 +33,19 @@ def add(folder: Path, name: str, data: bytes, label: str, columns: dict[str, str
     with index.locked(folder / index.FILE):
         items = _items(folder)
         if any(old.name == item.name for old in items):
-            items = [item if old.name == item.name else old for old in items]
+            items = [
+                item._replace(split=old.split, group=old.group, columns=old.columns | columns)
+                if old.name == item.name
+                else old
+                for old in items
+            ]
         else:
             items.append(item)
         index.write(folder / index.FILE, items, keep=keep)
 
 
 def remove(folder: Path, name: str, *, keep: bool = True) -> None:
-    """Take a picture out of the index of a set again; its file, which is a copy, goes too.
+    """Take a picture out of the index of a set again; its file stays, for `bittern data undo` may bring the row back.
 
     Raises:
         BitternError: see `add`.
@@ -53,7 +58,6 @@ def remove(folder: Path, name: str, *, keep: bool = True) -> None:
             index.write(folder / index.FILE, items, keep=keep)
         else:  # an index has at least one picture
             (folder / index.FILE).unlink(missing_ok=True)
-    (folder / PICTURES / name).unlink(missing_ok=True)
 
 
 def _items(folder: Path) -> list[Item]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -30,6 +31,7 @@ _LOGIN = (
     "<button>OK</button></form><p>{note}</p></main></html>"
 )
 _MAX_LOGIN_BYTES = 4096
+_LOGIN_S = 10.0
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = (
@@ -131,12 +133,15 @@ class Guard:
         assert self._access is not None
         body = b""
         try:
-            async for part in request.stream():
-                body += part
-                if len(body) > _MAX_LOGIN_BYTES:
-                    return PlainTextResponse("too large\n", 413)
+            async with asyncio.timeout(_LOGIN_S):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > _MAX_LOGIN_BYTES:
+                        return PlainTextResponse("too large\n", 413)
         except ClientDisconnect:
             return PlainTextResponse("", 400)
+        except TimeoutError:
+            return PlainTextResponse("the token comes too slowly\n", 408, {"connection": "close"})
         (token, *_) = parse_qs(body.decode("ascii", "replace")).get("token", [""])
         if not self._access.has_token(token.strip(), client):
             return _login_page("login", "Wrong token.")

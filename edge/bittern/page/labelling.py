@@ -221,9 +221,6 @@ class Labelling:
         self._stream.close()
         fileio.write(self._journal, msgspec.json.encode(skipped) + b"\n" if skipped else b"")
         self._stream = self._journal.open("ab")
-        used = {row.path for row in rows}
-        for path in self._made - used:
-            path.unlink(missing_ok=True)
         self.unsaved = False
 
     def _has_row(self, position: int) -> bool:
@@ -241,10 +238,13 @@ class Labelling:
         return item._replace(path=path, name=path.relative_to(self._root).as_posix(), label=one.label, columns=columns)
 
     def close(self) -> None:
-        """Save what is not in the index yet."""
+        """Save what is not in the index yet, and delete regions that no row needs: none can be taken back now."""
         try:
             if self.unsaved:
                 self.save()
+            used = {self._row(i).path for i in range(len(self.items)) if self._has_row(i)}
+            for path in self._made - used:
+                path.unlink(missing_ok=True)
         finally:
             self._stream.close()
         if self._journal.exists() and self._journal.stat().st_size == 0:

@@ -66,15 +66,33 @@ class PageServer(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """A connection that is closed if no request comes, or only half of its head."""
+    """A connection that is closed if no request comes, or only half of a head, also after an earlier request."""
+
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait."""
         super().connection_made(transport)
-        self.loop.call_later(_IDLE_S, self._close_without_request)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait no longer for a head that is whole, and from now on for one that has begun."""
+        super().data_received(data)
+        self._watch()
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch(self) -> None:
+        if self._is_between_requests():
+            self._timer = self._timer or self.loop.call_later(_IDLE_S, self._close_without_request)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _close_without_request(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        self._timer = None
+        if self._is_between_requests() and not self.transport.is_closing():
             self.transport.close()
 
 

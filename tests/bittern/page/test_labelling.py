@@ -18,6 +18,7 @@ from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, index
 from bittern.page import corrections, labelling, likeness
 from bittern.page.labelling import Decided, Labelling
+from bittern.system import fileio
 
 STOP = Decided("labelled", "stop")
 PNG = bytes(cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
@@ -236,3 +237,31 @@ def test_an_order_of_few_or_equal_pictures() -> None:
     assert likeness.order(b"") == []
     assert likeness.order(bytes(likeness.FEATURES)) == [0]
     assert sorted(likeness.order(bytes(likeness.FEATURES * 1000))) == list(range(1000))
+
+
+def test_a_region_that_is_taken_back_has_its_file(folder: Path) -> None:
+    cv2.imwrite(str(folder / "a.png"), np.zeros((60, 60, 3), np.uint8))
+    box = (0, 0, 30, 30)
+    with labelling.opened(folder, with_folders=False) as session:
+        fileio.write(session.region_file(0, box), PNG)
+        session.decide("tab", [(0, 0)], Decided("labelled", "stop", box))
+        session.save()
+        session.decide("tab", [(0, 1)], STOP)
+        session.save()
+        session.undo("tab")
+    (row,) = dataset.read(folder)
+    assert row.name.startswith("regions/")
+    assert row.path.is_file()
+
+
+def test_a_corrected_picture_stays_in_its_split_and_group(tmp_path: Path) -> None:
+    corrections.add(tmp_path, "a.png", PNG, "stop", {})
+    (row,) = dataset.read(tmp_path)
+    index.write(tmp_path / "index.csv", [row._replace(split="test", group="g1")])
+    corrections.add(tmp_path, "a.png", PNG, "go", {})
+    (row,) = dataset.read(tmp_path)
+    assert (row.label, row.split, row.group) == ("go", "test", "g1")
+    corrections.add(tmp_path, "b.png", PNG, "stop", {})
+    corrections.remove(tmp_path, "a.png")
+    index.undo(tmp_path / "index.csv")
+    assert all(item.path.is_file() for item in dataset.read(tmp_path))

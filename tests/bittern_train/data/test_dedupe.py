@@ -209,3 +209,11 @@ def test_json_is_one_object(data: Path) -> None:
     done = command("dedupe", data, "--json", "--dry-run")
     assert json.loads(done.out)["index"] == str(data / "index.csv")
     assert dedupe.find(dataset.read(data), Reports()).distinct == 12
+
+
+def test_drop_leaves_the_one_with_a_label(data: Path) -> None:
+    rows = [i._replace(label="") if i.name == "mirrored.jpg" else i for i in dataset.read(data)]
+    index.write(data / "index.csv", rows, keep=False)
+    assert command("dedupe", data, "--drop").code == 0
+    assert "01.png" in groups_of(data)
+    assert "mirrored.jpg" not in groups_of(data)

@@ -418,6 +418,26 @@ def test_where_a_data_set_cannot_be(tmp_path: Path) -> None:
     assert [i.name for i in dataset.read(source / "set")] == ["cat/1.png"]
 
 
+def test_boxes_of_several_coco_files_are_joined(tmp_path: Path) -> None:
+    files = sets.coco()
+    first = json.loads(str(files["annotations/instances_val2017.json"]))
+    other = first | {"annotations": first["annotations"][:1], "categories": first["categories"][:1]}
+    files["annotations/person_keypoints_val2017.json"] = json.dumps(other)
+    alone = run(sets.write(tmp_path / "one", sets.coco()), tmp_path / "set1")[1]
+    both = run(sets.write(tmp_path / "two", files), tmp_path / "set2")[1]
+    assert sorted(i.label or "" for i in both.items) == sorted(i.label or "" for i in alone.items)
+
+
+def test_a_split_is_said_by_the_folder_not_by_the_picture(tmp_path: Path) -> None:
+    box = "<bndbox><xmin>20</xmin><ymin>10</ymin><xmax>40</xmax><ymax>30</ymax></bndbox>"
+    files: dict[str, bytes | str] = {}
+    for i, name in enumerate(("test (1)", "dev-board")):
+        files[f"train/{name}.png"] = sets.encoded(i)
+        files[f"train/{name}.xml"] = f"<annotation><object><name>stop</name>{box}</object></annotation>"
+    done = run(sets.write(tmp_path / "in", files), tmp_path / "set")[1]
+    assert [item.split for item in done.items] == ["train", "train"]
+
+
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     big = cv2.imencode(".png", np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), np.uint8))[1].tobytes()
     source = sets.write(tmp_path / "source", {f"cat/{i}.png": big for i in range(40)})

@@ -158,8 +158,9 @@ def _regroup(items: Sequence[Item], pairs: Sequence[Match]) -> list[Item]:
 def without(duplicates: Duplicates) -> tuple[list[Item], list[Cluster]]:
     """The items with one picture left of each cluster, and the clusters of which all are left: their labels differ.
 
-    What is left is one that is reported on, if there is one, so that no test set shrinks for the sake of training
-    pictures; then one of val, of train, and of what has no split; among these the one with the most pixels.
+    What is left has a label, if one of them has. It is one that is reported on, if there is one, so that no test set
+    shrinks for the sake of training pictures; then one of val, of train, and of what has no split; among these the one
+    with the most pixels.
     """
     dropped: set[str] = set()
     doubtful = []
@@ -167,7 +168,7 @@ def without(duplicates: Duplicates) -> tuple[list[Item], list[Cluster]]:
         if len(cluster.labels) > 1:
             doubtful.append(cluster)
             continue
-        ranked = sorted(cluster.items, key=lambda i: (_rank(i.split), -duplicates.pixels[i.name]))
+        ranked = sorted(cluster.items, key=lambda i: (not i.label, _rank(i.split), -duplicates.pixels[i.name]))
         dropped |= {item.name for item in ranked[1:]}
     return [item for item in duplicates.items if item.name not in dropped], doubtful
 

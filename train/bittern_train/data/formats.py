@@ -242,8 +242,11 @@ def _coco(source: _Source) -> Contents | None:
                     left_out.append(Omission(str(image["file_name"]), _MISSING.format(file)))
                     continue
                 size = _sized(image.get("width"), image.get("height"))
-                own = tuple(boxes.get(image["id"], ()))
-                pictures[name] = AnnotatedPicture(name, "", _split_of(name) or _split_of(file), boxes=own, size=size)
+                # COCO itself has the boxes of a picture in several files, some of them twice.
+                earlier = pictures[name].boxes or () if name in pictures else ()
+                own = tuple(dict.fromkeys((*earlier, *boxes.get(image["id"], ()))))
+                split = _split_of(posixpath.dirname(name)) or _split_of(file)
+                pictures[name] = AnnotatedPicture(name, "", split, boxes=own, size=size)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigurationError(f"{source.tree.path / file}: broken COCO file ({_reason(error)})") from None
     return _contents("coco", pictures, left_out)
@@ -280,7 +283,7 @@ def _voc(source: _Source) -> Contents | None:
             left_out.append(Omission(called, _MISSING.format(file)))
             continue
         size = _sized(root.findtext("size/width"), root.findtext("size/height"))
-        pictures[name] = AnnotatedPicture(name, "", _split_of(name), boxes=tuple(boxes), size=size)
+        pictures[name] = AnnotatedPicture(name, "", _split_of(posixpath.dirname(name)), boxes=tuple(boxes), size=size)
     return _contents("voc", pictures, left_out)
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from bittern.errors import BitternError
 from bittern.evaluation import dataset, index
+from bittern.page.labelling import REJECTED
 
 
 def merge(device: Path, folder: Path) -> tuple[int, int]:
     """Add what the device's index says of frames that are new in a folder; what is in the folder's index stays.
+
+    A frame of which a region was labelled, and one that was rejected, is not new.
 
     Args:
         device: the index of the device's kept frames.
@@ -26,9 +29,11 @@ def merge(device: Path, folder: Path) -> tuple[int, int]:
     file = folder / index.FILE
     with index.locked(file):
         items = dataset.read(file) if file.exists() else []
-        known = {item.name for item in items}
+        beside = file.with_name(REJECTED)
+        rejected = dataset.read(beside) if beside.exists() else []
+        known = {name for item in (*items, *rejected) for name in (item.name, item.columns.get("original"))}
         new = [item for item in dataset.read(device, folder) if item.name not in known and item.path.is_file()]
-        if new or not items:
+        if new or not (items or rejected):
             index.write(file, [*items, *new])
     return len(new), len(items) + len(new)
 
