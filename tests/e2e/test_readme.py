@@ -24,6 +24,7 @@ README = (REPO / "README.md").read_text(encoding="utf-8")
 BITTERN = Path(sys.executable).with_name("bittern")
 
 JOURNEY = "tests/bittern_train/test_journey.py"
+RETRAIN = "tests/bittern_train/test_retrain.py"
 # Commands that a test elsewhere runs, and which.
 ELSEWHERE = {
     "make demo": "tests/e2e/test_demo.py",
@@ -40,6 +41,16 @@ ELSEWHERE = {
     "--against models/older --sheet worst.png": JOURNEY,
     "bittern explain street.jpg --model stop_sign --out heat.png": "tests/bittern/evaluation/test_explain.py",
     "bittern report runs/mine --model models/mine": "tests/bittern_train/reports/test_run_page.py",
+    "bittern data import downloads/gates.zip --out set/": JOURNEY,
+    "bittern data check set/ --html check.html": JOURNEY,
+    "bittern data label set/ --label open --label closed": JOURNEY,
+    "bittern data dedupe set/ --sheet duplicates.png": JOURNEY,
+    "bittern data split set/": JOURNEY,
+    "make pull HOST=pi@raspberrypi.local": "tests/e2e/test_deploy.py",
+    "bittern data label kept/": "tests/bittern_train/data/test_label.py",
+    "bittern retrain runs/mine --add kept/ --out runs/mine-2": RETRAIN,
+    "bittern convert runs/mine-2 --out models/mine --version 2 --force": JOURNEY,
+    "make deploy-model HOST=pi@raspberrypi.local MODEL=models/mine": "tests/e2e/test_deploy.py",
     "bittern serve": "tests/bittern/page/test_api.py",
     "bittern doctor": "tests/bittern/doctor/test_examine.py",
     "bittern bench": "tests/bittern/bench/test_bench.py",
