@@ -374,7 +374,7 @@ def test_the_walk_of_the_data_page_ends_with_an_event(world: World, tmp_path: Pa
     assert _in_colour(shown).split() == output["bittern data split set/"].split()
     events = [json.loads(line) for line in output["bittern watch --config watch.toml"].splitlines()]
     alarm = next(event for event in events if event["type"] == "alarm.on")
-    assert (alarm["model"], alarm["label"]) == ("gate", "red")
+    assert (alarm["model"], alarm["label"]) == ("mine", "red"), "the world's model has its own name"
     (event,) = re.findall(r"```json\n(.*)\n```", page)
     assert json.loads(event).keys() <= alarm.keys()
 
