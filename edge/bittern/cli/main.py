@@ -56,7 +56,7 @@ class Commands(click.Group):
             gc.set_threshold(50_000)
             return getattr(import_module(f"bittern.cli.{cmd_name}"), cmd_name)  # type: ignore[no-any-return]
         point = _host_commands().get(cmd_name)
-        return point.load() if point is not None else None
+        return _load(point) if point is not None else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -72,7 +72,7 @@ class Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Says how to get the commands that cannot run without TensorFlow, which are not listed then."""
-        hidden = [name for name, point in sorted(_host_commands().items()) if point.load().hidden]
+        hidden = [name for name, point in sorted(_host_commands().items()) if _load(point).hidden]
         if hidden:
             formatter.write_paragraph()
             formatter.write_text(f"More commands ({', '.join(hidden)}) need TensorFlow: {TENSORFLOW_HINT}")
@@ -134,6 +134,26 @@ def _host_commands() -> dict[str, EntryPoint]:
     from importlib.metadata import entry_points  # brings the whole of `email`; no device command needs it
 
     return {point.name: point for point in entry_points(group=HOST_GROUP) if point.name not in COMMANDS}
+
+
+def _load(point: EntryPoint) -> click.Command:
+    """A host command; where the packages are newer than what pip noted of them, one that says what to do."""
+    try:
+        return point.load()  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        reason = f"{point.name} cannot be loaded ({one_line(error)}): install Bittern again"
+
+        def refuse(**_: Any) -> NoReturn:
+            raise BitternError(reason)
+
+        arguments = [click.Argument(["args"], nargs=-1, type=click.UNPROCESSED)]
+        return click.Command(
+            point.name,
+            callback=refuse,
+            params=list(arguments),
+            short_help="Cannot be loaded: install Bittern again.",
+            context_settings={"ignore_unknown_options": True},
+        )
 
 
 def _debug_or(error: BaseException) -> None:

@@ -97,7 +97,7 @@ def adopt(
     threshold, points, notes = _threshold(head, choosing, stated)
     head = msgspec.structs.replace(head, task=name, thresholds={"default": threshold}, stills=points)
     if not head.alarm:
-        notes.append("no label raises an alarm: the daemon cannot use it; adopt it again with --alarm LABEL")
+        notes.append(f"no label raises an alarm, so the daemon cannot use it: delete {out}, and give --alarm LABEL")
     with fileio.atomic_folder(out) as new:
         (new / MODEL_FILE).write_bytes(classifier.data)
         (new / LABELS_FILE).write_text("".join(f"{label}\n" for label in head.labels), encoding="utf-8")

@@ -65,6 +65,8 @@ class Interface:
 
     async def classify(self, request: Request) -> Response:
         """POST /api/classify: one object per picture and head, or an error per picture."""
+        if unknown := sorted({*request.query_params} - {"keep", "name"}):
+            raise HTTPException(400, f"unknown parameter {unknown[0]}: expected keep or name; every model answers")
         keep = _flag(request, "keep")
         rows: list[dict[str, Any]] = []
         worst = 0
@@ -172,6 +174,8 @@ class Interface:
     async def export(self, request: Request) -> Response:
         """GET /api/export.zip: a folder for each label of a `task`: given by a person, else (`all`) answered."""
         task = request.query_params.get("task", "")
+        if not task:
+            raise HTTPException(400, "task: say of which task the labels are")
         chosen = []
         for picture in self._history.all():
             label = picture.corrected.get(task)

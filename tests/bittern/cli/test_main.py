@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
+import click
 import pytest
 from tests.doubles.command import bittern, one_line
 
+from bittern.cli import main
 from bittern.cli.main import COMMANDS
+from bittern.errors import BitternError
 
 REPO = Path(__file__).parents[3]
 TENSORFLOW = importlib.util.find_spec("tensorflow") is not None
@@ -60,3 +64,18 @@ def test_results_need_no_tensorflow(tmp_path: Path) -> None:
     done = bittern("results", *models, "--results", REPO / "docs/results", "--out", tmp_path / "results.md")
     assert (done.code, done.err) == (0, "")
     assert (tmp_path / "results.md").read_bytes() == (REPO / "docs/results.md").read_bytes()
+
+
+def test_a_host_command_that_cannot_be_loaded_says_so_and_the_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip noted is older than the code, as after a `git pull`."""
+    stale = EntryPoint("stale", "bittern_convert.cli:no_such_command", main.HOST_GROUP)
+    monkeypatch.setattr(main, "_host_commands", lambda: {"stale": stale})
+    group = main.Commands("bittern")
+    context = click.Context(group)
+    text = group.get_help(context)
+    assert "classify" in text
+    assert re.search(r"stale +Cannot be loaded: install Bittern again\.", text)
+    command = group.get_command(context, "stale")
+    assert command is not None
+    with pytest.raises(BitternError, match=r"stale cannot be loaded .*no_such_command.*: install Bittern again"):
+        command.main(["a", "--option"], standalone_mode=False)

@@ -137,6 +137,15 @@ def test_what_is_no_picture_is_refused(site: Site, body: bytes, status: int, wor
     assert words in reply.body.decode()
 
 
+def test_a_parameter_that_is_unknown_is_refused(site: Site, pictures: Path) -> None:
+    body = (pictures / "red.png").read_bytes()
+    for query in ("model=means", "kepp=1"):
+        reply = site.ask(f"/api/classify?{query}", body)
+        assert reply.status == 400
+        assert f"unknown parameter {query.partition('=')[0]}: expected keep or name" in reply.json["error"]
+    assert site.ask("/api/export.zip").status == 400
+
+
 def test_a_broken_form_is_refused(site: Site) -> None:
     for kind, body in (
         ("multipart/form-data", b"x"),
