@@ -92,9 +92,12 @@ def write_line(text: str) -> None:
     line = printable(text)
     try:
         if _waits:
-            if sys.stderr is not None:
-                sys.stderr.write(f"{line}\n")
-                sys.stderr.flush()
+            with _lock:  # another thread may be silencing a library: the line is not for its silence
+                if _inside and _saved >= 0 and sys.stderr is sys.__stderr__:
+                    os.write(_saved, f"{line}\n".encode(errors="backslashreplace"))
+                elif sys.stderr is not None:
+                    sys.stderr.write(f"{line}\n")
+                    sys.stderr.flush()
             return
         if not _is_ready():
             raise BlockingIOError

@@ -94,3 +94,12 @@ def test_lines_for_the_journal_are_not_waited_for() -> None:
         )
         assert run(program, theirs.fileno()).returncode == 0
         assert ours.recv(10) == b"0 xxxxxxxx"
+
+
+def test_a_line_is_not_lost_in_the_silence_of_another_thread() -> None:
+    code = (
+        "import os\nfrom bittern.system import stderr\n"
+        "with stderr.silenced():\n    os.write(2, b'noise')\n    stderr.write_line('heard')\nstderr.write_line('too')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == "heard\ntoo\n"
