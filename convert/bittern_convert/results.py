@@ -264,7 +264,7 @@ def _growth(study: dict[str, Any]) -> str:
         for kind, name in (("grouped", "folds that divide no group"), ("leaking", "folds at random, which leak"))
     ]
     gain, low, high = (100 * value for value in study["promised"])
-    seen = 100 * (study["grouped"]["all"]["mean"] - study["grouped"]["first"]["mean"])
+    measured = 100 * (study["grouped"]["all"]["mean"] - study["grouped"]["first"]["mean"])
     pictures = f"{study['first']} pictures, then {study['n']}"
     chosen = ", ".join(f"{column} {value}" for column, value in study["where"].items())
     return (
@@ -273,7 +273,7 @@ def _growth(study: dict[str, Any]) -> str:
         f"{study['folds']}-fold; balanced accuracy out of fold, the mean of {study['draws']} draws of the first "
         f"pictures (lowest to highest).\n\n{_table(['folds', str(study['first']), str(study['n'])], rows)}\n"
         f"The learning curve of the first {study['first']} promised {gain:+.1f} points ({low:+.1f} to {high:+.1f}, "
-        f"means over the draws); {seen:+.1f} were seen, within the interval of {study['held']} of {study['draws']} "
+        f"means over the draws); {measured:+.1f} were seen, within the interval of {study['held']} of {study['draws']} "
         "draws.\n"
     )
 

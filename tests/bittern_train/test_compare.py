@@ -55,7 +55,7 @@ def test_figures_are_sklearns() -> None:
     targets = rng.integers(0, 2, 200)
     red = np.clip(0.5 + 0.2 * (2 * targets - 1) + rng.normal(0, 0.3, 200), 0.01, 0.99)
     own = Answers([str(i) for i in range(200)], np.stack([1 - red, red], 1), targets, [str(i // 2) for i in range(200)])
-    found = compare.figures(own, TASK)
+    estimates = compare.figures(own, TASK)
     answered = own.scores.argmax(1)
     expected = {
         "loss": log_loss(targets, own.scores),
@@ -65,8 +65,8 @@ def test_figures_are_sklearns() -> None:
         "f1": f1_score(targets, answered),
         "auc": roc_auc_score(targets, red),
     }
-    assert {name: figure.value for name, figure in found.items()} == pytest.approx(expected)
-    for figure in found.values():
+    assert {name: figure.value for name, figure in estimates.items()} == pytest.approx(expected)
+    for figure in estimates.values():
         assert figure.ci95 is not None
         assert figure.value is not None
         assert figure.ci95[0] < figure.value < figure.ci95[1]

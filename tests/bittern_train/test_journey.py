@@ -387,8 +387,8 @@ def _label(folder: Path, words: Sequence[str]) -> None:
     """Label as red what has no label, as the page of `bittern data label` does."""
     with served(folder, *words, "--data", folder.parent / "page", command="data label") as site:
         names = site.ask("/api/labels").json["names"]
-        seen = [[names.index(item.name), 0] for item in dataset.read(folder) if not item.label]
-        assert len(seen) == 3
-        body = {"state": "labelled", "label": "red", "tab": "walk", "since": 0, "seen": seen}
+        versions = [[names.index(item.name), 0] for item in dataset.read(folder) if not item.label]
+        assert len(versions) == 3
+        body = {"state": "labelled", "label": "red", "tab": "walk", "since": 0, "seen": versions}
         assert site.ask("/api/labels/decide", json.dumps(body).encode()).json["conflicts"] == []
     assert all(item.label for item in dataset.read(folder))

@@ -179,9 +179,9 @@ def red_or_blue(kind: Kind) -> bytes:
     elif kind.ending == "sigmoid":
         x = g.operation("LOGISTIC", [x], g.tensor("sigmoid", (batch, n), "float32"))
     if kind.output is not None:
-        wanted = g.tensor("shape", (len(kind.output),), "int32", np.array(kind.output, np.int32).tobytes())
+        new_shape = g.tensor("shape", (len(kind.output),), "int32", np.array(kind.output, np.int32).tobytes())
         x = g.operation(
-            "RESHAPE", [x, wanted], g.tensor("reshaped", kind.output, "float32"), newShape=list(kind.output)
+            "RESHAPE", [x, new_shape], g.tensor("reshaped", kind.output, "float32"), newShape=list(kind.output)
         )
     if kind.gives != "float32":
         last = g.graph.tensors[x].shape

@@ -30,14 +30,14 @@ def small_run(folder: Path, each: int = 30, *, seed: int = 1, labels: tuple[str,
     """
     rng = np.random.default_rng(seed)
     data = drawn_pictures.discs(folder / "pictures", each)
-    found = dataset.read(data)
+    items = dataset.read(data)
     items = [
         item._replace(
             split="train",
             group=f"group {i // 4}" if i % 12 < 4 else item.name,
             columns={"set": ("yard", "door")[i % 2]},
         )
-        for i, item in enumerate(found)
+        for i, item in enumerate(items)
     ]
     targets = np.array([LABELS.index(item.label or "") for item in items])
     features = rng.normal(0, 1, (len(items), 24))

@@ -201,19 +201,19 @@ def middle(model: keras.Model) -> str:
     """The last layer in the first half of a network through which everything passes; there it can be cut in two."""
     place = {layer.name: i for i, layer in enumerate(model.layers)}
     reach = 0  # the last layer that takes something from before the one that is looked at
-    found = ""
+    cut = ""
     ends: dict[int, int] = {}
     for layer in model.layers:
         for parent in layer._inbound_nodes[0].parent_nodes:
             source = place[parent.operation.name]
             ends[source] = max(ends.get(source, 0), place[layer.name])
     for i, layer in enumerate(model.layers[:-1]):
-        if i > len(model.layers) // 2 and found:
+        if i > len(model.layers) // 2 and cut:
             break
         if reach <= i and i > 0:
-            found = layer.name
+            cut = layer.name
         reach = max(reach, ends.get(i, 0))
-    return found
+    return cut
 
 
 def _refused(backbone: Backbone, weights: str) -> ConfigurationError:

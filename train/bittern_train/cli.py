@@ -169,14 +169,14 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
 
     if (run / "manifest.json").is_file():
         raise ConfigurationError(f"{run} is a model folder: expected a run; for models: bittern results")
-    of = run_figures.judged(run, data)
+    judged = run_figures.judged(run, data)
     classifier = Classifier(model) if model is not None else None
-    if classifier is not None and {*classifier.heads[0].labels} != {*of.made.task.labels}:
+    if classifier is not None and {*classifier.heads[0].labels} != {*judged.made.task.labels}:
         raise ConfigurationError(f"--model {model}: has other labels than the run: it was not made of it")
-    with progress_bar("learning curves", growth.parts(of)) as show:
-        grown = growth.forecasts(of, more, show)
+    with progress_bar("learning curves", growth.parts(judged)) as show:
+        grown = growth.forecasts(judged, more, show)
     with progress_bar("what the network looks at", run_page.EXPLAINED if classifier else 1) as show:
-        page = run_page.render(run, of, classifier, grown, show)
+        page = run_page.render(run, judged, classifier, grown, show)
     target = out or run / "report.html"
     try:
         fileio.write(target, page.encode())

@@ -299,29 +299,30 @@ def figures(own: Answers, task: Task) -> dict[str, Estimate]:
     answered = own.scores.argmax(1)
     losses = -np.log(np.clip(own.scores[np.arange(len(own.targets)), own.targets], 1e-6, 1))
 
-    def of(weights: npt.NDArray[np.float32]) -> Floats:
+    def columns_of(weights: npt.NDArray[np.float32]) -> Floats:
         drawn = weights.astype(np.float64)
         columns = [(drawn * losses).sum(1) / drawn.sum(1)]
         parts = []
         for labels in positives:
             true, given = np.isin(own.targets, labels), np.isin(answered, labels)
-            hit, said, there = ((drawn * mask).sum(1) for mask in (true & given, given, true))
+            true_positives, answered_so, labelled_so = ((drawn * mask).sum(1) for mask in (true & given, given, true))
             with np.errstate(invalid="ignore", divide="ignore"):
-                precision, recall, f1 = hit / said, hit / there, 2 * hit / (said + there)
+                precision, recall = true_positives / answered_so, true_positives / labelled_so
+                f1 = 2 * true_positives / (answered_so + labelled_so)
             area = metrics.weighted_auc(weights, own.scores[:, labels].max(1), true)
             parts.append([precision, recall, f1, area])
         means = [np.nanmean(np.stack(each), 0) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)]
         return np.stack([*columns, *means], 1)
 
-    values = of(np.ones((1, len(own.targets)), np.float32))[0]
-    resampled = metrics.bootstrap(own.groups, [task.labels[i] for i in own.targets], of)
-    found = {}
+    values = columns_of(np.ones((1, len(own.targets)), np.float32))[0]
+    resampled = metrics.bootstrap(own.groups, [task.labels[i] for i in own.targets], columns_of)
+    estimates = {}
     for number, name in enumerate(("loss", "precision", "recall", "f1", "auc")):
         interval = None if resampled is None else metrics.percentile_interval(resampled[:, number])
-        found[name] = Estimate(None if np.isnan(values[number]) else float(values[number]), interval)
+        estimates[name] = Estimate(None if np.isnan(values[number]) else float(values[number]), interval)
     correct, n = int(own.correct.sum()), len(own.targets)
-    found["accuracy"] = Estimate(correct / n, metrics.wilson(correct, n))
-    return {name: found[name] for name in _FIGURES}
+    estimates["accuracy"] = Estimate(correct / n, metrics.wilson(correct, n))
+    return {name: estimates[name] for name in _FIGURES}
 
 
 def markdown(task: Task, made: Sequence[ComparedBackbone]) -> str:

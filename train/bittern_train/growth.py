@@ -16,38 +16,38 @@ _MOST, _LABELS = 1200, 6
 _LEAST = 12
 
 
-def parts(of: RunAnswers) -> int:
+def parts(judged: RunAnswers) -> int:
     """How many curves there are; 1 where there are none."""
-    return 1 + (len(of.made.task.labels) if len(of.made.task.labels) <= _LABELS else 0)
+    return 1 + (len(judged.made.task.labels) if len(judged.made.task.labels) <= _LABELS else 0)
 
 
 def forecasts(
-    of: RunAnswers, more: int, progress: Callable[[int], None] = lambda _: None
+    judged: RunAnswers, more: int, progress: Callable[[int], None] = lambda _: None
 ) -> list[tuple[Curve, Forecast]]:
     """A curve and a forecast of all pictures, then of each label; none where there are too few pictures.
 
     Args:
-        of: the pictures of a run.
+        judged: the pictures of a run.
         more: how many more pictures.
         progress: called with the number of curves that are done.
     """
-    chosen = np.arange(len(of.rows))
+    chosen = np.arange(len(judged.rows))
     if len(chosen) > _MOST:
-        chosen = np.sort(np.random.default_rng(of.made.seed).permutation(len(chosen))[:_MOST])
-    rows = of.rows[chosen]
-    targets = of.targets[rows]
-    counts = np.bincount(targets, minlength=len(of.made.task.labels))
+        chosen = np.sort(np.random.default_rng(judged.made.seed).permutation(len(chosen))[:_MOST])
+    rows = judged.rows[chosen]
+    targets = judged.targets[rows]
+    counts = np.bincount(targets, minlength=len(judged.made.task.labels))
     if counts.min(initial=_LEAST) < _LEAST:
         return []
-    groups = of.groups
+    groups = judged.groups
     curves = learning_curve.measure(
-        of.features[chosen],
+        judged.features[chosen],
         targets,
         [groups[i] for i in rows],
-        of.folds[rows],
-        of.made.task.labels,
-        seed=of.made.seed,
-        by_label=len(of.made.task.labels) <= _LABELS,
+        judged.folds[rows],
+        judged.made.task.labels,
+        seed=judged.made.seed,
+        by_label=len(judged.made.task.labels) <= _LABELS,
         progress=progress,
     )
     return [(curve, learning_curve.forecast(curve, more)) for curve in curves]

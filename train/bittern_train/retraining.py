@@ -91,7 +91,7 @@ def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> Sorted:
     digests = {_digest(item): i for i, item in enumerate(items)}
     old, new, corrected = list(items), [], set()
     unlabelled = known = tested = 0
-    seen: set[str] = set()
+    digests_of_added: set[str] = set()
     for item in added:
         if not item.label:
             unlabelled += 1
@@ -106,9 +106,9 @@ def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> Sorted:
             raise ConfigurationError(f"{item.path}: cannot be read: take it out of the index")
         i = digests.get(digest)
         if i is None:
-            if digest not in seen:
+            if digest not in digests_of_added:
                 new.append(item)
-            seen.add(digest)
+            digests_of_added.add(digest)
         elif items[i].split not in copies.TRAINED_SPLITS:
             tested += 1
         elif items[i].label == item.label:

@@ -117,16 +117,16 @@ def judged(folder: Path, root: Path | None = None) -> RunAnswers:
     return RunAnswers(made, own, targets, kept.scores.astype(np.float64), kept.folds, kept.rows, kept.features)
 
 
-def alarm_scores(of: RunAnswers) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
+def alarm_scores(judged: RunAnswers) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
     """The score of each picture's alarm, the highest of the alarm labels, and whether it has one.
 
     None where the task has no alarm, or no picture of one kind.
     """
-    alarms = [of.made.task.labels.index(label) for label in of.made.task.alarm]
-    positive = np.isin(of.targets, alarms)
+    alarms = [judged.made.task.labels.index(label) for label in judged.made.task.alarm]
+    positive = np.isin(judged.targets, alarms)
     if not alarms or positive.all() or not positive.any():
         return None
-    return np.asarray(of.scores[:, alarms].max(1)), positive
+    return np.asarray(judged.scores[:, alarms].max(1)), positive
 
 
 def operating(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
@@ -162,35 +162,35 @@ def _counts(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[tuple[int, 
     return [(int(c), int(f)) for c, f in zip(caught, false, strict=True)]
 
 
-def reliability(of: RunAnswers) -> list[Bin]:
+def reliability(judged: RunAnswers) -> list[Bin]:
     """The pictures by the score of their answer, in ten bins of equal width; empty ones are left out."""
-    confidence = of.scores.max(1)
+    confidence = judged.scores.max(1)
     numbers = np.clip((confidence * _BINS).astype(int), 0, _BINS - 1)
     return [
-        Bin(int(own.sum()), float(confidence[own].mean()), int(of.correct[own].sum()))
+        Bin(int(own.sum()), float(confidence[own].mean()), int(judged.correct[own].sum()))
         for number in range(_BINS)
         if (own := numbers == number).any()
     ]
 
 
-def shares(of: RunAnswers, kind: Callable[[int], str | None]) -> list[KindShare]:
+def shares(judged: RunAnswers, kind: Callable[[int], str | None]) -> list[KindShare]:
     """Correct answers by kind of picture.
 
     Args:
-        of: the pictures.
+        judged: the pictures.
         kind: the name of the kind of the picture of this number; None leaves it out.
     """
-    names = [kind(i) for i in range(len(of.items))]
+    names = [kind(i) for i in range(len(judged.items))]
     return [
-        KindShare(name, int(of.correct[own].sum()), int(own.sum()))
+        KindShare(name, int(judged.correct[own].sum()), int(own.sum()))
         for name in sorted({name for name in names if name is not None})
         for own in [np.array([other == name for other in names])]
     ]
 
 
-def group_size(of: RunAnswers) -> Callable[[int], str]:
+def group_size(judged: RunAnswers) -> Callable[[int], str]:
     """The kind of a picture by how many pictures its group has."""
-    groups = of.groups
+    groups = judged.groups
     sizes = {name: groups.count(name) for name in set(groups)}
 
     def kind(i: int) -> str:
@@ -200,11 +200,11 @@ def group_size(of: RunAnswers) -> Callable[[int], str]:
     return kind
 
 
-def cut_away(of: RunAnswers) -> list[float | None]:
+def cut_away(judged: RunAnswers) -> list[float | None]:
     """The share of each picture that is outside of its centred square, by its header; None if it cannot be read."""
-    region = of.made.task.field_of_view.region
+    region = judged.made.task.field_of_view.region
     result: list[float | None] = []
-    for item in of.items:
+    for item in judged.items:
         try:
             header = picture_header.read(pictures.read(item.path))
         except PictureError:
@@ -223,13 +223,13 @@ def interval(correct: int, n: int) -> str:
     return f"{correct / n:.1%} ({low:.1%} to {high:.1%})"
 
 
-def mistakes(of: RunAnswers, most: int) -> Sequence[int]:
+def mistakes(judged: RunAnswers, most: int) -> Sequence[int]:
     """Numbers of the incorrect answers, the most confident first."""
-    wrong = np.flatnonzero(~of.correct)
-    return [int(i) for i in wrong[np.argsort(-of.scores[wrong].max(1), kind="stable")][:most]]
+    wrong = np.flatnonzero(~judged.correct)
+    return [int(i) for i in wrong[np.argsort(-judged.scores[wrong].max(1), kind="stable")][:most]]
 
 
-def least_certain(of: RunAnswers, most: int) -> Sequence[int]:
+def least_certain(judged: RunAnswers, most: int) -> Sequence[int]:
     """Numbers of the answers whose two highest scores are closest."""
-    ordered = np.sort(of.scores, axis=1)
+    ordered = np.sort(judged.scores, axis=1)
     return [int(i) for i in np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")[:most]]

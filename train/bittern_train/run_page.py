@@ -68,7 +68,7 @@ class Axes(NamedTuple):
 
 def render(
     folder: Path,
-    of: RunAnswers,
+    judged: RunAnswers,
     classifier: Classifier | None,
     growth: Sequence[tuple[Curve, Forecast]],
     progress: Callable[[int], None] = lambda _: None,
@@ -77,32 +77,32 @@ def render(
 
     Args:
         folder: of the run.
-        of: its pictures and what was answered.
+        judged: its pictures and what was answered.
         classifier: the int8 model that was made of the run, to show what it looks at; None leaves that out.
         growth: learning curves with what more pictures would bring; none leaves that out.
         progress: called with the number of parts that are done, of `PARTS`.
     """
     parts = [
-        _head(folder, of),
+        _head(folder, judged),
         _training(folder),
-        _confusion(of),
-        _thresholds(of),
-        _reliability(of),
-        _kinds(of),
-        _examples("The worst mistakes", "Incorrect answers, the most confident first.", of,
-                  run_figures.mistakes(of, SHOWN)),
-        _examples("The least certain answers", "The two highest scores are closest.", of,
-                  run_figures.least_certain(of, SHOWN)),
-        _looks(of, classifier, progress),
+        _confusion(judged),
+        _thresholds(judged),
+        _reliability(judged),
+        _kinds(judged),
+        _examples("The worst mistakes", "Incorrect answers, the most confident first.", judged,
+                  run_figures.mistakes(judged, SHOWN)),
+        _examples("The least certain answers", "The two highest scores are closest.", judged,
+                  run_figures.least_certain(judged, SHOWN)),
+        _looks(judged, classifier, progress),
         _growth(growth),
     ]  # fmt: skip
-    task = of.made.task
+    task = judged.made.task
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">"
-        f"<title>{_text(task.name)}: run {_text(of.made.id)}</title><style>{_STYLE}</style></head>\n"
+        f"<title>{_text(task.name)}: run {_text(judged.made.id)}</title><style>{_STYLE}</style></head>\n"
         f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
@@ -167,15 +167,15 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]]
     )
 
 
-def _head(folder: Path, of: RunAnswers) -> str:
-    task, n = of.made.task, len(of.items)
-    correct = int(of.correct.sum())
+def _head(folder: Path, judged: RunAnswers) -> str:
+    task, n = judged.made.task, len(judged.items)
+    correct = int(judged.correct.sum())
     facts = [["correct", f"{correct} of {n}: {run_figures.interval(correct, n)}"]]
-    alarms = run_figures.alarm_scores(of)
+    alarms = run_figures.alarm_scores(judged)
     if alarms is not None:
         strata = [str(kind) for kind in alarms[1]]
         resampled = metrics.bootstrap(
-            of.groups, strata, lambda weights: metrics.weighted_auc(weights, alarms[0], alarms[1])[:, None]
+            judged.groups, strata, lambda weights: metrics.weighted_auc(weights, alarms[0], alarms[1])[:, None]
         )
         area = metrics.auc(*alarms)
         bounds = None if resampled is None else metrics.percentile_interval(resampled[:, 0])
@@ -183,9 +183,9 @@ def _head(folder: Path, of: RunAnswers) -> str:
     facts += [
         ["labels", ", ".join(task.labels)],
         ["alarm", ", ".join(task.alarm) or "none"],
-        ["seed", str(of.made.seed)],
-        ["training took", f"{of.made.seconds / 60:.1f} min"],
-        ["versions", ", ".join(f"{name} {version}" for name, version in of.made.versions.items())],
+        ["seed", str(judged.made.seed)],
+        ["training took", f"{judged.made.seconds / 60:.1f} min"],
+        ["versions", ", ".join(f"{name} {version}" for name, version in judged.made.versions.items())],
     ]
     return (
         f"<h1>{_text(task.name)}</h1><p>{_text(task.question)}</p>"
@@ -222,10 +222,10 @@ def _training(folder: Path) -> str:
     )
 
 
-def _confusion(of: RunAnswers) -> str:
-    labels = of.made.task.labels
+def _confusion(judged: RunAnswers) -> str:
+    labels = judged.made.task.labels
     counts = np.zeros((len(labels), len(labels)), int)
-    np.add.at(counts, (of.targets, of.answers), 1)
+    np.add.at(counts, (judged.targets, judged.answers), 1)
     rows = [
         [label, *counts[i], run_figures.interval(counts[i, i], counts[i].sum()) if counts[i].sum() else ""]
         for i, label in enumerate(labels)
@@ -234,8 +234,8 @@ def _confusion(of: RunAnswers) -> str:
     return f"<h2>Confusion matrix</h2>{table}"
 
 
-def _thresholds(of: RunAnswers) -> str:
-    alarms = run_figures.alarm_scores(of)
+def _thresholds(judged: RunAnswers) -> str:
+    alarms = run_figures.alarm_scores(judged)
     if alarms is None:
         return "<h2>Thresholds</h2><p>No label of this task raises an alarm, or all pictures have one.</p>"
     scores, positive = alarms
@@ -265,9 +265,9 @@ def _thresholds(of: RunAnswers) -> str:
     )  # fmt: skip
 
 
-def _reliability(of: RunAnswers) -> str:
-    bins = run_figures.reliability(of)
-    error = metrics.calibration_error(of.scores.max(1), of.correct)
+def _reliability(judged: RunAnswers) -> str:
+    bins = run_figures.reliability(judged)
+    error = metrics.calibration_error(judged.scores.max(1), judged.correct)
     points = [(b.score, b.correct / b.n) for b in bins]
     drawing = chart(
         "Score of the answer and how often it is correct",
@@ -277,12 +277,12 @@ def _reliability(of: RunAnswers) -> str:
     rows = [[f"{b.score:.2f}", b.n, run_figures.interval(b.correct, b.n)] for b in bins]
     return (
         f"<h2>Is a score a probability?</h2><p>Expected calibration error: {error:.3f}.</p><div class=charts>{drawing}"
-        f"{_table('By the score of the answer', ['mean score', 'pictures', 'correct'], rows)}</div>"
+        f"{_table('By the score judged the answer', ['mean score', 'pictures', 'correct'], rows)}</div>"
     )
 
 
-def _kinds(of: RunAnswers) -> str:
-    cut = run_figures.cut_away(of)
+def _kinds(judged: RunAnswers) -> str:
+    cut = run_figures.cut_away(judged)
 
     def by_cut(i: int) -> str | None:
         share = cut[i]
@@ -292,41 +292,48 @@ def _kinds(of: RunAnswers) -> str:
         return [[share.name, share.n, run_figures.interval(share.correct, share.n)] for share in shares]
 
     order = {name: i for i, (_, name) in enumerate(_CUT)}
-    by_cuts = sorted(run_figures.shares(of, by_cut), key=lambda share: order[share.name])
+    by_cuts = sorted(run_figures.shares(judged, by_cut), key=lambda share: order[share.name])
     known = [share for share in cut if share is not None]
     lost = f"On average {np.mean(known):.0%} of a picture is cut away." if known else "No picture can be read."
     header = ["pictures", "n", "correct"]
     return (
         "<h2>Which pictures are hard?</h2>"
-        + _table("By source", header, rows(run_figures.shares(of, lambda i: of.items[i].columns.get("set", ""))))
-        + _table("By the size of the group", header, rows(run_figures.shares(of, run_figures.group_size(of))))
+        + _table(
+            "By source",
+            header,
+            rows(run_figures.shares(judged, lambda i: judged.items[i].columns.get("set", ""))),
+        )
+        + _table(
+            "By the size of the group",
+            header,
+            rows(run_figures.shares(judged, run_figures.group_size(judged))),
+        )
         + f"<h3>What the centre crop cut away</h3><p>The network sees the centred square. {lost}</p>"
         + _table("By the share that is cut away", header, rows(by_cuts))
     )
 
 
-def _examples(title: str, note: str, of: RunAnswers, numbers: Sequence[int]) -> str:
+def _examples(title: str, note: str, judged: RunAnswers, numbers: Sequence[int]) -> str:
     if not numbers:
         return f"<h2>{title}</h2><p>There are none.</p>"
-    labels = of.made.task.labels
+    labels = judged.made.task.labels
     shown = []
     for i in numbers:
-        caption = (
-            f"{labels[of.targets[i]]}, answered {labels[of.answers[i]]} {of.scores[i].max():.2f}: {of.items[i].path}"
-        )
-        shown.append(_figure(_whole(of, i), caption))
+        answered = f"{labels[judged.targets[i]]}, answered {labels[judged.answers[i]]} {judged.scores[i].max():.2f}"
+        caption = f"{answered}: {judged.items[i].path}"
+        shown.append(_figure(_whole(judged, i), caption))
     return (
         f"<h2>{title}</h2><p class=note>{note} The frame in each picture is what the network sees.</p>"
         f"<div class=pictures>{''.join(shown)}</div>"
     )
 
 
-def _whole(of: RunAnswers, i: int) -> Pixels | None:
+def _whole(judged: RunAnswers, i: int) -> Pixels | None:
     """A picture, small, RGB, with the part that the network sees in a frame; None if it cannot be read."""
-    region = of.made.task.field_of_view.region
+    region = judged.made.task.field_of_view.region
     try:
-        frame = pictures.decode(of.items[i].path)
-        inner = pictures.cut(frame, of.items[i].path, region)
+        frame = pictures.decode(judged.items[i].path)
+        inner = pictures.cut(frame, judged.items[i].path, region)
     except PictureError:
         return None
     scale = _SIDE / max(frame.shape[:2])
@@ -352,26 +359,28 @@ def _figure(picture: Pixels | None, caption: str) -> str:
     return f"<figure>{shown}<figcaption>{_text(caption)}</figcaption></figure>"
 
 
-def _looks(of: RunAnswers, classifier: Classifier | None, progress: Callable[[int], None]) -> str:
+def _looks(judged: RunAnswers, classifier: Classifier | None, progress: Callable[[int], None]) -> str:
     title = "<h2>What the network looks at</h2>"
     if classifier is None:
         return f"{title}<p>Convert the run, and give the model with <code>--model</code>, to see it here.</p>"
-    labels = of.made.task.labels
-    ordered = np.argsort(-of.scores.max(1), kind="stable")
-    sure = [int(i) for label in range(len(labels)) for i in [k for k in ordered if of.targets[k] == label][:1]]
-    numbers = [*run_figures.mistakes(of, EXPLAINED // 2), *sure][:EXPLAINED]
+    labels = judged.made.task.labels
+    ordered = np.argsort(-judged.scores.max(1), kind="stable")
+    sure = [int(i) for label in range(len(labels)) for i in [k for k in ordered if judged.targets[k] == label][:1]]
+    numbers = [*run_figures.mistakes(judged, EXPLAINED // 2), *sure][:EXPLAINED]
     shown = []
     for done, i in enumerate(numbers):
         try:
-            square = _square(of, classifier, i)
+            square = _square(judged, classifier, i)
         except PictureError as error:
             shown.append(_figure(None, str(error)))
             continue
         explanation = occlusion.cover(classifier, square)[0]
         heat = cv2.resize(explain.blend(square, explanation.heat), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
         faint = ": no one place matters much" if explanation.faint else ""
-        answered = f"{labels[of.targets[i]]}, answered {explanation.result.label} {explanation.result.score:.2f}{faint}"
-        shown.append(_figure(np.asarray(heat, np.uint8), f"{answered}: {of.items[i].path}"))
+        answered = (
+            f"{labels[judged.targets[i]]}, answered {explanation.result.label} {explanation.result.score:.2f}{faint}"
+        )
+        shown.append(_figure(np.asarray(heat, np.uint8), f"{answered}: {judged.items[i].path}"))
         progress(done + 1)
     return (
         f"{title}<p class=note>Where a patch that covers a part of the picture lowers the score of the answer of "
@@ -380,8 +389,12 @@ def _looks(of: RunAnswers, classifier: Classifier | None, progress: Callable[[in
     )
 
 
-def _square(of: RunAnswers, classifier: Classifier, i: int) -> Pixels:
-    frame = pictures.cut(pictures.decode(of.items[i].path), of.items[i].path, of.made.task.field_of_view.region)
+def _square(judged: RunAnswers, classifier: Classifier, i: int) -> Pixels:
+    frame = pictures.cut(
+        pictures.decode(judged.items[i].path),
+        judged.items[i].path,
+        judged.made.task.field_of_view.region,
+    )
     return np.asarray(preprocess.preprocess(frame, size=classifier.size)[0], np.uint8)
 
 

@@ -149,17 +149,20 @@ def _threshold(
     if min(n, m) < LEAST_PICTURES:
         kinds = f"{n} pictures with an alarm label and {m} without"
         return unchosen, (), [f"the threshold is unchosen, 0.5: {kinds} are too few, at least {LEAST_PICTURES} of each"]
-    found = (scores[positive, None] >= _STEPS).mean(0)
+    found_share = (scores[positive, None] >= _STEPS).mean(0)
     false = (scores[~positive, None] >= _STEPS).mean(0)
-    balanced = (found + 1 - false) / 2
+    balanced = (found_share + 1 - false) / 2
     # Of several that are as good the middle one, which is the furthest from both kinds.
     best = np.flatnonzero(balanced > balanced.max() - 1e-9)
     i = int(best[len(best) // 2])
     points = tuple(
         StillPoint(on=float(on), found=round(float(f), 4), false=round(float(g), 4))
-        for on, f, g in zip(_STEPS[::8], found[::8], false[::8], strict=True)
+        for on, f, g in zip(_STEPS[::8], found_share[::8], false[::8], strict=True)
     )
-    chosen = f"balanced accuracy on the pictures of its owner: {found[i]:.1%} of {n} found, {false[i]:.1%} false of {m}"
+    chosen = (
+        f"the best balanced accuracy on its owner's labelled pictures: {found_share[i]:.1%} of {n} alarms found, "
+        f"{false[i]:.1%} of {m} others are false alarms"
+    )
     note = f"threshold {_STEPS[i]:.3f}, by {chosen}"
     on = float(_STEPS[i])
     return Threshold(on=on, off=off_of(on), chosen_for=chosen), points, [note]

@@ -184,35 +184,35 @@ class _Table:
         self._length = int(_read(data, self._fields, "H"))
 
     def _position(self, field: int) -> int | None:
-        at = 4 + 2 * field
-        offset = int(_read(self._data, self._fields + at, "H")) if at + 2 <= self._length else 0
+        entry = 4 + 2 * field
+        offset = int(_read(self._data, self._fields + entry, "H")) if entry + 2 <= self._length else 0
         return self._at + offset if offset else None
 
     def number(self, field: int, kind: str) -> int:
         """A number; 0 if it is left out."""
-        at = self._position(field)
-        return 0 if at is None else int(_read(self._data, at, kind))
+        position = self._position(field)
+        return 0 if position is None else int(_read(self._data, position, kind))
 
     def table(self, field: int) -> _Table:
-        at = self._position(field)
-        if at is None:
+        position = self._position(field)
+        if position is None:
             raise LookupError(f"no field {field}")
-        return _Table(self._data, at + _unsigned(self._data, at))
+        return _Table(self._data, position + _unsigned(self._data, position))
 
     def _vector(self, field: int, width: int, most: int) -> tuple[int, int]:
         """Position and length of a vector, which lies in the file; (0, 0) if it is left out."""
-        at = self._position(field)
-        if at is None:
+        position = self._position(field)
+        if position is None:
             return 0, 0
-        at += _unsigned(self._data, at)
-        length = _unsigned(self._data, at)
-        if length > most or at + 4 + length * width > len(self._data):
+        position += _unsigned(self._data, position)
+        length = _unsigned(self._data, position)
+        if length > most or position + 4 + length * width > len(self._data):
             raise ValueError("too long")
-        return at + 4, length
+        return position + 4, length
 
     def bytes(self, field: int, most: int = _MOST_TEXT) -> bytes:
-        at, length = self._vector(field, 1, most)
-        return self._data[at : at + length]
+        position, length = self._vector(field, 1, most)
+        return self._data[position : position + length]
 
     def text(self, field: int) -> str:
         return self.bytes(field).decode("utf-8", "replace")

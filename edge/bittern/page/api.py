@@ -105,20 +105,20 @@ class Interface:
         """GET /api/history: newest first, filtered by `q`, `label`, `state`, and before the id `before`."""
         query = request.query_params
         most = number(request, "most", 50, 1, 500)
-        found = [picture for picture in self._history.all() if _matches(picture, query.get("q", ""))]
+        matching = [picture for picture in self._history.all() if _matches(picture, query.get("q", ""))]
         if label := query.get("label"):
-            found = [picture for picture in found if label in _labels(picture).values()]
+            matching = [picture for picture in matching if label in _labels(picture).values()]
         state = query.get("state", "")
         if state not in ("", "corrected", "alarm"):
             raise HTTPException(400, f"state: expected corrected or alarm, got {state!r}")
         if state == "corrected":
-            found = [picture for picture in found if picture.corrected]
+            matching = [picture for picture in matching if picture.corrected]
         elif state == "alarm":
-            found = [picture for picture in found if any(row["alarm"] for row in picture.answers)]
+            matching = [picture for picture in matching if any(row["alarm"] for row in picture.answers)]
         before = query.get("before")
-        shown = [picture for picture in found if not before or picture.id < before]
+        shown = [picture for picture in matching if not before or picture.id < before]
         rows = [msgspec.to_builtins(picture) for picture in shown[:most]]
-        return as_json({"n": len(found), "more": len(shown) > most, "pictures": rows})
+        return as_json({"n": len(matching), "more": len(shown) > most, "pictures": rows})
 
     async def forget(self, request: Request) -> Response:
         """DELETE /api/history/ID."""

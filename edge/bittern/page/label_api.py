@@ -123,21 +123,21 @@ class LabelInterface:
         given = await read_json(request)
         tab, since = str(given.get("tab", ""))[:40], given.get("since")
         decision = _decision(given)
-        seen = given.get("seen")
+        versions = given.get("seen")
         n = len(self._labelling.items)
-        if not isinstance(since, int) or not isinstance(seen, list):
+        if not isinstance(since, int) or not isinstance(versions, list):
             raise HTTPException(400, "expected since and seen")
-        for one in seen:
+        for one in versions:
             whole = isinstance(one, list) and len(one) == 2 and all(type(value) is int for value in one)
             if not whole or not 0 <= one[0] < n:
                 raise HTTPException(400, "seen: expected pairs of a position and a number")
         if decision.box is not None:
-            if len(seen) != 1:
+            if len(versions) != 1:
                 raise HTTPException(400, "a box is of one picture")
-            await self._crop(seen[0][0], decision.box)
+            await self._crop(versions[0][0], decision.box)
         async with self._changing:
             try:
-                conflicts = await run_in_threadpool(self._labelling.decide, tab, seen, decision)
+                conflicts = await run_in_threadpool(self._labelling.decide, tab, versions, decision)
             except OSError as error:
                 raise HTTPException(507, f"cannot be written: {error.strerror}") from None
         self._save_soon()

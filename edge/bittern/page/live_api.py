@@ -152,13 +152,13 @@ class LiveInterface:
     async def scores(self, request: Request) -> Response:
         """GET /api/scores: of the last `seconds`; the highest ones where there are too many."""
         seconds = _whole(request, "seconds", 300, 1, _MOST_SECONDS)
-        alarms = self._known.wanted()["alarms"]
+        alarms = self._known.controls()["alarms"]
         rows = await run_in_threadpool(self._known.log.series, seconds)
         return as_json({"alarms": alarms, "rows": rows})
 
     async def thresholds(self, _request: Request) -> Response:
         """GET /api/thresholds: of every alarm, and whether frames are classified."""
-        return as_json(self._known.wanted())
+        return as_json(self._known.controls())
 
     async def set_threshold(self, request: Request) -> Response:
         """POST /api/thresholds {"model", "task", "label", "threshold": a score, or null for the configuration's}."""
@@ -184,7 +184,7 @@ class LiveInterface:
         if not self._known.want(detection, thresholds):
             raise HTTPException(503, "the daemon does not answer: try again")
         self._known.detection, self._known.thresholds = detection, dict(thresholds)
-        return as_json(self._known.wanted())
+        return as_json(self._known.controls())
 
     async def trial(self, request: Request) -> Response:
         """GET /api/trial: how many alarms a `threshold` would have raised in the scores that are known."""

@@ -64,7 +64,7 @@ class Description(msgspec.Struct, frozen=True, tag=True):
     alarms: tuple[LiveAlarm, ...]
 
 
-class Wanted(msgspec.Struct, frozen=True, tag=True):
+class LiveSettings(msgspec.Struct, frozen=True, tag=True):
     """What the owner wants, in both directions; see `bittern.delivery.sinks.base.Controls`.
 
     Attributes:
@@ -102,7 +102,7 @@ class Ring(msgspec.Struct, frozen=True, tag=True):
     """Frames come in the ring whose file descriptor is sent with this."""
 
 
-ToPage = Begin | Description | Wanted | Scores | Happened | Metrics | Ring
+ToPage = Begin | Description | LiveSettings | Scores | Happened | Metrics | Ring
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):
@@ -120,7 +120,7 @@ class Alive(msgspec.Struct, frozen=True, tag=True):
     """The process has not hung: sent every few seconds."""
 
 
-ToDaemon = Look | AskMetrics | Alive | Wanted
+ToDaemon = Look | AskMetrics | Alive | LiveSettings
 
 _TO_PAGE = msgspec.json.Decoder(ToPage)
 _TO_DAEMON = msgspec.json.Decoder(ToDaemon)

@@ -239,7 +239,7 @@ class PageSink(Sink):
                 self._show.end()
         elif isinstance(message, messages.AskMetrics):
             messages.send(link, messages.Metrics(_as_json(self._reading())))
-        elif isinstance(message, messages.Wanted):
+        elif isinstance(message, messages.LiveSettings):
             controls = Controls(message.detection, dict(message.thresholds))
             if controls != self._kept.controls:
                 self._kept.controls = controls
@@ -251,9 +251,9 @@ class PageSink(Sink):
             self._kept.save()
             description = self._description()
             controls = self._kept.controls
-            wanted = messages.Wanted(controls.detection, tuple(controls.thresholds.items()))
+            settings = messages.LiveSettings(controls.detection, tuple(controls.thresholds.items()))
             self._changed.clear()
-            if not (messages.send(link, description) and messages.send(link, wanted)):
+            if not (messages.send(link, description) and messages.send(link, settings)):
                 self._changed.set()
             self._keys = [alarm.key for alarm in description.alarms]
         self._show.offer(link)

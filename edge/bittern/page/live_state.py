@@ -83,9 +83,9 @@ class Known:
         elif isinstance(message, messages.Metrics):
             self._metrics = time.monotonic(), message.reading
             self._metrics_came.set()
-        elif isinstance(message, messages.Wanted):
+        elif isinstance(message, messages.LiveSettings):
             self.detection, self.thresholds = message.detection, dict(message.thresholds)
-            self._tell("wanted", self.wanted())
+            self._tell("settings", self.controls())
         elif isinstance(message, messages.Description):
             if [alarm.key for alarm in message.alarms] != [alarm.key for alarm in self.alarms]:
                 self.log = ScoreLog(len(message.alarms))
@@ -98,7 +98,7 @@ class Known:
 
     def want(self, detection: bool, thresholds: dict[AlarmKey, float]) -> bool:
         """Tell the daemon what the owner wants; False if that cannot be told now."""
-        return messages.send(self._link, messages.Wanted(detection, tuple(thresholds.items())))
+        return messages.send(self._link, messages.LiveSettings(detection, tuple(thresholds.items())))
 
     async def metrics(self) -> dict[str, Any] | None:
         """The daemon's metrics, a fifth of a second old at most; None if it does not answer."""
@@ -118,7 +118,7 @@ class Known:
 
     # --- to the page ---
 
-    def wanted(self) -> dict[str, Any]:
+    def controls(self) -> dict[str, Any]:
         """What the owner wants, and the thresholds that this gives."""
         return {"detection": self.detection, "alarms": [self.describe(alarm) for alarm in self.alarms]}
 
@@ -147,7 +147,7 @@ class Known:
                 queue.put_nowait((kind, data))
 
     async def follow(self) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: "event", "scores", "wanted", "models"; a comment where nothing happens.
+        """Server-sent events: "event", "scores", "settings", "models"; a comment where nothing happens.
 
         Raises:
             Full: too many follow.

@@ -206,8 +206,8 @@ def test_what_is_read_again_is_what_was_decided(steps: list[tuple[str, set[int],
                 if decision is None:
                     session.undo(tab)
                 else:
-                    seen = [(position, session.numbers[position]) for position in sorted(positions)]
-                    assert session.decide(tab, seen, decision) == []
+                    versions = [(position, session.numbers[position]) for position in sorted(positions)]
+                    assert session.decide(tab, versions, decision) == []
                 if save:
                     session.save()
             expected = list(session.decided)

@@ -195,11 +195,11 @@ def test_a_threshold_is_tried_and_set_and_given_back(daemon: Daemon, folder: Pat
     assert high["alarms"] == 0
     assert low["alarms"] >= 1
     assert low["seconds"] > 0.5
-    wanted = post(daemon, "/api/thresholds", **RED, threshold=0.125)
-    assert [a["threshold"] for a in wanted["alarms"] if a["task"] == "colour_1"] == [0.125]
+    settings = post(daemon, "/api/thresholds", **RED, threshold=0.125)
+    assert [a["threshold"] for a in settings["alarms"] if a["task"] == "colour_1"] == [0.125]
     until(lambda: "thresholds set by the owner: means red 0.125" in (folder / "log").read_text())
-    wanted = post(daemon, "/api/thresholds", **RED, threshold=None)
-    assert [a["set"] for a in wanted["alarms"]] == [False, False]
+    settings = post(daemon, "/api/thresholds", **RED, threshold=None)
+    assert [a["set"] for a in settings["alarms"]] == [False, False]
     for wrong in (0, 1.5, "high", True):
         assert post(daemon, "/api/thresholds", **RED, threshold=wrong)["status"] == 400
     assert post(daemon, "/api/thresholds", model="means", task="colour_1", label="blue", threshold=0.5)["status"] == 404

@@ -29,9 +29,11 @@ def drawn(seed: int) -> Pixels:
     rng = np.random.default_rng(seed)
     picture = np.ascontiguousarray(street.random_picture(rng, stop=bool(seed % 2), size=(400, 300))[:, :, ::-1])
     for _ in range(60):
-        at = tuple(int(c) for c in rng.integers(0, (400, 300)))
+        corner = tuple(int(c) for c in rng.integers(0, (400, 300)))
         colour = tuple(int(c) for c in rng.integers(0, 255, 3))
-        cv2.rectangle(picture, at, (at[0] + int(rng.integers(4, 60)), at[1] + int(rng.integers(4, 60))), colour, -1)
+        cv2.rectangle(
+            picture, corner, (corner[0] + int(rng.integers(4, 60)), corner[1] + int(rng.integers(4, 60))), colour, -1
+        )
     return picture
 
 

@@ -216,8 +216,8 @@ def test_suggestions_doubtful_ones_first(folder: Path, tmp_path: Path, chromium:
 def test_it_ends_with_everything_in_the_index(folder: Path, tmp_path: Path) -> None:
     with served(folder, "--data", tmp_path, command="data label") as site:
         n = len(site.ask("/api/labels").json["names"])
-        seen = [[i, 0] for i in range(n)]
-        body = {"tab": "t", "since": 0, "seen": seen, "state": "labelled", "label": "x"}
+        versions = [[i, 0] for i in range(n)]
+        body = {"tab": "t", "since": 0, "seen": versions, "state": "labelled", "label": "x"}
         assert site.ask("/api/labels/decide", json.dumps(body).encode()).json["conflicts"] == []
         for wrong in (
             body | {"seen": [[n, 0]]},

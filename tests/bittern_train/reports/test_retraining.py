@@ -61,11 +61,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 
 def test_new_corrected_known_tested_and_unlabelled_are_told_apart(world: World) -> None:
-    found = world.sorted
-    assert [item.name for item in found.new] == ["new-0.png", "new-1.png", "new-2.png"]
-    assert found.corrected == {world.corrected.name}
-    assert (found.unlabelled, found.known, found.tested) == (1, 1, 1)
-    labels = {item.name: item.label for item in found.old}
+    ordered = world.sorted
+    assert [item.name for item in ordered.new] == ["new-0.png", "new-1.png", "new-2.png"]
+    assert ordered.corrected == {world.corrected.name}
+    assert (ordered.unlabelled, ordered.known, ordered.tested) == (1, 1, 1)
+    labels = {item.name: item.label for item in ordered.old}
     assert labels[world.corrected.name] == "red"
     assert labels[world.test.name] == world.test.label, "a test picture stays as it is"
 

@@ -44,13 +44,13 @@ def report(*words: str | Path) -> Result:
 
 
 def test_the_page_says_what_the_run_did(run: Path, page: Path) -> None:
-    of = run_figures.judged(run)
+    judged = run_figures.judged(run)
     text = page.read_text()
-    correct = int(of.correct.sum())
-    assert 30 < correct < len(of.items)
-    assert f"{correct} of {len(of.items)}" in text
-    for i in run_figures.mistakes(of, run_page.SHOWN):
-        assert str(of.items[i].path) in text
+    correct = int(judged.correct.sum())
+    assert 30 < correct < len(judged.items)
+    assert f"{correct} of {len(judged.items)}" in text
+    for i in run_figures.mistakes(judged, run_page.SHOWN):
+        assert str(judged.items[i].path) in text
     for words in ("you catch", "Expected calibration error", "By source", "door", "yard", "By the size of the group",
                   "What the centre crop cut away", "With 100 more of red", "data:image/jpeg;base64,"):  # fmt: skip
         assert words in text, words

@@ -105,18 +105,18 @@ class _Files:
         for candidate in (posixpath.normpath(posixpath.join(folder, path)), posixpath.normpath(path)):
             if candidate in self._all:
                 return candidate
-        found = self._by_base.get(posixpath.basename(path), [])
-        if len(found) > 1:  # one of them may end in the whole path
-            found = [name for name in found if name.endswith("/" + path.lstrip("./"))]
-        return found[0] if len(found) == 1 else None
+        same_name = self._by_base.get(posixpath.basename(path), [])
+        if len(same_name) > 1:  # one of them may end in the whole path
+            same_name = [name for name in same_name if name.endswith("/" + path.lstrip("./"))]
+        return same_name[0] if len(same_name) == 1 else None
 
 
-def read(tree: Tree, wanted: str | None = None, *, only: str | None = None, label_from: str = "first") -> Contents:
+def read(tree: Tree, format_name: str | None = None, *, only: str | None = None, label_from: str = "first") -> Contents:
     """Find out what the pictures of a tree are labelled with, by what is in its files.
 
     Args:
         tree: the files.
-        wanted: the only format to try, a key of FORMATS; None for the first of them that is there.
+        format_name: the only format to try, a key of FORMATS; None for the first of them that is there.
         only: the only annotation to read, a file of the tree; None for all.
         label_from: of folders: the "first" or "last" part of a picture's path is its label, or the whole "path".
 
@@ -126,20 +126,21 @@ def read(tree: Tree, wanted: str | None = None, *, only: str | None = None, labe
     files = _Files(tree)
     annotations = [n for n in tree.sizes if posixpath.splitext(n)[1].lower() in ANNOTATIONS]
     source = _Source(tree, files, [only] if only is not None else annotations, {})
-    found: list[Contents] = []
+    readable: list[Contents] = []
     for key, reader in _READERS.items():
-        if wanted in (None, key) and (not found or wanted is None):
+        if format_name in (None, key) and (not readable or format_name is None):
             contents = reader(source)
             if contents is not None and (contents.pictures or contents.left_out):
-                found.append(contents)
-    if found:
-        named = {picture.name for picture in found[0].pictures} | {left_out.name for left_out in found[0].left_out}
+                readable.append(contents)
+    if readable:
+        first = readable[0]
+        named = {picture.name for picture in first.pictures} | {omission.name for omission in first.left_out}
         others = [Omission(name, "is not annotated", failed=False) for name in files.names if name not in named]
-        also = [contents.format for contents in found[1:]]
-        return found[0]._replace(left_out=[*found[0].left_out, *others], also=also)
-    if wanted not in (None, "folders"):
+        also = [contents.format for contents in readable[1:]]
+        return first._replace(left_out=[*first.left_out, *others], also=also)
+    if format_name not in (None, "folders"):
         raise ConfigurationError(
-            f"{tree.path}: there is nothing of the format {wanted!r}: leave out --format, or see --help"
+            f"{tree.path}: there is nothing of the format {format_name!r}: leave out --format, or see --help"
         )
     if only is not None:
         raise ConfigurationError(

@@ -195,14 +195,14 @@ def _whole(likenesses: Sequence[Likeness], progress: Progress) -> Iterator[Match
     step = max(1, _BLOCK // count)
     for start in counted(range(0, count, step), progress, "compare pictures", -(-count // step)):
         block = hashes[start : start + step]
-        seen = set()
+        matched = set()
         for kind, other in (("near", hashes), ("mirrored", mirrored)):
             rows, columns = np.nonzero(block @ other[start:].T >= least)
             for first, second in zip((rows + start).tolist(), (columns + start).tolist(), strict=True):
-                if first < second and (first, second) not in seen:
+                if first < second and (first, second) not in matched:
                     flip = kind == "mirrored"
                     if _correlate(likenesses[first].thumbnail, likenesses[second].thumbnail, flip) >= NEAR_CORRELATION:
-                        seen.add((first, second))
+                        matched.add((first, second))
                         yield Match(first, second, "mirrored" if flip else "near")
 
 
@@ -286,9 +286,9 @@ def _agreeing(first: Likeness, second: Likeness) -> npt.NDArray[np.float64] | No
     near = [match for match in matches if match.distance <= _FEATURE_BITS]
     if len(near) < PART_FEATURES:
         return None
-    here = first.points[[match.queryIdx for match in near]]
-    there = second.points[[match.trainIdx for match in near]]
-    transform, agree = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=4, maxIters=500)
+    first_points = first.points[[match.queryIdx for match in near]]
+    second_points = second.points[[match.trainIdx for match in near]]
+    transform, agree = cv2.estimateAffinePartial2D(first_points, second_points, ransacReprojThreshold=4, maxIters=500)
     if transform is None or np.count_nonzero(agree) < PART_FEATURES:
         return None
     return np.asarray(transform, np.float64)

@@ -84,10 +84,10 @@ def tiles(task: Task, item: Item, seed: int, count: int, *, corruptions: bool) -
     views = preprocess.views_of(frame, None, task.views)
     whole = _outlined(task, item, data)
     shown = [Tile(whole, (item.name[-30:], f"{item.label}: darkened is cut away"), task.labels[target] in task.alarm)]
-    seen = [preprocess.preprocess(frame, view=view)[0] for view in views]
+    squares = [preprocess.preprocess(frame, view=view)[0] for view in views]
     shown += [
         Tile(picture, ("what the network sees", "" if view == "center" else view), False)
-        for picture, view in zip(seen, views, strict=True)
+        for picture, view in zip(squares, views, strict=True)
     ]
     if count:
         (altered,) = copies.draw(task, [sample], [copies.keep(task, sample, data)], seed, range(1, count + 1))
@@ -96,7 +96,7 @@ def tiles(task: Task, item: Item, seed: int, count: int, *, corruptions: bool) -
     if corruptions:
         rows += _rows(
             [
-                Tile(corrupt(seen[0], corruption, number), (f"{corruption.kind}, {corruption.strength}", ""), False)
+                Tile(corrupt(squares[0], corruption, number), (f"{corruption.kind}, {corruption.strength}", ""), False)
                 for number, corruption in enumerate(CORRUPTIONS)
             ]
         )

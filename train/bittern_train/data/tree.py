@@ -122,7 +122,7 @@ class _Folder(Tree):
 
     def __init__(self, path: Path, without: Path | None) -> None:
         super().__init__(path)
-        seen: set[tuple[int, int]] = set()
+        visited: set[tuple[int, int]] = set()
         outside = os.path.realpath(without) if without is not None else None
         for folder, folders, files in os.walk(path, followlinks=True, onerror=self._cannot_list):
             status = os.stat(folder)  # noqa: PTH116
@@ -130,11 +130,11 @@ class _Folder(Tree):
             if below != "." and os.path.realpath(folder) == outside:
                 folders.clear()
                 continue
-            if (status.st_dev, status.st_ino) in seen:
+            if (status.st_dev, status.st_ino) in visited:
                 self.left_out.append(Omission(below, "link to a folder that is there already", failed=False))
                 folders.clear()
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            visited.add((status.st_dev, status.st_ino))
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in files:
                 if not name.startswith("."):

@@ -30,10 +30,10 @@ let again = 0;
 
 function showPicture() {
   clearTimeout(again);
-  const wanted = looking && !document.hidden;
+  const watching = looking && !document.hidden;
   const old = $("picture").querySelector("img");
   if (old) old.src = ""; // ends the stream, which removing it does not
-  if (!wanted) { $("picture").replaceChildren(h("p", { class: "quiet" }, t("notLooking"))); return; }
+  if (!watching) { $("picture").replaceChildren(h("p", { class: "quiet" }, t("notLooking"))); return; }
   const image = h("img", { alt: t("liveAlt"), src: `api/live.mjpg?${Date.now()}` });
   image.addEventListener("error", () => {
     if (!image.isConnected) return;
@@ -122,7 +122,7 @@ function scorePicture(alarm, number) {
     turn += 1;
     tried = null;
     words.textContent = t("dragIt");
-    await guarded(async () => showWanted(await (await post("api/thresholds", { model: alarm.model, task: alarm.task, label: alarm.label, threshold: value })).json()));
+    await guarded(async () => showSettings(await (await post("api/thresholds", { model: alarm.model, task: alarm.task, label: alarm.label, threshold: value })).json()));
   }
   const of = (event) => {
     const box = drawing.getBoundingClientRect();
@@ -143,13 +143,13 @@ function scorePicture(alarm, number) {
       const points = rows.map((row) => `${(1000 * (1 - (now - row[0]) / SPAN_MS)).toFixed(1)},${y(row[number + 1]).toFixed(2)}`);
       line.setAttribute("points", points.join(" "));
     },
-    show(wanted) {
-      for (const key of ["y1", "y2"]) at.setAttribute(key, y(wanted.threshold));
-      state.textContent = t("thresholdIs", digits(wanted.threshold)) + (wanted.set ? ` ${t("setHere")}` : "");
-      back.hidden = !wanted.set;
-      back.textContent = t("configured", digits(wanted.configured));
+    show(setting) {
+      for (const key of ["y1", "y2"]) at.setAttribute(key, y(setting.threshold));
+      state.textContent = t("thresholdIs", digits(setting.threshold)) + (setting.set ? ` ${t("setHere")}` : "");
+      back.hidden = !setting.set;
+      back.textContent = t("configured", digits(setting.configured));
       if (tried === null) {
-        slider.value = Math.round(wanted.threshold * 256);
+        slider.value = Math.round(setting.threshold * 256);
         trying.setAttribute("visibility", "hidden");
         use.hidden = true;
       }
@@ -157,20 +157,20 @@ function scorePicture(alarm, number) {
   };
 }
 
-function showWanted(wanted) {
-  detection = wanted.detection;
+function showSettings(settings) {
+  detection = settings.detection;
   const names = (list) => JSON.stringify(list.map((alarm) => [alarm.model, alarm.task, alarm.label]));
-  if (!pictures.length || names(alarms) !== names(wanted.alarms)) {
-    pictures = wanted.alarms.map(scorePicture);
+  if (!pictures.length || names(alarms) !== names(settings.alarms)) {
+    pictures = settings.alarms.map(scorePicture);
     $("scores").replaceChildren(...pictures.map((picture) => picture.element));
   }
-  alarms = wanted.alarms;
+  alarms = settings.alarms;
   alarms.forEach((alarm, number) => pictures[number].show(alarm));
   $("pause").hidden = false;
   $("pause").textContent = t(detection ? "pause" : "resume");
 }
 $("pause").addEventListener("click", () => guarded(async () => {
-  showWanted(await (await post("api/detection", { on: !detection })).json());
+  showSettings(await (await post("api/detection", { on: !detection })).json());
   setTimeout(showHealth, 1000);
 }));
 
@@ -226,7 +226,7 @@ function follow() {
     if (data.snapshot && !before && !selected.size) loadReview();
   });
   stream.addEventListener("scores", (event) => addScores(JSON.parse(event.data)));
-  stream.addEventListener("wanted", (event) => showWanted(JSON.parse(event.data)));
+  stream.addEventListener("settings", (event) => showSettings(JSON.parse(event.data)));
   stream.addEventListener("models", () => guarded(begin));
 }
 
@@ -234,7 +234,7 @@ async function begin() {
   heads = await json("api/models");
   const scores = await json(`api/scores?seconds=${SPAN_MS / 1000}`);
   rows = [];
-  showWanted(await json("api/thresholds"));
+  showSettings(await json("api/thresholds"));
   if (scores.rows.length) addScores(scores.rows);
   const events = await json("api/events");
   $("events").replaceChildren();
