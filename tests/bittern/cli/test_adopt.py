@@ -106,7 +106,7 @@ def test_the_threshold_is_chosen_on_pictures_and_never_on_the_test_split(place: 
     words = ("adopt", "Gate Cam.tflite", "--labels", "labels.txt", "--pixels", "-1..1", "--alarm", "warm", "--json")
     pictures(place / "set")
     row = json.loads(bittern(*words, "--data", "set", "--out", "models/a", cwd=place).out)
-    assert "100.0% of 6 found, 0.0% false of 6" in row["chosen_for"]
+    assert "100.0% of 6 alarms found, 0.0% of 6 others are false alarms" in row["chosen_for"]
     manifest = json.loads((place / "models/a/manifest.json").read_bytes())
     assert manifest["provenance"]["reports"]["owner/the same pictures"]["n"] == 12
     assert manifest["heads"][0]["stills"]
