@@ -114,7 +114,7 @@ def test_the_threshold_is_chosen_on_pictures_and_never_on_the_test_split(place: 
     assert (report["alarm_rate"], report["missed_alarms"]) == (0.5, 0)
     pictures(place / "split", split="test")
     row = json.loads(bittern(*words, "--data", "split", "--out", "models/b", cwd=place).out)
-    assert "of 5 found" in row["chosen_for"]
+    assert "of 5 alarms found" in row["chosen_for"]
     manifest = json.loads((place / "models/b/manifest.json").read_bytes())
     assert manifest["provenance"]["reports"]["owner/held back"]["n"] == 2
     pictures(place / "few", each=2)
