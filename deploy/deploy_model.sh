@@ -41,7 +41,7 @@ check_target
 [ -f "$model/manifest.json" ] || refuse "$model is not a model folder: it has no manifest.json"
 [ -z "$ssh_config" ] || [ -f "$ssh_config" ] || refuse "there is no file $ssh_config"
 name=$(basename "$(cd "$model" && pwd)")
-[[ $name =~ ^[A-Za-z][A-Za-z0-9_-]*$ ]] || refuse "the name of a model is letters, digits, _ and -, not '$name'"
+[[ $name =~ ^[a-z0-9][a-z0-9_.-]*$ ]] || refuse "the name of a model is small letters, digits, _ . and -, not '$name'"
 connect
 choose_key
 

@@ -413,7 +413,7 @@ install_model() {
     [ -e "$base/current/venv/bin/python" ] || refuse "there is no Bittern here yet: make deploy"
     grep -qs "$base/models:" "$root/etc/systemd/system/bittern@.service" ||
         refuse "the release here is from before models were deployed alone: make deploy"
-    receive "$uploaded" '[A-Za-z][A-Za-z0-9_-]*'
+    receive "$uploaded" '[a-z0-9][a-z0-9_.-]*'
     verify
     name=${id#*-}
     { [ "$(cd "$stage/models" && echo *)" = "$name" ] && [ -e "$stage/models/$name/manifest.json" ]; } ||

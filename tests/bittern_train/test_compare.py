@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 from pathlib import Path
 
@@ -73,8 +74,10 @@ def test_figures_are_sklearns() -> None:
 
 
 def test_times_are_relative_to_the_reference() -> None:
-    (own,) = compare.relative_times([catalog.find(compare.REFERENCE)], Reports())
-    assert own == pytest.approx(1, abs=0.5)
+    # The reference takes 2 s and then 4 s, the other model 3 s and then 6 s: the machine became slower meanwhile.
+    ticks = itertools.accumulate(itertools.cycle([0, 2, 0, 3, 0, 4, 0, 6]))
+    (own,) = compare.relative_times([catalog.find(compare.REFERENCE)], Reports(), clock=lambda: float(next(ticks)))
+    assert own == 1.5
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_a_row_for_each(compared: Path) -> None:
             metrics.wilson(round(float(row["accuracy"]) * int(row["n"])), int(row["n"]))
         )
         assert int(row["float_bytes"]) == 4 * int(row["parameters"])
-        assert 0 < float(row["relative_time"]) < 1
+        assert float(row["relative_time"]) > 0
         assert int(row["int8_bytes"]) < int(row["float_bytes"])
     assert np.asarray(cv2.imread(str(compared / "out" / "compare-discs.png"))).std() > 5
 

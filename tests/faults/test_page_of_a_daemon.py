@@ -30,9 +30,9 @@ def means(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rate(daemon: Daemon) -> float:
-    """Frames classified per second, over two seconds."""
+    """Frames classified per second, over twenty frames at least."""
     before = daemon.ask("/api/health").json
-    time.sleep(2.0)
+    until(lambda: daemon.ask("/api/health").json["classified"] >= before["classified"] + 20)
     after = daemon.ask("/api/health").json
     return float((after["classified"] - before["classified"]) / (after["uptime_s"] - before["uptime_s"]))
 
@@ -67,7 +67,6 @@ def test_23_four_viewers_that_never_read(tmp_path: Path, means: Path, record: Re
             for viewer in stalled:
                 viewer.close()
         assert daemon.page_process() == page, "it was not started again"
-        assert watched_rate > 0
     figure = f"dropped within {seconds:.0f} s; {alone:.1f} frames a second before, {watched_rate:.1f} with them"
     record(23, "4 viewers of a daemon that never read", 4, figure, "dropped; the daemon goes on")
 

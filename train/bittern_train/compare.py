@@ -6,7 +6,7 @@ import csv
 import io
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,8 +203,15 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
     return failed
 
 
-def relative_times(models: Sequence[Path], progress: Progress) -> list[float]:
+def relative_times(
+    models: Sequence[Path], progress: Progress, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
     """Median times of an inference, relative to that of REFERENCE, measured in turns on one thread.
+
+    Args:
+        models: their folders.
+        progress: gets each turn.
+        clock: seconds.
 
     Raises:
         ModelRefused: one cannot be loaded.
@@ -219,9 +226,9 @@ def relative_times(models: Sequence[Path], progress: Progress) -> list[float]:
     seconds: list[list[float]] = [[] for _ in opened]
     for _ in counted(range(_TIMED), progress, "time", _TIMED):
         for number, one in enumerate(opened):
-            start = time.perf_counter()
+            start = clock()
             one.interpreter.invoke()
-            seconds[number].append(time.perf_counter() - start)
+            seconds[number].append(clock() - start)
     # Each with the reference's time in the same turn.
     return [
         statistics.median(own / reference for own, reference in zip(each, seconds[0], strict=True))

@@ -60,6 +60,7 @@ def adopt(
     import msgspec
 
     from bittern.evaluation import adopt as adopting
+    from bittern.evaluation import dataset
 
     if not file.is_file():
         raise ConfigurationError(
@@ -67,9 +68,10 @@ def adopt(
         )
     folder = out if out is not None else Path("models") / _named(file.stem)
     bare = msgspec.structs.replace(stated.of(0, 1), nothing=nothing, threshold=threshold)
-    with progress_bar("adopt", 1) if data is None else progress_bar("adopt", _pictures(data)) as progress:
+    items = dataset.read(data) if data is not None else []
+    with progress_bar("adopt", max(1, len(items))) as progress:
         adopted = adopting.adopt(
-            file, folder, bare, name=name or _named(folder.name), version=version, data=data, progress=progress
+            file, folder, bare, name=name or _named(folder.name), version=version, items=items, progress=progress
         )
     for line in adopted.failed:
         warn(line)
@@ -99,9 +101,3 @@ def adopt(
 def _named(text: str) -> str:
     """A name that a manifest takes: lower case, and nothing but letters, digits, _ . and -."""
     return re.sub(r"[^a-z0-9_.-]+", "_", text.lower()).strip("_.-")[:64] or "model"
-
-
-def _pictures(data: Path) -> int:
-    from bittern.evaluation import dataset
-
-    return max(1, len(dataset.read(data)))

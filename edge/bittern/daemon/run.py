@@ -121,11 +121,13 @@ def opened(
         outbox = _claim_outbox(config, name, unowned)
         _serve_metrics(config, health, stack)
         snapshots = _open_snapshots(config, name)
+        kept_folder = _state(name) / "kept" if config.keep is not None else None
         info = SinkContext(
             display_name(config, source.name),
             alarms=pipeline.alarms,
             live=source.live,
             snapshots=snapshots.folder if snapshots is not None else None,
+            kept=kept_folder,
             memory=_memory(config, name),
             config_file=config_file,
             page=_page(config),
@@ -146,7 +148,7 @@ def opened(
         # The outbox first: an event that cannot be printed is not lost.
         outlet = Outlet([delivery.send, lambda event: out(events.to_line(event))], name, snapshots, sinks)
         feed = _open_feed(config, stop, live=source.live, once=once, every_frame=every_frame)
-        kept = _open_kept(config, name, live=source.live)
+        kept = _open_kept(config, kept_folder, live=source.live)
         stack.callback(_close, feed, outlet, delivery, kept)
         # Which models ran is of interest for a camera that is set up, not for a look at a picture.
         past = stack.enter_context(contextlib.closing(_open_history(name, config_file)))
@@ -254,13 +256,13 @@ def _open_snapshots(config: WatchConfig, name: str) -> SnapshotStore | None:
     return SnapshotStore(chosen, config.snapshots.budget_mb, config.snapshots.quality)
 
 
-def _open_kept(config: WatchConfig, name: str, *, live: bool) -> KeptWriter | None:
-    """Where frames to learn from go; None if none are kept."""
-    if config.keep is None:
+def _open_kept(config: WatchConfig, folder: Path | None, *, live: bool) -> KeptWriter | None:
+    """What writes frames to learn from; None if none are kept."""
+    if config.keep is None or folder is None:
         return None
     from bittern.delivery.kept import KeptFrames, KeptWriter
 
-    return KeptWriter(KeptFrames(_state(name) / "kept", config.keep), live=live)
+    return KeptWriter(KeptFrames(folder, config.keep), live=live)
 
 
 def _open_feed(config: WatchConfig, stop: Stop, *, live: bool, once: bool, every_frame: bool) -> Feed:

@@ -200,6 +200,10 @@ class Settings(NamedTuple):
         """A new decision with these settings."""
         return Decision(**self._asdict())
 
+    def with_threshold(self, on: float) -> Settings:
+        """The same with another threshold, a score from 0 to 1; it ends lower than where it begins."""
+        return self._replace(on=on, off=self.off if self.off <= on else on / 2)
+
     @property
     def rule(self) -> str:
         """What an alarm takes, in words."""

@@ -259,7 +259,7 @@ class Pipeline:
         for key, settings in settings_of(heads, self._config.decision, self._config.alarm).items():
             head = next(i for i, h in enumerate(heads[key.model]) if h.task == key.task and key.label in h.alarm)
             if (on := self._thresholds.get(key)) is not None:
-                settings = settings._replace(on=on, off=settings.off if settings.off <= on else on / 2)
+                settings = settings.with_threshold(on)
             by_name[key.model].alarms.append(_Alarm(key, head, settings.decision()))
         return models
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
+from bittern.evaluation.dataset import Item
 from bittern.evaluation.evaluate import Answered
 from bittern.frames import Pixels
 from bittern.model import golden, manifest, runtime
@@ -61,7 +62,7 @@ def adopt(
     *,
     name: str,
     version: str,
-    data: Path | None,
+    items: Sequence[Item],
     progress: Callable[[int], None],
 ) -> Adopted:
     """Make a model folder of a bare file. It appears whole or not at all.
@@ -72,8 +73,8 @@ def adopt(
         stated: what the file does not say.
         name: of the model, and of its task.
         version: of the model.
-        data: labelled pictures to choose the threshold on and to report figures of; None chooses none.
-        progress: called with the number of pictures done, of those of `data`.
+        items: labelled pictures to choose the threshold on and to report figures of; without any none is chosen.
+        progress: called with the number of pictures done.
 
     Raises:
         ConfigurationError: the name or version is invalid, `out` exists, or the data does not fit the labels.
@@ -88,8 +89,7 @@ def adopt(
         raise ConfigurationError(f"{out} exists already: give another --out")
     classifier = Classifier(file, bare=stated)
     (head,) = classifier.heads
-    items = dataset.read(data) if data is not None else []
-    answers, failed = evaluate.answer(classifier, items, None, progress) if items else ([[]], [])
+    answers, failed = evaluate.answer(classifier, list(items), None, progress) if items else ([[]], [])
     # Nothing is chosen on what is for reporting.
     reported = {id(item) for subset in dataset.for_reporting(items) for item in subset.items}
     reporting = [answer for answer in answers[0] if id(answer.item) in reported]

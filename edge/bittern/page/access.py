@@ -125,7 +125,3 @@ class Access:
     def has_session(self, value: str) -> bool:
         """Whether a cookie's value is that of a session."""
         return self._is_there() and self._sessions.get(_hash(value), 0.0) > time.monotonic()
-
-    def end_session(self, value: str) -> None:
-        """Forget a session."""
-        self._sessions.pop(_hash(value), None)

@@ -21,13 +21,12 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from bittern.page.history import KeptPicture, PictureHistory
-from bittern.page.uploads import Bodies
+from bittern.page.uploads import Bodies, small_body
 from bittern.page.workers import RequestFailed, WorkerPool
 from bittern.version import __version__
 
 _MAX_LABEL = 100
 _MAX_JSON_BYTES = 64 * 1024
-_JSON_S = 10.0
 
 
 class Interface:
@@ -44,7 +43,7 @@ class Interface:
         self._history = PictureHistory(data / "history")
         self._bodies = Bodies()
         self._begin = time.monotonic()
-        self._correcting = asyncio.Lock()
+        self._changing = asyncio.Lock()  # one change of history or index at a time, in a thread: the disk may be slow
         self._begun: set[str] = set()
 
     def routes(self) -> list[Route]:
@@ -87,7 +86,10 @@ class Interface:
 
     async def _keep(self, name: str, data: bytes, answer: dict[str, Any]) -> KeptPicture:
         try:
-            return self._history.add(name, data, answer["width"], answer["height"], answer["rows"])
+            async with self._changing:
+                return await run_in_threadpool(
+                    self._history.add, name, data, answer["width"], answer["height"], answer["rows"]
+                )
         except OSError as error:
             raise HTTPException(507, f"the picture cannot be kept: {error.strerror}") from None
 
@@ -122,7 +124,8 @@ class Interface:
 
     async def forget(self, request: Request) -> Response:
         """DELETE /api/history/ID."""
-        self._history.remove(self._kept(request).id)
+        async with self._changing:
+            await run_in_threadpool(self._history.remove, self._kept(request).id)
         return Response(status_code=204)
 
     async def preview(self, request: Request) -> Response:
@@ -165,10 +168,10 @@ class Interface:
             "label": label,
             "columns": columns,
         }
-        async with self._correcting:  # one change of an index at a time
+        async with self._changing:
             await self._answered(ask | {"keep": task not in self._begun})
             self._begun.add(task)
-            self._history.correct(picture, task, label)
+            await run_in_threadpool(self._history.correct, picture, task, label)
         return as_json({"corrected": picture.corrected})
 
     async def export(self, request: Request) -> Response:
@@ -186,7 +189,7 @@ class Interface:
         if not chosen:
             raise HTTPException(404, "nothing to export: no picture has a label of this task")
         file = self._history.folder / "export.zip.part"
-        async with self._correcting:
+        async with self._changing:
             await run_in_threadpool(_pack, file, [(label, p, self._history.file(p)) for label, p in chosen])
             opened = file.open("rb")
             file.unlink()
@@ -276,17 +279,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     """The JSON object of a small body.
 
     Raises:
-        HTTPException: 400 where there is none, 408 where it comes too slowly, 413 where it is large.
+        HTTPException: 400 where there is none, and see `small_body`.
     """
-    body = b""
-    try:
-        async with asyncio.timeout(_JSON_S):
-            async for part in request.stream():
-                body += part
-                if len(body) > _MAX_JSON_BYTES:
-                    raise HTTPException(413, "the JSON object is too large")
-    except TimeoutError:
-        raise HTTPException(408, "the JSON object comes too slowly", {"connection": "close"}) from None
+    body = await small_body(request, _MAX_JSON_BYTES)
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import ipaddress
@@ -12,11 +11,13 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bittern.page.access import COOKIE, SESSION_S, Access, TooManyWrong
+from bittern.page.uploads import small_body
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _STYLE = (
@@ -31,7 +32,6 @@ _LOGIN = (
     "<button>OK</button></form><p>{note}</p></main></html>"
 )
 _MAX_LOGIN_BYTES = 4096
-_LOGIN_S = 10.0
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = (
@@ -131,17 +131,10 @@ class Guard:
 
     async def _log_in(self, request: Request, client: str) -> Response:
         assert self._access is not None
-        body = b""
         try:
-            async with asyncio.timeout(_LOGIN_S):
-                async for part in request.stream():
-                    body += part
-                    if len(body) > _MAX_LOGIN_BYTES:
-                        return PlainTextResponse("too large\n", 413)
-        except ClientDisconnect:
-            return PlainTextResponse("", 400)
-        except TimeoutError:
-            return PlainTextResponse("the token comes too slowly\n", 408, {"connection": "close"})
+            body = await small_body(request, _MAX_LOGIN_BYTES)
+        except HTTPException as error:
+            return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
         (token, *_) = parse_qs(body.decode("ascii", "replace")).get("token", [""])
         if not self._access.has_token(token.strip(), client):
             return _login_page("login", "Wrong token.")

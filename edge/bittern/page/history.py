@@ -55,6 +55,7 @@ class PictureHistory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._pictures: dict[str, KeptPicture] = {}
+        self._bytes = 0
         folder.mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.glob("*.json")):
             # A record that cannot be read, or whose picture is gone, is no reason not to start.
@@ -62,6 +63,7 @@ class PictureHistory:
                 picture = msgspec.json.decode(fileio.read_regular(file, _MAX_RECORD_BYTES), type=KeptPicture)
                 if picture.id == file.stem and self.file(picture).is_file():
                     self._pictures[picture.id] = picture
+                    self._bytes += picture.bytes
 
     def file(self, picture: KeptPicture) -> Path:
         """Where the picture's file is, with the bytes as they were sent."""
@@ -80,7 +82,8 @@ class PictureHistory:
         fileio.write(self.file(picture), data)
         self._write(picture)
         self._pictures[picture.id] = picture
-        while len(self._pictures) > MOST or sum(kept.bytes for kept in self._pictures.values()) > MOST_BYTES:
+        self._bytes += picture.bytes
+        while len(self._pictures) > MOST or self._bytes > MOST_BYTES:
             self.remove(next(iter(self._pictures)))
         return picture
 
@@ -94,6 +97,7 @@ class PictureHistory:
     def remove(self, identity: str) -> None:
         """Forget a picture; a copy that was corrected stays in its set."""
         picture = self._pictures.pop(identity)
+        self._bytes -= picture.bytes
         for file in (self.folder / f"{identity}.json", self.file(picture)):
             file.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import asyncio
 import collections
 import contextlib
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -26,6 +26,14 @@ _CACHE_BYTES = 64 * 2**20
 _QUIET_S = 2.0
 
 
+class Thumbnail(NamedTuple):
+    """A small picture: width and height of the whole one in pixels, and the bytes of a JPEG file."""
+
+    width: int
+    height: int
+    jpeg: bytes
+
+
 class LabelInterface:
     """The routes, and what they share.
 
@@ -42,7 +50,7 @@ class LabelInterface:
         self._background = background
         self._labels = labels
         self._session = secrets.token_hex(4)
-        self._cache: collections.OrderedDict[tuple[int, int], bytes] = collections.OrderedDict()
+        self._cache: collections.OrderedDict[tuple[int, int], Thumbnail] = collections.OrderedDict()
         self._cached = 0
         self._changing = asyncio.Lock()
         self._quiet: asyncio.TimerHandle | None = None
@@ -78,8 +86,10 @@ class LabelInterface:
             self._features.append(features)
             if message:
                 self._thoughts.append((position, message["label"], message["score"]))
-        message, _ = await self._background.ask({"do": "order"}, b"".join(self._features))
-        self._order = message["order"]
+        self._order = list(range(len(self._labelling.items)))
+        with contextlib.suppress(RequestFailed):  # then in the order of their names
+            message, _ = await self._background.ask({"do": "order"}, b"".join(self._features))
+            self._order = message["order"]
         self._features.clear()
 
     # --- routes ---
@@ -163,22 +173,27 @@ class LabelInterface:
         if position >= len(self._labelling.items):
             raise HTTPException(404, "no such picture")
         side = number(request, "side", 192, 16, 2048)
-        data = self._cache.pop((position, side), None)
-        if data is None:
+        shown = self._cache.get((position, side))
+        if shown is None:
             file = self._labelling.items[position].path
             try:
-                message, data = await self._pool.ask({"do": "preview", "file": str(file), "side": side})
+                message, jpeg = await self._pool.ask({"do": "preview", "file": str(file), "side": side})
             except RequestFailed as error:
                 raise HTTPException(error.status, str(error)) from None
-            data = b"%d %d " % (message["width"], message["height"]) + data
-            self._cached += len(data)
-        self._cache[position, side] = data
+            shown = Thumbnail(message["width"], message["height"], jpeg)
+            self._remember((position, side), shown)
+        else:
+            self._cache.move_to_end((position, side))
+        headers = {"cache-control": "private, max-age=86400, immutable", "x-size": f"{shown.width} {shown.height}"}
+        return Response(shown.jpeg, media_type="image/jpeg", headers=headers)
+
+    def _remember(self, key: tuple[int, int], shown: Thumbnail) -> None:
+        """Put a thumbnail into the cache, in the place of one that another request has made meanwhile."""
+        before = self._cache.pop(key, None)
+        self._cached += len(shown.jpeg) - (len(before.jpeg) if before is not None else 0)
+        self._cache[key] = shown
         while self._cached > _CACHE_BYTES:
-            self._cached -= len(self._cache.popitem(last=False)[1])
-        width, height, jpeg = data.split(b" ", 2)
-        size = f"{width.decode()} {height.decode()}"
-        headers = {"cache-control": "private, max-age=86400, immutable", "x-size": size}
-        return Response(jpeg, media_type="image/jpeg", headers=headers)
+            self._cached -= len(self._cache.popitem(last=False)[1].jpeg)
 
     # --- what they share ---
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from bittern.decision.decision import Settings
 from bittern.events import AlarmKey
 
 # Of one datagram; the socket's buffers hold several.
@@ -25,16 +26,10 @@ class ModelHead(msgspec.Struct, frozen=True):
 
 
 class LiveAlarm(msgspec.Struct, frozen=True):
-    """An alarm with the settings of the configuration, see `bittern.decision.decision.Settings`."""
+    """An alarm with the settings of the configuration."""
 
     key: AlarmKey
-    on: float
-    off: float
-    cooldown_s: float
-    min_off_s: float
-    evidence: float
-    votes: int
-    of: int
+    settings: Settings
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):

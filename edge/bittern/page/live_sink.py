@@ -93,7 +93,7 @@ class PageSink(Sink):
             name=info.name,
             data=str(folder),
             snapshots=str(info.snapshots) if info.snapshots is not None else None,
-            kept=str(info.memory / "kept") if config.keep is not None else None,
+            kept=str(info.kept) if info.kept is not None else None,
             names=config.page.names,
             open=address.is_open,
         )
@@ -286,7 +286,7 @@ class PageSink(Sink):
                 for c in classifiers
                 for h in c.heads
             ),
-            tuple(messages.LiveAlarm(key, **values._asdict()) for key, values in settings.items()),
+            tuple(messages.LiveAlarm(*alarm) for alarm in settings.items()),
         )
 
 

@@ -125,16 +125,14 @@ class Known:
     def describe(self, alarm: messages.LiveAlarm) -> dict[str, Any]:
         """An alarm with its threshold."""
         return alarm.key._asdict() | {
-            "threshold": self.thresholds.get(alarm.key, alarm.on),
-            "configured": alarm.on,
+            "threshold": self.thresholds.get(alarm.key, alarm.settings.on),
+            "configured": alarm.settings.on,
             "set": alarm.key in self.thresholds,
         }
 
     def settings(self, number: int, threshold: float) -> Settings:
         """The settings of an alarm with another threshold, as the daemon would use them."""
-        alarm = self.alarms[number]
-        off = alarm.off if alarm.off <= threshold else threshold / 2
-        return Settings(threshold, off, alarm.cooldown_s, alarm.min_off_s, alarm.evidence, alarm.votes, alarm.of)
+        return self.alarms[number].settings.with_threshold(threshold)
 
     def _tell(self, kind: str, data: Any) -> None:
         for queue in list(self._followers):

@@ -70,6 +70,30 @@ class Bodies:
             self.held -= receipt.bytes
 
 
+async def small_body(request: Request, most: int) -> bytes:
+    """The body of a request that has only a few words to say.
+
+    Args:
+        request: whose body is read.
+        most: bytes that it may have.
+
+    Raises:
+        HTTPException: 400 where it ends too early, 408 where it takes longer than `GRACE_S`, 413 where it is larger.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(GRACE_S):
+            async for part in request.stream():
+                body += part
+                if len(body) > most:
+                    raise HTTPException(413, f"larger than {most} bytes", {"connection": "close"})
+    except TimeoutError:
+        raise HTTPException(408, "the body comes too slowly", {"connection": "close"}) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended too early") from None
+    return body
+
+
 class _Receipt:
     """Receives one body, within the limits."""
 

@@ -62,7 +62,7 @@ def test_an_adopted_model_answers_as_the_bare_file_and_proves_itself(tmp_path: P
     (tmp_path / "labels.txt").write_text("\n".join(LABELS))
     about = Bare(**stated, labels=str(tmp_path / "labels.txt"), alarm=("warm",))
     out = tmp_path / "gate"
-    adopted = adopt(file, out, about, name="gate", version="2", data=None, progress=lambda done: None)
+    adopted = adopt(file, out, about, name="gate", version="2", items=[], progress=lambda done: None)
     assert set(adopted.manifest.golden) <= {*runtime.PATHS}
     assert "builtin" in adopted.manifest.golden
     whole, bare = Classifier(out, tried=True), Classifier(file, bare=about, tried=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -13,9 +13,11 @@ import pytest
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern import Classifier
-from bittern.config.schema import KeepConfig, WatchConfig
+from bittern.config.schema import KeepConfig, OutboxConfig, WatchConfig
 from bittern.daemon import run
 from bittern.decision.pipeline import Step
+from bittern.delivery.sinks.base import SinkContext
+from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset
 from bittern.frames import Pixels
 from bittern.system.stop import Stop
@@ -102,3 +104,27 @@ def test_without_the_table_nothing_is_kept(tmp_path: Path) -> None:
     with run.opened(config, [Classifier(model)], lambda _: None, Stop()) as daemon:
         assert len(list(daemon.steps())) == 1
     assert not (tmp_path / "state/kept").exists()
+
+
+def test_the_page_looks_where_the_frames_are_kept(tmp_path: Path) -> None:
+    """In the state folder, also where the outbox is elsewhere."""
+    contexts: list[SinkContext] = []
+
+    def page(context: SinkContext, *_: object) -> NoReturn:
+        contexts.append(context)
+        raise ConfigurationError("seen enough")
+
+    model = model_folder_of_means(tmp_path / "means")
+    config = WatchConfig(
+        source="demo:",
+        name="yard",
+        models=(str(model),),
+        keep=KeepConfig(),
+        outbox=OutboxConfig(folder=str(tmp_path / "elsewhere")),
+    )
+    with (
+        pytest.raises(ConfigurationError, match="seen enough"),
+        run.opened(config, [Classifier(model)], lambda _: None, Stop(), page=page),
+    ):
+        pass
+    assert contexts[0].kept == tmp_path / "state/kept"

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, index
 from bittern.page import corrections, labelling, likeness
+from bittern.page.label_api import LabelInterface, Thumbnail
 from bittern.page.labelling import Decided, Labelling
+from bittern.page.workers import WorkerPool
 from bittern.system import fileio
 
 STOP = Decided("labelled", "stop")
@@ -265,3 +267,14 @@ def test_a_corrected_picture_stays_in_its_split_and_group(tmp_path: Path) -> Non
     corrections.remove(tmp_path, "a.png")
     index.undo(tmp_path / "index.csv")
     assert all(item.path.is_file() for item in dataset.read(tmp_path))
+
+
+def test_the_cache_of_thumbnails_counts_what_it_holds(folder: Path) -> None:
+    """Two tabs may ask for the same one at the same time, and both have it made."""
+    with labelling.opened(folder, with_folders=False) as session:
+        routes = LabelInterface(session, WorkerPool({}), WorkerPool({}), ())
+        for _ in range(2):
+            routes._remember((0, 192), Thumbnail(640, 480, bytes(1000)))
+        assert routes._cached == 1000
+        routes._remember((1, 192), Thumbnail(640, 480, bytes(64 * 2**20)))
+        assert sum(len(one.jpeg) for one in routes._cache.values()) == routes._cached

@@ -35,6 +35,7 @@ class Fetcher:
         pause_s: float,
         robots: bool = True,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See the class.
 
@@ -44,9 +45,10 @@ class Fetcher:
             pause_s: seconds between two requests to one host; more if its robots.txt says so.
             robots: whether robots.txt is obeyed.
             sleep: waits for so many seconds.
+            clock: seconds that only grow.
         """
         self._max_bytes, self._timeout_s, self._pause_s = max_bytes, timeout_s, pause_s
-        self._obeys, self._sleep = robots, sleep
+        self._obeys, self._sleep, self._clock = robots, sleep, clock
         self._robots: dict[str, RobotFileParser] = {}
         self._asked: dict[str, float] = {}
         self._session = requests.Session()
@@ -91,7 +93,7 @@ class Fetcher:
     def _get(self, url: str, host: str, max_bytes: int, pause_s: float) -> bytes:
         wait_s = 1.0
         for attempt in range(1, _TRIES + 1):
-            due = self._asked.get(host, 0.0) + pause_s - time.monotonic()
+            due = self._asked.get(host, 0.0) + pause_s - self._clock()
             if due > 0:
                 self._sleep(due)
             try:
@@ -102,11 +104,11 @@ class Fetcher:
                 self._sleep(min(wait_s if error.after_s is None else error.after_s, _LONGEST_WAIT_S))
                 wait_s *= 4
             finally:
-                self._asked[host] = time.monotonic()
+                self._asked[host] = self._clock()
         raise AssertionError("the last attempt returns or raises")
 
     def _get_once(self, url: str, max_bytes: int) -> bytes:
-        ends = time.monotonic() + 10 * self._timeout_s
+        ends = self._clock() + 10 * self._timeout_s
         try:
             with self._session.get(url, stream=True, timeout=self._timeout_s) as response:
                 if response.status_code in (429, 500, 502, 503, 504):
@@ -119,7 +121,7 @@ class Fetcher:
                     data += part
                     if len(data) > max_bytes or (stated.isdigit() and int(stated) > max_bytes):
                         raise FetchError(f"{shown(url)}: larger than the limit of {max_bytes / 2**20:g} MiB")
-                    if time.monotonic() > ends:
+                    if self._clock() > ends:
                         raise FetchError(f"{shown(url)}: not there after {10 * self._timeout_s:g} s")
                 return bytes(data)
         except requests.Timeout:

@@ -56,6 +56,7 @@ class SinkContext(NamedTuple):
         alarms: every alarm that can go on, with its threshold, a score from 0 to 1.
         live: a camera, which may be away; else a recording.
         snapshots: the folder of the snapshots; None if there are none.
+        kept: the folder of the kept frames; None if none are kept.
         memory: a folder for what a sink has to remember over a restart; None remembers nothing.
         config_file: where the configuration was read; None if it was not a file.
         page: address of a page about the daemon; None if there is none.
@@ -65,6 +66,7 @@ class SinkContext(NamedTuple):
     alarms: Mapping[AlarmKey, float] = {}
     live: bool = True
     snapshots: Path | None = None
+    kept: Path | None = None
     memory: Path | None = None
     config_file: Path | None = None
     page: str | None = None
