@@ -87,7 +87,7 @@ class UnseenCopies(Strict, frozen=True, kw_only=True):
         samples: positions of their pictures among the samples of the run (`photographs`, then `with_drawn`).
         first: number of the first copy of each.
         each: how many copies of each.
-        sha256: hex digest of the drawn tensors, picture by picture.
+        sha256: hex digest of the drawn tensors, picture by picture; empty where conversion draws them first.
     """
 
     samples: tuple[int, ...]

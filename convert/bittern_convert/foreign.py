@@ -27,7 +27,7 @@ from bittern.model import labels as label_files
 from bittern.model.input_maker import SCALINGS
 from bittern.model.manifest import Manifest, Threshold
 from bittern.system import fileio
-from bittern.system.progress import Progress
+from bittern.system.progress import Progress, counted
 from bittern_convert import calibration, card, copies, inputs, package, parity, run
 from bittern_convert.copies import UnseenCopies
 from bittern_convert.parity import Outcome
@@ -133,7 +133,7 @@ def convert(
             )
         except package.ParityFailed as error:
             # The sheet of the pictures that flipped is gone with the folder.
-            raise package.ParityFailed(str(error).split("; the pictures that flipped")[0]) from None
+            raise package.ParityFailed(error.reason) from None
         except BitternError:
             raise
         except Exception as error:  # the converter raises its own kinds
@@ -302,7 +302,8 @@ def _items(model: Any, calibrate: Path, task: Task, progress: Progress) -> list[
     """The pictures, each with a split, a label of the network's and the digest of its file."""
     items: list[Item] = []
     unlabelled = 0
-    for item in dataset.read(calibrate):
+    given = dataset.read(calibrate)
+    for item in counted(given, progress, "read pictures", len(given)):
         tensor = inputs.tensor(item, task.field_of_view, task.backbone.size)
         if tensor is None:
             progress.say(f"skipped {item.path}: cannot be read as a picture")
@@ -336,13 +337,13 @@ def _answers(model: Any, tensor: Pixels) -> npt.NDArray[np.float32]:
     return np.asarray(model(tensor.astype(np.float32) / np.float32(127.5) - 1, training=False))
 
 
-def _as_run(folder: Path, source: Path, items: Sequence[Item], task: Task, calibrate: Path, seed: int) -> Run:
+def _as_run(folder: Path, source: Path, items: Sequence[Item], task: Task, calibrate: Path, seed: int) -> None:
     """Leave what conversion reads of a run, all but the model."""
     photographs = copies.photographs(task, items)
     count = calibration.copies(items, task.labels, seed, parity.PICTURES)
     each = max(1, -(-count // len(photographs)))
+    # No sha256: they are drawn for the first time by conversion.
     drawn = UnseenCopies(samples=tuple(range(len(photographs))), first=1, each=each, sha256="")
-    sha256 = copies.digest(tensors for _, tensors in copies.redraw(task, photographs, drawn, seed))
     made = Run(
         id=card.FOREIGN,
         task=task,
@@ -358,16 +359,19 @@ def _as_run(folder: Path, source: Path, items: Sequence[Item], task: Task, calib
         versions=run.environment(),
         revision="",
         seconds=0.0,
-        copies=msgspec.structs.replace(drawn, sha256=sha256),
+        copies=drawn,
     )
     index.write(folder / run.INDEX, items)
     (folder / run.FILE).write_bytes(msgspec.json.encode(made))
-    return made
 
 
 def _digest(source: Path) -> str:
-    file = source / SAVED_MODEL if source.is_dir() else source
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    """sha256 (hex) of a file; of all files of a SavedModel in the order of names: its weights are beside its graph."""
+    files = sorted(file for file in source.rglob("*") if file.is_file()) if source.is_dir() else [source]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _unconvertible(model: Any, error: Exception) -> str:

@@ -114,7 +114,7 @@ def unseen_copies(folder: Path, made: Run, items: Sequence[Item], progress: Prog
         ]
     except PictureError as error:
         raise ConfigurationError(f"the copies of run {made.id!r} cannot be drawn again: {error}") from None
-    if copies.digest(picture.tensor for picture in redrawn) != made.copies.sha256:
+    if made.copies.sha256 and copies.digest(picture.tensor for picture in redrawn) != made.copies.sha256:
         now = run.environment() | {"numpy": np.__version__}
         then = now | made.versions
         others = [f"{key} {then[key]}, now {now[key]}" for key in now if then[key] != now[key]]

@@ -58,7 +58,16 @@ ALLOWED_STEPS: dict[runtime.ExecutionPath, tuple[int, int]] = {"xnnpack": (0, 8)
 
 
 class ParityFailed(BitternError):
-    """The int8 model is not close enough to its float parent; nothing was packaged."""
+    """The int8 model is not close enough to its float parent; nothing was packaged.
+
+    Attributes:
+        reason: without the file that shows the pictures that flipped.
+    """
+
+    def __init__(self, reason: str, flipped: Path | None = None) -> None:
+        self.reason = reason
+        which = f"; the pictures that flipped: {flipped}" if flipped is not None else ""
+        super().__init__(f"the parity check failed: {reason}{which}")
 
 
 def convert(
@@ -144,8 +153,7 @@ def convert(
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
             _show_flipped(sheet_file, checked, outcome, labels)
-            which = f"; the pictures that flipped: {sheet_file}" if outcome.flipped else ""
-            raise ParityFailed(f"the parity check failed: {outcome.reason}{which}")
+            raise ParityFailed(outcome.reason, sheet_file if outcome.flipped else None)
         reports = _reports(device, items, field, made.seed, progress)
         held_back = [item for subset in dataset.for_reporting(items) for item in subset[2]]
         on_streams = stream_report.measure(device, task, held_back, made.seed, progress)

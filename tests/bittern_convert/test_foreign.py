@@ -202,3 +202,12 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     assert (done.exit_code, "a Keras model takes --labels, --pixels, --calibrate and --out" in done.output) == (2, True)
     done = CliRunner().invoke(cli.convert, [str(tmp_path), "--pixels", "raw"])
     assert (done.exit_code, "which has them already" in done.output) == (2, True)
+
+
+def test_the_weights_of_a_saved_model_are_in_its_digest(tmp_path: Path) -> None:
+    """Two trainings of one architecture have the same graph."""
+    for name in ("one", "two"):
+        (tmp_path / name / "variables").mkdir(parents=True)
+        (tmp_path / name / "saved_model.pb").write_bytes(b"graph")
+        (tmp_path / name / "variables" / "variables.data").write_bytes(name.encode())
+    assert foreign._digest(tmp_path / "one") != foreign._digest(tmp_path / "two")

@@ -179,7 +179,7 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
         page = run_page.render(run, judged, classifier, grown, show)
     target = out or run / "report.html"
     try:
-        fileio.write(target, page.encode())
+        fileio.write(target, page.encode("utf-8", "replace"))
     except OSError as error:
         raise ConfigurationError(f"{target}: {error.strerror}") from None
     click.echo(target)

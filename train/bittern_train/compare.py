@@ -197,7 +197,7 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
         try:
             package.convert(made, folder / "model", data=None, name=name, version="1", replace=False, progress=progress)
         except package.ParityFailed as error:
-            failed = str(error).split("; the pictures that flipped")[0]
+            failed = f"the parity check failed: {error.reason}"
             progress.say(f"{folder.name}: {failed}")
     keras.backend.clear_session()
     return failed

@@ -17,7 +17,7 @@ _LEAST = 12
 
 
 def parts(judged: RunAnswers) -> int:
-    """How many curves there are; 1 where there are none."""
+    """How many curves there are at most; 1 where there are none."""
     return 1 + (len(judged.made.task.labels) if len(judged.made.task.labels) <= _LABELS else 0)
 
 
@@ -26,11 +26,15 @@ def forecasts(
 ) -> list[tuple[Curve, Forecast]]:
     """A curve and a forecast of all pictures, then of each label; none where there are too few pictures.
 
+    None either of a network that started from nothing: the features that a run keeps are those of the start.
+
     Args:
         judged: the pictures of a run.
         more: how many more pictures.
         progress: called with the number of curves that are done.
     """
+    if judged.made.task.backbone.mode == "scratch":
+        return []
     chosen = np.arange(len(judged.rows))
     if len(chosen) > _MOST:
         chosen = np.sort(np.random.default_rng(judged.made.seed).permutation(len(chosen))[:_MOST])

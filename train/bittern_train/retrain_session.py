@@ -38,7 +38,7 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         ConfigurationError: run, pictures or weights do not fit.
     """
     made = run.load(folder)
-    if not retraining.weights_fit(made, weights):
+    if made.weights_sha256 != session.weights_sha256(weights):
         raise ConfigurationError(
             f"--weights {weights}: not those that run {made.id!r} started from (sha256 {made.weights_sha256[:12]})"
         )
@@ -47,14 +47,14 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         raise ConfigurationError(f"{links} exists already: give another --out, or remove it")
     data = root or Path(made.data)
     items = dataset.read(folder / run.INDEX, data)
-    pictures = retraining.sort(made, items, dataset.read(added))
+    pictures = retraining.apart(retraining.sort(made, items, dataset.read(added)), progress)
     old = package.load_model(folder)
     asked = [item for _, item in retraining.to_answer(pictures)]
     mistakes = retraining.mistaken(made, pictures, _answers(old, made, asked, progress, "the run's answers"))
     progress.say(
         f"{len(pictures.new)} new pictures and {len(pictures.corrected)} corrected ones, of which the run's network "
         f"gets {len(mistakes)} wrong; left out: {pictures.unlabelled} without a label, {pictures.known} known, "
-        f"{pictures.tested} test pictures"
+        f"{pictures.tested} test pictures or near-duplicates of one"
     )
     task = retraining.assemble(made, data, pictures, mistakes, links)
     session.train(task, links, out, weights=weights, seed=made.seed, replace=False, progress=progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +17,11 @@ from bittern.evaluation import dataset, metrics
 from bittern.evaluation.dataset import Item
 from bittern.evaluation.metrics import Interval
 from bittern.system import fileio
+from bittern.system.progress import Progress
 from bittern_convert import copies, run
 from bittern_convert.run import Run
 from bittern_convert.task import Data, Task
+from bittern_train.data import dedupe
 
 FILE = "retrained.json"
 # How often a picture is trained on that the network of the run got wrong; the others once.
@@ -37,7 +38,7 @@ class Sorted(NamedTuple):
         corrected: names of the run's pictures whose label was corrected.
         unlabelled: how many have no label yet.
         known: how many are in the run with the same label.
-        tested: how many are test pictures of the run, which must not be trained on.
+        tested: how many are test pictures of the run, or near-duplicates of one, which must not be trained on.
     """
 
     old: list[Item]
@@ -122,6 +123,30 @@ def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> Sorted:
             f"the same label, and {tested} are its test pictures"
         )
     return Sorted(old, new, frozenset(corrected), unlabelled, known, tested)
+
+
+def apart(pictures: Sorted, progress: Progress) -> Sorted:
+    """Leave out new pictures that are near-duplicates of test pictures, or of their group: they favour the new network.
+
+    Args:
+        pictures: all of them.
+        progress: gets each step.
+
+    Raises:
+        ConfigurationError: nothing is left to train on.
+    """
+    held = [item for item in pictures.old if item.split not in copies.TRAINED_SPLITS]
+    tests, groups = {item.path for item in held}, {item.group for item in held if item.group}
+    alike = {
+        item.path
+        for cluster in dedupe.find([*held, *pictures.new], progress).clusters
+        if any(other.path in tests for other in cluster.items)
+        for item in cluster.items
+    }
+    new = [item for item in pictures.new if item.path not in alike and item.group not in groups]
+    if not new and not pictures.corrected:
+        raise ConfigurationError("nothing to train on: the new pictures are near-duplicates of the run's test pictures")
+    return pictures._replace(new=new, tested=pictures.tested + len(pictures.new) - len(new))
 
 
 def assemble(made: Run, root: Path, pictures: Sorted, mistakes: frozenset[str], folder: Path) -> Task:
@@ -211,12 +236,6 @@ def to_answer(pictures: Sorted) -> list[tuple[str, Item]]:
         *((key(item, new=True), item) for item in pictures.new),
         *((key(item, new=False), item) for item in pictures.old if item.name in pictures.corrected),
     ]
-
-
-def weights_fit(made: Run, weights: str) -> bool:
-    """Whether these are the weights that a run started from."""
-    file = Path(weights)
-    return made.weights_sha256 == (hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else weights)
 
 
 def _rows(items: Sequence[Item], root: Path | None, mistakes: frozenset[str], folder: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -191,7 +192,7 @@ def shares(judged: RunAnswers, kind: Callable[[int], str | None]) -> list[KindSh
 def group_size(judged: RunAnswers) -> Callable[[int], str]:
     """The kind of a picture by how many pictures its group has."""
     groups = judged.groups
-    sizes = {name: groups.count(name) for name in set(groups)}
+    sizes = collections.Counter(groups)
 
     def kind(i: int) -> str:
         size = sizes[groups[i]]

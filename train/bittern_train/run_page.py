@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from bittern.errors import PictureError
+from bittern.errors import PictureError, printable
 from bittern.evaluation import explain, metrics, occlusion
 from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
@@ -152,7 +152,7 @@ def chart(title: str, axes: Axes, lines: Sequence[Line]) -> str:
 
 
 def _text(value: object) -> str:
-    return html.escape(str(value))
+    return html.escape(printable(str(value)))
 
 
 def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

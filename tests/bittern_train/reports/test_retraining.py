@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.doubles.progress import Reports
 from tests.doubles.small_runs import small_run
 
 from bittern.errors import ConfigurationError
@@ -68,6 +69,24 @@ def test_new_corrected_known_tested_and_unlabelled_are_told_apart(world: World) 
     labels = {item.name: item.label for item in ordered.old}
     assert labels[world.corrected.name] == "red"
     assert labels[world.test.name] == world.test.label, "a test picture stays as it is"
+
+
+def test_a_new_picture_that_is_nearly_a_test_picture_is_left_out(tmp_path: Path) -> None:
+    """By the picture, though its bytes differ, and by its group."""
+    photograph = cv2.resize(np.random.default_rng(3).integers(0, 256, (9, 12, 3), np.uint8), (400, 300))
+    names = ("test.png", "again.jpg", "other.png", "same-walk.png")
+    for name in (names[0], names[1]):
+        cv2.imwrite(str(tmp_path / name), photograph)
+    for seed, name in enumerate(names[2:]):
+        picture(tmp_path / name, 70 + seed)
+    test, again, other, walk = (Item(tmp_path / name, name, "red", "", "", {}) for name in names)
+    test = test._replace(split="test", group="walk-3")
+    pictures = retraining.Sorted([test], [again, other, walk._replace(group="walk-3")], frozenset(), 0, 0, 0)
+    left = retraining.apart(pictures, Reports())
+    assert [item.name for item in left.new] == ["other.png"]
+    assert left.tested == 2
+    with pytest.raises(ConfigurationError, match="near-duplicates of the run's test pictures"):
+        retraining.apart(pictures._replace(new=[again]), Reports())
 
 
 def test_the_data_set_has_all_of_them_and_mistakes_three_times(world: World, tmp_path: Path) -> None:

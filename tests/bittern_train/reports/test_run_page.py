@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -18,7 +19,8 @@ from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern.cli.main import main
 from bittern.evaluation import metrics
-from bittern_train import out_of_fold, run_figures, run_page
+from bittern_convert.task import Backbone
+from bittern_train import growth, out_of_fold, run_figures, run_page
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +124,13 @@ def test_curves_and_thresholds_are_those_of_the_scores(pictures: list[tuple[int,
     recall, precision = run_figures.precision_recall(scores, positive)[-1]
     assert recall == 1
     assert precision == pytest.approx(positive.mean())
+
+
+def test_what_more_pictures_bring_is_not_forecast_of_a_network_that_started_from_nothing(run: Path) -> None:
+    """What a run keeps are the features of the start; there they are those of random weights."""
+    judged = run_figures.judged(run)
+    backbone = Backbone(name="lenet", size=32, mode="scratch")
+    task = msgspec.structs.replace(judged.made.task, backbone=backbone)
+    scratch = judged._replace(made=msgspec.structs.replace(judged.made, task=task))
+    assert growth.forecasts(judged, 100)
+    assert growth.forecasts(scratch, 100) == []
