@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bittern.cli.common import FiniteRange, print_json, warn
+from bittern.cli.common import FiniteRange, print_json, progress_bar, warn
 from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
@@ -135,10 +134,9 @@ def _rows(subject: Subject, options: _Options) -> tuple[list[Row], list[LeftOut]
 
     measured: list[Row] = []
     left_out: list[LeftOut] = []
-    with click.progressbar(
-        options.rows or suite.ROWS, label="bench", file=sys.stderr, hidden=not sys.stderr.isatty(), item_show_func=str
-    ) as names:
-        for name in names:
+    names = options.rows or tuple(suite.ROWS)
+    with progress_bar("bench", len(names)) as show:
+        for done, name in enumerate(names, start=1):
             try:
                 measured.append(suite.ROWS[name](subject, options.n))
             except rows.PeerMissing as missing:
@@ -147,6 +145,7 @@ def _rows(subject: Subject, options: _Options) -> tuple[list[Row], list[LeftOut]
                 raise
             except BitternError as error:  # what was measured so far is worth keeping
                 left_out.append(result.LeftOut(name, str(error), failed=True))
+            show(done)
     return measured, left_out
 
 
