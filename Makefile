@@ -77,7 +77,7 @@ $(COMPAT)/.ready: pyproject.toml locks/build.txt locks/compat.txt
 $(BENCHENV)/.ready: pyproject.toml locks/build.txt locks/bench.txt
 	@echo "making $(BENCHENV): the device side with MediaPipe"
 	@$(PYTHON) -m venv $(BENCHENV)
-	@$(call LOCKED,$(BENCHENV),bench,[bench])
+	@$(call LOCKED,$(BENCHENV),bench,[bench$(COMMA)page])
 	@touch $@
 
 $(TOOLS)/.ready: locks/tools.txt
@@ -157,7 +157,7 @@ lock: $(TOOLS)/.ready  ## renew locks/ after a change of pyproject.toml (ARGS=--
 	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra dev --extra data --group browser -o locks/dev.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra opencv --extra mqtt --extra metrics --extra page -c locks/dev.txt -o locks/device.txt
 	$(COMPILE) $(ARGS) pyproject.toml --extra train --extra dev --group browser -o locks/host.txt
-	$(COMPILE) $(ARGS) pyproject.toml --extra bench -o locks/bench.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra bench --extra page -o locks/bench.txt
 	$(COMPILE) $(ARGS) pyproject.toml --group opencv410 -o locks/opencv410.txt
 	$(COMPILE) $(ARGS) --group compat -o locks/compat.txt
 	$(COMPILE) $(ARGS) --group tools -o locks/tools.txt
