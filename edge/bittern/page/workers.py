@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ MOST = 4
 MOST_WAITING = 256
 # Within this time the models are opened.
 _START_S = 120.0
+# Bytes in the pipe to a worker, at most what Linux gives without privileges: most pictures fit in one write, and the
+# worker does not wait for the event loop to fill 64 kB again and again.
+_PIPE = 2**20
 # A worker that does not even compute is killed; by processor time it ends itself.
 _ANSWER_S = 150.0
 
@@ -110,6 +114,9 @@ class WorkerPool:
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
         pipe = asyncio.subprocess.PIPE
         worker = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
+        assert worker.stdin is not None
+        with contextlib.suppress(OSError):  # all pipes of the user have a limit too
+            fcntl.fcntl(worker.stdin.get_extra_info("pipe"), fcntl.F_SETPIPE_SZ, _PIPE)
         self._all.add(worker)
         try:
             async with asyncio.timeout(_START_S):
