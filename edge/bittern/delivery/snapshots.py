@@ -1,4 +1,4 @@
-"""The pictures of alarms: JPEG files within a budget, the oldest of which make room for the newest."""
+"""The files of events, such as the pictures of alarms: within a budget, the oldest make room for the newest."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger("bittern")
 
 _ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_OURS = re.compile(rf"{_ID}\.jpg")
-_UNFINISHED = re.compile(rf"\.{_ID}\.jpg\.[a-z0-9_]+")  # left by `fileio` when a process was killed
 
 
-class SnapshotStore:
-    """The files of one folder that are named after an event, `ID.jpg`; other files are neither counted nor touched.
+class EventFiles:
+    """The files of one folder that are named after an event, `ID.SUFFIX`; others are neither counted nor touched.
 
     Room is made before a file is written, so the budget is never exceeded. For one thread of one process.
 
@@ -33,19 +31,24 @@ class SnapshotStore:
         folder: where the files are.
     """
 
-    def __init__(self, folder: Path, budget_mb: float, quality: int) -> None:
+    def __init__(self, folder: Path, budget_mb: float, suffix: str, what: str, limit: str) -> None:
         """Make the folder (0750) unless it exists, and count the files of an earlier process.
 
-        If that fails, every picture tries again; the log says so once.
+        If that fails, every file tries again; the log says so once.
 
         Args:
             folder: where the files go.
             budget_mb: for all files together, in MB of 10**6 bytes.
-            quality: of the JPEG, 1 to 100.
+            suffix: of their names, without a dot.
+            what: the files are, for the log.
+            limit: what the user calls the budget, for the log.
         """
         self.folder = folder
         self._budget = int(budget_mb * 1e6)
-        self._quality = quality
+        self._suffix, self._what, self._limit = suffix, what, limit
+        self._own_name = re.compile(rf"{_ID}\.{suffix}")
+        # Left by `fileio`, or by a thread that was writing one, when the process was killed.
+        self._unfinished_name = re.compile(rf"\.{_ID}\.{suffix}\.[a-z0-9_.]+")
         self._files: deque[tuple[str, int]] | None = None  # name and bytes, the oldest first; None: not counted yet
         self._total = 0
         self._trouble = ""
@@ -54,28 +57,26 @@ class SnapshotStore:
         except OSError as error:
             self._failed(f"{folder}: {error.strerror}")
 
-    def add(self, event_id: str, pixels: Pixels, order: Order) -> str | None:
-        """Write the picture of an event, whole or not at all. Takes some milliseconds, on an SD card up to a second.
+    def keep(self, event_id: str, data: bytes) -> str | None:
+        """Write the file of an event, whole or not at all. Takes some milliseconds, on an SD card up to a second.
 
-        A failure is logged once, and again only after a picture was written.
+        A failure is logged once, and again only after a file was written.
 
         Args:
             event_id: a UUID, as events have it.
-            pixels: (H, W, 3) uint8.
-            order: of the channels.
+            data: what is in it.
 
         Returns:
             Name of the file in the folder; None if it could not be written.
 
         Raises:
-            ValueError: no UUID, or a picture that cannot be a JPEG.
+            ValueError: no UUID.
         """
-        name = f"{event_id}.jpg"
-        if not _OURS.fullmatch(name):
+        name = f"{event_id}.{self._suffix}"
+        if not self._own_name.fullmatch(name):
             raise ValueError(f"expected the UUID of an event, got {event_id!r}")
-        data = jpeg_of(pixels, order, self._quality)
         if len(data) > self._budget:
-            self._failed(f"one picture takes {len(data)} bytes, but snapshots.budget_mb allows {self._budget} for all")
+            self._failed(f"one takes {len(data)} bytes, but {self._limit} allows {self._budget} for all")
             return None
         try:
             files = self._count() if self._files is None else self._files
@@ -88,13 +89,13 @@ class SnapshotStore:
         files.append((name, len(data)))
         self._total += len(data)
         if self._trouble:
-            _log.info("snapshots are being written again")
+            _log.info("%s are being written again", self._what)
             self._trouble = ""
         return name
 
     def _failed(self, trouble: str) -> None:
         if not self._trouble:
-            _log.warning("no snapshots: %s", trouble)
+            _log.warning("no %s: %s", self._what, trouble)
         self._trouble = trouble
 
     def _count(self) -> deque[tuple[str, int]]:
@@ -102,9 +103,9 @@ class SnapshotStore:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         entries = []
         for file in self.folder.iterdir():
-            if _UNFINISHED.fullmatch(file.name):
+            if self._unfinished_name.fullmatch(file.name):
                 file.unlink(missing_ok=True)
-            elif _OURS.fullmatch(file.name) and stat.S_ISREG((status := file.lstat()).st_mode):
+            elif self._own_name.fullmatch(file.name) and stat.S_ISREG((status := file.lstat()).st_mode):
                 entries.append((status.st_mtime_ns, file.name, status.st_size))
         files = deque((name, size) for _, name, size in sorted(entries))
         self._total = sum(size for _, size in files)
@@ -127,6 +128,37 @@ class SnapshotStore:
 
     def _file(self, name: str) -> str:
         return os.path.join(self.folder, name)  # noqa: PTH118  # see `fileio.atomic` for why not pathlib
+
+
+class SnapshotStore(EventFiles):
+    """The pictures of alarms, as JPEG."""
+
+    def __init__(self, folder: Path, budget_mb: float, quality: int) -> None:
+        """See `EventFiles`.
+
+        Args:
+            folder: where the files go.
+            budget_mb: for all files together, in MB of 10**6 bytes.
+            quality: of the JPEG, 1 to 100.
+        """
+        super().__init__(folder, budget_mb, "jpg", "snapshots", "snapshots.budget_mb")
+        self._quality = quality
+
+    def add(self, event_id: str, pixels: Pixels, order: Order) -> str | None:
+        """Write the picture of an event, see `keep`.
+
+        Args:
+            event_id: a UUID, as events have it.
+            pixels: (H, W, 3) uint8.
+            order: of the channels.
+
+        Returns:
+            See `keep`.
+
+        Raises:
+            ValueError: no UUID, or a picture that cannot be a JPEG.
+        """
+        return self.keep(event_id, jpeg_of(pixels, order, self._quality))
 
 
 def jpeg_of(pixels: Pixels, order: Order, quality: int) -> bytes:

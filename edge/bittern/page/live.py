@@ -85,7 +85,7 @@ async def _serve(link: socket.socket, listener: socket.socket) -> None:
     review = Review(
         Path(first.snapshots) if first.snapshots else None, Path(first.kept) if first.kept else None, data / "sets"
     )
-    app = application(LiveInterface(first.name, known, review).routes(), "live.html")
+    app = application(LiveInterface(first.name, known, review, Path(first.clips)).routes(), "live.html")
     server = PageServer(app, Address(names=first.names), Access(data) if first.open else None)
     alive = asyncio.create_task(_say_alive(link))
     gc.freeze()

@@ -8,6 +8,7 @@ import logging
 import tempfile
 import zipfile
 from collections.abc import AsyncGenerator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -23,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 from bittern.errors import BitternError
 from bittern.page.api import as_json, folder_name, is_label, read_json
 from bittern.page.live_state import MOST_VIEWERS, Full, Known
-from bittern.page.review import Review
+from bittern.page.review import Review, ids_in, is_id, time_ms_of
 from bittern.version import __version__
 
 # A viewer that takes nothing for so long is dropped, in seconds.
@@ -46,10 +47,11 @@ class LiveInterface:
         name: what people call the camera.
         known: the daemon.
         review: the pictures.
+        clips: the folder of the clips around alarms.
     """
 
-    def __init__(self, name: str, known: Known, review: Review) -> None:
-        self._name, self._known, self._review = name, known, review
+    def __init__(self, name: str, known: Known, review: Review, clips: Path) -> None:
+        self._name, self._known, self._review, self._clips = name, known, review, clips
         self._reviewing = asyncio.Lock()
         self._trying = asyncio.Lock()
 
@@ -61,6 +63,8 @@ class LiveInterface:
             Route("/api/live.mjpg", self.live),
             Route("/api/snapshot.jpg", self.snapshot),
             Route("/api/events", self.events),
+            Route("/api/clips", self.clips),
+            Route("/api/clips/{id}.avi", self.clip),
             Route("/api/stream", self.stream),
             Route("/api/scores", self.scores),
             Route("/api/thresholds", self.thresholds),
@@ -132,6 +136,18 @@ class LiveInterface:
     async def events(self, _request: Request) -> Response:
         """GET /api/events: the newest events, oldest first, as `bittern watch` prints them."""
         return as_json(list(self._known.events))
+
+    async def clips(self, _request: Request) -> Response:
+        """GET /api/clips: the ids of the alarms of which there is a clip, oldest first."""
+        return as_json(await run_in_threadpool(lambda: sorted(ids_in(self._clips, ".avi"))))
+
+    async def clip(self, request: Request) -> Response:
+        """GET /api/clips/ID.avi: the seconds around an alarm."""
+        name = request.path_params["id"]
+        if not is_id(name) or not (file := self._clips / f"{name}.avi").is_file():
+            raise HTTPException(404, "no clip: it is written seconds after the alarm, and newer ones take its place")
+        taken = datetime.fromtimestamp(time_ms_of(name) / 1000, UTC)
+        return FileResponse(file, media_type="video/x-msvideo", filename=f"{taken:%Y%m%dT%H%M%SZ}.avi")
 
     async def stream(self, _request: Request) -> Response:
         """GET /api/stream: server-sent events."""

@@ -40,6 +40,7 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
         data: folder of the page: token, sets.
         snapshots: folder of the snapshots; None if there are none.
         kept: folder of the kept frames; None if none are kept.
+        clips: folder of the clips around alarms.
         names: further host names of the page.
         open: whether others than this machine can reach it, so that a token is needed.
     """
@@ -48,6 +49,7 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     data: str
     snapshots: str | None
     kept: str | None
+    clips: str
     names: tuple[str, ...]
     open: bool
 
@@ -87,6 +89,12 @@ class Happened(msgspec.Struct, frozen=True, tag=True):
     event: dict[str, Any]
 
 
+class ClipWritten(msgspec.Struct, frozen=True, tag=True):
+    """The clip around an alarm is in its folder; `id` is that of the event."""
+
+    id: str
+
+
 class Metrics(msgspec.Struct, frozen=True, tag=True):
     """The answer to `AskMetrics`: a `bittern.daemon.health.Reading`."""
 
@@ -97,7 +105,7 @@ class Ring(msgspec.Struct, frozen=True, tag=True):
     """Frames come in the ring whose file descriptor is sent with this."""
 
 
-ToPage = Begin | Description | LiveSettings | Scores | Happened | Metrics | Ring
+ToPage = Begin | Description | LiveSettings | Scores | Happened | ClipWritten | Metrics | Ring
 
 
 class Look(msgspec.Struct, frozen=True, tag=True):

@@ -22,11 +22,13 @@ from bittern.config.schema import PageConfig, WatchConfig
 from bittern.decision.decision import settings_of
 from bittern.delivery.sinks.base import Controls, Sink, SinkContext
 from bittern.delivery.sinks.controls import KeptControls
+from bittern.delivery.snapshots import default_folder
 from bittern.errors import ConfigurationError, one_line
 from bittern.events import AlarmKey, Event
 from bittern.frames import Frame
 from bittern.page import live_messages as messages
 from bittern.page.address import Address, access_of, listen, url_of
+from bittern.page.clips import Clips
 
 if TYPE_CHECKING:
     from bittern.daemon.health import Reading
@@ -51,8 +53,8 @@ _END_S = 0.3
 class PageSink(Sink):
     """Starts the process that serves the page, and starts it again when it dies or hangs.
 
-    The loop's calls (`see`, `follow`, `expect`) only append to bounded queues, and copy a frame into shared memory
-    while somebody looks; a thread does the rest.
+    The loop's calls (`see`, `follow`, `expect`) only append to bounded queues, keep five small frames a second for
+    clips, and copy a frame into shared memory while somebody looks; a thread does the rest.
 
     Attributes:
         url: of the page, for a browser on this machine.
@@ -77,7 +79,8 @@ class PageSink(Sink):
             reading: the daemon's metrics; called in this sink's thread.
 
         Raises:
-            ConfigurationError: the address cannot be had, or others can reach it and there is no token.
+            ConfigurationError: the address cannot be had, others can reach it and there is no token, or there is no
+                folder for clips.
         """
         assert config.page is not None
         self._config, self._classifiers, self._reading = config, classifiers, reading
@@ -89,11 +92,14 @@ class PageSink(Sink):
             access_of(address, folder)
         except ConfigurationError as error:
             raise ConfigurationError(f"page: {error} --data {folder}") from None
+        # Beside the snapshots: by default in memory, not on the SD card.
+        self._clips = Clips((info.snapshots or default_folder(info.name)) / "clips")
         self._begin = messages.Begin(
             name=info.name,
             data=str(folder),
             snapshots=str(info.snapshots) if info.snapshots is not None else None,
             kept=str(info.kept) if info.kept is not None else None,
+            clips=str(self._clips.folder),
             names=config.page.names,
             open=address.is_open,
         )
@@ -134,6 +140,7 @@ class PageSink(Sink):
     def see(self, frame: Frame, scores: Mapping[AlarmKey, float]) -> None:
         """See `Sink`."""
         self._rows.append((frame.monotonic_ns, scores))
+        self._clips.see(frame)
         if self._look.frames:
             self._show.write(frame)
 
@@ -230,6 +237,8 @@ class PageSink(Sink):
             if time.monotonic() - sent >= period_s or self._changed.is_set():
                 sent = time.monotonic()
                 self._send(link, unsent)
+            for event_id in self._clips.write_due():
+                messages.send(link, messages.ClipWritten(event_id))
         return "closed"
 
     def _take(self, message: messages.ToDaemon, link: socket.socket) -> None:
@@ -260,6 +269,7 @@ class PageSink(Sink):
         while self._new_events:
             event = self._new_events.popleft()
             self._events.append(event)
+            self._clips.expect(event)
             unsent.append(event)
         while unsent and messages.send(link, messages.Happened(msgspec.to_builtins(unsent[0]))):
             unsent.popleft()

@@ -80,6 +80,8 @@ class Known:
             if (state := message.event.get("state")) in ("blind", "seeing"):
                 self._blind = state == "blind"
             self._tell("event", message.event)
+        elif isinstance(message, messages.ClipWritten):
+            self._tell("clip", {"id": message.id})
         elif isinstance(message, messages.Metrics):
             self._metrics = time.monotonic(), message.reading
             self._metrics_came.set()
@@ -145,7 +147,7 @@ class Known:
                 queue.put_nowait((kind, data))
 
     async def follow(self) -> AsyncGenerator[bytes, None]:
-        """Server-sent events: "event", "scores", "settings", "models"; a comment where nothing happens.
+        """Server-sent events: "event", "clip", "scores", "settings", "models"; a comment where nothing happens.
 
         Raises:
             Full: too many follow.

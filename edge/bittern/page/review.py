@@ -69,13 +69,13 @@ class Review:
         known = {event["id"]: event for event in events}
         labels = self._labels(tasks)
         items = []
-        for name in _names(self._snapshots):
+        for name in ids_in(self._snapshots, ".jpg"):
             event = known.get(name, {})
             items.append(
                 ReviewItem(
                     id=name,
                     kind="alarm",
-                    time_ms=_time_ms(name),
+                    time_ms=time_ms_of(name),
                     answer=event.get("label", ""),
                     score=event.get("score"),
                     model=event.get("model", ""),
@@ -85,7 +85,7 @@ class Review:
             )
         moments = {item.id[:_MILLISECOND] for item in items}
         rows = _rows(self._kept)
-        for name in _names(self._kept):
+        for name in ids_in(self._kept, ".jpg"):
             row = rows.get(name, {})
             if name[:_MILLISECOND] in moments:
                 continue  # the frame of a snapshot
@@ -95,7 +95,7 @@ class Review:
                 ReviewItem(
                     id=name,
                     kind=kind,
-                    time_ms=_time_ms(name),
+                    time_ms=time_ms_of(name),
                     answer=row.get("answer", ""),
                     score=_number(row.get("score", "")),
                     model=model,
@@ -107,7 +107,7 @@ class Review:
 
     def file(self, name: str) -> Path | None:
         """The picture of an item; None if it is gone."""
-        if not _ID.fullmatch(name):
+        if not is_id(name):
             return None
         for folder in (self._snapshots, self._kept):
             if folder is not None and (file := folder / f"{name}.jpg").is_file():
@@ -169,13 +169,18 @@ class Review:
         return labels
 
 
-def _names(folder: Path | None) -> list[str]:
-    """The pictures in a folder that are named by a UUID."""
+def ids_in(folder: Path | None, suffix: str) -> list[str]:
+    """The files in a folder that are named by a UUID, without their suffix; none if it cannot be read."""
     if folder is None:
         return []
     with contextlib.suppress(OSError):
-        return [file.stem for file in folder.iterdir() if file.suffix == ".jpg" and _ID.fullmatch(file.stem)]
+        return [file.stem for file in folder.iterdir() if file.suffix == suffix and is_id(file.stem)]
     return []
+
+
+def is_id(name: str) -> bool:
+    """Whether this is a UUID, as events and kept frames have it."""
+    return _ID.fullmatch(name) is not None
 
 
 def _rows(folder: Path | None) -> dict[str, dict[str, str]]:
@@ -214,6 +219,6 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _time_ms(name: str) -> int:
-    """The first 48 bits of a UUIDv7."""
+def time_ms_of(name: str) -> int:
+    """When something was named by a UUIDv7, in ms since 1970: its first 48 bits."""
     return int(name[:8] + name[9:13], 16)

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 import pytest
 from tests.doubles.command import bittern, one_line
+from tests.doubles.films import frames_of
 from tests.doubles.served import Site
 from tests.doubles.waiting import until, within
 from tests.doubles.watched import Daemon, Viewer, watched
@@ -70,7 +71,7 @@ def post(site: Site, path: str, **values: Any) -> Any:
 
 
 def test_the_openapi_file_names_the_routes_and_no_others() -> None:
-    interface = LiveInterface("", None, None)  # type: ignore[arg-type]  # only its routes
+    interface = LiveInterface("", None, None, None)  # type: ignore[arg-type]  # only its routes
     routes = {(r.path, m.lower()) for r in interface.routes() for m in (r.methods or set()) - {"HEAD"}}
     assert routes == {(path, method) for path, methods in OPENAPI["paths"].items() for method in methods}
     text = (STATIC.parent / "live_api.py").read_text()
@@ -251,14 +252,17 @@ def test_a_page_that_is_killed_comes_back_and_the_daemon_does_not_notice(daemon:
     assert "another one starts" in (folder / "log").read_text()
 
 
-def test_the_examples_of_the_docs(daemon: Daemon, tmp_path: Path) -> None:
+def test_the_examples_of_the_docs(daemon: Daemon, folder: Path, tmp_path: Path) -> None:
     """Each `curl` line of docs/page.md that is for a daemon."""
     page = (Path(__file__).parents[3] / "docs/page.md").read_text()
     examples = [line for line in page.splitlines() if line.startswith("curl") and ":8770/" in line]
     assert len(examples) >= 5
+    clip = f"{uuid7()}.avi"
+    (folder / "snapshots/clips" / clip).write_bytes(b"RIFF")
     for line in examples:
         command = line.replace("http://127.0.0.1:8770/", daemon.url) + " --fail-with-body -sS"
         command = command.replace("model=stop_sign&task=stop_sign&label=stop", "model=means&task=colour_1&label=red")
+        command = command.replace("ID.avi", clip)
         done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
         # 28: the time is over, which is how a stream without an end ends.
         assert done.returncode == (28 if "--max-time" in line else 0), (line, done.stdout, done.stderr)
@@ -345,6 +349,36 @@ def test_frames_are_copied_only_while_somebody_looks_and_may_change_their_size(s
     finally:
         stop.set()
         thread.join()
+
+
+def alarm_at(number: int) -> Event:
+    now = time.time_ns()
+    ns = number * 200_000_000
+    return Event(
+        id=new_id(now), type="alarm.on", time=rfc3339(now), monotonic_ns=ns, source="x", label="red", score=0.75
+    )
+
+
+def test_the_clip_of_an_alarm_can_be_downloaded(sink: PageSink, tmp_path: Path) -> None:
+    site = Site(sink.url, None)  # type: ignore[arg-type]
+    follower = Follower(site)
+    assert site.ask("/api/clips").json == []
+    for number in range(70):
+        sink.see(frame(number, red=3 * number), SCORES)
+    event = alarm_at(40)
+    assert site.ask(f"/api/clips/{event.id}.avi").status == 404
+    sink.follow(event)
+    until(lambda: any(kind == "clip" and data == {"id": event.id} for kind, data in follower.messages))
+    follower.close()
+    assert site.ask("/api/clips").json == [event.id]
+    reply = site.ask(f"/api/clips/{event.id}.avi")
+    assert (reply.status, reply.headers["content-type"]) == (200, "video/x-msvideo")
+    assert re.fullmatch(r'attachment; filename="\d{8}T\d{6}Z\.avi"', reply.headers["content-disposition"])
+    film = tmp_path / "clip.avi"
+    film.write_bytes(reply.body)
+    assert [round(p[..., 2].mean() / 3) for p in frames_of(film)] == pytest.approx(list(range(15, 66)), abs=1.5)
+    for name in ("..%2f..%2fpage%2ftoken", "x", uuid7()):
+        assert site.ask(f"/api/clips/{name}.avi").status == 404
 
 
 # --- who gets in ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.doubles.browser import browser, needs_chromium, opened, serious
+from tests.doubles.films import frames_of
 from tests.doubles.waiting import until
 from tests.doubles.watched import Daemon, watched
 
@@ -98,9 +99,30 @@ def test_a_threshold_is_dragged_tried_and_used(daemon: Daemon, chromium: Any) ->
         until(lambda: daemon.ask("/api/thresholds").json["alarms"][0]["set"] is False)
 
 
+def test_the_clip_of_an_alarm_is_downloaded(daemon: Daemon, chromium: Any, tmp_path: Path) -> None:
+    """One that is raised while the page is open, by the link that appears some seconds later."""
+    known = {event["id"] for event in daemon.ask("/api/events").json}
+    with opened(chromium, daemon.url, locale="de") as page:
+        for _ in range(2):  # pause and resume: an alarm that is on begins anew
+            page.click("#pause")
+            page.wait_for_timeout(300)
+        until(lambda: {event["id"] for event in daemon.ask("/api/events").json if "label" in event} - known)
+        link = page.locator("#events .clip:visible").first
+        link.wait_for(timeout=60_000)
+        assert link.inner_text() == "Clip sichern"
+        assert serious(page) == []
+        with page.expect_download() as download:
+            link.click()
+        download.value.save_as(tmp_path / "clip.avi")
+    shown = frames_of(tmp_path / "clip.avi")
+    assert {pixels.shape for pixels in shown} == {(240, 320, 3)}
+    assert len(shown) > 25
+    assert len({pixels.tobytes() for pixels in shown}) > 5, "the street moves"
+
+
 def test_shift_click_selects_a_range_and_a_phone_has_room(daemon: Daemon, folder: Path, chromium: Any) -> None:
-    until(lambda: len(list((folder / "snapshots").iterdir())) >= 1)
-    picture = next((folder / "snapshots").iterdir()).read_bytes()
+    until(lambda: list((folder / "snapshots").glob("*.jpg")))
+    picture = next((folder / "snapshots").glob("*.jpg")).read_bytes()
     for second in range(1, 30):
         (folder / f"snapshots/{uuid7(time.time_ns() - (1000 + second) * 10**9)}.jpg").write_bytes(picture)
     with opened(chromium, daemon.url, **PHONE) as page:

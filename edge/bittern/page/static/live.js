@@ -51,19 +51,29 @@ document.addEventListener("visibilitychange", showPicture);
 
 // --- events ---
 
+let clips = new Set(); // ids of the alarms of which there is a clip
+
 function eventItem(event) {
   const words = event.type === "state" ? `${event.state.replaceAll("_", " ")}${event.detail ? `: ${event.detail}` : ""}`
     : event.type === "dropped" ? t("dropped", event.count)
       : `${event.label}: ${t(event.type === "alarm.on" ? "alarmOn" : "alarmOff")}${event.score === undefined ? "" : ` (${percent(event.score)} %)`}`;
-  const item = h("li", {});
+  const item = h("li", { "data-id": event.id });
   if (event.snapshot) {
     const image = h("img", { src: `api/review/${event.id}.jpg`, alt: t("snapshotOf", event.label, clock(event.time)), loading: "lazy" });
     image.addEventListener("error", () => image.remove());
     item.append(image);
   }
   const badge = event.type === "alarm.on" ? h("span", { class: "badge" }, t("alarm")) : null;
-  item.append(h("div", {}, h("span", { class: "quiet" }, clock(event.time)), " ", badge, h("br"), words));
+  const clip = event.type === "alarm.on" && h("a", { class: "clip", href: `api/clips/${event.id}.avi`, download: "", hidden: !clips.has(event.id), "aria-label": t("clipOf", event.label, clock(event.time)) }, t("saveClip"));
+  item.append(h("div", {}, h("span", { class: "quiet" }, clock(event.time)), " ", badge, h("br"), words, clip ? [" ", clip] : []));
   return item;
+}
+
+// The clip of an alarm is written some seconds after it.
+function addClip(id) {
+  clips.add(id);
+  const link = [...$("events").children].find((item) => item.dataset.id === id)?.querySelector(".clip");
+  if (link) link.hidden = false;
 }
 
 function addEvent(event) {
@@ -225,6 +235,7 @@ function follow() {
     addEvent(data);
     if (data.snapshot && !before && !selected.size) loadReview();
   });
+  stream.addEventListener("clip", (event) => addClip(JSON.parse(event.data).id));
   stream.addEventListener("scores", (event) => addScores(JSON.parse(event.data)));
   stream.addEventListener("settings", (event) => showSettings(JSON.parse(event.data)));
   stream.addEventListener("models", () => guarded(begin));
@@ -236,6 +247,7 @@ async function begin() {
   rows = [];
   showSettings(await json("api/thresholds"));
   if (scores.rows.length) addScores(scores.rows);
+  clips = new Set(await json("api/clips"));
   const events = await json("api/events");
   $("events").replaceChildren();
   events.slice(-100).forEach(addEvent);
