@@ -25,12 +25,12 @@ _FLAGS = [
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
-    """A `playwright.sync_api.Browser`."""
+def browser(*flags: str) -> Iterator[Any]:
+    """A `playwright.sync_api.Browser`, with further command line flags."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=_FLAGS)
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*_FLAGS, *flags])
         yield chromium
         chromium.close()
 

@@ -13,7 +13,6 @@ from bittern.errors import ConfigurationError
 from bittern.system import fileio
 
 FILE = "token"
-COOKIE = "bittern"
 # A session of a browser; its cookie is forgotten when the server ends or the token changes.
 SESSION_S = 30 * 86400.0
 _MOST_SESSIONS = 100
@@ -111,6 +110,11 @@ class Access:
         except ConfigurationError:  # taken away while the server runs: nobody gets in
             return False
         return True
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie: of this page alone, because browsers send cookies to all ports and paths of a host."""
+        return f"bittern_{_hash(self._expected)[:8]}"
 
     def new_session(self) -> str:
         """A cookie's value, for a browser that gave the right token."""

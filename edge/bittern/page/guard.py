@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bittern.page.access import COOKIE, SESSION_S, Access, TooManyWrong
+from bittern.page.access import SESSION_S, Access, TooManyWrong
 from bittern.page.uploads import small_body
 
 _SAFE = ("GET", "HEAD", "OPTIONS")
@@ -32,6 +32,8 @@ _LOGIN = (
     "<button>OK</button></form><p>{note}</p></main></html>"
 )
 _MAX_LOGIN_BYTES = 4096
+# What a reverse proxy adds; see RFC 7239, section 1, for those before it.
+_PROXIED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 POLICY = (
@@ -91,6 +93,10 @@ class Guard:
         if not _same_origin(scope["method"], headers):
             return PlainTextResponse("refused: this comes from another site\n", 403)
         if self._access is None:
+            if any(key in headers for key in _PROXIED):  # so that a page without a token is not open to the world
+                return PlainTextResponse(
+                    "refused: this comes through a proxy; start with --name, or set page.names\n", 403
+                )
             return None
         # Without a token a path that is there looks like one that is not.
         client = (scope.get("client") or ("", 0))[0]
@@ -124,7 +130,7 @@ class Guard:
     def _has_cookie(self, headers: Headers) -> bool:
         assert self._access is not None
         try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self._access.cookie)
         except CookieError:
             return False
         return cookie is not None and self._access.has_session(cookie.value)
@@ -141,7 +147,7 @@ class Guard:
         response = RedirectResponse("./", 303)
         secure = urlsplit(request.headers.get("origin", "")).scheme == "https"
         response.set_cookie(
-            COOKIE,
+            self._access.cookie,
             self._access.new_session(),
             max_age=int(SESSION_S),
             httponly=True,

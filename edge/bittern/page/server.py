@@ -44,7 +44,9 @@ class PageServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,
+                # A proxy on this machine says for whom it asks: wrong tokens are counted by address.
+                proxy_headers=True,
+                forwarded_allow_ips=["127.0.0.1", "::1"],
                 limit_concurrency=_MOST_CONNECTIONS,
                 timeout_keep_alive=_IDLE_S,
                 timeout_graceful_shutdown=_SHUTDOWN_S,

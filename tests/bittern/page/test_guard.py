@@ -15,7 +15,7 @@ from tests.doubles.served import BITTERN
 
 from bittern.errors import ConfigurationError
 from bittern.page import access
-from bittern.page.access import COOKIE, Access, TooManyWrong
+from bittern.page.access import Access, TooManyWrong
 from bittern.page.address import Address, access_of, is_loopback
 from bittern.page.guard import Guard
 
@@ -127,8 +127,30 @@ def test_a_browser_logs_in(locked: Guard, token: str) -> None:
     assert token not in cookie
     value = cookie.partition(";")[0]
     assert ask(locked, cookie=value)[2] == "inside"
-    assert ask(locked, cookie=f"{COOKIE}=other")[0] == 401
+    assert ask(locked, cookie=f"{value.partition('=')[0]}=other")[0] == 401
     assert ask(locked, "POST", "/login", f"token={token}".encode(), origin="http://evil.example")[0] == 403
+
+
+def test_two_pages_of_a_host_have_two_cookies(locked: Guard, token: str, tmp_path: Path) -> None:
+    """Browsers send the cookies of a host to all of its ports."""
+    other_token = access.new_token(tmp_path / "other")
+    other = Guard(PlainTextResponse("inside"), Access(tmp_path / "other"))
+    cookies = [
+        ask(guard, "POST", "/login", f"token={t}".encode())[1]["set-cookie"].partition(";")[0]
+        for guard, t in ((locked, token), (other, other_token))
+    ]
+    assert len({cookie.partition("=")[0] for cookie in cookies}) == 2
+    assert all(ask(guard, cookie="; ".join(cookies))[2] == "inside" for guard in (locked, other))
+    assert ask(other, cookie=cookies[0])[0] == 401
+
+
+@pytest.mark.parametrize("header", ["x_forwarded_for", "forwarded", "x_real_ip", "x_forwarded_host"])
+def test_a_page_without_a_token_is_not_opened_by_a_proxy(local: Guard, locked: Guard, token: str, header: str) -> None:
+    proxied: dict[str, Any] = {header: "192.0.2.9"}
+    status, _, body = ask(local, **proxied)
+    assert status == 403
+    assert "--name" in body
+    assert ask(locked, authorization=f"Bearer {token}", **proxied)[0] == 200
 
 
 def test_a_new_token_ends_the_sessions_of_the_old_one(tmp_path: Path, token: str) -> None:
