@@ -47,10 +47,10 @@ def measure(
         progress: gets each stream.
 
     Returns:
-        Counts and intervals, as the manifest keeps them; None where the task has no alarm label, or looks beside the
-        centred square: streams show that alone.
+        Counts and intervals, as the manifest keeps them; None where the task has no alarm label, looks beside the
+        centred square (streams show that alone), or says by `stream_s = 0` that its pictures make no streams.
     """
-    if not task.alarm or task.views != CENTER:
+    if not task.alarm or task.views != CENTER or task.recipe.stream_s == 0:
         return None
     makers = _makers(task, items, seed + _SEED)
     made = streams.settings(classifier.heads[0].thresholds["default"])

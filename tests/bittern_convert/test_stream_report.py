@@ -47,10 +47,12 @@ def test_streams_are_counted_by_size_and_light(items: list[Item]) -> None:
     assert f"{false['alarms']} in 1 min" in text
 
 
-def test_no_streams_where_there_is_no_alarm_or_more_than_the_centre(items: list[Item]) -> None:
+def test_no_streams_where_they_would_show_nothing(items: list[Item]) -> None:
     classifier = Classifier(MODEL)
     silent = msgspec.structs.replace(TASK, alarm=())
     wide = msgspec.structs.replace(TASK, views=("left", "center"))
     assert stream_report.measure(classifier, silent, items, 1, Reports()) is None
     assert stream_report.measure(classifier, wide, items, 1, Reports()) is None
+    without = msgspec.structs.replace(TASK, recipe=msgspec.structs.replace(TASK.recipe, stream_s=0.0))
+    assert stream_report.measure(classifier, without, items, 1, Reports()) is None
     assert card._streams(None) == []

