@@ -128,6 +128,10 @@ def _split(uri: str) -> tuple[str, str, dict[str, str]]:
         )
     if uri.isdecimal() and len(uri) < 4:
         raise ConfigurationError(f"{uri} is not a source: the camera of this number is usb:{uri}")
+    if name in SCHEMES and name not in ("bench", *_PATHS):
+        raise ConfigurationError(
+            f"no such file or folder: {redacted(uri)}; the source {name} is written with a colon: {SCHEMES[name][2]}"
+        )
     known = [f"{scheme}:" for scheme in SCHEMES if scheme != "bench"]  # which is for `bittern bench` alone
     hint = did_you_mean(f"{parts.scheme}:", known) if parts.scheme else ""
     if not hint and redacted(uri) != HIDDEN and (not parts.scheme or "/" in uri or "." in uri):

@@ -64,6 +64,8 @@ def test_raw_units_are_told_from_containers() -> None:
     ("uri", "says"),
     [
         ("0", "the camera of this number is usb:0"),
+        ("demo", "no such file or folder: demo; the source demo is written with a colon: demo:?laps=1&seed=1"),
+        ("usb?size=640x480", "the source usb is written with a colon: usb:0?size=640x480"),
         ("/dev/null", "is a device: a camera is usb:/dev/null"),
         ("udp://10.0.0.5:5000", "expected rtsp://; a server such as MediaMTX gives a udp stream out by RTSP"),
         ("rtsp://user:pa#ss@host/path", "# as %23"),

@@ -24,7 +24,7 @@ from tests.doubles.repetitions import examples
 from tests.doubles.waiting import until
 
 from bittern.errors import BitternError, ConfigurationError
-from bittern.evaluation import dataset
+from bittern.evaluation import dataset, index
 from bittern.evaluation.dataset import Item
 from bittern_train.data import formats, importing
 from bittern_train.data.importing import Imported, Options
@@ -392,7 +392,16 @@ def test_adding_to_a_data_set(tmp_path: Path) -> None:
     ]
     assert [i.path.read_bytes() for i in items] == [sets.encoded(seed) for seed in (1, 2, 3)]
     done = bittern("data", "import", first, "--out", tmp_path / "set", "--add")
-    one_line(done, 1, "none of 1 pictures could be imported: cat/1.png: is in the data set already")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        f"{tmp_path}/set: nothing new (folders): all pictures that can be read are in it already, 3 in all",
+        "left out: 1: is in the data set already (cat/1.png)",
+    ]
+    assert index.versions(tmp_path / "set" / "index.csv") == [1], "it was not written again"
+    (first / "cat" / "2.png").write_bytes(b"broken")
+    done = bittern("data", "import", first, "--out", tmp_path / "set", "--add")
+    assert done.code == 1
+    assert "cat/2.png" in done.out
     assert bittern("data", "undo", tmp_path / "set").code == 0
     assert [i.name for i in dataset.read(tmp_path / "set")] == ["cat/1.png"]
     # The files of what was undone are there: they are used again.

@@ -20,12 +20,19 @@ def test_undo(tmp_path: Path) -> None:
     write(tmp_path, "c.jpg")
     done = bittern("data", "undo", tmp_path)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"{tmp_path}/index.csv: restored from index.csv.2, 2 pictures (kept from before: 1)\n"
+    file = tmp_path / "index.csv"
+    assert done.out == (
+        f"{file}: restored from index.csv.2, 2 pictures; the index before is index.csv.undone; older versions left: 1\n"
+    )
+    assert [i.name for i in dataset.read(tmp_path / "index.csv.undone")] == ["c.jpg"]
     done = bittern("data", "undo", tmp_path / "index.csv", "--json")
-    file = str(tmp_path / "index.csv")
-    assert done.lines == [{"index": file, "restored": "index.csv.1", "pictures": 1, "older": 0}]
+    assert done.lines == [{"index": str(file), "restored": "index.csv.1", "pictures": 1, "older": 0}]
     assert [i.name for i in dataset.read(tmp_path)] == ["a.jpg"]
     one_line(bittern("data", "undo", tmp_path), 2, "nothing to undo")
+    write(tmp_path, "d.jpg")
+    file.unlink()
+    done = bittern("data", "undo", tmp_path)
+    assert done.out == f"{file}: restored from index.csv.1, 1 pictures; older versions left: 0\n"
 
 
 def test_what_cannot_be_undone(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class Imported(NamedTuple):
     """What was done.
 
     Attributes:
-        items: the new rows of the index.
+        items: the new rows of the index; none if all pictures are in it already.
         total: the rows of the index, old and new.
         left_out: what is not among them, and why.
         several: pictures with boxes of several labels, of which the largest box gave the label.
@@ -105,7 +105,7 @@ def _copy(
     taken = {item.name for item in into.old}
     items: list[Item] = []
     several = 0
-    done = 0
+    done = known = 0
     # Read one after another: a compressed tar can only be read in its order.
     jobs = ((by_name[name], _read(tree, name)) for name in tree.in_order(by_name))
     for (picture, _), result in copying.in_parallel(jobs, lambda job: _parts(*job, options)):
@@ -114,17 +114,19 @@ def _copy(
             new, same = _place(picture, result(), into, taken, tree.path.resolve().name, options)
             items += new
             left_out += [Omission(name, "is in the data set already", failed=False) for name in same]
+            known += len(same)
             several += options.whole and len({box.label for box in picture.boxes or ()}) > 1
         except _Nothing as error:
             left_out.append(Omission(picture.name, str(error), failed=False))
         except PictureError as error:
             left_out.append(Omission(picture.name, str(error)))
         progress(done)
-    if not items:
+    if not items and not known:
         why = f": {left_out[-1].name}: {left_out[-1].reason}" if left_out else ""
         raise BitternError(printable(f"{tree.path}: none of {done} pictures could be imported{why}"))
     items.sort(key=lambda item: item.name)
-    copying.finish(into, items)
+    if items:
+        copying.finish(into, items)
     return Imported(items, len(into.old) + len(items), left_out, several)
 
 

@@ -121,7 +121,9 @@ def _lines(out: Path, kind: str, done: Imported) -> list[str]:
     counts = collections.Counter(item.label or "" for item in done.items)
     total = f", {done.total} with those before" if done.total > len(done.items) else ""
     lines = [f"{out}: {len(done.items)} pictures ({kind}){total}"]
-    width = max(len(printable(label)) for label in counts)
+    if not done.items:
+        lines = [f"{out}: nothing new ({kind}): all pictures that can be read are in it already, {done.total} in all"]
+    width = max((len(printable(label)) for label in counts), default=0)
     lines += [f"  {printable(label):{width}}  {count}" for label, count in counts.most_common() if label]
     if counts[""]:
         lines.append(f"  {counts['']} without a label: bittern data label {out}")

@@ -24,10 +24,13 @@ def command(data: Path, as_json: bool) -> None:
 
     file = index.file_of(data)
     with index.locked(file):
+        replaced = file.exists()
         number = index.undo(file)
         older = len(index.versions(file))
         pictures = len(dataset.read(file))
     if as_json:
         print_json({"index": str(file), "restored": f"{file.name}.{number}", "pictures": pictures, "older": older})
     else:
-        click.echo(f"{file}: restored from {file.name}.{number}, {pictures} pictures (kept from before: {older})")
+        before = f"; the index before is {file.name}.undone" if replaced else ""
+        restored = f"restored from {file.name}.{number}, {pictures} pictures"
+        click.echo(f"{file}: {restored}{before}; older versions left: {older}")
