@@ -129,7 +129,7 @@ def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int],
     """Makes a row: frame to event of the whole daemon, beside a bare inference."""
 
     def measure(subject: Subject, n: int) -> Row:
-        bare = BareInvoke(subject.file, subject.classifier)
+        bare = BareInvoke(subject, lent=True)
         pairs = _pairs(subject, size, n, lambda: milliseconds(bare))
         what = f"whole daemon, {size[0]} x {size[1]}"
         return row_of(name, what, "bare set, invoke, get", at_most, pairs)

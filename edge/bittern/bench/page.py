@@ -171,7 +171,7 @@ def _is_page(pid: int) -> bool:
 
 
 def _invoke_ms(subject: Subject) -> float:
-    tensor = np.zeros((1, subject.classifier.size, subject.classifier.size, 3), np.uint8)
+    tensor = np.zeros((1, *subject.classifier.shape, 3), np.uint8)
     times = []
     for _ in range(10):
         start = time.perf_counter()

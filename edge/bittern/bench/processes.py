@@ -30,9 +30,10 @@ from {runtime.Interpreter.__module__} import Interpreter
 frame = cv2.imread(sys.argv[1])
 side = min(frame.shape[:2])
 top, left = (frame.shape[0] - side) // 2, (frame.shape[1] - side) // 2
-square = cv2.resize(frame[top : top + side, left : left + side], (224, 224), interpolation=cv2.INTER_AREA)
 interpreter = Interpreter(sys.argv[2], num_threads=1)
 interpreter.allocate_tensors()
+height, width = interpreter.get_input_details()[0]["shape"][1:3]
+square = cv2.resize(frame[top : top + side, left : left + side], (width, height), interpolation=cv2.INTER_AREA)
 interpreter.set_tensor(interpreter.get_input_details()[0]["index"], square[np.newaxis, :, :, ::-1])
 interpreter.invoke()
 scores = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
+import msgspec
 import numpy as np
 
 from bittern import events
@@ -23,12 +24,15 @@ from bittern.bench.timing import Pairs, interleave, milliseconds, ratio
 from bittern.config.schema import DecisionConfig, GateConfig, WatchConfig
 from bittern.decision.pipeline import Pipeline
 from bittern.errors import BitternError, ConfigurationError
-from bittern.evaluation import evaluate
+from bittern.evaluation import adopt, evaluate
 from bittern.evaluation.dataset import Item
 from bittern.frames import Frame, Pixels
 from bittern.model import catalog, golden, pictures, runtime
+from bittern.model.bare import Bare
 from bittern.model.classifier import Classifier
+from bittern.model.input_maker import describe_input, is_picture
 from bittern.model.preprocess import square_of
+from bittern.model.tflite_file import TfliteFile
 from bittern.scene import street
 from bittern.system import stderr
 
@@ -37,7 +41,7 @@ _PEER_HINT = "pip install 'bittern[bench]' into an environment of its own, witho
 
 
 class PeerMissing(BitternError):
-    """The reference of a row is not installed."""
+    """The reference of a row is not installed, or cannot run this model."""
 
 
 class Subject(NamedTuple):
@@ -58,18 +62,29 @@ class Subject(NamedTuple):
         return self.folder / self.classifier.manifest.file
 
 
-def open_subject(model: str) -> Subject:
-    """Open the model that the bench runs on.
+@contextmanager
+def open_subject(model: str, bare: Bare | None = None) -> Iterator[Subject]:
+    """The model that the bench runs on, open in the block.
+
+    A bare .tflite file becomes a model folder in a temporary place (`bittern.evaluation.adopt`), so that every row runs
+    it as the daemon would. Which of its labels raises an alarm makes no difference to a time: without any it is the
+    first one.
 
     Raises:
-        ConfigurationError: no such model, or one without a manifest.
+        ConfigurationError: no such model.
+        ModelRefused, Unstated: see `Classifier`.
     """
-    folder = catalog.find(model)
-    if not folder.is_dir():
-        raise ConfigurationError(
-            f"{model}: a bare file has no golden frames to measure with: make a model folder of it with bittern adopt"
-        )
-    return Subject(Classifier(folder), folder)
+    found = catalog.find(model)
+    if found.is_dir():
+        yield Subject(Classifier(found), found)
+        return
+    stated = bare or Bare()
+    if not stated.alarm:
+        stated = msgspec.structs.replace(stated, alarm=Classifier(found, bare=stated).heads[0].labels[:1])
+    with tempfile.TemporaryDirectory(prefix="bittern-bench-") as scratch:
+        folder = Path(scratch, name := adopt.named(found.stem))
+        adopt.adopt(found, folder, stated, name=name, version="unverified", items=(), progress=lambda _done: None)
+        yield Subject(Classifier(folder), folder)
 
 
 # --- what is timed ---------------------------------------------------------------------------------------------------
@@ -78,19 +93,21 @@ def open_subject(model: str) -> Subject:
 class BareInvoke:
     """One inference without Bittern: `set_tensor`, `invoke` and `get_tensor` of the runtime's interpreter."""
 
-    def __init__(self, file: Path, classifier: Classifier | None = None) -> None:
+    def __init__(self, subject: Subject, *, lent: bool = False) -> None:
         """The input is a grey picture.
 
         Args:
-            file: the .tflite file.
-            classifier: lends its interpreter; None makes one. Two interpreters of one model differ by 1 % in time,
-                depending on where they lie in memory, which would hide what Bittern adds to an inference.
+            subject: the model.
+            lent: use the interpreter of its classifier instead of an own one. Two interpreters of one model differ by
+                1 % in time, depending on where they lie in memory, which would hide what Bittern adds to an inference.
         """
-        if classifier is not None:
-            self.interpreter = classifier._interpreter
+        if lent:
+            self.interpreter = subject.classifier._interpreter
         else:
             with stderr.silenced():
-                self.interpreter = runtime.Interpreter(model_path=str(file), num_threads=1)
+                self.interpreter = runtime.Interpreter(model_path=str(subject.file), num_threads=1)
+                shape = subject.classifier.input.shape  # which the file may leave free
+                self.interpreter.resize_tensor_input(self.interpreter.get_input_details()[0]["index"], shape)
                 self.interpreter.allocate_tensors()
         self.input = self.interpreter.get_input_details()[0]
         self.output = self.interpreter.get_output_details()[0]
@@ -178,18 +195,21 @@ def _pictures(classifier: Classifier, folder: Path, size: Size) -> list[Pixels]:
 class Tutorial:
     """A loop as tutorials write it: Pillow resizes, pixels become floats, and the input's scale makes them uint8."""
 
-    def __init__(self, file: Path, pixels: Pixels) -> None:
+    def __init__(self, subject: Subject, pixels: Pixels) -> None:
         """`pixels` is the frame (H, W, 3) uint8 RGB.
 
         Raises:
-            PeerMissing: no Pillow.
+            PeerMissing: no Pillow, or the model takes no RGB pictures one by one.
         """
+        shape = subject.classifier.input.shape
+        if shape != (1, *subject.classifier.shape, 3):
+            raise PeerMissing(f"the loop is written for pictures (1, height, width, 3), the model takes {shape}")
         try:
             from PIL import Image
         except ImportError:
             raise PeerMissing(f"Pillow is not installed: {_PEER_HINT}") from None
         self._image = Image
-        self._bare = BareInvoke(file)
+        self._bare = BareInvoke(subject)
         self._pixels = pixels
 
     def __call__(self) -> None:
@@ -198,11 +218,14 @@ class Tutorial:
         image = self._image.fromarray(self._pixels).resize((source["shape"][2], source["shape"][1]))
         data = np.expand_dims((np.asarray(image, np.float32) - 127.5) / 127.5, 0)
         scale, zero_point = source["quantization"]
-        interpreter.set_tensor(source["index"], np.clip(data / scale + zero_point, 0, 255).astype(source["dtype"]))
+        if scale:
+            limits = np.iinfo(source["dtype"])
+            data = np.clip(data / scale + zero_point, limits.min, limits.max).astype(source["dtype"])
+        interpreter.set_tensor(source["index"], data)
         interpreter.invoke()
         scale, zero_point = target["quantization"]
-        scores = (interpreter.get_tensor(target["index"])[0].astype(np.float32) - zero_point) * scale
-        int(np.argmax(scores))
+        scores = interpreter.get_tensor(target["index"])[0].astype(np.float32)
+        int(np.argmax((scores - zero_point) * scale if scale else scores))
 
 
 @contextmanager
@@ -271,8 +294,10 @@ def invoke_row(subject: Subject, n: int) -> Row:
     def ours() -> list[Pixels]:
         return subject.classifier.invoke(tensor)
 
-    if not processes.has_benchmark_tool():
-        pairs = interleave(ours, BareInvoke(subject.file), n)
+    signature = TfliteFile(subject.classifier.data).input_signature() or ()
+    # Of a shape that is free the tool would take 1 for every side.
+    if not processes.has_benchmark_tool() or any(side < 1 for side in signature):
+        pairs = interleave(ours, BareInvoke(subject), n)
         return row_of("invoke", "our invoke", "bare interpreter", 1.02, pairs)
     # The tool runs its own loop in its own process, so blocks take turns instead of single calls.
     block = 10
@@ -289,7 +314,7 @@ def event_row(name: str, size: Size, at_most: float) -> Callable[[Subject, int],
     """Makes a row: frame to event, beside a bare inference."""
 
     def measure(subject: Subject, n: int) -> Row:
-        bare = BareInvoke(subject.file, subject.classifier)
+        bare = BareInvoke(subject, lent=True)
         ours = FrameToEvent(subject.classifier, subject.folder, size)
         pairs = interleave(ours, bare, n, before=ours.deliver)
         return row_of(name, f"frame to event, {size[0]} x {size[1]}", "bare set, invoke, get", at_most, pairs)
@@ -308,12 +333,19 @@ def against_mediapipe_row(subject: Subject, n: int) -> Row:
 def against_tutorial_row(subject: Subject, n: int) -> Row:
     """Frame to event, beside a tutorial's loop."""
     ours = FrameToEvent(subject.classifier, subject.folder, (640, 480))
-    pairs = interleave(ours, Tutorial(subject.file, ours.pixels), n, before=ours.deliver)
+    pairs = interleave(ours, Tutorial(subject, ours.pixels), n, before=ours.deliver)
     return row_of("tutorial", "frame to event, 640 x 480", "a tutorial's loop", 0.70, pairs)
 
 
 def classify_cold_row(subject: Subject, n: int) -> Row:
-    """`bittern classify` of one picture in a new process, beside the shortest script."""
+    """`bittern classify` of one picture in a new process, beside the shortest script.
+
+    Raises:
+        PeerMissing: the script does not run such a model.
+    """
+    if not is_picture(subject.classifier.input):
+        takes = describe_input(subject.classifier.input)
+        raise PeerMissing(f"the shortest script is for RGB uint8, the model takes {takes}")
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         picture, labels = Path(folder) / "street.jpg", Path(folder) / "labels.txt"
         view = street.random_picture(np.random.default_rng(1), stop=True, size=(1920, 1080))
@@ -341,7 +373,7 @@ def xnnpack_row(subject: Subject, n: int) -> Row:
 
 def evaluate_row(subject: Subject, n: int) -> Row:
     """`bittern evaluate` of eight files, beside bare decoding and inference."""
-    bare = BareInvoke(subject.file)
+    bare = BareInvoke(subject)
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as folder:
         rng = np.random.default_rng(1)
         items = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import click
@@ -66,12 +65,18 @@ def adopt(
         raise ConfigurationError(
             f"{file}: {'is a folder' if file.is_dir() else 'no such file'}: expected a .tflite file"
         )
-    folder = out if out is not None else Path("models") / _named(file.stem)
+    folder = out if out is not None else Path("models") / adopting.named(file.stem)
     bare = msgspec.structs.replace(stated.of(0, 1), nothing=nothing, threshold=threshold)
     items = dataset.read(data) if data is not None else []
     with progress_bar("adopt", max(1, len(items))) as progress:
         adopted = adopting.adopt(
-            file, folder, bare, name=name or _named(folder.name), version=version, items=items, progress=progress
+            file,
+            folder,
+            bare,
+            name=name or adopting.named(folder.name),
+            version=version,
+            items=items,
+            progress=progress,
         )
     for line in adopted.failed:
         warn(line)
@@ -96,8 +101,3 @@ def adopt(
             click.echo(printable(f"  {note}"))
     if adopted.failed:
         ctx.exit(1)
-
-
-def _named(text: str) -> str:
-    """A name that a manifest takes: lower case, and nothing but letters, digits, _ . and -."""
-    return re.sub(r"[^a-z0-9_.-]+", "_", text.lower()).strip("_.-")[:64] or "model"

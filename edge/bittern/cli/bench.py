@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bittern.cli.bare_models import about, bare_options
 from bittern.cli.common import FiniteRange, print_json, progress_bar, warn
 from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from bittern.bench.result import BenchResult, LeftOut, Row
     from bittern.bench.rows import Subject
     from bittern.bench.sustained import Sustained
+    from bittern.cli.bare_models import Statements
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class _Options:
     """The command line; the options below explain each of them."""
 
     model: str
+    stated: Statements
     rows: tuple[str, ...]
     n: int
     out: Path | None
@@ -35,7 +38,7 @@ class _Options:
 @click.command(
     short_help="Measure what Bittern costs on this machine.", epilog="Example: bittern bench --out build/bench"
 )
-@click.option("--model", default="stop_sign", show_default=True, help="Name or folder.")
+@click.option("--model", default="stop_sign", show_default=True, help="Name, folder or .tflite.")
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Measure only this row; may be repeated.")
 @click.option("--n", type=click.IntRange(min=2), default=200, show_default=True, help="Measurements of each side.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for result.json and a chart.")
@@ -51,13 +54,17 @@ class _Options:
     multiple=True,
     help="For --sustained; may be repeated.  [default: 1 to 4, as far as there are cores]",
 )
+@bare_options
 @click.pass_context
 def bench(ctx: click.Context, /, **values: Any) -> None:
     """Measure what Bittern costs, each figure beside a reference that runs in turn with it.
 
+    A bare .tflite file of any tool is measured as the model folder that `bittern adopt` makes of it, here in a
+    temporary place: what it does not say has to be stated, as for `bittern classify`.
+
     Exit code 1 if a row could not be measured, and with --check if one is over its limit. Rows whose peer (MediaPipe,
-    Pillow) is not installed are left out, with a line that says so. On a Raspberry Pi with a published figure it also
-    says whether this one is slow, and why.
+    Pillow) is not installed, or cannot run the model, are left out, with a line that says so. On a Raspberry Pi with a
+    published figure it also says whether this one is slow, and why.
     """
     options = _Options(**values)
     _refuse_what_does_not_go_together(ctx, options)
@@ -100,9 +107,9 @@ def _measure(options: _Options) -> BenchResult:
         if name not in suite.ROWS:
             hint = did_you_mean(name, suite.ROWS)
             raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(suite.ROWS)}{hint}")
-    subject = rows.open_subject(options.model)
-    measured, left_out = _rows(subject, options)
-    all_cores = None if options.rows else rows.all_cores_ms(subject, os.cpu_count() or 1, options.n)
+    with rows.open_subject(options.model, *about((options.model,), options.stated)) as subject:
+        measured, left_out = _rows(subject, options)
+        all_cores = None if options.rows else rows.all_cores_ms(subject, os.cpu_count() or 1, options.n)
     here = machine.read()
     verdict = boards.verdict(here, subject.classifier.path, all_cores, boards.load()) if all_cores else []
     if options.as_json:
@@ -166,13 +173,13 @@ def _sustain(options: _Options, minutes: float) -> None:
     from bittern.events import rfc3339
     from bittern.system import machine
 
-    subject = rows.open_subject(options.model)
     counts = options.threads or tuple(range(1, min(4, os.cpu_count() or 1) + 1))
     points = []
-    for point in sustained.measure(subject, minutes, counts):
-        points.append(point)
-        if options.as_json:
-            print_json(point)
+    with rows.open_subject(options.model, *about((options.model,), options.stated)) as subject:
+        for point in sustained.measure(subject, minutes, counts):
+            points.append(point)
+            if options.as_json:
+                print_json(point)
     if not options.as_json:
         click.echo(sustained.table(points))
     name = f"{subject.classifier.name} {subject.classifier.version}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,6 +40,11 @@ _STEPS = np.arange(1, 256) / 256
 # With fewer pictures of either side no threshold is chosen on them.
 LEAST_PICTURES = 5
 _UNCHOSEN = "unchosen: no labelled pictures; an even chance"
+
+
+def named(text: str) -> str:
+    """A name that a manifest takes: lower case, and nothing but letters, digits, _ . and -."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", text.lower()).strip("_.-")[:64] or "model"
 
 
 class Adopted(NamedTuple):

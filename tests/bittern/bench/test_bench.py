@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from click.testing import CliRunner
 from click.testing import Result as Ran
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.doubles.foreign_models import Kind, red_or_blue
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern import Classifier
 from bittern.bench import processes, result, rows, suite, sustained, timing
 from bittern.cli.bench import bench
 from bittern.errors import BitternError, ConfigurationError
+from bittern.model.bare import Bare, Unstated
 from bittern.system import machine
 
 PEERS = {"mediapipe": "mediapipe", "tutorial": "PIL"}
@@ -79,8 +81,9 @@ def test_percentiles_are_nearest_rank(share: float, value: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def subject(model_folder: Path) -> rows.Subject:
-    return rows.open_subject(str(model_folder))
+def subject(model_folder: Path) -> Iterator[rows.Subject]:
+    with rows.open_subject(str(model_folder)) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("size", [(224, 224), (640, 480), (1920, 1080), (200, 300)])
@@ -293,10 +296,54 @@ def test_wrong_options_are_refused(model_folder: Path, tmp_path: Path) -> None:
     assert (both.exit_code, "--compare does not go with --row, --json" in both.output) == (2, True)
     assert "--sustained does not go with --row" in run("--sustained", "1", "--row", "invoke").output
     assert run("--sustained", "nan").exit_code == 2
-    bare = tmp_path / "bare.tflite"
-    bare.write_bytes((model_folder / "model.tflite").read_bytes())
-    with pytest.raises(ConfigurationError, match="bittern adopt"):
-        run("--model", bare)
+    assert "--labels is for a bare .tflite file" in run("--model", model_folder, "--labels", "labels.txt").output
+
+
+# --- models of other tools -------------------------------------------------------------------------------------------
+
+FOREIGN_ROWS = ("event_224", "tutorial", "xnnpack", "evaluate", "classify_cold", "model_file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "left_out"),
+    [
+        (Kind(), ("--pixels", "-1..1"), ["the shortest script is for RGB uint8, the model takes 16 x 16 RGB float32"]),
+        (
+            Kind("int8", "int8", shape=(1, 1, 16, 24), nchw=True),
+            (),
+            ["the loop is written for pictures (1, height, width, 3), the model takes (1, 1, 16, 24)", "grey int8"],
+        ),
+    ],
+)
+def test_a_bare_file_is_measured_with_what_is_stated(
+    tmp_path: Path, kind: Kind, options: tuple[str, ...], left_out: list[str]
+) -> None:
+    file, labels = tmp_path / "Gate 1.tflite", tmp_path / "labels.txt"
+    file.write_bytes(red_or_blue(kind))
+    labels.write_text("warm\ncold\n")
+    words = [word for name in FOREIGN_ROWS for word in ("--row", name)]
+    done = run("--model", file, "--labels", labels, *options, *words, "--n", "2", "--json", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    measured = result.read(tmp_path / "out")
+    assert measured.model == "gate_1 unverified"
+    missing = " ".join(map(str, measured.left_out))
+    assert all(says in missing for says in left_out)
+    left = {row.name for row in measured.left_out}
+    assert left <= {"tutorial", "classify_cold"}
+    assert [row.name for row in measured.rows] == [name for name in FOREIGN_ROWS if name not in left]
+    assert sorted(tmp_path.iterdir()) == [file, labels, tmp_path / "out"]
+
+
+def test_of_a_free_size_the_stated_one_is_measured(tmp_path: Path) -> None:
+    file, labels = tmp_path / "free.tflite", tmp_path / "labels.txt"
+    file.write_bytes(red_or_blue(Kind("uint8", "uint8", free=(0, 1, 2))))
+    labels.write_text("warm\ncold\n")
+    with pytest.raises(Unstated, match="--size"):
+        run("--model", file, "--labels", labels)
+    with rows.open_subject(str(file), Bare(labels=str(labels), size=(24, 40))) as opened:
+        row = suite.ROWS["invoke"](opened, 3)
+        assert row.against == "bare interpreter"
+        assert rows.BareInvoke(opened).interpreter.get_input_details()[0]["shape"].tolist() == [1, 24, 40, 3]
 
 
 # --- two results -----------------------------------------------------------------------------------------------------
