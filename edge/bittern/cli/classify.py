@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.bare_models import model_options, open_models, warn_unverified
-from bittern.cli.common import as_utf8, one_blas_thread, print_json, region_option, views_option, warn
+from bittern.cli.common import FiniteRange, as_utf8, one_blas_thread, print_json, region_option, views_option, warn
 from bittern.errors import PictureError, printable
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Name, folder or .tflite; may be given more than once.",
 )
+@click.option(
+    "--max-megapixels",
+    type=FiniteRange(0, 1000, min_open=True),
+    default=50.0,
+    show_default=True,
+    help="Refuse a larger picture. A JPEG of more than 50 is decoded at a half, a quarter or an eighth of its size.",
+)
 @region_option
 @views_option
 @model_options
@@ -42,6 +49,7 @@ def classify(
     ctx: click.Context,
     images: tuple[str, ...],
     models: tuple[str, ...],
+    max_megapixels: float,
     region: Region | None,
     views: tuple[View, ...],
     stated: Statements,
@@ -67,7 +75,11 @@ def classify(
     Exit code 1 if a picture cannot be read, or the region does not fit into it.
     """
     one_blas_thread()
-    pictures = _PictureReader(images, region)
+    if region is not None and max_megapixels > 50:
+        raise click.UsageError(
+            "--region is in pixels of the whole picture: --max-megapixels is at most 50 with it", ctx
+        )
+    pictures = _PictureReader(images, region, round(max_megapixels * 1e6))
     try:
         import numpy as np
 
@@ -107,12 +119,12 @@ class _PictureReader:
     The thread must have ended before anything is printed: decoding silences stderr.
     """
 
-    def __init__(self, images: tuple[str, ...], region: Region | None) -> None:
+    def __init__(self, images: tuple[str, ...], region: Region | None, max_pixels: int) -> None:
         from threading import Thread
 
         from bittern.model import pictures  # noqa: F401 - OpenCV, which thread and models both need
 
-        self._pictures = _pictures(images, region)
+        self._pictures = _pictures(images, region, max_pixels)
         self._first: list[tuple[str, Pixels | PictureError | str]] = []
         self._error: BaseException | None = None
         self._thread = Thread(target=self._take_first)
@@ -139,9 +151,12 @@ class _PictureReader:
         yield from self._pictures
 
 
-def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[str, Pixels | PictureError | str]]:
+def _pictures(
+    images: tuple[str, ...], region: Region | None, max_pixels: int
+) -> Iterator[tuple[str, Pixels | PictureError | str]]:
     """Every picture by its name, or why there is none; and what is left out of a folder, which is no failure."""
     from bittern.model import pictures
+    from bittern.model.picture_header import TooManyPixels
 
     for image in images:
         names = [image]
@@ -156,9 +171,11 @@ def _pictures(images: tuple[str, ...], region: Region | None) -> Iterator[tuple[
             try:
                 if name == "-":
                     data = sys.stdin.buffer.read(pictures.MAX_BYTES + 1) if sys.stdin else b""
-                    frame, origin = pictures.decode_bytes(data, "stdin"), "stdin"
+                    frame, origin = pictures.decode_bytes(data, "stdin", max_pixels=max_pixels), "stdin"
                 else:
-                    frame, origin = pictures.decode(name), name
+                    frame, origin = pictures.decode(name, max_pixels=max_pixels), name
                 yield name, pictures.cut(frame, origin, region)
+            except TooManyPixels as error:
+                yield name, PictureError(f"{error}, or allow more with --max-megapixels")
             except PictureError as error:
                 yield name, error

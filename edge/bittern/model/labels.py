@@ -3,7 +3,7 @@
 The rules:
 
 - UTF-8 with or without a byte-order mark, or UTF-16; lines end as on Unix, Windows or an old Mac. Blank lines are left
-  out.
+  out, and so are quotes around every line, and the header of a CSV file ("label", "name", "class").
 - Numbers before (or, in CSV, beside) all names are obeyed and taken off if they are 0 to n - 1 or 1 to n, each once.
   Numbers that begin with 0 or 1 and leave gaps are refused. Any others, as in "30 km/h" and "50 km/h", belong to the
   names.
@@ -23,8 +23,9 @@ from typing import Any
 
 import msgspec
 
-# "0 cat", "0  cat", "0: cat", "0, cat", "0. cat", "0) cat", "0 - cat", "0\tcat"
-_NUMBERED = re.compile(r"\s*(\d{1,6})\s*(?:[:,;.)\t-]|\s)\s*(\S.*)")
+# "0 cat", "0  cat", "0: cat", "0, cat", "0. cat", "0) cat", "0 - cat", "0=cat", "0\tcat"
+_NUMBERED = re.compile(r"\s*(\d{1,6})\s*(?:[:,;.)=\t-]|\s)\s*(\S.*)")
+_QUOTED = re.compile(r"""("[^"]+"|'[^']+'),?""")
 # Not a first label such as "[unknown]".
 _JSON = re.compile(r"""\s*(?:\{\s*["}]|\[\s*["\[{\]\d])""")
 _KEYS_OF_LABELS = ("labels", "classes", "class_names", "names", "categories", "id2label", "Label")
@@ -100,6 +101,10 @@ def _ordered_or_refused(numbers: Sequence[int], names: Sequence[str]) -> list[st
 
 
 def _from_lines(lines: list[str]) -> list[str]:
+    quoted = [_QUOTED.fullmatch(line) for line in lines]
+    lines = [match[1][1:-1].strip() for match in quoted if match] if all(quoted) else lines
+    if len(lines) > 1 and lines[0].lower() in _KEYS_OF_NAME:
+        lines = lines[1:]
     matches = [_NUMBERED.fullmatch(line) for line in lines]
     numbered = [(int(match[1]), match[2]) for match in matches if match]
     if len(numbered) < len(lines):

@@ -46,14 +46,20 @@ class Header(NamedTuple):
     sized: bool = True
 
 
+class TooManyPixels(PictureError):
+    """A picture has more pixels than are allowed."""
+
+
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """Check the size of a picture, in pixels.
 
     Raises:
-        PictureError: it has more than `max_pixels`; the message is without the picture's name.
+        TooManyPixels: it has more than `max_pixels`; the message is without the picture's name.
     """
     if width * height > max_pixels:
-        raise PictureError(f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels")
+        raise TooManyPixels(
+            f"{width} x {height} is more than the limit of {max_pixels / 1e6:g} megapixels: make it smaller"
+        )
 
 
 # Formats by their first bytes.

@@ -141,15 +141,17 @@ def decode_bytes(
     decoded in this process; any other in one with limits (`bittern.model.decoder`).
 
     With `at_least` an ordinary JPEG, which decodes faster at a half, a quarter or an eighth of its size, is decoded at
-    the smallest of these whose longer side has that many pixels: for thumbnails, never for a network.
+    the smallest of these whose longer side has that many pixels: for thumbnails, never for a network. One with more
+    than `MAX_PIXELS`, where `max_pixels` allows it, is decoded at the largest of these that has no more.
 
     Raises:
         PictureError: as for `decode`; the message begins with `name`.
+        TooManyPixels: the header states more pixels than `max_pixels`.
     """
     try:
         return _decode_bytes(data, max_bytes, max_pixels, at_least)
     except PictureError as error:
-        raise PictureError(f"{name}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
 
 
 def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int, at_least: int | None) -> Pixels:
@@ -175,7 +177,10 @@ def _decode_bytes(data: bytes, max_bytes: int, max_pixels: int, at_least: int | 
         data = picture_header.plain_webp(data)
     if header.bounded:
         part = 1
-        while kind == "JPEG" and at_least and part < 8 and max(width, height) >= 2 * part * at_least:
+        while kind == "JPEG" and part < 8:
+            too_large = width * height > MAX_PIXELS * part**2
+            if not too_large and not (at_least and max(width, height) >= 2 * part * at_least):
+                break
             part *= 2
         picture = _decode_here(data, _REDUCED[part])
     else:

@@ -362,3 +362,12 @@ def test_a_stdout_that_takes_nothing_is_one_line(place: Path, words: str, stdout
     assert len(lines) == 1, done.stderr
     assert re.match(r"bittern: .*(stdout|No space left)", lines[0])
     assert done.returncode == 1
+
+
+def test_the_limit_of_pixels_is_an_option(place: Path) -> None:
+    words = ("classify", place / "red.png", "--model", place / "means")
+    one_line(bittern(*words, "--max-megapixels", "0.00001"), 1, "or allow more with --max-megapixels")
+    assert bittern(*words, "--max-megapixels", "200").code == 0
+    done = bittern(*words, "--max-megapixels", "200", "--region", "0,0,8,8")
+    assert (done.code, "--max-megapixels is at most 50 with it" in done.err) == (2, True)
+    assert bittern(*words, "--max-megapixels", "nan").code == 2

@@ -161,3 +161,12 @@ def test_a_jpeg_may_be_decoded_smaller_for_a_thumbnail(at_least: int | None, siz
 def test_only_a_jpeg_is_decoded_smaller() -> None:
     data = encode(".png", drawn())
     assert pictures.decode_bytes(data, "thumbnail", at_least=1).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_a_jpeg_above_the_usual_limit_is_decoded_at_a_part_of_its_size() -> None:
+    large = encode(".jpg", np.full((7200, 7300), 90, np.uint8))
+    with pytest.raises(picture_header.TooManyPixels, match="7300 x 7200 is more than the limit of 50"):
+        pictures.decode_bytes(large, "x.jpg")
+    picture = pictures.decode_bytes(large, "x.jpg", max_pixels=60_000_000)
+    assert picture.shape == (3600, 3650, 3)
+    assert int(picture[1800, 1800, 0]) == 90
