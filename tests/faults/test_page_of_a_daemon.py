@@ -72,7 +72,7 @@ def test_23_four_viewers_that_never_read(tmp_path: Path, means: Path, record: Re
 
 
 def test_24_the_page_of_a_daemon_without_a_token(tmp_path: Path, means: Path, record: Record) -> None:
-    new_token(tmp_path / "page")
+    token = new_token(tmp_path / "page")
     classifier = Classifier(means)
     config = WatchConfig(page=PageConfig(port=0, names=("camera.example.org",)))
     sink = PageSink(config, SinkContext("the gate", memory=tmp_path), lambda: [classifier], Health().reading)
@@ -87,6 +87,7 @@ def test_24_the_page_of_a_daemon_without_a_token(tmp_path: Path, means: Path, re
             reply = daemon.ask(path, method=method)
             answers.add((reply.status, reply.body))
         assert answers == {(401, b"a token is needed\n")}
+        assert daemon.ask("/api/models", headers={"authorization": f"Bearer {token}"}).status == 200
     finally:
         sink.close()
     record(

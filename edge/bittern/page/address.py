@@ -11,6 +11,9 @@ from typing import NamedTuple
 from bittern.errors import ConfigurationError
 from bittern.page.access import Access
 
+# The kernel closes a connection whose peer takes nothing for so long (TCP_USER_TIMEOUT, tcp(7)), in ms.
+_STALL_MS = 10_000
+
 
 def is_loopback(host: str) -> bool:
     """Whether an address to listen on is of this machine only."""
@@ -58,6 +61,7 @@ def listen(address: Address) -> socket.socket:
         raise ConfigurationError(f"{address.keys[0]} {address.host}: no such address ({error.strerror})") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MS)
         listener.bind(place)
         listener.listen(256)
     except OSError as error:

@@ -31,9 +31,8 @@ from bittern.system import log, stderr
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # How often it says that it has not hung, in seconds.
 _ALIVE_S = 5.0
-# The kernel closes a connection whose peer takes nothing for so long (TCP_USER_TIMEOUT), in ms, and holds no more than
-# this for it, in bytes, so that a live picture is not seconds old.
-_STALL_MS, _BUFFER = 10_000, 128 * 1024
+# The kernel holds no more than this for a viewer, in bytes, so that a live picture is not seconds old.
+_BUFFER = 128 * 1024
 # The classifier comes first.
 _NICE = 5
 
@@ -57,7 +56,6 @@ def main() -> int:
     )
     link, listener = socket.socket(fileno=link_fd), socket.socket(fileno=listener_fd)
     link.setblocking(False)
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALL_MS)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
     asyncio.run(_serve(link, listener))
     return 0

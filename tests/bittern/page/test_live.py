@@ -35,7 +35,6 @@ from bittern.evaluation import dataset
 from bittern.events import AlarmKey, Event, new_id, rfc3339, uuid7
 from bittern.frames import Frame
 from bittern.page import live_sink
-from bittern.page.access import new_token
 from bittern.page.app import STATIC
 from bittern.page.live_api import LiveInterface
 from bittern.page.live_sink import PageSink
@@ -401,25 +400,6 @@ def test_off_loopback_it_does_not_start_without_a_token(tmp_path: Path, means: P
 def test_a_port_that_is_taken_is_named(tmp_path: Path, means: Path, daemon: Daemon) -> None:
     done = bittern("watch", "--config", config_of(tmp_path, means, f"port = {daemon.port}\n"))
     one_line(done, 2, str(daemon.port), "page.port")
-
-
-def test_with_a_token_every_route_asks_for_it(tmp_path: Path, means: Path) -> None:
-    token = new_token(tmp_path / "page")
-    classifier = Classifier(means)
-    config = WatchConfig(page=PageConfig(port=0, names=("camera.example.org",)))
-    sink = PageSink(config, SinkContext("here", memory=tmp_path), lambda: [classifier], Health().reading)
-    try:
-        site = Site(sink.url, None)  # type: ignore[arg-type]
-        answers = set()
-        for path, methods in OPENAPI["paths"].items():
-            for method in methods:
-                reply = site.ask(path.replace("{id}", uuid7()), method=method.upper())
-                answers.add((reply.status, reply.body))
-        answers.add((lambda r: (r.status, r.body))(site.ask("/api/nothing")))
-        assert answers == {(401, b"a token is needed\n")}
-        assert site.ask("/api/models", headers={"authorization": f"Bearer {token}"}).status == 200
-    finally:
-        sink.close()
 
 
 def test_a_daemon_without_a_page_imports_nothing_of_it(tmp_path: Path, means: Path) -> None:

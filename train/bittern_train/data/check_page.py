@@ -23,7 +23,8 @@ _STYLE = """
 :root { color-scheme: light dark; --line: #8a8a8a; --bar: #1f6feb; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; border-top: 1px solid var(--line); padding-top: .8rem; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem .8rem .15rem 0; }
+table { border-collapse: collapse; } caption { text-align: left; font-weight: bold; }
+th, td { text-align: left; padding: .15rem .8rem .15rem 0; } .count { text-align: right; }
 meter { width: 8rem; max-width: 25vw; }
 .pictures { display: flex; flex-wrap: wrap; gap: .8rem; padding: 0; list-style: none; }
 .pictures li { width: 160px; font-size: .8rem; overflow-wrap: anywhere; }
@@ -62,7 +63,8 @@ def write(file: Path, name: str, report: Checked, progress: Progress) -> None:
 def _page(name: str, report: Checked, progress: Progress) -> Iterator[str]:
     title = f"Check of {_text(name)}"
     yield _HEAD.format(title=title, style=_STYLE)
-    yield f"<p>{report.pictures} pictures, {len(report.findings) or 'no'} findings.</p>"
+    count = len(report.findings)
+    yield f"<p>{report.pictures} pictures, {count or 'no'} finding{'' if count == 1 else 's'}.</p>"
     yield from _counts("Labels", report.labels)
     if report.splits:
         yield from _counts("Splits", report.splits)
@@ -70,7 +72,7 @@ def _page(name: str, report: Checked, progress: Progress) -> Iterator[str]:
         yield from _finding(finding)
     if report.shortcuts:
         yield "<h2>What alone tells the labels apart</h2>"
-        yield "<p>AUC of out-of-fold scores: 0.5 is chance, 1 tells every picture.</p><table>"
+        yield "<p>AUC of out-of-fold scores: 0.5 and less is chance (an empty bar), 1 tells every picture.</p><table>"
         for shortcut in report.shortcuts:
             what, _, value = shortcut.text.partition(": ")
             meter = f'<meter min="0.5" max="1" value="{shortcut.auc:.3f}" aria-label="{_text(shortcut.text)}"></meter>'
@@ -88,8 +90,10 @@ def _text(text: str) -> str:
 
 
 def _counts(what: str, counts: dict[str, int]) -> Iterator[str]:
-    yield f'<table><caption>{what}</caption><tr><th scope="col">{what[:-1]}</th><th scope="col">Pictures</th></tr>'
-    yield from (f"<tr><td>{_text(key) or '(none)'}</td><td>{count}</td></tr>" for key, count in counts.items())
+    yield f"<table><caption>{what}</caption>"
+    yield f'<tr><th scope="col">{what[:-1]}</th><th scope="col" class="count">Pictures</th></tr>'
+    for key, count in counts.items():
+        yield f'<tr><td>{_text(key) or "(none)"}</td><td class="count">{count}</td></tr>'
     yield "</table>"
 
 
