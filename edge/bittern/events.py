@@ -11,6 +11,9 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+# A regular expression: a UUID as `new_id` makes them, in lower case.
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+
 _ENCODER = msgspec.json.Encoder()
 _RANDOM = Random()
 _RANDOM_BITS = 74
@@ -101,6 +104,11 @@ def uuid7(now_ns: int | None = None, source: Random = _RANDOM) -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds since 1970, then bits of a random source."""
     # It has to be unique, not unpredictable: a generator that was seeded once is enough.
     return _uuid7(_milliseconds(now_ns) << _RANDOM_BITS | source.getrandbits(_RANDOM_BITS))
+
+
+def uuid7_time_ms(text: str) -> int:
+    """The time of a UUID of version 7, its first 48 bits: ms since 1970."""
+    return int(text[:8] + text[9:13], 16)
 
 
 class EventIds:

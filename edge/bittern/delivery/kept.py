@@ -21,7 +21,7 @@ import numpy.typing as npt
 from bittern.config.schema import KeepConfig
 from bittern.delivery.snapshots import jpeg_of
 from bittern.errors import one_line
-from bittern.events import rfc3339, uuid7
+from bittern.events import UUID, rfc3339, uuid7, uuid7_time_ms
 from bittern.frames import Order, Pixels
 from bittern.system import fileio
 
@@ -33,9 +33,8 @@ INDEX = "index.csv"
 COLUMNS = ("path", "label", "split", "group", "time", "source", "reason", "model", "answer", "score", "scores")
 _LOCK = ".lock"
 _MAX_INDEX_BYTES = 16 * 2**20
-_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-_OURS = re.compile(rf"{_ID}\.jpg")
-_UNFINISHED = re.compile(rf"\.(?:{_ID}\.jpg|index\.csv)\.[a-z0-9_]+")  # left by `fileio` when a process was killed
+_OURS = re.compile(rf"{UUID}\.jpg")
+_UNFINISHED = re.compile(rf"\.(?:{UUID}\.jpg|index\.csv)\.[a-z0-9_]+")  # left by `fileio` when a process was killed
 # Width and height of a signature, and which share of its cells must differ, and by how many standard deviations of the
 # picture, for two frames to be two scenes: a sign of a sixth of a frame's height makes 16 of the 768 cells.
 _CELLS = (32, 24)
@@ -305,5 +304,5 @@ def _unlisted(name: str) -> dict[str, str]:
 
 
 def _time_ns(name: str) -> int:
-    """When a frame was taken, by its name, a UUIDv7 whose first 48 bits are milliseconds; ns since 1970."""
-    return int(name[:8] + name[9:13], 16) * 1_000_000
+    """When a frame was taken, by its name, a UUIDv7; ns since 1970."""
+    return uuid7_time_ms(name) * 1_000_000

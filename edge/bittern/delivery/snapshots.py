@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.errors import ConfigurationError
+from bittern.events import UUID
 from bittern.system import fileio
 
 if TYPE_CHECKING:
     from bittern.frames import Order, Pixels
 
 _log = logging.getLogger("bittern")
-
-_ID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 
 
 class EventFiles:
@@ -46,9 +45,9 @@ class EventFiles:
         self.folder = folder
         self._budget = int(budget_mb * 1e6)
         self._suffix, self._what, self._limit = suffix, what, limit
-        self._own_name = re.compile(rf"{_ID}\.{suffix}")
+        self._own_name = re.compile(rf"{UUID}\.{suffix}")
         # Left by `fileio`, or by a thread that was writing one, when the process was killed.
-        self._unfinished_name = re.compile(rf"\.{_ID}\.{suffix}\.[a-z0-9_.]+")
+        self._unfinished_name = re.compile(rf"\.{UUID}\.{suffix}\.[a-z0-9_.]+")
         self._files: deque[tuple[str, int]] | None = None  # name and bytes, the oldest first; None: not counted yet
         self._total = 0
         self._trouble = ""

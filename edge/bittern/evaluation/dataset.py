@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bittern.errors import ConfigurationError
-from bittern.model import pictures
 from bittern.system import fileio
 
 _log = logging.getLogger("bittern")
@@ -226,6 +225,9 @@ def _check_fields(fields: list[str], file: Path) -> None:
 
 
 def _read_folders(root: Path) -> list[Item]:
+    # Only here: a process that reads and writes indexes does without OpenCV.
+    from bittern.model import pictures
+
     items: list[Item] = []
     left_out: collections.Counter[str] = collections.Counter()
     for folder in sorted(f for f in root.iterdir() if f.is_dir() and not f.name.startswith(".")):

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import re
 import time
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from bittern.errors import BitternError
+from bittern.page import corrections
 from bittern.page.history import KeptPicture, PictureHistory
-from bittern.page.uploads import Bodies, small_body
-from bittern.page.workers import RequestFailed, WorkerPool
+from bittern.page.http import as_json, as_zip, flag, folder_name, label_of, read_json, whole_number
+from bittern.page.messages import RequestFailed
+from bittern.page.uploads import Bodies
+from bittern.page.workers import WorkerPool
 from bittern.version import __version__
-
-_MAX_LABEL = 100
-_MAX_JSON_BYTES = 64 * 1024
 
 
 class Interface:
@@ -66,7 +62,7 @@ class Interface:
         """POST /api/classify: one object per picture and head, or an error per picture."""
         if unknown := sorted({*request.query_params} - {"keep", "name"}):
             raise HTTPException(400, f"unknown parameter {unknown[0]}: expected keep or name; every model answers")
-        keep = _flag(request, "keep")
+        keep = flag(request, "keep")
         rows: list[dict[str, Any]] = []
         worst = 0
         async with self._bodies.files(request) as uploads:
@@ -106,7 +102,7 @@ class Interface:
     async def history(self, request: Request) -> Response:
         """GET /api/history: newest first, filtered by `q`, `label`, `state`, and before the id `before`."""
         query = request.query_params
-        most = number(request, "most", 50, 1, 500)
+        most = whole_number(request, "most", 50, 1, 500)
         matching = [picture for picture in self._history.all() if _matches(picture, query.get("q", ""))]
         if label := query.get("label"):
             matching = [picture for picture in matching if label in _labels(picture).values()]
@@ -130,7 +126,7 @@ class Interface:
 
     async def preview(self, request: Request) -> Response:
         """GET /api/history/ID/preview.jpg: at most `side` pixels."""
-        side = number(request, "side", 640, 16, 2048)
+        side = whole_number(request, "side", 640, 16, 2048)
         _, data = await self._ask(request, {"do": "preview", "side": side})
         return Response(data, media_type="image/jpeg", headers=_CACHED)
 
@@ -153,26 +149,32 @@ class Interface:
         """POST /api/history/ID/label {"task": ..., "label": ... or null}: into the set of the task, or out of it."""
         picture = self._kept(request)
         given = await read_json(request)
-        task, label = given.get("task"), given.get("label")
+        task = given.get("task")
         if not isinstance(task, str) or task not in {row["task"] for row in picture.answers}:
             raise HTTPException(400, "task: expected one of the picture's answers")
-        if label is not None and not is_label(label):
-            raise HTTPException(400, f"label: expected a text of 1 to {_MAX_LABEL} characters, or null")
+        label = label_of(given)
         answers = {row["model"]: row["label"] for row in picture.answers if row["task"] == task}
         columns = {"source": "page", "name": picture.name, "answer": "; ".join(f"{m}: {a}" for m, a in answers.items())}
-        ask = {
-            "do": "correct",
-            "folder": str(self._sets / folder_name(task)),
-            "file": str(self._history.file(picture)),
-            "name": f"{picture.id}{_suffix(self._history.file(picture))}",
-            "label": label,
-            "columns": columns,
-        }
-        async with self._changing:
-            await self._answered(ask | {"keep": task not in self._begun})
-            self._begun.add(task)
-            await run_in_threadpool(self._history.correct, picture, task, label)
+        try:
+            async with self._changing:
+                await run_in_threadpool(self._correct, picture, task, label, columns)
+        except FileNotFoundError:
+            raise HTTPException(404, "the file of this picture is gone") from None
+        except BitternError as error:
+            raise HTTPException(409, str(error)) from None
+        except OSError as error:
+            raise HTTPException(507, f"the label cannot be kept: {error.strerror}") from None
         return as_json({"corrected": picture.corrected})
+
+    def _correct(self, picture: KeptPicture, task: str, label: str | None, columns: dict[str, str]) -> None:
+        folder, file = self._sets / folder_name(task), self._history.file(picture)
+        name, keep = f"{picture.id}{_suffix(file)}", task not in self._begun
+        if label is None:
+            corrections.remove(folder, [name], keep=keep)
+        elif corrections.add(folder, {name: file}, label, columns, keep=keep):
+            raise FileNotFoundError(file)
+        self._begun.add(task)
+        self._history.correct(picture, task, label)
 
     async def export(self, request: Request) -> Response:
         """GET /api/export.zip: a folder for each label of a `task`: given by a person, else (`all`) answered."""
@@ -182,19 +184,15 @@ class Interface:
         chosen = []
         for picture in self._history.all():
             label = picture.corrected.get(task)
-            if label is None and _flag(request, "all"):
+            if label is None and flag(request, "all"):
                 label = next((row["label"] for row in picture.answers if row["task"] == task), None)
             if label is not None:
-                chosen.append((label, picture))
+                chosen.append((label, picture.id, self._history.file(picture)))
         if not chosen:
             raise HTTPException(404, "nothing to export: no picture has a label of this task")
-        file = self._history.folder / "export.zip.part"
-        async with self._changing:
-            await run_in_threadpool(_pack, file, [(label, p, self._history.file(p)) for label, p in chosen])
-            opened = file.open("rb")
-            file.unlink()
-        name = f"attachment; filename*=utf-8''{quote(folder_name(task))}.zip"
-        return StreamingResponse(_parts(opened), media_type="application/zip", headers={"content-disposition": name})
+        async with self._changing:  # no picture is forgotten meanwhile
+            pictures = ((label, f"{identity}{_suffix(file)}", file) for label, identity, file in chosen)
+            return await as_zip(task, pictures, self._history.folder)
 
     async def openapi(self, _request: Request) -> Response:
         """GET /api/openapi.json."""
@@ -216,30 +214,14 @@ class Interface:
         return str(name)
 
     async def _ask(self, request: Request, ask: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        return await self._answered(ask | {"file": str(self._history.file(self._kept(request)))})
-
-    async def _answered(self, ask: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         try:
-            return await self._pool.ask(ask)
+            return await self._pool.ask(ask | {"file": str(self._history.file(self._kept(request)))})
         except RequestFailed as error:
             raise HTTPException(error.status, str(error)) from None
 
 
 # A picture of the history, and what is computed from it, never changes under its id.
 _CACHED = {"cache-control": "private, max-age=86400, immutable"}
-
-
-def _parts(file: io.BufferedReader) -> Iterator[bytes]:
-    with file:
-        while part := file.read(1 << 18):
-            yield part
-
-
-def _pack(file: Path, pictures: list[tuple[str, KeptPicture, Path]]) -> None:
-    """A zip with a folder for each label; pictures are compressed already."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for label, picture, source in pictures:
-            archive.write(source, f"{folder_name(label)}/{picture.id}{_suffix(source)}")
 
 
 _SUFFIXES = {
@@ -264,30 +246,6 @@ def _suffix(file: Path) -> str:
     return next((suffix for start, suffix in _SUFFIXES.items() if head.startswith(start)), ".picture")
 
 
-def folder_name(text: str) -> str:
-    """A label or task as the name of a folder: what a file system or an unzip program might trip over becomes "_"."""
-    name = re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', "_", text).strip(" .")
-    return name or "_"
-
-
-def is_label(value: object) -> bool:
-    """Whether something can be a label: a text on one line that is not too long and has something to see in it."""
-    return isinstance(value, str) and 0 < len(value) <= _MAX_LABEL and value.isprintable() and value.strip() == value
-
-
-async def read_json(request: Request) -> dict[str, Any]:
-    """The JSON object of a small body.
-
-    Raises:
-        HTTPException: 400 where there is none, and see `small_body`.
-    """
-    body = await small_body(request, _MAX_JSON_BYTES)
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise HTTPException(400, "expected a JSON object") from None
-
-
 def _labels(picture: KeptPicture) -> dict[str, str]:
     return {f"{row['model']}\n{row['task']}": row["label"] for row in picture.answers} | picture.corrected
 
@@ -296,30 +254,6 @@ def _matches(picture: KeptPicture, text: str) -> bool:
     """Whether a text is in the name, or in a label."""
     text = text.casefold()
     return any(text in value.casefold() for value in (picture.name, *_labels(picture).values()))
-
-
-def _flag(request: Request, name: str) -> bool:
-    value = request.query_params.get(name, "0")
-    if value not in ("0", "1"):
-        raise HTTPException(400, f"{name}: expected 0 or 1, got {value!r}")
-    return value == "1"
-
-
-def number(request: Request, name: str, default: int, least: int, most: int) -> int:
-    """A parameter of the address that is a whole number.
-
-    Raises:
-        HTTPException: 400 where it is something else, or out of its range.
-    """
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise HTTPException(400, f"{name}: expected a number from {least} to {most}, got {text!r}")
-    return int(text)
-
-
-def as_json(value: Any, status: int = 200) -> Response:
-    """A value as the answer."""
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def _header(message: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from bittern.page.api import as_json
+from bittern.page.http import as_json
 
 STATIC = Path(__file__).parent / "static"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from bittern.evaluation import dataset, index
@@ -9,57 +10,71 @@ from bittern.evaluation.dataset import Item
 from bittern.system import fileio
 
 PICTURES = "pictures"
+# As `bittern.model.pictures.MAX_BYTES`, whose module brings OpenCV.
+MAX_BYTES = 64 * 2**20
 
 
-def add(folder: Path, name: str, data: bytes, label: str, columns: dict[str, str], *, keep: bool = True) -> None:
-    """Put a picture into a set with a label, or give it another label.
+def add(
+    folder: Path, files: Mapping[str, Path], label: str, columns: Mapping[str, str], *, keep: bool = True
+) -> list[str]:
+    """Put pictures into a set with a label, or give them another label: one change of the index.
 
     Args:
         folder: the set; made if it is not there.
-        name: of the picture's file, unique in the set.
-        data: of the picture's file.
-        label: the label.
+        files: a name, unique in the set, and the file of each picture; a file that is in the set already is not read.
+        label: of all of them.
         columns: further columns of the index.
         keep: see `index.write`.
 
+    Returns:
+        The names of those whose files are gone.
+
     Raises:
         BitternError: another command is changing the index, or it cannot be written.
-        OSError: the picture cannot be written.
+        OSError: a picture cannot be read or written.
     """
-    file = folder / PICTURES / name
-    if not file.exists():
-        fileio.write(file, data)
-    item = Item(file, f"{PICTURES}/{name}", label, "", name, columns)
+    names, gone = [], []
+    for name, file in files.items():
+        try:
+            if not (folder / PICTURES / name).exists():
+                fileio.write(folder / PICTURES / name, fileio.read_regular(file, MAX_BYTES))
+            names.append(name)
+        except FileNotFoundError:
+            gone.append(name)
+    if not names:
+        return gone
     with index.locked(folder / index.FILE):
-        items = _items(folder)
-        if any(old.name == item.name for old in items):
-            items = [
-                item._replace(split=old.split, group=old.group, columns=old.columns | columns)
-                if old.name == item.name
-                else old
-                for old in items
-            ]
-        else:
-            items.append(item)
-        index.write(folder / index.FILE, items, keep=keep)
+        items = {item.name: item for item in read(folder)}
+        for name in names:
+            item = Item(folder / PICTURES / name, f"{PICTURES}/{name}", label, "", name, dict(columns))
+            old = items.get(item.name)
+            items[item.name] = item if old is None else old._replace(label=label, columns=old.columns | item.columns)
+        index.write(folder / index.FILE, list(items.values()), keep=keep)
+    return gone
 
 
-def remove(folder: Path, name: str, *, keep: bool = True) -> None:
-    """Take a picture out of the index of a set again; its file stays, for `bittern data undo` may bring the row back.
+def remove(folder: Path, names: Collection[str], *, keep: bool = True) -> None:
+    """Take pictures out of the index of a set again; the files stay, for `bittern data undo` may bring the rows back.
 
     Raises:
         BitternError: see `add`.
     """
     if not folder.is_dir():
         return
+    removed = {f"{PICTURES}/{name}" for name in names}
     with index.locked(folder / index.FILE):
-        items = [item for item in _items(folder) if item.name != f"{PICTURES}/{name}"]
+        items = [item for item in read(folder) if item.name not in removed]
         if items:
             index.write(folder / index.FILE, items, keep=keep)
         else:  # an index has at least one picture
             (folder / index.FILE).unlink(missing_ok=True)
 
 
-def _items(folder: Path) -> list[Item]:
+def read(folder: Path) -> list[Item]:
+    """The pictures of a set; none if there is no index yet.
+
+    Raises:
+        ConfigurationError: the index is broken.
+    """
     file = folder / index.FILE
     return dataset.read(file) if file.exists() else []

@@ -16,9 +16,10 @@ from starlette.routing import Route
 
 from bittern.errors import BitternError
 from bittern.page import likeness
-from bittern.page.api import as_json, is_label, number, read_json
+from bittern.page.http import as_json, is_label, read_json, whole_number
 from bittern.page.labelling import Decided, Labelling, PixelBox
-from bittern.page.workers import RequestFailed, WorkerPool
+from bittern.page.messages import RequestFailed
+from bittern.page.workers import WorkerPool
 
 # Of thumbnails and pictures that were made smaller.
 _CACHE_BYTES = 64 * 2**20
@@ -110,8 +111,8 @@ class LabelInterface:
 
     async def changes(self, request: Request) -> Response:
         """GET /api/labels/changes: what was decided, and thought, `since` a change and a number of `thoughts`."""
-        since = number(request, "since", 0, 0, 10**8)
-        thoughts = number(request, "thoughts", 0, 0, 10**8)
+        since = whole_number(request, "since", 0, 0, 10**8)
+        thoughts = whole_number(request, "thoughts", 0, 0, 10**8)
         n = len(self._labelling.items)
         looked = n if self._order is not None else min(len(self._features), n - 1)
         new = self._thoughts[thoughts : thoughts + 5000]
@@ -172,7 +173,7 @@ class LabelInterface:
         position = request.path_params["position"]
         if position >= len(self._labelling.items):
             raise HTTPException(404, "no such picture")
-        side = number(request, "side", 192, 16, 2048)
+        side = whole_number(request, "side", 192, 16, 2048)
         shown = self._cache.get((position, side))
         if shown is None:
             file = self._labelling.items[position].path

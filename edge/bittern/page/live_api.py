@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import tempfile
-import zipfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote
+from typing import Any
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from bittern.errors import BitternError
-from bittern.page.api import as_json, folder_name, is_label, read_json
+from bittern.evaluation.dataset import Item
+from bittern.events import uuid7_time_ms
+from bittern.page.http import as_json, as_zip, flag, label_of, read_json, whole_number
 from bittern.page.live_state import MOST_VIEWERS, Full, Known
-from bittern.page.review import Review, ids_in, is_id, time_ms_of
+from bittern.page.review import Review, ids_in, is_id
 from bittern.version import __version__
 
 # A viewer that takes nothing for so long is dropped, in seconds.
@@ -146,7 +145,7 @@ class LiveInterface:
         name = request.path_params["id"]
         if not is_id(name) or not (file := self._clips / f"{name}.avi").is_file():
             raise HTTPException(404, "no clip: it is written seconds after the alarm, and newer ones take its place")
-        taken = datetime.fromtimestamp(time_ms_of(name) / 1000, UTC)
+        taken = datetime.fromtimestamp(uuid7_time_ms(name) / 1000, UTC)
         return FileResponse(file, media_type="video/x-msvideo", filename=f"{taken:%Y%m%dT%H%M%SZ}.avi")
 
     async def stream(self, _request: Request) -> Response:
@@ -167,7 +166,7 @@ class LiveInterface:
 
     async def scores(self, request: Request) -> Response:
         """GET /api/scores: of the last `seconds`; the highest ones where there are too many."""
-        seconds = _whole(request, "seconds", 300, 1, _MOST_SECONDS)
+        seconds = whole_number(request, "seconds", 300, 1, _MOST_SECONDS)
         alarms = self._known.controls()["alarms"]
         rows = await run_in_threadpool(self._known.log.series, seconds)
         return as_json({"alarms": alarms, "rows": rows})
@@ -226,41 +225,39 @@ class LiveInterface:
     async def review(self, request: Request) -> Response:
         """GET /api/review: alarms and doubtful frames, newest first; `most` after the id `before`."""
         query = request.query_params
-        most = _whole(request, "most", 20, 1, _MOST_AT_ONCE)
+        most = whole_number(request, "most", 20, 1, _MOST_AT_ONCE)
         kind = query.get("kind", "")
         if kind not in ("", "alarm", "unsure"):
             raise HTTPException(400, f"kind: expected alarm or unsure, got {kind!r}")
-        todo = _whole(request, "todo", 0, 0, 1)
+        todo = flag(request, "todo")
         async with self._reviewing:
-            items = await run_in_threadpool(self._review.items, list(self._known.events), self._tasks())
             sets = await run_in_threadpool(self._review.sets, self._tasks())
+            items = await run_in_threadpool(self._review.items, list(self._known.events), sets)
         items = [item for item in items if kind in ("", item.kind) and not (todo and item.labels)]
         before = query.get("before")
         after = [item for item in items if not before or item.id < before]
         rows = [msgspec.to_builtins(item) for item in after[:most]]
-        return as_json({"n": len(items), "more": len(after) > most, "items": rows, "sets": sets})
+        return as_json({"n": len(items), "more": len(after) > most, "items": rows, "sets": _sizes(sets)})
 
     async def label(self, request: Request) -> Response:
         """POST /api/review {"ids": [...], "task", "label": a label or null}: into the task's set, or out of it."""
         given = await read_json(request)
-        ids, task, label = given.get("ids"), given.get("task"), given.get("label")
+        ids, task = given.get("ids"), given.get("task")
         if not (isinstance(ids, list) and 0 < len(ids) <= _MOST_AT_ONCE and all(isinstance(i, str) for i in ids)):
             raise HTTPException(400, f"ids: expected a list of 1 to {_MOST_AT_ONCE} ids")
         if task not in self._tasks():
             raise HTTPException(400, "task: expected one of /api/models")
-        if label is not None and not is_label(label):
-            raise HTTPException(400, "label: expected a text of 1 to 100 characters, or null")
-        names = [name for name in dict.fromkeys(ids) if self._review.file(name) is not None or label is None]
-        gone = [name for name in ids if name not in names]
+        label = label_of(given)
+        names = list(dict.fromkeys(ids))
         try:
             async with self._reviewing:
-                gone += await run_in_threadpool(self._review.label, names, str(task), label, self._name)
+                gone = await run_in_threadpool(self._review.label, names, str(task), label, self._name)
                 sets = await run_in_threadpool(self._review.sets, self._tasks())
         except BitternError as error:
             raise HTTPException(409, str(error)) from None
         except OSError as error:
             raise HTTPException(507, f"the label cannot be kept: {error.strerror}") from None
-        return as_json({"labelled": len(ids) - len(gone), "gone": gone, "sets": sets})
+        return as_json({"labelled": len(names) - len(gone), "gone": gone, "sets": _sizes(sets)})
 
     async def picture(self, request: Request) -> Response:
         """GET /api/review/ID.jpg: the picture of an item, or of an event."""
@@ -272,15 +269,11 @@ class LiveInterface:
     async def export(self, request: Request) -> Response:
         """GET /api/export.zip: the set of a `task`, a folder for each label."""
         task = request.query_params.get("task", "")
-        labelled = await run_in_threadpool(self._review.labelled, task) if task in self._tasks() else []
-        if not labelled:
+        sets = await run_in_threadpool(self._review.sets, self._tasks())
+        if task not in sets:
             raise HTTPException(404, "nothing to export: no picture has a label of this task")
-        try:
-            file = await run_in_threadpool(_pack, labelled)
-        except OSError as error:
-            raise HTTPException(507, f"the zip cannot be written: {error.strerror}") from None
-        name = f"attachment; filename*=utf-8''{quote(folder_name(task))}.zip"
-        return StreamingResponse(_parts(file), media_type="application/zip", headers={"content-disposition": name})
+        pictures = [(item.label or "", item.path.name, item.path) for item in sets[task]]
+        return await as_zip(task, pictures, self._review.folder_of(task))
 
     async def openapi(self, _request: Request) -> Response:
         """GET /api/openapi.json."""
@@ -334,33 +327,9 @@ def _enter(looking: contextlib.ExitStack, known: Known, most: int) -> None:
         ) from None
 
 
-def _pack(labelled: list[tuple[str, Path]]) -> IO[bytes]:
-    """A zip, in a file without a name; pictures are compressed already."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `_parts`
-    try:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for label, source in labelled:
-                with contextlib.suppress(FileNotFoundError):
-                    archive.write(source, f"{folder_name(label)}/{source.name}")
-        file.seek(0)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _parts(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while part := file.read(1 << 18):
-            yield part
-
-
 def _is_threshold(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
 
 
-def _whole(request: Request, name: str, default: int, least: int, most: int) -> int:
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most):
-        raise HTTPException(400, f"{name}: expected a number from {least} to {most}, got {text!r}")
-    return int(text)
+def _sizes(sets: Mapping[str, Sequence[Item]]) -> dict[str, int]:
+    return {task: len(items) for task, items in sets.items()}

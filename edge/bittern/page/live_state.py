@@ -46,7 +46,6 @@ class Known:
         alarms: with their settings.
         detection: whether frames are classified.
         thresholds: those that differ from the configuration.
-        camera: the state of the camera that its last event said; "" if none did.
         log: the scores of the last day.
     """
 

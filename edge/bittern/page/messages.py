@@ -11,6 +11,14 @@ import msgspec
 HEAD = struct.Struct("<IQ")
 
 
+class RequestFailed(Exception):
+    """A request without a result: the status of HTTP that says so, and why."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
 def encode(message: dict[str, Any], payload: bytes = b"") -> bytes:
     """A message in bytes."""
     text = msgspec.json.encode(message)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from bittern.page.api import folder_name
-from bittern.system import fileio
+from bittern.errors import ConfigurationError
+from bittern.evaluation.dataset import Item
+from bittern.events import UUID, uuid7_time_ms
+from bittern.page import corrections
+from bittern.page.http import folder_name
 
-_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_MAX_INDEX_BYTES = 16 * 2**20
-_MAX_PICTURE_BYTES = 64 * 2**20
+_ID = re.compile(UUID)
 # Two names that begin with the same 48 bits are of the same millisecond, and so of the same frame.
 _MILLISECOND = 13
 
@@ -59,15 +58,18 @@ class Review:
         self._snapshots, self._kept, self._sets = snapshots, kept, sets
         self._begun: set[str] = set()
 
-    def items(self, events: Iterable[Mapping[str, Any]], tasks: Iterable[str]) -> list[ReviewItem]:
+    def items(self, events: Iterable[Mapping[str, Any]], sets: Mapping[str, Sequence[Item]]) -> list[ReviewItem]:
         """All of them, newest first.
 
         Args:
             events: those that are known, as `bittern watch` prints them; a snapshot of another is shown without them.
-            tasks: whose labels are read.
+            sets: as `sets` returns them.
         """
         known = {event["id"]: event for event in events}
-        labels = self._labels(tasks)
+        labels: dict[str, dict[str, str]] = {}
+        for task, labelled in sets.items():
+            for item in labelled:
+                labels.setdefault(item.path.stem, {})[task] = item.label or ""
         items = []
         for name in ids_in(self._snapshots, ".jpg"):
             event = known.get(name, {})
@@ -75,7 +77,7 @@ class Review:
                 ReviewItem(
                     id=name,
                     kind="alarm",
-                    time_ms=time_ms_of(name),
+                    time_ms=uuid7_time_ms(name),
                     answer=event.get("label", ""),
                     score=event.get("score"),
                     model=event.get("model", ""),
@@ -95,7 +97,7 @@ class Review:
                 ReviewItem(
                     id=name,
                     kind=kind,
-                    time_ms=time_ms_of(name),
+                    time_ms=uuid7_time_ms(name),
                     answer=row.get("answer", ""),
                     score=_number(row.get("score", "")),
                     model=model,
@@ -124,49 +126,26 @@ class Review:
             BitternError: another command is changing the set.
             OSError: the disk.
         """
-        from bittern.page import corrections  # imports OpenCV, which takes more memory than all the rest of the process
-
-        folder = self._sets / folder_name(task)
-        gone = []
-        for name in names:
-            keep = task not in self._begun
-            if label is None:
-                corrections.remove(folder, f"{name}.jpg", keep=keep)
-            elif (file := self.file(name)) is None:
-                gone.append(name)
-                continue
-            else:
-                try:
-                    data = fileio.read_regular(file, _MAX_PICTURE_BYTES)
-                except FileNotFoundError:
-                    gone.append(name)
-                    continue
-                columns = {"source": "page", "camera": source}
-                corrections.add(folder, f"{name}.jpg", data, label, columns, keep=keep)
+        folder, keep = self.folder_of(task), task not in self._begun
+        if label is None:
+            corrections.remove(folder, [f"{name}.jpg" for name in names], keep=keep)
             self._begun.add(task)
-        return gone
+            return []
+        files = {name: self.file(name) for name in names}
+        present = {f"{name}.jpg": file for name, file in files.items() if file is not None}
+        columns = {"source": "page", "camera": source}
+        gone = [name.removesuffix(".jpg") for name in corrections.add(folder, present, label, columns, keep=keep)]
+        self._begun.add(task)
+        return [name for name, file in files.items() if file is None] + gone
 
-    def labelled(self, task: str) -> list[tuple[str, Path]]:
-        """The label and file of every picture in the set of a task."""
-        folder = self._sets / folder_name(task)
-        rows = [(row.get("label") or "", Path(row.get("path") or "")) for row in _read(folder / "index.csv")]
-        return [
-            (label, folder / path)
-            for label, path in rows
-            if label and not path.is_absolute() and ".." not in path.parts
-        ]
+    def folder_of(self, task: str) -> Path:
+        """Where the set of a task is."""
+        return self._sets / folder_name(task)
 
-    def sets(self, tasks: Iterable[str]) -> dict[str, int]:
-        """How many pictures have a label, for each task that has any."""
-        counts = {task: len(self.labelled(task)) for task in tasks}
-        return {task: count for task, count in counts.items() if count}
-
-    def _labels(self, tasks: Iterable[str]) -> dict[str, dict[str, str]]:
-        labels: dict[str, dict[str, str]] = {}
-        for task in tasks:
-            for label, file in self.labelled(task):
-                labels.setdefault(file.stem, {})[task] = label
-        return labels
+    def sets(self, tasks: Iterable[str]) -> dict[str, list[Item]]:
+        """The pictures with a label, of each task that has any; those of a broken index are not shown."""
+        sets = {task: [item for item in _read(self.folder_of(task)) if item.label] for task in tasks}
+        return {task: items for task, items in sets.items() if items}
 
 
 def ids_in(folder: Path | None, suffix: str) -> list[str]:
@@ -185,17 +164,13 @@ def is_id(name: str) -> bool:
 
 def _rows(folder: Path | None) -> dict[str, dict[str, str]]:
     """What is known of each kept frame."""
-    if folder is None:
-        return {}
-    return {(row.get("path") or "").removesuffix(".jpg"): row for row in _read(folder / "index.csv")}
+    return {item.path.stem: item.columns for item in _read(folder)} if folder is not None else {}
 
 
-def _read(file: Path) -> list[dict[str, str]]:
-    try:
-        text = fileio.read_regular(file, _MAX_INDEX_BYTES).decode()
-        return list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+def _read(folder: Path) -> list[Item]:
+    with contextlib.suppress(ConfigurationError):
+        return corrections.read(folder)
+    return []
 
 
 def _who(row: Mapping[str, str]) -> tuple[str, str]:
@@ -217,8 +192,3 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def time_ms_of(name: str) -> int:
-    """When something was named by a UUIDv7, in ms since 1970: its first 48 bits."""
-    return int(name[:8] + name[9:13], 16)

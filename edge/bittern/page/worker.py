@@ -10,7 +10,6 @@ import gc
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -25,7 +24,8 @@ from bittern.model.bare import Bare
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import View, views_of
 from bittern.model.views import predict
-from bittern.page import corrections, likeness, messages
+from bittern.page import likeness, messages
+from bittern.page.messages import RequestFailed
 from bittern.system import fileio, limits
 
 # Processor time for a request: decoding, and the 226 inferences of an explanation on a slow board.
@@ -40,14 +40,6 @@ _PREVIEW_QUALITY = 85
 _Reply = tuple[dict[str, Any], bytes]
 
 
-class PictureRefused(Exception):
-    """A picture that cannot be answered: the status of HTTP that says so, and why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 class _Setup(NamedTuple):
     """The models, opened, and the views that they look at."""
 
@@ -59,7 +51,7 @@ class _Setup(NamedTuple):
         for classifier in self.classifiers:
             if classifier.name == name:
                 return classifier
-        raise PictureRefused(404, f"no model {name!r} here")
+        raise RequestFailed(404, f"no model {name!r} here")
 
 
 def open_models(options: dict[str, Any]) -> tuple[_Setup, dict[str, Any]]:
@@ -89,19 +81,19 @@ def decode(data: bytes, at_least: int | None = None) -> Pixels:
     """A picture, (H, W, 3) uint8 BGR; with `at_least` it may be smaller, see `pictures.decode_bytes`.
 
     Raises:
-        PictureRefused: 415 for what is no picture, 413 for one that is too large, 422 for one that is broken.
+        RequestFailed: 415 for what is no picture, 413 for one that is too large, 422 for one that is broken.
     """
     header = picture_header.read(data)
     try:
         if header is not None and header.sized:
             picture_header.check_pixels(header.width, header.height, pictures.MAX_PIXELS)
     except PictureError as error:
-        raise PictureRefused(413, str(error)) from None
+        raise RequestFailed(413, str(error)) from None
     try:
         return pictures.decode_bytes(data, "picture", at_least=at_least)
     except PictureError as error:
         known = header is not None and pictures.can_read(header.kind)
-        raise PictureRefused(422 if known else 415, str(error).removeprefix("picture: ")) from None
+        raise RequestFailed(422 if known else 415, str(error).removeprefix("picture: ")) from None
 
 
 def _read(request: dict[str, Any], payload: bytes) -> bytes:
@@ -111,7 +103,7 @@ def _read(request: dict[str, Any], payload: bytes) -> bytes:
     try:
         return pictures.read(request["file"])
     except PictureError as error:
-        raise PictureRefused(404, str(error)) from None
+        raise RequestFailed(404, str(error)) from None
 
 
 def classify(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
@@ -169,21 +161,7 @@ def heat(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
                 "patches": figures.patches,
             }
             return message, _png(explain.blend(picture, explanation.heat))
-    raise PictureRefused(404, f"model {classifier.name} has no task {request['task']!r}")
-
-
-def correct(_setup: _Setup, request: dict[str, Any], _payload: bytes) -> _Reply:
-    """Put a picture into a set with its label, or take it out again (label None)."""
-    folder = Path(request["folder"])
-    try:
-        if request["label"] is None:
-            corrections.remove(folder, request["name"], keep=request["keep"])
-        else:
-            data = _read(request, b"")
-            corrections.add(folder, request["name"], data, request["label"], request["columns"], keep=request["keep"])
-    except BitternError as error:
-        raise PictureRefused(409, str(error)) from None
-    return {}, b""
+    raise RequestFailed(404, f"model {classifier.name} has no task {request['task']!r}")
 
 
 def look(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
@@ -208,7 +186,7 @@ def crop(_setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
     left, top, right, bottom = request["box"]
     height, width = frame.shape[:2]
     if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise PictureRefused(400, f"the box does not fit into the picture of {width} x {height} pixels")
+        raise RequestFailed(400, f"the box does not fit into the picture of {width} x {height} pixels")
     part = np.ascontiguousarray(frame[top:bottom, left:right])
     fileio.write(request["out"], bytes(cv2.imencode(".png", part)[1].tobytes()))
     return {}, b""
@@ -219,7 +197,6 @@ OPERATIONS = {
     "preview": preview,
     "square": square,
     "heat": heat,
-    "correct": correct,
     "look": look,
     "order": order,
     "crop": crop,
@@ -238,7 +215,7 @@ def answer(setup: _Setup, request: dict[str, Any], payload: bytes) -> _Reply:
     """What a request gives; a failure is an answer with "error" and the "status" of HTTP."""
     try:
         return OPERATIONS[request["do"]](setup, request, payload)
-    except PictureRefused as error:
+    except RequestFailed as error:
         return {"error": str(error), "status": error.status}, b""
     except BitternError as error:
         return {"error": str(error), "status": 422}, b""

@@ -12,6 +12,7 @@ from typing import Any
 
 from bittern.errors import BitternError, ConfigurationError
 from bittern.page import messages
+from bittern.page.messages import RequestFailed
 
 # A worker for each core, but not more: each holds the models, some 80 MB.
 MOST = 4
@@ -24,14 +25,6 @@ _START_S = 120.0
 _PIPE = 2**20
 # A worker that does not even compute is killed; by processor time it ends itself.
 _ANSWER_S = 150.0
-
-
-class RequestFailed(Exception):
-    """A request without a result: the status of HTTP that says so, and why."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class WorkerPool:

@@ -21,7 +21,8 @@ from bittern.model.classifier import Classifier
 from bittern.model.pictures import decode, decode_bytes
 from bittern.model.preprocess import View
 from bittern.page import app, history
-from bittern.page.api import Interface, folder_name, is_label
+from bittern.page.api import Interface
+from bittern.page.http import folder_name, is_label
 from bittern.page.workers import WorkerPool
 
 OPENAPI = json.loads((app.STATIC / "openapi.json").read_text())
@@ -83,7 +84,7 @@ def test_the_openapi_file_names_the_routes_and_no_others(tmp_path: Path) -> None
 
 def test_the_openapi_file_names_the_parameters_that_are_read() -> None:
     text = "".join((app.STATIC.parent / f"{module}.py").read_text() for module in ("api", "uploads"))
-    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|(?:_flag|number)\(request, "(\w+)"', text))
+    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|(?:flag|whole_number)\(request, "(\w+)"', text))
     named = {
         p["name"]
         for methods in OPENAPI["paths"].values()

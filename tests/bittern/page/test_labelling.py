@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -174,7 +176,8 @@ def test_names_that_no_index_can_hold_are_left_out(folder: Path, caplog: pytest.
 
 
 def test_corrections_of_the_page_can_be_labelled(tmp_path: Path) -> None:
-    corrections.add(tmp_path / "set", "1.png", PNG, "go", {"source": "page"})
+    (tmp_path / "1.png").write_bytes(PNG)
+    corrections.add(tmp_path / "set", {"1.png": tmp_path / "1.png"}, "go", {"source": "page"})
     with labelling.opened(tmp_path / "set") as session:
         assert session.decided == [Decided("labelled", "go")]
         session.decide("tab", [(0, 0)], STOP)
@@ -257,16 +260,40 @@ def test_a_region_that_is_taken_back_has_its_file(folder: Path) -> None:
 
 
 def test_a_corrected_picture_stays_in_its_split_and_group(tmp_path: Path) -> None:
-    corrections.add(tmp_path, "a.png", PNG, "stop", {})
+    file = tmp_path / "picture"
+    file.write_bytes(PNG)
+    corrections.add(tmp_path, {"a.png": file}, "stop", {})
     (row,) = dataset.read(tmp_path)
     index.write(tmp_path / "index.csv", [row._replace(split="test", group="g1")])
-    corrections.add(tmp_path, "a.png", PNG, "go", {})
+    corrections.add(tmp_path, {"a.png": file}, "go", {})
     (row,) = dataset.read(tmp_path)
     assert (row.label, row.split, row.group) == ("go", "test", "g1")
-    corrections.add(tmp_path, "b.png", PNG, "stop", {})
-    corrections.remove(tmp_path, "a.png")
+    corrections.add(tmp_path, {"b.png": file}, "stop", {})
+    corrections.remove(tmp_path, ["a.png"])
     index.undo(tmp_path / "index.csv")
     assert all(item.path.is_file() for item in dataset.read(tmp_path))
+
+
+def test_pictures_that_are_corrected_together_are_one_change(tmp_path: Path) -> None:
+    """One that is gone keeps nobody from correcting the others."""
+    files = {f"{i}.png": tmp_path / f"{i}.png" for i in range(5)}
+    for file in list(files.values())[:4]:
+        file.write_bytes(PNG)
+    folder = tmp_path / "set"
+    assert corrections.add(folder, {"9.png": tmp_path / "9.png"}, "go", {}) == ["9.png"]
+    assert not folder.exists()
+    assert corrections.add(folder, files, "go", {"source": "page"}) == ["4.png"]
+    assert corrections.add(folder, {name: files[name] for name in ("1.png", "3.png")}, "stop", {}) == []
+    labels = [(item.name, item.label) for item in dataset.read(folder)]
+    assert labels == [(f"pictures/{i}.png", "stop" if i in (1, 3) else "go") for i in range(4)]
+    corrections.remove(folder, ["0.png", "1.png"])
+    assert [item.name for item in dataset.read(folder)] == ["pictures/2.png", "pictures/3.png"]
+    assert index.versions(folder / "index.csv") == [1, 2], "three changes, and the first had nothing before it"
+
+
+def test_an_index_is_read_and_written_without_opencv() -> None:
+    code = "import sys, bittern.page.corrections, bittern.page.review; sys.exit('cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_cache_of_thumbnails_counts_what_it_holds(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_the_openapi_file_names_the_routes_and_no_others() -> None:
     routes = {(r.path, m.lower()) for r in interface.routes() for m in (r.methods or set()) - {"HEAD"}}
     assert routes == {(path, method) for path, methods in OPENAPI["paths"].items() for method in methods}
     text = (STATIC.parent / "live_api.py").read_text()
-    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|_whole\(request, "(\w+)"', text))
+    read = set(re.findall(r'query(?:_params)?\.get\("(\w+)"|(?:flag|whole_number)\(request, "(\w+)"', text))
     operations = [o for methods in OPENAPI["paths"].values() for o in methods.values()]
     named = {p["name"] for o in operations for p in o.get("parameters", ()) if p["in"] == "query"}
     assert {one or other for one, other in read} | {"model", "task", "label"} == named
