@@ -20,7 +20,7 @@ PACKAGES = {
     "bittern_train": {"bittern", "bittern_convert", "bittern_train"},
 }
 # Modules at the top of the device package: any room may import them, and they import no room.
-PLAIN = {"errors", "frames", "events", "version"}
+PLAIN = {"errors", "frames", "events", "stated", "version"}
 # Rooms of the device package, from the outside in, and which rooms each of them imports.
 ROOMS = {
     "cli": "bench doctor page daemon evaluation camera delivery sources decision model config system",

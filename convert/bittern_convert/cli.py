@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import print_json, tensorflow_command
+from bittern.stated import PIXELS, PixelScaling
 
 if TYPE_CHECKING:
     from bittern_convert.diff import FolderComparison
-    from bittern_convert.foreign import PixelValues
 
 
 @tensorflow_command
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=click.Path(path_type=Path), help="Of a Keras model: file with its labels, one a line.")
 @click.option(
     "--pixels",
-    type=click.Choice(["-1..1", "0..1", "raw", "imagenet", "caffe"]),
+    type=click.Choice(PIXELS),
     help="Of a Keras model: what it was trained with. Teachable Machine: -1..1; Lobe: 0..1; raw: 0 to 255.",
 )
 @click.option(
@@ -44,7 +44,7 @@ def convert(
     out: Path | None,
     data: Path | None,
     labels: Path | None,
-    pixels: PixelValues | None,
+    pixels: PixelScaling | None,
     calibrate: Path | None,
     alarm: tuple[str, ...],
     nothing: tuple[str, ...],

@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -26,6 +26,7 @@ from bittern.frames import Pixels
 from bittern.model import labels as label_files
 from bittern.model.input_maker import SCALINGS
 from bittern.model.manifest import Manifest, Threshold
+from bittern.stated import PixelScaling
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_convert import calibration, card, copies, inputs, package, parity, run
@@ -34,8 +35,6 @@ from bittern_convert.parity import Outcome
 from bittern_convert.run import Run
 from bittern_convert.task import Backbone, Task
 
-PixelValues = Literal["-1..1", "0..1", "raw", "imagenet", "caffe"]
-PIXELS: tuple[PixelValues, ...] = get_args(PixelValues)
 # Suffixes of a single file; a SavedModel is a folder with this file in it.
 SUFFIXES = (".keras", ".h5", ".hdf5")
 SAVED_MODEL = "saved_model.pb"
@@ -59,7 +58,7 @@ class Question(NamedTuple):
     labels: tuple[str, ...]
     alarm: tuple[str, ...]
     nothing: tuple[str, ...]
-    pixels: PixelValues
+    pixels: PixelScaling
 
 
 def is_keras(source: Path) -> bool:
@@ -236,7 +235,7 @@ def wrapped(model: Any, question: Question, source: Path, progress: Progress) ->
     return keras.Model(picture, end if end is not None else layers.Identity()(scores), name="bittern")
 
 
-def _pixels(values: PixelValues, *, grey: bool) -> Any:
+def _pixels(values: PixelScaling, *, grey: bool) -> Any:
     """A layer from [-1, 1] to what the network expects: a 1 x 1 convolution, which int8 has."""
     from keras import layers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,27 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bittern.cli.common import F, warn
+from bittern.stated import PIXELS, SCORE_RULES, read_size
 
 if TYPE_CHECKING:
     from bittern.model.bare import Bare
     from bittern.model.classifier import Classifier
     from bittern.model.runtime import ExecutionPath
-
-# The names of `input_maker.SCALINGS` and `scores.RULES`, without importing numpy.
-PIXELS = ("raw", "0..1", "-1..1", "imagenet", "caffe")
-SCORES_BY = ("as-is", "softmax", "sigmoid")
-
-
-def read_size(value: str) -> tuple[int, int]:
-    """Height and width from "224" or "320x240" (width x height).
-
-    Raises:
-        ValueError: it is neither.
-    """
-    match = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", value)
-    if match is None:
-        raise ValueError(f"expected a side such as 224, or WIDTHxHEIGHT, got {value!r}")
-    return int(match[2] or match[1]), int(match[1])
 
 
 def _sizes(_ctx: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
@@ -105,7 +89,7 @@ def bare_options(function: F) -> F:
         ),
         click.option(
             "--scores-by",
-            type=click.Choice(SCORES_BY),
+            type=click.Choice(SCORE_RULES),
             multiple=True,
             help="How outputs of a bare .tflite become scores.  [default: as the file says]",
         ),

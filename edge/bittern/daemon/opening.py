@@ -8,21 +8,17 @@ from bittern.config.schema import ModelConfig, WatchConfig
 from bittern.errors import ModelRefused
 from bittern.model.bare import Bare, Unstated
 from bittern.model.classifier import Classifier
+from bittern.stated import read_size
 
 
 def stated(model: ModelConfig) -> Bare:
     """What the configuration states about a bare file."""
-    if model.size is None:
-        size = None
-    else:
-        sides = [int(side) for side in str(model.size).split("x")]
-        size = sides[-1], sides[0]
     return Bare(
         labels=model.labels,
         pixels=model.pixels,
         scores_by=model.scores_by,
         score_of=model.score_of,
-        size=size,
+        size=read_size(str(model.size)) if model.size is not None else None,
         alarm=model.alarm,
         nothing=model.nothing,
         threshold=model.threshold,

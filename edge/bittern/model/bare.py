@@ -22,8 +22,8 @@ from bittern.model.input_maker import SCALINGS, Scaling
 from bittern.model.manifest import Head, Input, Threshold
 from bittern.model.operating import off_of
 from bittern.model.runtime import LoadedModel, Tensor, size_axes
-from bittern.model.scores import RULES, ScoreRule
 from bittern.model.tflite_file import Quantization, TfliteFile
+from bittern.stated import PIXELS, SCORE_RULES, PixelScaling, ScoreRule
 from bittern.system import fileio
 
 MAX_LABELS_BYTES = 2**20
@@ -41,8 +41,8 @@ class Bare(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         labels: a file with the labels (`bittern.model.labels`); None takes those that are packed into the file.
-        pixels: what the network takes for the bytes of a picture (`input_maker.SCALINGS`); None if the file says it.
-        scores_by: how its outputs become scores, one of `scores.RULES`; None if the file says it.
+        pixels: what the network takes for the bytes of a picture (`stated.PIXELS`); None if the file says it.
+        scores_by: how its outputs become scores, one of `stated.SCORE_RULES`; None if the file says it.
         score_of: which of two labels has the score, for a network that gives a single value.
         size: height and width of the input, for a model that leaves them free.
         alarm: the labels that raise an alarm.
@@ -236,12 +236,13 @@ def _scaling(
     file: Path, contents: TfliteFile, tensor: Tensor, stated: str | None, channels: int
 ) -> tuple[Scaling | None, str]:
     """The scaling of the pixels, None if their bytes are the quantized values; and what says so."""
-    if stated is not None and stated not in SCALINGS:
-        raise ModelRefused(f"expected pixels {', '.join(SCALINGS)}, got {stated!r}{did_you_mean(stated, SCALINGS)}")
     if stated is not None:
-        if channels == 1 and len(SCALINGS[stated].mean) > 1:
+        scaling = next((scaling for name, scaling in SCALINGS.items() if name == stated), None)
+        if scaling is None:
+            raise ModelRefused(f"expected pixels {', '.join(PIXELS)}, got {stated!r}{did_you_mean(stated, PIXELS)}")
+        if channels == 1 and len(scaling.mean) > 1:
             raise ModelRefused(f"{file}: takes grey pictures, and pixels {stated} are of three channels")
-        return _quantized(tensor, SCALINGS[stated]), "stated"
+        return _quantized(tensor, scaling), "stated"
     if tensor.dtype == "uint8" and tensor.scale <= 0:
         return None, "no quantization"
     if tensor.dtype != "float32" and tensor.scale > 0:
@@ -267,11 +268,12 @@ def _scaling(
     )
 
 
-def _nearest(scale: float, zero_point: int, dtype: str, *, steps: float) -> str | None:
+def _nearest(scale: float, zero_point: int, dtype: str, *, steps: float) -> PixelScaling | None:
     """The scaling whose smallest and largest value are both within some steps of what a quantization can hold."""
     lowest = -128 if dtype == "int8" else 0
     low, high = scale * (lowest - zero_point), scale * (lowest + 255 - zero_point)
-    for name in ("-1..1", "0..1", "raw"):
+    names: tuple[PixelScaling, ...] = ("-1..1", "0..1", "raw")
+    for name in names:
         (mean,), (std,), _ = SCALINGS[name]
         if max(abs(low + mean / std), abs(high - (255 - mean) / std)) <= steps * scale:
             return name
@@ -337,8 +339,10 @@ def _packed_labels(file: Path, contents: TfliteFile) -> bytes:
 
 def _rule(file: Path, contents: TfliteFile, output: Tensor, stated: str | None) -> tuple[ScoreRule | None, str]:
     """How outputs become scores, None where their values on pictures have to show it; and what says so."""
-    if stated is not None and stated not in RULES:
-        raise ModelRefused(f"expected scores by {', '.join(RULES)}, got {stated!r}{did_you_mean(stated, RULES)}")
+    if stated is not None and stated not in SCORE_RULES:
+        raise ModelRefused(
+            f"expected scores by {', '.join(SCORE_RULES)}, got {stated!r}{did_you_mean(stated, SCORE_RULES)}"
+        )
     quantized = output.dtype != "float32"
     if quantized and output.scale <= 0:
         raise ModelRefused(f"{file}: output {output} has no quantization")
@@ -357,7 +361,7 @@ def _rule(file: Path, contents: TfliteFile, output: Tensor, stated: str | None) 
             )
         if stated == "softmax" and values_of(output) == 1:
             raise ModelRefused(f"{file}: its output is a single value: expected scores by sigmoid or as-is")
-        return next(rule for rule in RULES if rule == stated), "stated"
+        return next(rule for rule in SCORE_RULES if rule == stated), "stated"
     made_by = contents.last_operation(output.handle)
     if made_by in ("SOFTMAX", "LOGISTIC") and within:
         return "as-is", f"{'softmax' if made_by == 'SOFTMAX' else 'sigmoid'} in the model"

@@ -14,6 +14,7 @@ from msgspec import UnsetType
 
 from bittern.frames import Pixels
 from bittern.model.manifest import Input
+from bittern.stated import PixelScaling
 
 
 class Scaling(NamedTuple):
@@ -26,7 +27,7 @@ class Scaling(NamedTuple):
 
 # By the name that --pixels takes. Keras calls the last three the modes "tf", "torch" and "caffe" of `preprocess_input`
 # (keras.applications.imagenet_utils, with the constants); torchvision's models take "imagenet".
-SCALINGS = {
+SCALINGS: dict[PixelScaling, Scaling] = {
     "raw": Scaling((0.0,), (1.0,)),
     "0..1": Scaling((0.0,), (255.0,)),
     "-1..1": Scaling((127.5,), (127.5,)),

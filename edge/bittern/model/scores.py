@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,8 @@ from msgspec import UnsetType
 
 from bittern.errors import BitternError
 from bittern.model.manifest import Head
+from bittern.stated import ScoreRule
 
-ScoreRule = Literal["as-is", "softmax", "sigmoid"]
-RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)
 Raw = npt.NDArray[Any]
 # What rounding may add to a score of float32.
 _ROUNDING = 1e-3
