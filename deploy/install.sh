@@ -428,7 +428,9 @@ install_model() {
             refuse "$name $version is older than $old, which is in use here; to go back on purpose: --allow-older"
         fi
     fi
-    sha256=$(sha256sum "$stage/models/$name/model.tflite" | cut -d ' ' -f 1)
+    # As the histories of the daemons have it; the manifest also says what the file is called.
+    sha256=$("$base/current/venv/bin/python" -I -c 'import json, sys; print(json.load(open(sys.argv[1]))["sha256"])' \
+        "$stage/models/$name/manifest.json" 2> /dev/null) || refuse "the manifest of $name cannot be read"
 
     mkdir -p "$base/models" "$base/deployed"
     [ ! -e "$base/deployed/$id" ] || { warn "$id is already here"; exit 1; }

@@ -490,12 +490,13 @@ def test_a_key_that_cannot_sign_is_one_line(deployed: Pi, wheel: Path, tmp_path:
 # --- one model, and the frames that were kept -------------------------------------------------------------------------
 
 
-def model_of(folder: Path, version: str) -> Path:
-    """The shipped stop_sign as another version."""
+def model_of(folder: Path, version: str, file: str = "model.tflite") -> Path:
+    """The shipped stop_sign as another version; `file` is the name of its network."""
     model = shutil.copytree(REPO / "models/stop_sign", folder / version / "stop_sign")
+    (model / "model.tflite").rename(model / file)
 
     def change(fields: dict[str, Any]) -> None:
-        fields["version"] = version
+        fields["version"], fields["file"] = version, file
 
     return model_files.altered(model, change)
 
@@ -531,7 +532,7 @@ while True:
 
 
 def test_a_model_alone_is_loaded_while_the_daemon_runs(deployed: Pi, tmp_path: Path) -> None:
-    pid, model = deployed.pid("default"), model_of(tmp_path, "90")
+    pid, model = deployed.pid("default"), model_of(tmp_path, "90", "network.tflite")
     relay, counted = tmp_path / "relay.py", tmp_path / "bytes"
     relay.write_text(COUNTING)
     ssh_config = tmp_path / "ssh_config"

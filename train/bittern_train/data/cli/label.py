@@ -48,7 +48,7 @@ def command(
 
     from bittern.page import label_serving, labelling
     from bittern.page.address import Address
-    from bittern.page.api import is_label
+    from bittern.page.http import is_label
 
     for label in labels:
         if not is_label(label):
