@@ -23,6 +23,7 @@ from bittern.errors import ConfigurationError, redacted
 from bittern.model import catalog, manifest
 from bittern.model.bare import Bare
 from bittern.model.manifest import Head
+from bittern.system.hosts import is_loopback
 
 # Table: the module that it imports, and its package with the command that installs it.
 _PACKAGES = {
@@ -237,7 +238,7 @@ def _sinks(config: WatchConfig, wrong: Sequence[KeyPath]) -> Iterator[Mistake]:
             yield Mistake(("mqtt", "ca_file"), "has no effect without tls = true")
         if mqtt.password_file and not mqtt.user and ("mqtt", "user") not in wrong:
             yield Mistake(("mqtt", "password_file"), "a password needs a user too")
-        if mqtt.user and not mqtt.tls and mqtt.host not in ("localhost", "127.0.0.1", "::1"):
+        if mqtt.user and not mqtt.tls and not is_loopback(mqtt.host):
             yield Mistake(("mqtt", "user"), "user and password are sent unencrypted: set tls = true", warning=True)
         if set(mqtt.topic + mqtt.discovery_prefix) & set("#+\0"):
             yield Mistake(("mqtt", "topic"), "a topic to publish to has no # and no +")

@@ -27,6 +27,7 @@ from bittern.delivery.snapshots import SnapshotStore, default_folder
 from bittern.errors import BitternError, ConfigurationError
 from bittern.model.classifier import Classifier
 from bittern.sources.registry import check_source, open_source
+from bittern.system.hosts import http_url, is_loopback
 from bittern.system.stop import Stop
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def opened(
             kept=kept_folder,
             memory=_memory(config, name),
             config_file=config_file,
-            page=_page(config),
+            page=page_url(config),
         )
         sinks = open_sinks(config, info, health.diagnostics)
         if page is not None:
@@ -182,13 +183,17 @@ def _claim_outbox(config: WatchConfig, name: str, stack: contextlib.ExitStack) -
     return box
 
 
-def _page(config: WatchConfig) -> str | None:
-    """Address of the page, else of the metrics, if other machines can reach it."""
+def page_url(config: WatchConfig) -> str | None:
+    """Address of the page, else of the metrics, if other machines can reach it.
+
+    A page that listens on this machine only, but has a name, stands behind a proxy, which encrypts.
+    """
+    if config.page is not None and config.page.names and is_loopback(config.page.host):
+        return f"https://{config.page.names[0]}/"
     for table, path in ((config.page, ""), (config.health, "metrics")):
-        if table is None or not table.port or table.host in ("127.0.0.1", "localhost", "::1"):
-            continue
-        host = socket.gethostname() if table.host in ("0.0.0.0", "::", "") else table.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{table.port}/{path}"
+        if table is not None and table.port and not is_loopback(table.host):
+            host = socket.gethostname() if table.host in ("0.0.0.0", "::", "") else table.host
+            return f"{http_url(host, table.port)}{path}"
     return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,19 +9,10 @@ from typing import NamedTuple
 
 from bittern.errors import ConfigurationError
 from bittern.page.access import Access
+from bittern.system import hosts
 
 # The kernel closes a connection whose peer takes nothing for so long (TCP_USER_TIMEOUT, tcp(7)), in ms.
 _STALL_MS = 10_000
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on is of this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class Address(NamedTuple):
@@ -43,7 +33,7 @@ class Address(NamedTuple):
     @property
     def is_open(self) -> bool:
         """Whether others than this machine can reach it: directly, or through a proxy that knows it by a name."""
-        return not is_loopback(self.host) or bool(self.names)
+        return not hosts.is_loopback(self.host) or bool(self.names)
 
 
 def listen(address: Address) -> socket.socket:
@@ -75,8 +65,7 @@ def listen(address: Address) -> socket.socket:
 def url_of(listener: socket.socket) -> str:
     """How a browser on this machine reaches it."""
     host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return hosts.http_url({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
 
 
 def access_of(address: Address, data: Path) -> Access | None:

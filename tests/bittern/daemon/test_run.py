@@ -14,7 +14,7 @@ from tests.doubles.tflite_files import model_folder_of_means
 from tests.doubles.waiting import within
 
 from bittern import Classifier
-from bittern.config.schema import OutboxConfig, WatchConfig
+from bittern.config.schema import HealthConfig, OutboxConfig, PageConfig, WatchConfig
 from bittern.daemon import run
 from bittern.daemon.feed import Recording
 from bittern.delivery.dispatch import Delivery
@@ -103,3 +103,19 @@ def test_a_check_of_models_ends_before_events_are_waited_for(tmp_path: Path, mon
     with run.opened(config, [Classifier(model)], lambda _: None, stop) as daemon:
         running.extend(reloading() for _ in daemon.steps())
     assert running[-2:] == [True, False], "a check ran to the end of the recording, and not after it"
+
+
+@pytest.mark.parametrize(
+    ("page", "health", "url"),
+    [
+        (None, None, None),
+        (PageConfig(8770), HealthConfig(9100), None),
+        (PageConfig(8770, "127.0.0.2"), HealthConfig(9100, "192.0.2.1"), "http://192.0.2.1:9100/metrics"),
+        (PageConfig(8770, "2001:db8::1"), HealthConfig(9100, "192.0.2.1"), "http://[2001:db8::1]:8770/"),
+        (PageConfig(0, "192.0.2.1"), None, None),
+        (PageConfig(8770, names=("garden.example.org",)), HealthConfig(9100, "0.0.0.0"), "https://garden.example.org/"),
+        (PageConfig(8770, "192.0.2.1", ("garden.example.org",)), None, "http://192.0.2.1:8770/"),
+    ],
+)
+def test_the_address_that_sinks_tell_others(page: PageConfig | None, health: HealthConfig | None, url: str) -> None:
+    assert run.page_url(WatchConfig(source="demo:", page=page, health=health)) == url
