@@ -111,6 +111,18 @@ def bare_options(function: F) -> F:
     return made  # type: ignore[no-any-return]
 
 
+def models_option(function: F) -> F:
+    """--model, once or more often, which gives a tuple named `models`."""
+    return click.option(
+        "--model",
+        "models",
+        multiple=True,
+        default=("stop_sign",),
+        show_default=True,
+        help="Name, folder or .tflite; may be given more than once.",
+    )(function)
+
+
 def model_options(function: F) -> F:
     """--path, --threads, and those of `bare_options`."""
     for option in (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.bare_models import model_options, open_models, warn_unverified
+from bittern.cli.bare_models import model_options, models_option, open_models, warn_unverified
 from bittern.cli.common import FiniteRange, as_utf8, one_blas_thread, print_json, region_option, views_option, warn
 from bittern.errors import PictureError, printable
 
@@ -25,14 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Classify pictures.", epilog="Example: bittern classify street.jpg holiday/ --json")
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    default=("stop_sign",),
-    show_default=True,
-    help="Name, folder or .tflite; may be given more than once.",
-)
+@models_option
 @click.option(
     "--max-megapixels",
     type=FiniteRange(0, 1000, min_open=True),

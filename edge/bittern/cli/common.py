@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, did_you_mean
 from bittern.system import stderr
 
 if TYPE_CHECKING:
@@ -38,6 +38,22 @@ def needs_extra(command: str, extra: str, *modules: str) -> None:
     """
     if any(find_spec(module) is None for module in modules):
         raise ConfigurationError(f"{command} needs more packages: pip install 'bittern[{extra}]'")
+
+
+class CommandGroup(click.Group):
+    """A group of commands that suggests the nearest name for a misspelt one."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Like click, with the suggestion."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = did_you_mean(args[0], self.list_commands(ctx))
+            if hint:
+                raise click.UsageError(f"{error.message.removesuffix('.')}{hint}", ctx) from None
+            raise
 
 
 class FiniteRange(click.FloatRange):

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from bittern.cli.common import TENSORFLOW_HINT
-from bittern.errors import BitternError, did_you_mean, one_line
+from bittern.cli.common import TENSORFLOW_HINT, CommandGroup
+from bittern.errors import BitternError, one_line
 from bittern.system import stderr
 from bittern.version import __version__
 
@@ -41,7 +41,7 @@ HOST_GROUP = "bittern.commands"
 OPENCV_HINT = "pip install 'bittern[opencv]', or on a Raspberry Pi: apt install python3-opencv"
 
 
-class Commands(click.Group):
+class Commands(CommandGroup):
     """The commands of the device, and those that other packages register."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -57,18 +57,6 @@ class Commands(click.Group):
             return getattr(import_module(f"bittern.cli.{cmd_name}"), cmd_name)  # type: ignore[no-any-return]
         point = _host_commands().get(cmd_name)
         return _load(point) if point is not None else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click, but suggests the nearest name for a misspelt command."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            hint = did_you_mean(args[0], [*COMMANDS, *_host_commands()])
-            if hint:
-                raise click.UsageError(f"{error.message.removesuffix('.')}{hint}", ctx) from None
-            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Says how to get the commands that cannot run without TensorFlow, which are not listed then."""

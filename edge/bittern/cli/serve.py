@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bittern.cli.bare_models import about, model_options
+from bittern.cli.bare_models import about, model_options, models_option
 from bittern.cli.common import needs_extra, views_option
 from bittern.errors import BitternError
 
@@ -58,14 +58,7 @@ def address_options(function: click.decorators.FC) -> click.decorators.FC:
     short_help="The page in a browser, and the HTTP interface.",
     epilog="Example: bittern serve --model stop_sign --model face_mask",
 )
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    default=("stop_sign",),
-    show_default=True,
-    help="Name, folder or .tflite; may be given more than once.",
-)
+@models_option
 @address_options
 @click.option("--new-token", is_flag=True, help="Make a token in the place of the old one, show it once, and end.")
 @views_option

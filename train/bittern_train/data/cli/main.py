@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from bittern.errors import did_you_mean
+from bittern.cli.common import CommandGroup
 
 # Subcommand and its module here; in the order in which they are used. Each module has its command as `command`.
 COMMANDS: dict[str, str] = {
@@ -22,7 +22,7 @@ COMMANDS: dict[str, str] = {
 }
 
 
-class DataCommands(click.Group):
+class DataCommands(CommandGroup):
     """The subcommands of COMMANDS."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,18 +34,6 @@ class DataCommands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return import_module(f"bittern_train.data.cli.{COMMANDS[cmd_name]}").command  # type: ignore[no-any-return]
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Like click, but suggests the nearest name for a misspelt subcommand."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            hint = did_you_mean(args[0], list(COMMANDS))
-            if hint:
-                raise click.UsageError(f"{error.message.removesuffix('.')}{hint}", ctx) from None
-            raise
 
 
 @click.command(cls=DataCommands, short_help="From an idea to labelled pictures.")
