@@ -5,7 +5,7 @@ PYTHON ?= python3
 # Downloads for tests (root file systems); outside of the checkout, so that a fresh clone finds them.
 CACHE ?= $(HOME)/.cache/bittern
 # Shipped tasks, or .toml files; RUN and MODEL are the folders for one of them.
-TASK ?= stop_sign face_mask car_damage
+TASK ?= stop_sign face_mask car_damage cars_tanks
 RUN ?= runs/$$name
 MODEL ?= models/$$name
 # Builds and runs containers; podman where it is installed.

@@ -13,7 +13,7 @@ from bittern_train import task_files
 MODELS = Path(__file__).parents[2] / "models"
 
 
-@pytest.mark.parametrize("name", ["stop_sign", "face_mask", "car_damage"])
+@pytest.mark.parametrize("name", sorted(file.parent.name for file in MODELS.glob("*/manifest.json")))
 def test_the_card_is_made_from_manifest_and_task(name: str) -> None:
     text = (MODELS / name / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert card.render(manifest.read(MODELS / name), task_files.load(name)) == text

@@ -142,7 +142,7 @@ def test_the_commands_of_the_daemons_page(folder: Path) -> None:
     assert (folder / "curves" / "morning.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("model", ["stop_sign", "face_mask", "car_damage"])
+@pytest.mark.parametrize("model", sorted(file.parent.name for file in (REPO / "models").glob("*/manifest.json")))
 def test_the_figures_are_those_of_the_card(model: str) -> None:
     card = (REPO / "models" / model / "MODEL_CARD.md").read_text(encoding="utf-8")
     table = re.search(r"## Figures.*?\n(\|.*?)\n\n", card, re.DOTALL)

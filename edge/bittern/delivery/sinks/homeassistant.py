@@ -39,6 +39,7 @@ _LOOKS: Mapping[str, Mapping[str, str]] = {
     "stop_sign": {"icon": "mdi:alert-octagon"},
     "face_mask": {"device_class": "safety", "icon": "mdi:face-mask"},
     "car_damage": {"device_class": "problem", "icon": "mdi:car-wrench"},
+    "cars_tanks": {"icon": "mdi:tank"},
 }
 _OTHER_LOOK = {"icon": "mdi:eye-check"}
 
