@@ -219,3 +219,23 @@ def test_drop_leaves_the_one_with_a_label(data: Path) -> None:
     assert command("dedupe", data, "--drop").code == 0
     assert "01.png" in groups_of(data)
     assert "mirrored.jpg" not in groups_of(data)
+
+
+def test_of_many_that_are_alike_no_more_pairs_are_named_than_connect_them() -> None:
+    burst = [near_duplicates.describe(recoded(np.roll(drawn(1), shift, axis=1))) for shift in range(12)]
+    others = [near_duplicates.describe(drawn(2)), near_duplicates.describe(drawn(1)[:, ::-1].copy())]
+    pairs = near_duplicates.find([*burst, *others], Reports())
+    assert len({pair.kind for pair in pairs}) > 1
+    assert sum(pair.kind == "near" for pair in pairs) == 11
+    assert near_duplicates.groups(14, [(p.first, p.second) for p in pairs]) == [*[0] * 12, 12, 0]
+
+
+def test_the_quick_hash_is_near_that_of_imagehash() -> None:
+    quick = [near_duplicates.describe_quickly(squeezed(drawn(i)), drawn(i)[:16, :16]).hashes[0] for i in range(10)]
+    whole = [near_duplicates.describe(drawn(i)).hashes[0] for i in range(10)]
+    assert max(np.count_nonzero(a != b) for a, b in zip(quick, whole, strict=True)) <= 4
+
+
+def squeezed(picture: Pixels) -> Pixels:
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    return np.asarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA), np.uint8)

@@ -82,7 +82,7 @@ def measure(file: Path) -> Measured:
     step = max(1, min(height, width) // (4 * near_duplicates.THUMBNAIL))
     side = near_duplicates.THUMBNAIL
     thumbnail = np.asarray(cv2.resize(picture[::step, ::step], (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    channels = thumbnail.astype(np.int16)
+    small = np.asarray(cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA), np.uint8)
     return Measured(
         sha256=hashlib.sha256(data).digest(),
         bytes=len(data),
@@ -93,10 +93,10 @@ def measure(file: Path) -> Measured:
         sharpness=sharpness.measure(grey),
         bright=float(np.searchsorted(levels, 0.99 * levels[-1])),
         contrast=float(spread),
-        coloured=float(np.mean(channels.max(2) - channels.min(2))),
-        grey=np.asarray(cv2.resize(grey, (GREY, GREY), interpolation=cv2.INTER_AREA), np.uint8),
+        coloured=float((thumbnail.max(2) - thumbnail.min(2)).mean()),
+        grey=small,
         colours=np.asarray(cv2.resize(thumbnail, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA), np.uint8),
-        likeness=near_duplicates.describe_quickly(grey, thumbnail),
+        likeness=near_duplicates.describe_quickly(small, thumbnail),
     )
 
 

@@ -16,13 +16,14 @@ from sklearn.preprocessing import StandardScaler
 
 from bittern.evaluation import metrics
 from bittern.system.progress import Progress, counted
+from bittern_train.data import ahead
 from bittern_train.data.measure import Measured
 
 FOLDS = 5
 # Groups that a label needs to be probed: fewer say nothing.
 LEAST_GROUPS = 10
 # Pictures that a probe looks at; of a larger set it takes so many by chance, in equal shares of the labels.
-MOST = 4000
+MOST = 2000
 # Orientation bins and cells a side of the histograms of gradients (Dalal and Triggs 2005).
 _BINS = 8
 _CELLS = 4
@@ -100,10 +101,12 @@ def choose(labels: Sequence[str | None], groups: Sequence[str]) -> Folds | None:
 def shortcuts(measured: Sequence[Measured], folds: Folds, progress: Progress) -> list[Shortcut]:
     """How well each of a few things alone tells the labels apart; see `Shortcut`."""
     probes = _probes([measured[i] for i in folds.rows])
-    return [
-        _shortcut(what, folds.scores(make, features), folds)
-        for what, make, features in counted(probes, progress, "probe for shortcuts", len(probes))
-    ]
+
+    def one(probe: tuple[str, Callable[[], Any], Floats]) -> Shortcut:
+        what, make, features = probe
+        return _shortcut(what, folds.scores(make, features), folds)
+
+    return list(counted(ahead.results(one, probes), progress, "probe for shortcuts", len(probes)))
 
 
 def _probes(measured: Sequence[Measured]) -> list[tuple[str, Callable[[], Any], Floats]]:
