@@ -87,7 +87,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = drawn_pictures.discs(folder / "data" / "pictures", 9)
     made = compare.make(
         TASK, compare.parse("lenet:32,lenet:28"), data, folder / "runs",
-        weights="none", mode=None, seed=1, progress=Reports(),
+        weights={"": "none"}, mode=None, seed=1, progress=Reports(),
     )  # fmt: skip
     compare.write(folder / "out", TASK, made)
     return folder
@@ -115,7 +115,7 @@ def test_what_is_finished_is_not_made_again(compared: Path) -> None:
         reports = Reports()
         choices = compare.parse("lenet:32,lenet:28")
         data, runs = compared / "data" / "pictures", compared / "runs"
-        made = compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=seed, progress=reports)
+        made = compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=seed, progress=reports)
         assert [row.name for row in made] == ["lenet-32", "lenet-28"]
         return reports
 
@@ -129,7 +129,7 @@ def test_a_conversion_that_was_killed_is_made_again(compared: Path, tmp_path: Pa
     runs = shutil.copytree(compared / "runs", tmp_path / "runs")
     shutil.rmtree(runs / "lenet-28" / "model")
     choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
-    compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=1, progress=Reports())
+    compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=Reports())
     first, second = (folder / "lenet-28" / "model" / "model.tflite" for folder in (compared / "runs", runs))
     assert first.read_bytes() == second.read_bytes()
 
@@ -137,5 +137,14 @@ def test_a_conversion_that_was_killed_is_made_again(compared: Path, tmp_path: Pa
 def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
     choices = compare.parse("lenet,mobilnet_v2")
     with pytest.raises(ConfigurationError, match=r"unknown backbone 'mobilnet_v2'.*did you mean"):
-        compare.make(TASK, choices, tmp_path, tmp_path, weights="none", mode=None, seed=1, progress=Reports())
+        compare.make(TASK, choices, tmp_path, tmp_path, weights={"": "none"}, mode=None, seed=1, progress=Reports())
     assert not list(tmp_path.iterdir())
+
+
+def test_each_network_may_have_weights_of_its_own() -> None:
+    assert compare.parse_weights([]) == {"": "imagenet"}
+    assert compare.parse_weights(["a=b.h5", "resnet18=r=1.pth"]) == {"": "a=b.h5", "resnet18": "r=1.pth"}
+    with pytest.raises(ConfigurationError, match="--weights: resnet18: given twice"):
+        compare.parse_weights(["resnet18=a", "resnet18=b"])
+    with pytest.raises(ConfigurationError, match="--weights: all networks: given twice"):
+        compare.parse_weights(["none", "imagenet"])

@@ -199,7 +199,13 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
     help="Of the networks that start from weights; see `bittern train`.  [default: the task's]",
 )
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="Folder of the pictures.")
-@click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
+@click.option(
+    "--weights",
+    multiple=True,
+    default=["imagenet"],
+    show_default=True,
+    help="imagenet, none, or a file without the top; NAME=FILE for one of the networks; may be repeated.",
+)
 @click.option(
     "--runs", type=click.Path(path_type=Path), help="Keeps a run and a model of each.  [default: runs/compare-TASK]"
 )
@@ -210,7 +216,7 @@ def compare(
     backbones: str,
     mode: Mode | None,
     data: Path,
-    weights: str,
+    weights: tuple[str, ...],
     runs: Path | None,
     out: Path,
     seed: int,
@@ -220,18 +226,18 @@ def compare(
     Figures are out of fold on train + val, so that a choice may be made by them: loss, accuracy, precision, recall, F1
     and AUC with 95 % intervals, a paired test against the best, parameters, operations, sizes, and the time of the int8
     model relative to MobileNetV2 1.0. Started again, it goes on after the last network that was finished. A file of
-    weights fits one network: give "imagenet", or compare networks of one kind.
+    weights fits one network: name it, as in --weights resnet18=resnet18.pth.
     """
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
     from bittern_train import compare as comparing
     from bittern_train import task_files
 
-    chosen, choices = task_files.load(task), comparing.parse(backbones)
+    chosen, choices, starts = task_files.load(task), comparing.parse(backbones), comparing.parse_weights(weights)
     folder = runs or Path("runs") / f"compare-{chosen.name}"
     folder.mkdir(parents=True, exist_ok=True)
     with quiet(folder / "compare.log") as console, bar(console) as progress:
-        made = comparing.make(chosen, choices, data, folder, weights=weights, mode=mode, seed=seed, progress=progress)
+        made = comparing.make(chosen, choices, data, folder, weights=starts, mode=mode, seed=seed, progress=progress)
     for file in comparing.write(out, chosen, made):
         click.echo(file)
 

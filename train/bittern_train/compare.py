@@ -6,7 +6,7 @@ import csv
 import io
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,13 +126,32 @@ def parse(text: str) -> list[NamedBackbone]:
     return choices
 
 
+def parse_weights(values: Sequence[str]) -> dict[str, str]:
+    """What each backbone starts from, of `NAME=WEIGHTS`; that of all others, of `WEIGHTS` alone, is under "".
+
+    Raises:
+        ConfigurationError: two for the same.
+    """
+    from bittern_train import backbones
+
+    weights: dict[str, str] = {}
+    for value in values:
+        name, equals, start = value.partition("=")
+        if not equals or name not in backbones.TABLE:  # a path may hold an =
+            name, start = "", value
+        if name in weights:
+            raise ConfigurationError(f"--weights: {name or 'all networks'}: given twice")
+        weights[name] = start
+    return {"": "imagenet", **weights}
+
+
 def make(
     task: Task,
     choices: Sequence[NamedBackbone],
     root: Path,
     folder: Path,
     *,
-    weights: str,
+    weights: Mapping[str, str],
     mode: Mode | None,
     seed: int,
     progress: Progress,
@@ -144,7 +163,7 @@ def make(
         choices: the backbones.
         root: folder that the task's data sets are below.
         folder: keeps a run and a model of each; what is finished there is taken as it is.
-        weights: see `session.train`; of the networks that start from weights.
+        weights: see `parse_weights`; of the networks that start from weights.
         mode: of those; None is the task's.
         seed: of everything random.
         progress: gets each step.
@@ -165,7 +184,8 @@ def make(
     failures = []
     for choice, own in zip(choices, tasks, strict=True):
         progress.say(f"{choice.folder}: {own.backbone.title} at {own.backbone.size} px, mode {own.backbone.mode}")
-        failures.append(_one(own, root, folder / choice.folder, weights=weights, seed=seed, progress=progress))
+        start = weights.get(choice.name, weights[""])
+        failures.append(_one(own, root, folder / choice.folder, weights=start, seed=seed, progress=progress))
     ready = [choice for choice, failed in zip(choices, failures, strict=True) if not failed]
     times = relative_times([folder / choice.folder / "model" for choice in ready], progress)
     return rows(choices, folder, dict(zip(ready, times, strict=True)), dict(zip(choices, failures, strict=True)))
