@@ -6,11 +6,11 @@ import hashlib
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ from bittern.model import pictures, preprocess
 from bittern.model.manifest import Strict
 from bittern.model.preprocess import View
 from bittern.scene import street
-from bittern_convert import augment, chin_mask
+from bittern_convert import augment, chin_mask, parallel
 from bittern_convert.pasting import paste_decoy, paste_sign
 from bittern_convert.task import Task
 
@@ -32,7 +32,7 @@ from bittern_convert.task import Task
 _LEAST_SIDE = 96
 # Longer pictures are cut to this shape, still centred, where only the centre is looked at.
 WIDEST = 1.8
-# Pictures that are worked on ahead of whoever takes the results.
+# Pictures that the processes are given at a time.
 _PART = 64
 # From this many copies on, starting processes to draw them pays.
 WORTH_PROCESSES = 2000
@@ -47,8 +47,6 @@ KINDS: dict[Kind, str] = {
 }
 # Beside a seed, what makes a generator of its own for each purpose, picture and copy (`pool` has 3 and 4).
 _COPY, _STREET, _PASTE = range(3)
-
-_T = TypeVar("_T")
 
 
 class Photo(NamedTuple):
@@ -197,7 +195,7 @@ def draw(
     """
 
     if len(samples) * len(numbers) < WORTH_PROCESSES:
-        return in_parts(lambda i: _copies(task, samples[i], photos[i], seed, numbers), range(len(samples)))
+        return parallel.results(lambda i: _copies(task, samples[i], photos[i], seed, numbers), range(len(samples)))
     return _drawn_by_processes(task, samples, photos, seed, numbers)
 
 
@@ -241,14 +239,7 @@ def redraw(
         sample = samples[position]
         return sample, _copies(task, sample, keep(task, sample, read(sample)), seed, numbers)
 
-    return in_parts(one, copies.samples)
-
-
-def in_parts(function: Callable[[int], _T], positions: Sequence[int]) -> Iterator[_T]:
-    """The results of a function in order, made by threads some way ahead: all at once would pile up in memory."""
-    with ThreadPoolExecutor() as threads:
-        for start in range(0, len(positions), _PART):
-            yield from threads.map(function, positions[start : start + _PART])
+    return parallel.results(one, copies.samples)
 
 
 def picture_digest(file: Path) -> str:

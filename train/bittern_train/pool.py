@@ -20,12 +20,12 @@ from bittern.evaluation.dataset import Item
 from bittern.model import pictures, preprocess
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
-from bittern_convert import copies
+from bittern_convert import copies, parallel
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.corruption import CORRUPTIONS, corrupt
 from bittern_convert.corruption import SIZE as CORRUPTED_SIZE
 from bittern_convert.task import Data, Task
-from bittern_train.data import ahead, near_duplicates
+from bittern_train.data import near_duplicates
 from bittern_train.data.near_duplicates import Likeness
 
 # Of the pictures of a folder without an index, this share becomes the test split.
@@ -185,7 +185,7 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
 
 def viewed(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]:
     """The task's views of photographs, (views, size, size, 3) uint8 RGB each."""
-    return copies.in_parts(lambda position: _views(task, photos[position], task.backbone.size), range(len(photos)))
+    return parallel.results(lambda position: _views(task, photos[position], task.backbone.size), range(len(photos)))
 
 
 def _views(task: Task, photo: Photo, size: int) -> npt.NDArray[np.uint8]:
@@ -216,7 +216,7 @@ def corrupted(task: Task, photos: Sequence[Photo], seed: int) -> Iterator[npt.ND
         made = [corrupt(view, CORRUPTIONS[n % len(CORRUPTIONS)], n) for n in versions for view in views]
         return np.stack([preprocess.resize_exact(picture, size) for picture in made])
 
-    return copies.in_parts(one, range(len(photos)))
+    return parallel.results(one, range(len(photos)))
 
 
 def _derive_splits(task: Task, items: list[Item], seed: int, progress: Progress) -> list[Item]:
@@ -254,7 +254,7 @@ def _near_duplicates(task: Task, items: Sequence[Item], progress: Progress) -> l
         except PictureError:
             return None
 
-    read = list(counted(ahead.results(one, items), progress, "compare pictures", len(items)))
+    read = list(counted(parallel.results(one, items), progress, "compare pictures", len(items)))
     positions = [position for position, likeness in enumerate(read) if likeness is not None]
     pairs = near_duplicates.find([likeness for likeness in read if likeness is not None], progress)
     ties = [(positions[pair.first], positions[pair.second]) for pair in pairs]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from bittern.model.preprocess import CENTER
 from bittern.system.progress import Progress, counted
-from bittern_convert import copies, streams
+from bittern_convert import parallel, streams
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.streams import FRAME_S, LAP_S, PASSING_S, Outline, Stream, Swept
 from bittern_convert.task import Task
@@ -100,7 +100,7 @@ def footage(
     outlines: list[Outline] = []
 
     def pixels() -> Iterator[npt.NDArray[np.uint8]]:
-        made = copies.in_parts(one, range(len(plans)))
+        made = parallel.results(one, range(len(plans)))
         for stream in counted(made, progress, "features of streams", len(plans)):
             outlines.append(streams.outline(stream))
             yield stream.frames

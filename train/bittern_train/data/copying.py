@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import dataset, index
 from bittern.evaluation.dataset import Item
 
 _PREFIX = ".import-"
-_Job = TypeVar("_Job")
-_Done = TypeVar("_Done")
 
 
 class Destination(NamedTuple):
@@ -89,27 +85,6 @@ def finish(into: Destination, items: Sequence[Item]) -> None:
         for path in moved:
             path.unlink(missing_ok=True)
         raise
-
-
-def in_parallel(jobs: Iterable[_Job], function: Callable[[_Job], _Done]) -> Iterator[tuple[_Job, Callable[[], _Done]]]:
-    """The jobs in their order, each with what gives its result or raises its error; as many threads as cores.
-
-    Jobs are taken some way ahead only, so that not all pictures are in memory at once.
-    """
-    cores = len(os.sched_getaffinity(0))
-    waiting: collections.deque[tuple[_Job, Future[_Done]]] = collections.deque()
-    with ThreadPoolExecutor(cores) as pool:
-        try:
-            for job in jobs:
-                waiting.append((job, pool.submit(function, job)))
-                if len(waiting) > 4 * cores:
-                    first, future = waiting.popleft()
-                    yield first, future.result
-            while waiting:
-                first, future = waiting.popleft()
-                yield first, future.result
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _check(source: Path, out: Path, add: bool) -> None:

@@ -16,7 +16,8 @@ from bittern.evaluation.sheet import Tile
 from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead, near_duplicates, thumbnails
+from bittern_convert import parallel
+from bittern_train.data import near_duplicates, thumbnails
 from bittern_train.data.near_duplicates import Likeness, Match
 
 # Side of a picture on the contact sheet, pictures of a group and pictures of the sheet that are shown.
@@ -90,7 +91,7 @@ def find(items: Sequence[Item], progress: Progress) -> Duplicates:
     positions: list[int] = []
     readable: list[_Picture] = []
     unreadable: list[str] = []
-    for position, result in enumerate(counted(ahead.results(read, items), progress, "read pictures", len(items))):
+    for position, result in enumerate(counted(parallel.results(read, items), progress, "read pictures", len(items))):
         if isinstance(result, str):
             unreadable.append(result)
         else:

@@ -13,7 +13,7 @@ from bittern.errors import PictureError
 from bittern.evaluation.dataset import Item
 from bittern.model import pictures, preprocess
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead
+from bittern_convert import parallel
 
 HINT = "pip install 'bittern[train]'"
 
@@ -53,6 +53,6 @@ def network_features(items: Sequence[Item], weights: str, progress: Progress) ->
             return np.zeros((1, *base.input.shape[1:]), np.uint8)
 
     def tensors() -> Iterator[npt.NDArray[np.uint8]]:
-        yield from counted(ahead.results(tensor, items), progress, "look at pictures", len(items))
+        yield from counted(parallel.results(tensor, items), progress, "look at pictures", len(items))
 
     return np.asarray(network.features(base, tensors(), (len(items), 1))[:, 0], np.float64)

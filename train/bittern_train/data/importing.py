@@ -14,6 +14,7 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system import fileio
+from bittern_convert import parallel
 from bittern_train.data import copying
 from bittern_train.data.copying import Destination
 from bittern_train.data.formats import AnnotatedPicture, Box, Contents
@@ -108,10 +109,10 @@ def _copy(
     done = known = 0
     # Read one after another: a compressed tar can only be read in its order.
     jobs = ((by_name[name], _read(tree, name)) for name in tree.in_order(by_name))
-    for (picture, _), result in copying.in_parallel(jobs, lambda job: _parts(*job, options)):
+    for (picture, _), parts in parallel.finished(jobs, lambda job: _parts(*job, options)):
         done += 1
         try:
-            new, same = _place(picture, result(), into, taken, tree.path.resolve().name, options)
+            new, same = _place(picture, parts.result(), into, taken, tree.path.resolve().name, options)
             items += new
             left_out += [Omission(name, "is in the data set already", failed=False) for name in same]
             known += len(same)

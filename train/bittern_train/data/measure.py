@@ -15,7 +15,8 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import picture_header, pictures
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead, near_duplicates, sharpness
+from bittern_convert import parallel
+from bittern_train.data import near_duplicates, sharpness
 from bittern_train.data.near_duplicates import Likeness
 
 # Side of the small grey picture, and of the small coloured one, that the probes look at.
@@ -109,4 +110,4 @@ def measure_all(items: Sequence[Item], progress: Progress) -> list[Measured | st
         except PictureError as error:
             return str(error)
 
-    return list(counted(ahead.results(one, items), progress, "measure pictures", len(items)))
+    return list(counted(parallel.results(one, items), progress, "measure pictures", len(items)))

@@ -17,7 +17,7 @@ from PIL import Image
 
 from bittern.frames import Pixels
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead
+from bittern_convert import parallel
 
 # The thresholds below were chosen on near-duplicates made by code (re-encoded, resized, mirrored, cropped) of 1,129
 # photographs of faces and everyday scenes, and on one set of stop signs; docs/data-check.md reports on other sets too.
@@ -169,7 +169,7 @@ def find(likenesses: Sequence[Likeness], progress: Progress) -> list[Match]:
     def one(pair: tuple[int, int]) -> bool:
         return share_part(likenesses[pair[0]], likenesses[pair[1]])
 
-    shares = counted(ahead.results(one, candidates), progress, "compare parts", len(candidates))
+    shares = counted(parallel.results(one, candidates), progress, "compare parts", len(candidates))
     for (first, second), share in zip(candidates, shares, strict=True):
         if share:
             pairs[first, second] = Match(first, second, "part")

@@ -12,6 +12,7 @@ import cv2
 from bittern.errors import BitternError, PictureError
 from bittern.evaluation.dataset import Item
 from bittern.model import picture_header, pictures, preprocess
+from bittern_convert import parallel
 from bittern_train.data import copying
 from bittern_train.data.copying import Destination
 from bittern_train.data.tree import Omission
@@ -84,10 +85,10 @@ def _resize(
     left_out: list[Omission] = []
     before = after = unchanged = 0
     taken = {item.name for item in items}
-    results = copying.in_parallel(items, lambda item: _copy(item, side, crop, quality))
-    for count, (item, result) in enumerate(results, 1):
+    copies = parallel.finished(items, lambda item: _copy(item, side, crop, quality))
+    for count, (item, future) in enumerate(copies, 1):
         try:
-            copy = result()
+            copy = future.result()
         except PictureError as error:
             left_out.append(Omission(item.name, str(error).removeprefix(f"{item.path}: ")))
         else:
