@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +10,14 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from bittern.errors import PictureError, printable
+from bittern.errors import PictureError
 from bittern.evaluation import explain, metrics, occlusion
 from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
 from bittern.system import fileio
-from bittern_train import run_figures
+from bittern_train import html_page, run_figures
+from bittern_train.html_page import text
 from bittern_train.learning_curve import SHARES, Curve, Forecast
 from bittern_train.run_figures import KindShare, RunAnswers
 
@@ -97,14 +96,7 @@ def render(
         _growth(growth),
     ]  # fmt: skip
     task = judged.made.task
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>{_text(task.name)}: run {_text(judged.made.id)}</title><style>{_STYLE}</style></head>\n"
-        f"<body><main>{''.join(parts)}</main></body></html>\n"
-    )
+    return html_page.document(f"{task.name}: run {judged.made.id}", _STYLE, "".join(parts))
 
 
 def chart(title: str, axes: Axes, lines: Sequence[Line]) -> str:
@@ -127,10 +119,10 @@ def chart(title: str, axes: Axes, lines: Sequence[Line]) -> str:
             f'<text x="{px:.1f}" y="{high - bottom + 16}" text-anchor="middle">{x:.3g}</text>'
             f'<text x="{left - 6}" y="{py + 4:.1f}" text-anchor="end">{y:.3g}</text>'
         )
-    parts.append(f'<text x="{(left + wide) / 2}" y="{high - 8}" text-anchor="middle">{_text(axes.x)}</text>')
+    parts.append(f'<text x="{(left + wide) / 2}" y="{high - 8}" text-anchor="middle">{text(axes.x)}</text>')
     parts.append(
         f'<text transform="translate(12 {(high - bottom + top) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{_text(axes.y)}</text>"
+        f"{text(axes.y)}</text>"
     )
     for line in lines:
         spots = [place(min(max(x, x0), x1), min(max(y, y0), y1)) for x, y in line.points]
@@ -145,25 +137,21 @@ def chart(title: str, axes: Axes, lines: Sequence[Line]) -> str:
         y = top + 14 + 16 * i
         parts.append(
             f'<path d="M{wide - 160} {y - 4}h20" stroke="{colour}" stroke-width="2"{dash}/>'
-            f'<text x="{wide - 134}" y="{y}">{_text(name)}</text>'
+            f'<text x="{wide - 134}" y="{y}">{text(name)}</text>'
         )
-    drawing = f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="{_text(title)}">{"".join(parts)}</svg>'
-    return f"<figure>{drawing}<figcaption>{_text(title)}</figcaption></figure>"
-
-
-def _text(value: object) -> str:
-    return html.escape(printable(str(value)))
+    drawing = f'<svg viewBox="0 0 {wide} {high}" role="img" aria-label="{text(title)}">{"".join(parts)}</svg>'
+    return f"<figure>{drawing}<figcaption>{text(title)}</figcaption></figure>"
 
 
 def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
     body = "".join(
-        f'<tr><th scope="row">{_text(row[0])}</th>{"".join(f"<td>{_text(cell)}</td>" for cell in row[1:])}</tr>'
+        f'<tr><th scope="row">{text(row[0])}</th>{"".join(f"<td>{text(cell)}</td>" for cell in row[1:])}</tr>'
         for row in rows
     )
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(caption)}"><table>'
-        f"<caption>{_text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{text(caption)}"><table>'
+        f"<caption>{text(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -188,8 +176,8 @@ def _head(folder: Path, judged: RunAnswers) -> str:
         ["versions", ", ".join(f"{name} {version}" for name, version in judged.made.versions.items())],
     ]
     return (
-        f"<h1>{_text(task.name)}</h1><p>{_text(task.question)}</p>"
-        f"<p class=note>Run {_text(folder.name)}. Every figure is out of fold: each of the {n} pictures was answered "
+        f"<h1>{text(task.name)}</h1><p>{text(task.question)}</p>"
+        f"<p class=note>Run {text(folder.name)}. Every figure is out of fold: each of the {n} pictures was answered "
         "by a network that did not train on it, nor on one of its group. Intervals are 95 % (Wilson; bootstrap over "
         f"groups for AUC).</p>{_table('The run', ['what', 'value'], facts)}"
     )
@@ -254,7 +242,7 @@ def _thresholds(judged: RunAnswers) -> str:
         ],
     )  # fmt: skip
     return (
-        f"<h2>Thresholds</h2><p>{_text(' '.join(sentences))}</p>{table}<p class=note>Of pictures, one by one. The "
+        f"<h2>Thresholds</h2><p>{text(' '.join(sentences))}</p>{table}<p class=note>Of pictures, one by one. The "
         "daemon decides over time: its false alarms an hour are in the model's card.</p><div class=charts>"
         + chart("ROC", Axes("false alarms", "alarms caught"),
                 [Line(run_figures.roc(scores, positive)), Line([(0, 0), (1, 1)], "chance", 1, True)])
@@ -277,7 +265,7 @@ def _reliability(judged: RunAnswers) -> str:
     rows = [[f"{b.score:.2f}", b.n, run_figures.interval(b.correct, b.n)] for b in bins]
     return (
         f"<h2>Is a score a probability?</h2><p>Expected calibration error: {error:.3f}.</p><div class=charts>{drawing}"
-        f"{_table('By the score judged the answer', ['mean score', 'pictures', 'correct'], rows)}</div>"
+        f"{_table('By the score of the answer', ['mean score', 'pictures', 'correct'], rows)}</div>"
     )
 
 
@@ -349,14 +337,8 @@ def _whole(judged: RunAnswers, i: int) -> Pixels | None:
 
 
 def _figure(picture: Pixels | None, caption: str) -> str:
-    shown = "<p>cannot be read</p>"
-    if picture is not None:
-        jpeg = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
-        data = base64.b64encode(jpeg).decode()
-        shown = (
-            f'<img alt="" width="{picture.shape[1]}" height="{picture.shape[0]}" src="data:image/jpeg;base64,{data}">'
-        )
-    return f"<figure>{shown}<figcaption>{_text(caption)}</figcaption></figure>"
+    shown = "<p>cannot be read</p>" if picture is None else html_page.image(picture[:, :, ::-1])
+    return f"<figure>{shown}<figcaption>{text(caption)}</figcaption></figure>"
 
 
 def _looks(judged: RunAnswers, classifier: Classifier | None, progress: Callable[[int], None]) -> str:
@@ -384,7 +366,7 @@ def _looks(judged: RunAnswers, classifier: Classifier | None, progress: Callable
         progress(done + 1)
     return (
         f"{title}<p class=note>Where a patch that covers a part of the picture lowers the score of the answer of "
-        f"{_text(classifier.name)} {_text(classifier.version)} most (occlusion). The final network was trained on "
+        f"{text(classifier.name)} {text(classifier.version)} most (occlusion). The final network was trained on "
         f"these pictures: this says where it looks, not how good it is.</p><div class=pictures>{''.join(shown)}</div>"
     )
 
@@ -410,7 +392,7 @@ def sentence(curve: Curve, expected: Forecast) -> str:
 def _growth(growth: Sequence[tuple[Curve, Forecast]]) -> str:
     if not growth:
         return ""
-    sentences = "".join(f"<li>{_text(sentence(curve, expected))}</li>" for curve, expected in growth)
+    sentences = "".join(f"<li>{text(sentence(curve, expected))}</li>" for curve, expected in growth)
     overall = growth[0][0]
     drawing = chart(
         "Balanced accuracy of a refitted head",
