@@ -258,10 +258,7 @@ def _near_duplicates(task: Task, items: Sequence[Item], progress: Progress) -> l
     positions = [position for position, likeness in enumerate(read) if likeness is not None]
     pairs = near_duplicates.find([likeness for likeness in read if likeness is not None], progress)
     ties = [(positions[pair.first], positions[pair.second]) for pair in pairs]
-    first: dict[str, int] = {}
-    for i, item in enumerate(items):
-        if item.group:
-            ties.append((first.setdefault(item.group, i), i))
+    ties += near_duplicates.ties([item.group for item in items])
     return near_duplicates.groups(len(items), ties)
 
 

@@ -233,11 +233,8 @@ def _odd(readable: Sequence[tuple[Item, Measured]]) -> list[Concern]:
 
 def _near(readable: Sequence[tuple[Item, Measured]], progress: Progress) -> tuple[list[Concern], list[str]]:
     """Findings about near-duplicates, and a group for each picture that joins them with those of the index."""
-    first: dict[bytes, int] = {}
-    ties = [(first.setdefault(m.sha256, n), n) for n, (_, m) in enumerate(readable)]
-    distinct = sorted(set(first.values()))
-    matches = near_duplicates.find([readable[n][1].likeness for n in distinct], progress)
-    ties += [(distinct[match.first], distinct[match.second]) for match in matches]
+    matches = near_duplicates.find_in_files([(m.sha256, m.likeness) for _, m in readable], progress)
+    ties = [(match.first, match.second) for match in matches]
     heads = near_duplicates.groups(len(readable), ties)
     members: dict[int, list[Item]] = {}
     for head, (item, _) in zip(heads, readable, strict=True):
@@ -252,10 +249,7 @@ def _near(readable: Sequence[tuple[Item, Measured]], progress: Progress) -> tupl
     if crossing:
         text = "near-duplicates on two sides of a split (`bittern data dedupe`, then `bittern data split`)"
         findings.append(_clusters("crosses_splits", text, crossing, lambda i: i.split))
-    named: dict[str, int] = {}
-    for n, (item, _) in enumerate(readable):
-        if item.group:
-            ties.append((named.setdefault(item.group, n), n))
+    ties += near_duplicates.ties([item.group for item, _ in readable])
     return findings, [str(head) for head in near_duplicates.groups(len(readable), ties)]
 
 

@@ -97,25 +97,10 @@ def find(items: Sequence[Item], progress: Progress) -> Duplicates:
         else:
             positions.append(position)
             readable.append(result)
-    pairs = _pairs(readable, progress)
+    pairs = near_duplicates.find_in_files([(picture.sha256, picture.likeness) for picture in readable], progress)
     pixels = {items[i].name: picture.pixels for i, picture in zip(positions, readable, strict=True)}
     placed = [Match(positions[p.first], positions[p.second], p.kind) for p in pairs]
     return Duplicates(_regroup(items, placed), _clusters(items, placed), pixels, unreadable)
-
-
-def _pairs(readable: Sequence[_Picture], progress: Progress) -> list[Match]:
-    """Of files with equal bytes only the first is compared with the others."""
-    first: dict[bytes, int] = {}
-    pairs = []
-    distinct = []
-    for i, picture in enumerate(readable):
-        if picture.sha256 in first:
-            pairs.append(Match(first[picture.sha256], i, "same file"))
-        else:
-            first[picture.sha256] = i
-            distinct.append(i)
-    near = near_duplicates.find([readable[i].likeness for i in distinct], progress)
-    return pairs + [Match(distinct[p.first], distinct[p.second], p.kind) for p in near]
 
 
 def _clusters(items: Sequence[Item], pairs: Sequence[Match]) -> list[Cluster]:
@@ -132,11 +117,7 @@ def _clusters(items: Sequence[Item], pairs: Sequence[Match]) -> list[Cluster]:
 
 def _regroup(items: Sequence[Item], pairs: Sequence[Match]) -> list[Item]:
     """The items with their groups joined: the new one is called like the first group in it, else like its picture."""
-    ties = [(pair.first, pair.second) for pair in pairs]
-    first: dict[str, int] = {}
-    for i, item in enumerate(items):
-        if item.group:
-            ties.append((first.setdefault(item.group, i), i))
+    ties = [(pair.first, pair.second) for pair in pairs] + near_duplicates.ties([item.group for item in items])
     heads = near_duplicates.groups(len(items), ties)
     names: dict[int, str] = {}
     for i, item in enumerate(items):

@@ -109,7 +109,7 @@ def _copy(
     done = known = 0
     # Read one after another: a compressed tar can only be read in its order.
     jobs = ((by_name[name], _read(tree, name)) for name in tree.in_order(by_name))
-    for (picture, _), parts in parallel.finished(jobs, lambda job: _parts(*job, options)):
+    for (picture, _), parts in parallel.finished(lambda job: _parts(*job, options), jobs):
         done += 1
         try:
             new, same = _place(picture, parts.result(), into, taken, tree.path.resolve().name, options)

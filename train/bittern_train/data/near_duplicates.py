@@ -6,7 +6,7 @@ kept for every pair: hashes are compared block by block, features are sorted int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import cv2
@@ -174,6 +174,24 @@ def find(likenesses: Sequence[Likeness], progress: Progress) -> list[Match]:
         if share:
             pairs[first, second] = Match(first, second, "part")
     return sorted(pairs.values())
+
+
+def find_in_files(files: Sequence[tuple[bytes, Likeness]], progress: Progress) -> list[Match]:
+    """`find` for files, each with its sha256: of files with equal bytes only the first is compared with the others."""
+    same = ties([sha256 for sha256, _ in files])
+    repeated = {later for _, later in same}
+    distinct = [i for i in range(len(files)) if i not in repeated]
+    near = find([files[i][1] for i in distinct], progress)
+    return [
+        *(Match(first, later, "same file") for first, later in same),
+        *(Match(distinct[match.first], distinct[match.second], match.kind) for match in near),
+    ]
+
+
+def ties(keys: Sequence[Hashable]) -> list[tuple[int, int]]:
+    """For `groups`: the first position of each key with every later one; empty keys tie nothing."""
+    first: dict[Hashable, int] = {}
+    return [(first[key], i) for i, key in enumerate(keys) if key and first.setdefault(key, i) != i]
 
 
 class _Forest:

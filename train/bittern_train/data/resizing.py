@@ -85,7 +85,7 @@ def _resize(
     left_out: list[Omission] = []
     before = after = unchanged = 0
     taken = {item.name for item in items}
-    copies = parallel.finished(items, lambda item: _copy(item, side, crop, quality))
+    copies = parallel.finished(lambda item: _copy(item, side, crop, quality), items)
     for count, (item, future) in enumerate(copies, 1):
         try:
             copy = future.result()
