@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss, precision_score, recall_score, roc_auc_score
@@ -19,7 +20,7 @@ from bittern.evaluation import metrics
 from bittern.model import catalog
 from bittern_convert.task import Augment, Backbone, Recipe, Task
 from bittern_train import compare
-from bittern_train.compare import Answers, NamedBackbone
+from bittern_train.compare import NamedBackbone, NetworkFigures
 
 TASK = Task(
     name="discs",
@@ -55,11 +56,11 @@ def test_figures_are_sklearns() -> None:
     rng = np.random.default_rng(1)
     targets = rng.integers(0, 2, 200)
     red = np.clip(0.5 + 0.2 * (2 * targets - 1) + rng.normal(0, 0.3, 200), 0.01, 0.99)
-    own = Answers([str(i) for i in range(200)], np.stack([1 - red, red], 1), targets, [str(i // 2) for i in range(200)])
-    estimates = compare.figures(own, TASK)
-    answered = own.scores.argmax(1)
+    scores = np.stack([1 - red, red], 1)
+    estimates = compare.figures(scores, targets, [str(i // 2) for i in range(200)], TASK)
+    answered = scores.argmax(1)
     expected = {
-        "loss": log_loss(targets, own.scores),
+        "loss": log_loss(targets, scores),
         "accuracy": float((answered == targets).mean()),
         "precision": precision_score(targets, answered),
         "recall": recall_score(targets, answered),
@@ -132,6 +133,22 @@ def test_a_conversion_that_was_killed_is_made_again(compared: Path, tmp_path: Pa
     compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=Reports())
     first, second = (folder / "lenet-28" / "model" / "model.tflite" for folder in (compared / "runs", runs))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_conversion_that_failed_is_not_tried_again(compared: Path, tmp_path: Path) -> None:
+    runs = shutil.copytree(compared / "runs", tmp_path / "runs")
+    shutil.rmtree(runs / "lenet-28" / "model")
+    file = runs / "lenet-28" / "network.json"
+    before = msgspec.json.decode(file.read_bytes(), type=NetworkFigures)
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(before, failed="the parity check failed: 3 flipped")))
+    reports = Reports()
+    choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
+    made = compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=1, progress=reports)
+    assert {step for step, _, _ in reports.steps} == {"time"}
+    assert made[1].failed == "the parity check failed: 3 flipped"
+    assert made[1].int8_bytes is None
+    assert made[1].parameters == before.parameters
+    assert any(f"to try again, remove {file}" in line for line in reports.lines)
 
 
 def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:

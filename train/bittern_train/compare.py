@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bittern.errors import ConfigurationError
-from bittern.evaluation import dataset, metrics
+from bittern.evaluation import metrics
 from bittern.evaluation.metrics import Interval
 from bittern.model import catalog, manifest, runtime
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_convert import run
 from bittern_convert.task import Mode, Task
-from bittern_train import out_of_fold
+from bittern_train import run_figures
 
 # The shipped model whose time is 1: MobileNetV2 1.0 at 224 px.
 REFERENCE = "stop_sign"
@@ -91,18 +91,18 @@ class ComparedBackbone(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-class Answers(NamedTuple):
-    """Out-of-fold scores (n, labels) of the pictures that choose, by name, with their labels' numbers and groups."""
+class NetworkFigures(msgspec.Struct, frozen=True):
+    """What is kept of a network beside its run and its model.
 
-    names: list[str]
-    scores: Floats
-    targets: npt.NDArray[np.intp]
-    groups: list[str]
+    Attributes:
+        parameters: of the whole network, with its head.
+        macs: multiply-accumulate operations of one picture.
+        failed: why there is no int8 model; empty if there is.
+    """
 
-    @property
-    def correct(self) -> npt.NDArray[np.bool_]:
-        """(n,)."""
-        return np.asarray(self.scores.argmax(1) == self.targets)
+    parameters: int
+    macs: int
+    failed: str
 
 
 def parse(text: str) -> list[NamedBackbone]:
@@ -181,18 +181,18 @@ def make(
                 task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
             )
         )
-    failures = []
+    networks = []
     for choice, own in zip(choices, tasks, strict=True):
         progress.say(f"{choice.folder}: {own.backbone.title} at {own.backbone.size} px, mode {own.backbone.mode}")
         start = weights.get(choice.name, weights[""])
-        failures.append(_one(own, root, folder / choice.folder, weights=start, seed=seed, progress=progress))
-    ready = [choice for choice, failed in zip(choices, failures, strict=True) if not failed]
-    times = relative_times([folder / choice.folder / "model" for choice in ready], progress)
-    return rows(choices, folder, dict(zip(ready, times, strict=True)), dict(zip(choices, failures, strict=True)))
+        networks.append(_one(own, root, folder / choice.folder, weights=start, seed=seed, progress=progress))
+    converted = [choice for choice, network in zip(choices, networks, strict=True) if not network.failed]
+    times = relative_times([folder / choice.folder / "model" for choice in converted], progress)
+    return rows(choices, folder, networks, dict(zip(converted, times, strict=True)))
 
 
-def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progress: Progress) -> str:
-    """Train and convert one backbone as far as that is not done; why it has no int8 model, or nothing."""
+def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progress: Progress) -> NetworkFigures:
+    """Train and convert one backbone as far as that is not done."""
     import keras
 
     from bittern_convert import package
@@ -207,20 +207,26 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
             )
     else:
         session.train(task, root, made, weights=weights, seed=seed, replace=False, progress=progress)
-    if not (folder / _NETWORK).is_file():
-        model = keras.models.load_model(made / run.MODEL, compile=False)
-        network = {"parameters": model.count_params(), "macs": backbones.macs(model)}
-        fileio.write(folder / _NETWORK, msgspec.json.encode(network))
-    failed = ""
-    if not (folder / "model" / "manifest.json").is_file():
+    file, out = folder / _NETWORK, folder / "model"
+    is_converted = (out / "manifest.json").is_file()
+    if file.is_file():
+        network = msgspec.json.decode(file.read_bytes(), type=NetworkFigures)
+        if network.failed:  # it would fail again, the same way
+            progress.say(f"{folder.name}: {network.failed} (to try again, remove {file})")
+        if network.failed or is_converted:
+            return network
+    model, failed = package.load_model(made), ""
+    if not is_converted:
         name = f"{task.name}-{folder.name}"[:64]
         try:
-            package.convert(made, folder / "model", data=None, name=name, version="1", replace=False, progress=progress)
+            package.convert(made, out, data=None, name=name, version="1", replace=False, progress=progress, model=model)
         except package.ParityFailed as error:
             failed = f"the parity check failed: {error.reason}"
             progress.say(f"{folder.name}: {failed}")
+    network = NetworkFigures(model.count_params(), backbones.macs(model), failed)
+    fileio.write(file, msgspec.json.encode(network))
     keras.backend.clear_session()
-    return failed
+    return network
 
 
 def relative_times(
@@ -237,7 +243,7 @@ def relative_times(
         ModelRefused: one cannot be loaded.
     """
     files = [catalog.find(REFERENCE), *models]
-    opened = [runtime.open_model((file / "model.tflite").read_bytes(), None, 1) for file in files]
+    opened = [runtime.open_model((file / manifest.read(file).file).read_bytes(), None, 1) for file in files]
     rng = np.random.default_rng(1)
     for one in opened:
         picture = rng.integers(0, 256, one.inputs[0].shape, dtype=np.uint8)
@@ -256,98 +262,96 @@ def relative_times(
     ]
 
 
-def answers(folder: Path, made: run.Run) -> Answers:
-    """What a run keeps of its k-fold.
-
-    Raises:
-        ConfigurationError: it keeps none.
-    """
-    kept = out_of_fold.read(folder)
-    items = {item.name: item for item in dataset.read(folder / run.INDEX, Path(made.data))}
-    own = [items[name] for name in kept.names]
-    return Answers(
-        names=kept.names,
-        scores=kept.scores.astype(np.float64),
-        targets=np.array([made.task.labels.index(item.label or "") for item in own], np.intp),
-        groups=[item.group or item.name for item in own],
-    )
-
-
 def rows(
     choices: Sequence[NamedBackbone],
     folder: Path,
+    networks: Sequence[NetworkFigures],
     times: dict[NamedBackbone, float],
-    failures: dict[NamedBackbone, str],
 ) -> list[ComparedBackbone]:
-    """The rows of finished backbones, in the order in which they were asked for."""
-    runs = [run.load(folder / choice.folder / "run") for choice in choices]
-    of_all = [answers(folder / choice.folder / "run", made) for choice, made in zip(choices, runs, strict=True)]
-    if any(one.names != of_all[0].names for one in of_all):
-        raise ConfigurationError(f"{folder}: the runs are of other pictures: remove those that are older")
-    best = max(range(len(choices)), key=lambda i: float(of_all[i].correct.mean()))
+    """The rows of finished backbones, in the order in which they were asked for.
+
+    Args:
+        choices: the backbones.
+        folder: with the run and the model of each.
+        networks: of each.
+        times: relative times of those that were converted.
+
+    Raises:
+        ConfigurationError: a run keeps no answers, or the runs are of different pictures.
+    """
+    answers = [run_figures.judged(folder / choice.folder / "run") for choice in choices]
+    names = [[item.name for item in own.items] for own in answers]
+    if any(other != names[0] for other in names):
+        raise ConfigurationError(f"{folder}: the runs are of different pictures: remove those that are older")
+    best = max(range(len(choices)), key=lambda i: float(answers[i].correct.mean()))
     made_rows = []
-    for number, (choice, made, own) in enumerate(zip(choices, runs, of_all, strict=True)):
-        won = int((own.correct & ~of_all[best].correct).sum())
-        lost = int((~own.correct & of_all[best].correct).sum())
-        n = len(own.names)
-        network = msgspec.json.decode((folder / choice.folder / _NETWORK).read_bytes())
-        described = None if failures.get(choice) else manifest.read(folder / choice.folder / "model")
+    for number, (choice, network, own) in enumerate(zip(choices, networks, answers, strict=True)):
+        won = int((own.correct & ~answers[best].correct).sum())
+        lost = int((~own.correct & answers[best].correct).sum())
+        n = len(own.items)
+        described = None if network.failed else manifest.read(folder / choice.folder / "model")
         low, high = metrics.paired_loss_interval(won, lost, n)
         made_rows.append(
             ComparedBackbone(
                 name=choice.folder,
-                backbone=msgspec.to_builtins(made.task.backbone),
+                backbone=msgspec.to_builtins(own.made.task.backbone),
                 n=n,
-                figures=figures(own, made.task),
-                parameters=network["parameters"],
-                macs=network["macs"],
-                float_bytes=4 * network["parameters"],
+                figures=figures(own.scores, own.targets, own.groups, own.made.task),
+                parameters=network.parameters,
+                macs=network.macs,
+                float_bytes=4 * network.parameters,
                 int8_bytes=None if described is None else described.size,
                 agreement=None if described is None else described.provenance["gate"]["agreement"],
                 relative_time=times.get(choice),
                 difference=Estimate((won - lost) / n, None if number == best else (low, high)),
                 p=None if number == best else metrics.mcnemar(lost, won),
-                failed=failures.get(choice, ""),
-                seconds=made.seconds,
+                failed=network.failed,
+                seconds=own.made.seconds,
             )
         )
     return made_rows
 
 
-def figures(own: Answers, task: Task) -> dict[str, Estimate]:
+def figures(scores: Floats, targets: npt.NDArray[np.int64], groups: Sequence[str], task: Task) -> dict[str, Estimate]:
     """Loss (mean cross-entropy in nats), accuracy, precision, recall, F1 and AUC with 95 % intervals.
 
     Precision, recall, F1 and AUC are of the alarm against everything else; of a task without an alarm they are means
     over the labels. Intervals: of the accuracy Wilson's, of the others percentiles of a bootstrap over the groups.
+
+    Args:
+        scores: (n, labels), 0 to 1.
+        targets: (n,) index of the true label.
+        groups: (n,) the group of each picture.
+        task: that has the labels.
     """
     positives = (
         [[task.labels.index(label) for label in task.alarm]] if task.alarm else [[i] for i in range(len(task.labels))]
     )
-    answered = own.scores.argmax(1)
-    losses = -np.log(np.clip(own.scores[np.arange(len(own.targets)), own.targets], 1e-6, 1))
+    answered = scores.argmax(1)
+    losses = -np.log(np.clip(scores[np.arange(len(targets)), targets], 1e-6, 1))
 
     def columns_of(weights: npt.NDArray[np.float32]) -> Floats:
         drawn = weights.astype(np.float64)
         columns = [(drawn * losses).sum(1) / drawn.sum(1)]
         parts = []
         for labels in positives:
-            true, given = np.isin(own.targets, labels), np.isin(answered, labels)
+            true, given = np.isin(targets, labels), np.isin(answered, labels)
             true_positives, answered_so, labelled_so = ((drawn * mask).sum(1) for mask in (true & given, given, true))
             with np.errstate(invalid="ignore", divide="ignore"):
                 precision, recall = true_positives / answered_so, true_positives / labelled_so
                 f1 = 2 * true_positives / (answered_so + labelled_so)
-            area = metrics.weighted_auc(weights, own.scores[:, labels].max(1), true)
+            area = metrics.weighted_auc(weights, scores[:, labels].max(1), true)
             parts.append([precision, recall, f1, area])
         means = [np.nanmean(np.stack(each), 0) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)]
         return np.stack([*columns, *means], 1)
 
-    values = columns_of(np.ones((1, len(own.targets)), np.float32))[0]
-    resampled = metrics.bootstrap(own.groups, [task.labels[i] for i in own.targets], columns_of)
+    values = columns_of(np.ones((1, len(targets)), np.float32))[0]
+    resampled = metrics.bootstrap(groups, [task.labels[i] for i in targets], columns_of)
     estimates = {}
     for number, name in enumerate(("loss", "precision", "recall", "f1", "auc")):
         interval = None if resampled is None else metrics.percentile_interval(resampled[:, number])
         estimates[name] = Estimate(None if np.isnan(values[number]) else float(values[number]), interval)
-    correct, n = int(own.correct.sum()), len(own.targets)
+    correct, n = int((answered == targets).sum()), len(targets)
     estimates["accuracy"] = Estimate(correct / n, metrics.wilson(correct, n))
     return {name: estimates[name] for name in _FIGURES}
 

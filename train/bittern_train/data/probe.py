@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from bittern.evaluation import metrics
 from bittern.system.progress import Progress, counted
-from bittern_train.data import ahead
+from bittern_convert import parallel
 from bittern_train.data.measure import Measured
 
 FOLDS = 5
@@ -106,7 +106,7 @@ def shortcuts(measured: Sequence[Measured], folds: Folds, progress: Progress) ->
         what, make, features = probe
         return _shortcut(what, folds.scores(make, features), folds)
 
-    return list(counted(ahead.results(one, probes), progress, "probe for shortcuts", len(probes)))
+    return list(counted(parallel.results(one, probes), progress, "probe for shortcuts", len(probes)))
 
 
 def _probes(measured: Sequence[Measured]) -> list[tuple[str, Callable[[], Any], Floats]]:
