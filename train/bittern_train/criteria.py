@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
+from bittern.evaluation import metrics
 from bittern.model.views import deciding_views
 from bittern_convert.task import Task
 from bittern_train.network import Floats
@@ -51,12 +50,7 @@ def balanced_accuracy(scores: Floats, targets: npt.NDArray[np.int64]) -> float:
         scores: (n, versions, labels).
         targets: (n,) indices of the labels.
     """
-    return mean_of_labels((scores.argmax(2) == targets[:, None]).mean(1), targets)
-
-
-def mean_of_labels(values: npt.NDArray[Any], targets: npt.NDArray[np.int64]) -> float:
-    """Mean of values (n,) in which every label that occurs counts the same; targets (n,) are the labels' indices."""
-    return float(np.mean([values[targets == label].mean() for label in np.unique(targets)]))
+    return metrics.mean_of_labels((scores.argmax(2) == targets[:, None]).mean(1), targets)
 
 
 def costs(task: Task) -> npt.NDArray[np.float64]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bittern.evaluation import metrics
 from bittern.evaluation.metrics import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -99,7 +100,7 @@ def measure(
 def accuracy(features: npt.ArrayLike, targets: Indices, groups: Sequence[str], folds: Indices, labels: int) -> float:
     """Balanced accuracy out of fold of the head of `measure`, trained on all of the pictures of the other folds."""
     task = _task(features, targets, groups, folds, labels)
-    return task.balanced(task.out_of_fold(np.arange(len(targets)), task.best_ridge()))
+    return metrics.mean_of_labels(task.out_of_fold(np.arange(len(targets)), task.best_ridge()), targets)
 
 
 def forecast(curve: Curve, more: int, seed: int = 0) -> Forecast:
@@ -136,14 +137,23 @@ def _task(features: npt.ArrayLike, targets: Indices, groups: Sequence[str], fold
     x = x - x.mean(0)
     # One more channel, as large as a picture's features are long: the bias of the head.
     x = np.hstack([x, np.full((len(x), 1), np.sqrt(np.mean(np.sum(x**2, 1))))])
-    return _Task(x @ x.T, targets, np.unique(np.asarray(groups, str), return_inverse=True)[1], folds, labels)
+    return _Task(x @ x.T, targets, groups, folds, labels)
 
 
 class _Task:
-    """The pictures by their Gram matrix, in which every fit is a system of its own rows."""
+    """The pictures by their Gram matrix, in which every fit is a system of its own rows.
 
-    def __init__(self, gram: Floats, targets: Indices, groups: Indices, folds: Indices, labels: int) -> None:
-        self.gram, self.targets, self.groups, self.folds, self.labels = gram, targets, groups, folds, labels
+    Args:
+        gram: (n, n) products of their features.
+        targets: (n,) indices of the labels.
+        groups: (n,) names.
+        folds: (n,) the fold that each picture is validated in.
+        labels: how many there are.
+    """
+
+    def __init__(self, gram: Floats, targets: Indices, groups: Sequence[str], folds: Indices, labels: int) -> None:
+        self.gram, self.targets, self.group_names, self.folds, self.labels = gram, targets, groups, folds, labels
+        self.groups = np.unique(np.asarray(groups, str), return_inverse=True)[1]
         self._scale = float(np.mean(np.diag(gram)))
         self._signs = np.where(targets[:, None] == np.arange(labels), 1.0, -1.0)
 
@@ -165,11 +175,7 @@ class _Task:
     def best_ridge(self) -> float:
         """The ridge with which most is correct out of fold."""
         everything = np.arange(len(self.targets))
-        return max(_RIDGES, key=lambda value: self.balanced(self.out_of_fold(everything, value)))
-
-    def balanced(self, correct: npt.NDArray[np.bool_]) -> float:
-        """Mean over the labels of the share of correct answers."""
-        return float(np.mean([correct[self.targets == label].mean() for label in np.unique(self.targets)]))
+        return max(_RIDGES, key=lambda ridge: metrics.mean_of_labels(self.out_of_fold(everything, ridge), self.targets))
 
     def part(self, share: float, label: int | None, rng: np.random.Generator) -> Indices:
         """Pictures of whole groups: of each label about this share, or of one label, with all of the others."""
@@ -199,37 +205,28 @@ def _curve(task: _Task, ridge: float, name: str | None, label: int | None, rng: 
             answered = task.out_of_fold(task.part(share, label, rng), ridge)
             correct[i] += answered / draws
             if share == SHARES[1]:
-                halves.append(task.balanced(answered))
+                halves.append(metrics.mean_of_labels(answered, task.targets))
     # Halves of the same pictures share half of them: two sets of their own differ by twice the variance; at the full
     # size by half of that (the error of a fit falls like 1/n).
     spread = float(np.std(halves, ddof=1))
+
+    def accuracies(weights: metrics.Floats) -> Floats:
+        """(resamples, shares) balanced accuracy, of how often each picture was drawn."""
+        rows = []
+        for target in np.unique(task.targets):
+            mask = task.targets == target
+            total = weights[:, mask].sum(1, keepdims=True)
+            rows.append(weights[:, mask] @ correct[:, mask].T / np.maximum(total, 1e-9))
+        return np.asarray(np.mean(rows, axis=0), np.float64)
+
+    whole = accuracies(np.ones((1, n)))
+    names = [str(target) for target in task.targets]
+    resampled = metrics.bootstrap(task.group_names, names, accuracies, resamples=_RESAMPLES, seed=rng)
     return Curve(
         label=name,
         counts=np.array(SHARES) * own * of_fit,
-        accuracies=_balanced_rows(correct, task, np.ones((1, n)))[0],
-        resampled=_balanced_rows(correct, task, _resamples(task, rng)),
+        accuracies=whole[0],
+        # None: a label has a single group, whose variation is unknown.
+        resampled=np.repeat(whole, _RESAMPLES, 0) if resampled is None else resampled,
         spread=spread,
     )
-
-
-def _resamples(task: _Task, rng: np.random.Generator) -> Floats:
-    """(resamples, n) how often each picture was drawn: whole groups, within the label of their first picture."""
-    names, first, member = np.unique(task.groups, return_index=True, return_inverse=True)
-    stratum = task.targets[first]
-    weights = np.zeros((_RESAMPLES, len(names)))
-    for label in np.unique(stratum):
-        columns = np.flatnonzero(stratum == label)
-        drawn = rng.integers(0, len(columns), (_RESAMPLES, len(columns)))
-        for row in range(_RESAMPLES):
-            weights[row, columns] = np.bincount(drawn[row], minlength=len(columns))
-    return weights[:, member]
-
-
-def _balanced_rows(correct: Floats, task: _Task, weights: Floats) -> Floats:
-    """(resamples, shares) balanced accuracy."""
-    shares = []
-    for label in np.unique(task.targets):
-        own = task.targets == label
-        total = weights[:, own].sum(1, keepdims=True)
-        shares.append(weights[:, own] @ correct[:, own].T / np.maximum(total, 1e-9))
-    return np.asarray(np.mean(shares, axis=0))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 from bittern.errors import ConfigurationError
-from bittern.evaluation import dataset, evaluate
+from bittern.evaluation import dataset, evaluate, metrics
 from bittern.model import pictures, preprocess
 from bittern.system.progress import Counter, Progress
 from bittern_convert import run
@@ -68,7 +68,7 @@ def none(task: Task, root: Path, *, weights: str, seed: int, progress: Progress)
         noneness = scores[:, own] if kind == "label" else -scores.max(1)
         figures[kind] = {
             "correct": int((answer == true).sum()),
-            "balanced_accuracy": criteria.mean_of_labels(answer == true, true),
+            "balanced_accuracy": metrics.mean_of_labels(answer == true, true),
             "targets": {"n": int((~is_none).sum()), "correct": int((answer == true)[~is_none].sum())},
             "none": {"n": int(is_none.sum()), "correct": int((answer == true)[is_none].sum())},
             "none_answered_with_an_alarm": int(np.isin(answer[is_none], alarms).sum()),
@@ -130,7 +130,7 @@ def _answers(scores: Floats, true: Indices, folds: Sequence[Indices]) -> Indices
         others = np.setdiff1d(np.arange(len(true)), held)
         thresholds = np.unique(scores[others].max(1))
         accuracies = [
-            criteria.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in thresholds
+            metrics.mean_of_labels(_below(scores[others], t, own) == true[others], true[others]) for t in thresholds
         ]
         answers[held] = _below(scores[held], thresholds[int(np.argmax(accuracies))], own)
     return answers

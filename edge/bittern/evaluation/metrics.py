@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +118,16 @@ def weighted_auc(weights: Floats, scores: Floats, positive: npt.NDArray[np.bool_
     return areas
 
 
+def mean_of_labels(values: npt.NDArray[Any], truth: npt.NDArray[np.integer]) -> float:
+    """Mean of values in which every label that occurs counts the same; of correct answers, balanced accuracy.
+
+    Args:
+        values: (n,) of the pictures.
+        truth: (n,) index of the true label.
+    """
+    return float(np.mean([values[truth == label].mean() for label in np.unique(truth)]))
+
+
 def log_losses(scores: Floats, truth: npt.NDArray[np.intp], step: float) -> npt.NDArray[np.float64]:
     """(n,) negative logarithms (nats) of the score of the true label; their mean is the NLL.
 
@@ -166,7 +177,7 @@ def bootstrap(
     figures: Callable[[Floats], npt.NDArray[np.float64]],
     *,
     resamples: int = RESAMPLES,
-    seed: int = 0,
+    seed: int | np.random.Generator = 0,
 ) -> npt.NDArray[np.float64] | None:
     """Figures of resamples of the groups within each label (Efron and Tibshirani 1993, chapters 8 and 13).
 
@@ -179,7 +190,7 @@ def bootstrap(
         labels: (n,) its true label.
         figures: (rows, n) how often each picture was drawn -> (rows, figures), NaN where a figure is undefined.
         resamples: number of resamples.
-        seed: of the random draws.
+        seed: of the random draws, or what draws.
 
     Returns:
         (resamples, figures); None without pictures, and where a label has a single group, whose variation is

@@ -93,7 +93,7 @@ def test_groups_are_not_divided() -> None:
     groups = np.repeat(np.arange(30), 4)
     targets = (groups % 2).astype(np.int64)
     x = rng.normal(0, 1, (120, 8))
-    task = learning_curve._Task(x @ x.T, targets, groups, groups % 5, 2)
+    task = learning_curve._Task(x @ x.T, targets, [f"{group:02}" for group in groups], groups % 5, 2)
     for share in learning_curve.SHARES:
         kept = task.part(share, None, rng)
         assert {len(kept[groups[kept] == group]) for group in set(groups[kept])} == {4}
