@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bittern.cli.common import print_json, tensorflow_command
-from bittern.stated import PIXELS, PixelScaling
+from bittern.stated import PIXELS, PixelKind
 
 if TYPE_CHECKING:
     from bittern_convert.diff import FolderComparison
@@ -44,7 +44,7 @@ def convert(
     out: Path | None,
     data: Path | None,
     labels: Path | None,
-    pixels: PixelScaling | None,
+    pixels: PixelKind | None,
     calibrate: Path | None,
     alarm: tuple[str, ...],
     nothing: tuple[str, ...],

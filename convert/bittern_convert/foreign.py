@@ -26,7 +26,7 @@ from bittern.frames import Pixels
 from bittern.model import labels as label_files
 from bittern.model.input_maker import SCALINGS
 from bittern.model.manifest import Manifest, Threshold
-from bittern.stated import PixelScaling
+from bittern.stated import PixelKind
 from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_convert import calibration, card, copies, inputs, package, parity, run
@@ -58,7 +58,7 @@ class Question(NamedTuple):
     labels: tuple[str, ...]
     alarm: tuple[str, ...]
     nothing: tuple[str, ...]
-    pixels: PixelScaling
+    pixels: PixelKind
 
 
 def is_keras(source: Path) -> bool:
@@ -235,18 +235,17 @@ def wrapped(model: Any, question: Question, source: Path, progress: Progress) ->
     return keras.Model(picture, end if end is not None else layers.Identity()(scores), name="bittern")
 
 
-def _pixels(values: PixelScaling, *, grey: bool) -> Any:
+def _pixels(values: PixelKind, *, grey: bool) -> Any:
     """A layer from [-1, 1] to what the network expects: a 1 x 1 convolution, which int8 has."""
     from keras import layers
 
     scaling = SCALINGS[values]
-    blue_first = scaling.colour == "BGR"
-    mean, deviation = (np.broadcast_to(v, 3)[:: -1 if blue_first else 1] for v in (scaling.mean, scaling.std))
-    kernel, bias = np.diag(127.5 / deviation), (127.5 - mean) / deviation
+    scale, bias = scaling.of_signed()
+    kernel = np.diag(scale)
     if grey:
         grey_of = np.array(_GREY)[:, None]
         kernel, bias = kernel @ grey_of, bias @ grey_of
-    elif blue_first:
+    elif scaling.colour == "BGR":
         kernel, bias = kernel[:, ::-1], bias[::-1]
     layer = layers.Conv2D(kernel.shape[1], 1, name="pixels")
     layer.build((None, None, None, 3))

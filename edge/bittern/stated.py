@@ -6,8 +6,8 @@ import re
 from typing import Literal, get_args
 
 # What a network takes for the bytes of a picture (`bittern.model.input_maker.SCALINGS`).
-PixelScaling = Literal["raw", "0..1", "-1..1", "imagenet", "caffe"]
-PIXELS: tuple[PixelScaling, ...] = get_args(PixelScaling)
+PixelKind = Literal["raw", "0..1", "-1..1", "imagenet", "caffe"]
+PIXELS: tuple[PixelKind, ...] = get_args(PixelKind)
 # How its outputs become scores (`bittern.model.scores`).
 ScoreRule = Literal["as-is", "softmax", "sigmoid"]
 SCORE_RULES: tuple[ScoreRule, ...] = get_args(ScoreRule)

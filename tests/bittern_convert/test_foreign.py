@@ -20,7 +20,7 @@ from bittern.errors import BitternError, ConfigurationError
 from bittern.evaluation import dataset
 from bittern.frames import Pixels
 from bittern.model import pictures
-from bittern.stated import PIXELS, PixelScaling
+from bittern.stated import PIXELS, PixelKind
 from bittern_convert import cli, foreign
 from bittern_convert.foreign import Question
 
@@ -135,7 +135,7 @@ def test_a_saved_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", PIXELS)
-def test_what_a_network_expects_of_the_pixels(values: PixelScaling) -> None:
+def test_what_a_network_expects_of_the_pixels(values: PixelKind) -> None:
     frame: Pixels = np.random.default_rng(1).integers(0, 256, (1, 4, 4, 3), dtype=np.uint8)
     applications = {"-1..1": "tf", "imagenet": "torch", "caffe": "caffe"}
     if values in applications:

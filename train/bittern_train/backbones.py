@@ -16,10 +16,10 @@ import h5py
 import keras
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from keras import layers
 
 from bittern.errors import ConfigurationError, did_you_mean
+from bittern.model.input_maker import SCALINGS, Scaling
 from bittern_convert.task import Backbone, Mode, Task
 from bittern_train import torch_weights
 
@@ -28,27 +28,11 @@ IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.
 MOBILENET = "mobilenet_v2"
 # Of Keras' MobileNetV2 with ImageNet weights, and below 1 of what fits a Raspberry Pi Zero.
 WIDTHS = (0.35, 0.5, 0.75, 1.0)
-# Mean and standard deviation of ImageNet's pixels, 0 to 1, RGB, as torchvision's and Keras' networks take them.
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Mean of ImageNet's pixels, 0 to 255, RGB: what Keras' "caffe" networks subtract.
-_CAFFE_MEAN = (123.68, 116.779, 103.939)
 # A network that starts from nothing learns faster and longer than one that is fine-tuned.
 SCRATCH_RATE, SCRATCH_EPOCHS, SCRATCH_PATIENCE = 1e-3, 40, 10
 
 
 Build = Callable[[Any, Backbone, str | None], keras.Model]
-
-
-class PixelScaling(NamedTuple):
-    """What weights expect of pixels in [-1, 1]: times `scale`, plus `offset`, each of R, G, B."""
-
-    scale: list[float]
-    offset: list[float]
-
-
-def _pixels(mean: npt.NDArray[np.float64], deviation: npt.NDArray[np.float64]) -> PixelScaling:
-    """For weights that expect (pixel - mean) / deviation of pixels from 0 to 255, RGB."""
-    return PixelScaling([float(x) for x in 127.5 / deviation], [float(x) for x in (127.5 - mean) / deviation])
 
 
 class Architecture(NamedTuple):
@@ -59,19 +43,17 @@ class Architecture(NamedTuple):
             the pixels' input whose output is (n, channels).
         size: side of its input in pixels, where none is given.
         sizes: smallest and largest side.
-        pixels: what its weights expect; None takes [-1, 1].
+        pixels: what its weights expect; those for BGR are turned round when they are read.
         pretrained: whether Keras has ImageNet weights for it.
         starts: whether it is ever started from weights; a network without is always trained from scratch.
-        reversed_channels: whether its weights are for BGR: they are turned round when they are read.
     """
 
     build: Build
     size: int
     sizes: tuple[int, int]
-    pixels: PixelScaling | None = None
+    pixels: Scaling = SCALINGS["-1..1"]
     pretrained: bool = True
     starts: bool = True
-    reversed_channels: bool = False
 
 
 def build(backbone: Backbone, weights: str) -> keras.Model:
@@ -105,8 +87,9 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
             raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
         chosen = weights
     picture = pixels = keras.Input((backbone.size, backbone.size, 3))
-    if architecture.pixels is not None:
-        pixels = layers.Rescaling(architecture.pixels.scale, architecture.pixels.offset, name="pixels")(picture)
+    if architecture.pixels != SCALINGS["-1..1"]:
+        scale, offset = architecture.pixels.of_signed()
+        pixels = layers.Rescaling(scale.tolist(), offset.tolist(), name="pixels")(picture)
     try:
         model = architecture.build(pixels, backbone, chosen)
     except ConfigurationError:
@@ -115,7 +98,7 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
         raise _refused(backbone, weights) from error
     # Keras' own want a list of one picture where they were built on a tensor.
     model = keras.Model(picture, model.output, name=model.name)
-    if architecture.reversed_channels and chosen is not None:
+    if architecture.pixels.colour == "BGR" and chosen is not None:
         first = next(layer for layer in model.layers if isinstance(layer, layers.Conv2D))
         kernel, *others = first.get_weights()
         first.set_weights([kernel[:, :, ::-1], *others])
@@ -258,10 +241,9 @@ def _efficientnet(name: str) -> Build:
         if weights is not None and weights != "imagenet":
             # Keras divides by the root of ImageNet's deviation only if it fetches the file itself, not if it is given
             # the same one: see "Note that the normalization layer" in its efficientnet.py. So it is done before.
-            roots = np.sqrt(_DEVIATION)
-            pixels = layers.Rescaling(list(1 / roots), list(255 * np.array(_MEAN) * (1 - 1 / roots)), name="roots")(
-                pixels
-            )
+            mean, std, _ = SCALINGS["imagenet"]
+            roots = np.sqrt(np.array(std) / 255)
+            pixels = layers.Rescaling(list(1 / roots), list(np.array(mean) * (1 - 1 / roots)), name="roots")(pixels)
         return _keras(name)(pixels, backbone, weights)
 
     return make
@@ -431,19 +413,18 @@ def _small_cnn(x: Any) -> Any:
     return layers.GlobalAveragePooling2D(name="avg_pool")(x)
 
 
-# For weights of torchvision, of Keras' "caffe" kind, of networks that scale by themselves, and of EfficientNet-Lite.
-_TORCH = _pixels(255 * np.array(_MEAN), 255 * np.array(_DEVIATION))
-_CAFFE = _pixels(np.array(_CAFFE_MEAN), np.ones(3))
-_RAW = _pixels(np.zeros(3), np.ones(3))
-_LITE = _pixels(np.full(3, 127.0), np.full(3, 128.0))
+# What weights of EfficientNet-Lite expect. Those of ResNet-18 are torchvision's; Keras' EfficientNet scales by itself.
+_LITE = Scaling((127.0,), (128.0,))
 
 TABLE: dict[str, Architecture] = {
     MOBILENET: Architecture(_keras("MobileNetV2"), 224, (96, 224)),
-    "resnet18": Architecture(_own(_resnet18, _resnet18_torch_name), 224, (64, 320), _TORCH, pretrained=False),
-    "resnet50": Architecture(_keras("ResNet50"), 224, (64, 320), _CAFFE, reversed_channels=True),
+    "resnet18": Architecture(
+        _own(_resnet18, _resnet18_torch_name), 224, (64, 320), SCALINGS["imagenet"], pretrained=False
+    ),
+    "resnet50": Architecture(_keras("ResNet50"), 224, (64, 320), SCALINGS["caffe"]),
     "inception_v3": Architecture(_keras("InceptionV3"), 299, (96, 320)),
-    "efficientnet_b0": Architecture(_efficientnet("EfficientNetB0"), 224, (64, 320), _RAW),
-    "efficientnet_b1": Architecture(_efficientnet("EfficientNetB1"), 240, (64, 320), _RAW),
+    "efficientnet_b0": Architecture(_efficientnet("EfficientNetB0"), 224, (64, 320), SCALINGS["raw"]),
+    "efficientnet_b1": Architecture(_efficientnet("EfficientNetB1"), 240, (64, 320), SCALINGS["raw"]),
     **{
         f"efficientnet_lite{number}": Architecture(
             _own(_efficientnet_lite(width, depth), _efficientnet_lite_torch_name),
@@ -456,8 +437,8 @@ TABLE: dict[str, Architecture] = {
     },
     "nasnet_mobile": Architecture(_keras("NASNetMobile"), 224, (224, 224)),
     "xception": Architecture(_keras("Xception"), 299, (96, 320)),
-    "vgg_style": Architecture(_own(_vgg_style), 96, (32, 224), None, False, False),
-    "peetz_net": Architecture(_own(_peetz_net), 96, (32, 224), None, False, False),
-    "lenet": Architecture(_own(_lenet), 32, (28, 96), None, False, False),
-    "small_cnn": Architecture(_own(_small_cnn), 48, (24, 224), None, False, False),
+    "vgg_style": Architecture(_own(_vgg_style), 96, (32, 224), pretrained=False, starts=False),
+    "peetz_net": Architecture(_own(_peetz_net), 96, (32, 224), pretrained=False, starts=False),
+    "lenet": Architecture(_own(_lenet), 32, (28, 96), pretrained=False, starts=False),
+    "small_cnn": Architecture(_own(_small_cnn), 48, (24, 224), pretrained=False, starts=False),
 }

@@ -54,8 +54,8 @@ def study(
                 read.append(i)
                 yield tensor
 
-    whole = np.concatenate([*counted(tensors(), progress, "read pictures", len(items))])
-    pooled = features(network.base, counted(whole[:, None], progress, "features", len(whole)), (len(whole), 1))[:, 0]
+    kept = features(network.base, counted(tensors(), progress, "features", len(items)), (len(items), 1))
+    pooled = kept[: len(read), 0]  # those that cannot be read leave rows at the end empty
     own = [items[i] for i in read]
     result = compare(pooled, [i.label or "" for i in own], [i.group or i.name for i in own], first, seed)
     return {"study": "growth", "data": data.resolve().name, "where": dict(where), "seed": seed, **result}

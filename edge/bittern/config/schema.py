@@ -13,7 +13,7 @@ from msgspec import Meta
 from bittern.config import secret_file
 from bittern.config.toml_file import read
 from bittern.errors import ConfigurationError
-from bittern.stated import PixelScaling, ScoreRule
+from bittern.stated import PixelKind, ScoreRule
 
 Seconds = Annotated[float, Meta(ge=0.0, le=86400.0)]
 Offset = Annotated[int, Meta(ge=0)]
@@ -137,7 +137,7 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
     path: Annotated[str, Meta(min_length=1)]
     labels: str | None = None
-    pixels: PixelScaling | None = None
+    pixels: PixelKind | None = None
     scores_by: ScoreRule | None = None
     score_of: str | None = None
     size: Side | SideBySide | None = None

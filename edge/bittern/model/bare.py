@@ -23,7 +23,7 @@ from bittern.model.manifest import Head, Input, Threshold
 from bittern.model.operating import off_of
 from bittern.model.runtime import LoadedModel, Tensor, size_axes
 from bittern.model.tflite_file import Quantization, TfliteFile
-from bittern.stated import PIXELS, SCORE_RULES, PixelScaling, ScoreRule
+from bittern.stated import PIXELS, SCORE_RULES, PixelKind, ScoreRule
 from bittern.system import fileio
 
 MAX_LABELS_BYTES = 2**20
@@ -268,11 +268,11 @@ def _scaling(
     )
 
 
-def _nearest(scale: float, zero_point: int, dtype: str, *, steps: float) -> PixelScaling | None:
+def _nearest(scale: float, zero_point: int, dtype: str, *, steps: float) -> PixelKind | None:
     """The scaling whose smallest and largest value are both within some steps of what a quantization can hold."""
     lowest = -128 if dtype == "int8" else 0
     low, high = scale * (lowest - zero_point), scale * (lowest + 255 - zero_point)
-    names: tuple[PixelScaling, ...] = ("-1..1", "0..1", "raw")
+    names: tuple[PixelKind, ...] = ("-1..1", "0..1", "raw")
     for name in names:
         (mean,), (std,), _ = SCALINGS[name]
         if max(abs(low + mean / std), abs(high - (255 - mean) / std)) <= steps * scale:

@@ -14,7 +14,7 @@ from msgspec import UnsetType
 
 from bittern.frames import Pixels
 from bittern.model.manifest import Input
-from bittern.stated import PixelScaling
+from bittern.stated import PixelKind
 
 
 class Scaling(NamedTuple):
@@ -24,10 +24,15 @@ class Scaling(NamedTuple):
     std: tuple[float, ...]
     colour: str = "RGB"
 
+    def of_signed(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Scale and offset, each (3,) of R, G, B: value = scale * x + offset of pixels x in [-1, 1]."""
+        mean, std = (np.broadcast_to(v, 3)[:: -1 if self.colour == "BGR" else 1] for v in (self.mean, self.std))
+        return 127.5 / std, (127.5 - mean) / std
+
 
 # By the name that --pixels takes. Keras calls the last three the modes "tf", "torch" and "caffe" of `preprocess_input`
 # (keras.applications.imagenet_utils, with the constants); torchvision's models take "imagenet".
-SCALINGS: dict[PixelScaling, Scaling] = {
+SCALINGS: dict[PixelKind, Scaling] = {
     "raw": Scaling((0.0,), (1.0,)),
     "0..1": Scaling((0.0,), (255.0,)),
     "-1..1": Scaling((127.5,), (127.5,)),
