@@ -98,7 +98,15 @@ def measure(
 
 
 def accuracy(features: npt.ArrayLike, targets: Indices, groups: Sequence[str], folds: Indices, labels: int) -> float:
-    """Balanced accuracy out of fold of the head of `measure`, trained on all of the pictures of the other folds."""
+    """Balanced accuracy out of fold, 0 to 1, of the head of `measure`, trained on all pictures of the other folds.
+
+    Args:
+        features: (n, channels).
+        targets: (n,) indices of the labels.
+        groups: (n,).
+        folds: (n,) the fold that each picture is validated in.
+        labels: how many there are.
+    """
     task = _task(features, targets, groups, folds, labels)
     return metrics.mean_of_labels(task.out_of_fold(np.arange(len(targets)), task.best_ridge()), targets)
 
@@ -158,7 +166,12 @@ class _Task:
         self._signs = np.where(targets[:, None] == np.arange(labels), 1.0, -1.0)
 
     def out_of_fold(self, trained: Indices, ridge: float) -> npt.NDArray[np.bool_]:
-        """(n,) whether each picture is answered correctly by a head that saw those of the other folds' `trained`."""
+        """(n,) whether each picture is answered correctly by a head that was fitted to `trained` of the other folds.
+
+        Args:
+            trained: (m,) numbers of pictures.
+            ridge: share of the mean squared length of the features.
+        """
         correct = np.zeros(len(self.targets), bool)
         for fold in np.unique(self.folds):
             rows = trained[self.folds[trained] != fold]
@@ -178,7 +191,7 @@ class _Task:
         return max(_RIDGES, key=lambda ridge: metrics.mean_of_labels(self.out_of_fold(everything, ridge), self.targets))
 
     def part(self, share: float, label: int | None, rng: np.random.Generator) -> Indices:
-        """Pictures of whole groups: of each label about this share, or of one label, with all of the others."""
+        """(m,) numbers of pictures of whole groups: about this share of each label, or of one, with all others."""
         kept = np.ones(len(self.targets), bool)
         for own in range(self.labels) if label is None else [label]:
             rows = np.flatnonzero(self.targets == own)

@@ -40,12 +40,16 @@ class OutOfFold(NamedTuple):
 
 
 def some(n: int, seed: int) -> npt.NDArray[np.int64]:
-    """Numbers of the pictures whose features are kept, in order: all of them, or `MOST_FEATURES` drawn ones."""
+    """(m,) numbers of the pictures whose features are kept, in order: all of n, or `MOST_FEATURES` drawn ones."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:MOST_FEATURES]).astype(np.int64)
 
 
 def fold_numbers(validated: Sequence[npt.NDArray[np.intp]]) -> npt.NDArray[np.int64]:
-    """The fold of every picture, from the pictures of every fold."""
+    """(n,) the number of the fold that each picture is validated in.
+
+    Args:
+        validated: of each fold the numbers of its pictures; together every number below n, once.
+    """
     numbers = np.zeros(sum(map(len, validated)), np.int64)
     for k, part in enumerate(validated):
         numbers[part] = k

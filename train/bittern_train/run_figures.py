@@ -119,7 +119,7 @@ def judged(folder: Path, root: Path | None = None) -> RunAnswers:
 
 
 def alarm_scores(judged: RunAnswers) -> tuple[Floats, npt.NDArray[np.bool_]] | None:
-    """The score of each picture's alarm, the highest of the alarm labels, and whether it has one.
+    """(n,) the score of each picture's alarm, the highest of the alarm labels, and (n,) whether it has one.
 
     None where the task has no alarm, or no picture of one kind.
     """
@@ -131,7 +131,12 @@ def alarm_scores(judged: RunAnswers) -> tuple[Floats, npt.NDArray[np.bool_]] | N
 
 
 def operating(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[OperatingPoint]:
-    """The table of thresholds; a rate that so few pictures cannot show is left out."""
+    """The table of thresholds; a rate that so few pictures cannot show is left out.
+
+    Args:
+        scores: (n,) of the alarm, 0 to 1.
+        positive: (n,) whether the picture has an alarm; there are both kinds.
+    """
     rows = []
     thresholds = np.unique(np.r_[scores, np.nextafter(scores.max(), 2)])
     false = np.array([(scores[~positive] >= threshold).sum() for threshold in thresholds])
@@ -147,12 +152,22 @@ def operating(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[Operating
 
 
 def roc(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Share of false alarms and of alarms caught, at every threshold from the highest down, from (0, 0) to (1, 1)."""
+    """Share of false alarms and of alarms caught, at every threshold from the highest down, from (0, 0) to (1, 1).
+
+    Args:
+        scores: (n,) of the alarm.
+        positive: (n,) whether the picture has an alarm; there are both kinds.
+    """
     return [(0.0, 0.0), *((f / (~positive).sum(), c / positive.sum()) for c, f in _counts(scores, positive))]
 
 
 def precision_recall(scores: Floats, positive: npt.NDArray[np.bool_]) -> list[tuple[float, float]]:
-    """Share of alarms caught, and of alarms that are right, at every threshold from the highest down."""
+    """Recall and precision, at every threshold from the highest down.
+
+    Args:
+        scores: (n,) of the alarm.
+        positive: (n,) whether the picture has an alarm; there is one that has.
+    """
     return [(c / positive.sum(), c / (c + f)) for c, f in _counts(scores, positive)]
 
 
@@ -202,7 +217,10 @@ def group_size(judged: RunAnswers) -> Callable[[int], str]:
 
 
 def cut_away(judged: RunAnswers) -> list[float | None]:
-    """The share of each picture that is outside of its centred square, by its header; None if it cannot be read."""
+    """(n,) the share of each picture, 0 to 1, that is outside of its centred square, by its header.
+
+    None for a picture that cannot be read.
+    """
     region = judged.made.task.field_of_view.region
     result: list[float | None] = []
     for item in judged.items:
