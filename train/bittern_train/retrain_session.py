@@ -47,7 +47,7 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         raise ConfigurationError(f"{links} exists already: give another --out, or remove it")
     data = root or Path(made.data)
     items = dataset.read(folder / run.INDEX, data)
-    pictures = retraining.apart(retraining.sort(made, items, dataset.read(added)), progress)
+    pictures = retraining.without_near_duplicates(retraining.sort(made, items, dataset.read(added)), progress)
     old = package.load_model(folder)
     asked = [item for _, item in retraining.to_answer(pictures)]
     mistakes = retraining.mistaken(made, pictures, _answers(old, made, asked, progress, "the run's answers"))

@@ -29,7 +29,7 @@ WEIGHT = 3
 _OLD, _NEW = "before", "added"
 
 
-class Sorted(NamedTuple):
+class RetrainingPictures(NamedTuple):
     """Newly labelled pictures, beside those of the run.
 
     Attributes:
@@ -73,7 +73,7 @@ class Retrained(msgspec.Struct, frozen=True, kw_only=True):
     keep: bool
 
 
-def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> Sorted:
+def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> RetrainingPictures:
     """Tell new pictures from corrected and known ones, by the bytes of their files.
 
     Args:
@@ -122,10 +122,10 @@ def sort(made: Run, items: Sequence[Item], added: Sequence[Item]) -> Sorted:
             f"nothing to train on: of {len(added)} pictures {unlabelled} have no label, {known} are in the run with "
             f"the same label, and {tested} are its test pictures"
         )
-    return Sorted(old, new, frozenset(corrected), unlabelled, known, tested)
+    return RetrainingPictures(old, new, frozenset(corrected), unlabelled, known, tested)
 
 
-def apart(pictures: Sorted, progress: Progress) -> Sorted:
+def without_near_duplicates(pictures: RetrainingPictures, progress: Progress) -> RetrainingPictures:
     """Leave out new pictures that are near-duplicates of test pictures, or of their group: they favour the new network.
 
     Args:
@@ -149,7 +149,7 @@ def apart(pictures: Sorted, progress: Progress) -> Sorted:
     return pictures._replace(new=new, tested=pictures.tested + len(pictures.new) - len(new))
 
 
-def assemble(made: Run, root: Path, pictures: Sorted, mistakes: frozenset[str], folder: Path) -> Task:
+def assemble(made: Run, root: Path, pictures: RetrainingPictures, mistakes: frozenset[str], folder: Path) -> Task:
     """Write the data set of the new training, which holds links to the pictures, and the task that names it.
 
     Args:
@@ -164,13 +164,13 @@ def assemble(made: Run, root: Path, pictures: Sorted, mistakes: frozenset[str], 
     """
     reported = sorted({item.split for item in pictures.old if item.split not in copies.TRAINED_SPLITS})
     report = tuple(dict.fromkeys([*reported, "test"]))
-    with fileio.atomic_folder(folder) as made_here:
+    with fileio.atomic_folder(folder) as new_folder:
         data = []
         for name, items, source in ((_OLD, pictures.old, root), (_NEW, pictures.new, None)):
             if items:
-                (made_here / name).mkdir()
-                rows = _rows(items, source, mistakes, made_here / name)
-                fileio.write(made_here / name / "index.csv", rows)
+                (new_folder / name).mkdir()
+                rows = _rows(items, source, mistakes, new_folder / name)
+                fileio.write(new_folder / name / "index.csv", rows)
                 data.append(Data(path=name, report=report))
     faces = {
         f"pictures/{Path(d.path, path).as_posix()}": face for d in made.task.data for path, face in d.faces.items()
@@ -199,13 +199,13 @@ def judge(
         old: the answers of the old network (n,).
         new: those of the new one (n,).
     """
-    was, now = old == targets, new == targets
-    only_old = tuple(item.name for item, a, b in zip(items, was, now, strict=True) if a and not b)
-    only_new = tuple(item.name for item, a, b in zip(items, was, now, strict=True) if b and not a)
+    old_correct, new_correct = old == targets, new == targets
+    only_old = tuple(item.name for item, a, b in zip(items, old_correct, new_correct, strict=True) if a and not b)
+    only_new = tuple(item.name for item, a, b in zip(items, old_correct, new_correct, strict=True) if b and not a)
     return Retrained(
         n=len(items),
-        old_correct=int(was.sum()),
-        new_correct=int(now.sum()),
+        old_correct=int(old_correct.sum()),
+        new_correct=int(new_correct.sum()),
         only_old=only_old,
         only_new=only_new,
         difference_ci95=metrics.paired_loss_interval(len(only_new), len(only_old), len(items)),
@@ -214,7 +214,7 @@ def judge(
     )
 
 
-def mistaken(made: Run, pictures: Sorted, answers: npt.NDArray[np.int64]) -> frozenset[str]:
+def mistaken(made: Run, pictures: RetrainingPictures, answers: npt.NDArray[np.int64]) -> frozenset[str]:
     """What `assemble` trains on more often.
 
     Args:
@@ -222,15 +222,14 @@ def mistaken(made: Run, pictures: Sorted, answers: npt.NDArray[np.int64]) -> fro
         pictures: all of them.
         answers: of the run's network, to `to_answer(pictures)` in order; -1 for one that cannot be read.
     """
-    asked = to_answer(pictures)
     return frozenset(
         name
-        for (name, item), answer in zip(asked, answers, strict=True)
+        for (name, item), answer in zip(to_answer(pictures), answers, strict=True)
         if answer < 0 or made.task.labels[answer] != item.label
     )
 
 
-def to_answer(pictures: Sorted) -> list[tuple[str, Item]]:
+def to_answer(pictures: RetrainingPictures) -> list[tuple[str, Item]]:
     """The new and the corrected pictures, by `key`."""
     return [
         *((key(item, new=True), item) for item in pictures.new),

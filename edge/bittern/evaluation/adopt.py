@@ -48,7 +48,7 @@ def named(text: str) -> str:
 
 
 class Adopted(NamedTuple):
-    """What came of it.
+    """A new model folder.
 
     Attributes:
         manifest: of the new folder.

@@ -165,28 +165,28 @@ def _quantization(tensor: _Table) -> Quantization | None:
     return Quantization(scales[0], zeros[0], dtype) if usable and dtype else None
 
 
-def _unsigned(data: bytes, at: int) -> int:
-    return int(_read(data, at, "I"))
+def _unsigned(data: bytes, start: int) -> int:
+    return int(_read(data, start, "I"))
 
 
-def _read(data: bytes, at: int, kind: str) -> float:
-    if at < 0:  # `struct` would count from the end
+def _read(data: bytes, start: int, kind: str) -> float:
+    if start < 0:  # `struct` would count from the end
         raise ValueError("outside of the file")
-    return struct.unpack_from(f"<{kind}", data, at)[0]  # type: ignore[no-any-return]
+    return struct.unpack_from(f"<{kind}", data, start)[0]  # type: ignore[no-any-return]
 
 
 class _Table:
     """A table of a flatbuffer. Everything raises ValueError, LookupError or struct.error if it is not in the file."""
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-        self._fields = at - int(_read(data, at, "i"))
+    def __init__(self, data: bytes, start: int) -> None:
+        self._data, self._start = data, start
+        self._fields = start - int(_read(data, start, "i"))
         self._length = int(_read(data, self._fields, "H"))
 
     def _position(self, field: int) -> int | None:
         entry = 4 + 2 * field
         offset = int(_read(self._data, self._fields + entry, "H")) if entry + 2 <= self._length else 0
-        return self._at + offset if offset else None
+        return self._start + offset if offset else None
 
     def number(self, field: int, kind: str) -> int:
         """A number; 0 if it is left out."""
@@ -218,20 +218,20 @@ class _Table:
         return self.bytes(field).decode("utf-8", "replace")
 
     def numbers(self, field: int, kind: str = "i") -> tuple[int, ...]:
-        at, length = self._vector(field, struct.calcsize(f"<{kind}"), _MOST_NUMBERS)
-        return struct.unpack_from(f"<{length}{kind}", self._data, at)
+        start, length = self._vector(field, struct.calcsize(f"<{kind}"), _MOST_NUMBERS)
+        return struct.unpack_from(f"<{length}{kind}", self._data, start)
 
     def floats(self, field: int) -> tuple[float, ...]:
-        at, length = self._vector(field, 4, _MOST_NUMBERS)
-        return struct.unpack_from(f"<{length}f", self._data, at)
+        start, length = self._vector(field, 4, _MOST_NUMBERS)
+        return struct.unpack_from(f"<{length}f", self._data, start)
 
     def table_of(self, field: int, number: int) -> _Table:
         """One table of a vector of tables."""
-        at, length = self._vector(field, 4, len(self._data))
+        start, length = self._vector(field, 4, len(self._data))
         if not 0 <= number < length:
             raise LookupError(f"no table {number}")
-        at += 4 * number
-        return _Table(self._data, at + _unsigned(self._data, at))
+        start += 4 * number
+        return _Table(self._data, start + _unsigned(self._data, start))
 
     def tables(self, field: int) -> Iterator[_Table]:
         """All tables of a vector of tables."""

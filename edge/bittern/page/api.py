@@ -180,7 +180,7 @@ class Interface:
         """GET /api/export.zip: a folder for each label of a `task`: given by a person, else (`all`) answered."""
         task = request.query_params.get("task", "")
         if not task:
-            raise HTTPException(400, "task: say of which task the labels are")
+            raise HTTPException(400, "task: expected the name of a task")
         chosen = []
         for picture in self._history.all():
             label = picture.corrected.get(task)

@@ -81,12 +81,14 @@ def test_a_new_picture_that_is_nearly_a_test_picture_is_left_out(tmp_path: Path)
         picture(tmp_path / name, 70 + seed)
     test, again, other, walk = (Item(tmp_path / name, name, "red", "", "", {}) for name in names)
     test = test._replace(split="test", group="walk-3")
-    pictures = retraining.Sorted([test], [again, other, walk._replace(group="walk-3")], frozenset(), 0, 0, 0)
-    left = retraining.apart(pictures, Reports())
+    pictures = retraining.RetrainingPictures(
+        [test], [again, other, walk._replace(group="walk-3")], frozenset(), 0, 0, 0
+    )
+    left = retraining.without_near_duplicates(pictures, Reports())
     assert [item.name for item in left.new] == ["other.png"]
     assert left.tested == 2
     with pytest.raises(ConfigurationError, match="near-duplicates of the run's test pictures"):
-        retraining.apart(pictures._replace(new=[again]), Reports())
+        retraining.without_near_duplicates(pictures._replace(new=[again]), Reports())
 
 
 def test_the_data_set_has_all_of_them_and_mistakes_three_times(world: World, tmp_path: Path) -> None:

@@ -129,8 +129,8 @@ def check(items: Sequence[Item], progress: Progress, features: Features | None =
     findings += _of_pictures(readable)
     near, groups = _near(readable, progress)
     findings += near
-    found, shortcuts, remarks = _probed(readable, groups, progress, features)
-    findings += found
+    probed, shortcuts, remarks = _probed(readable, groups, progress, features)
+    findings += probed
     order = list(KINDS)
     return Checked(
         len(items),

@@ -146,9 +146,9 @@ def describe(picture: Pixels) -> Likeness:
         plane = _scaled(plane, shrink)
         scale = min(1.0, _GREY / max(plane.shape))
         grey = _scaled(plane, scale)
-        found, described = cv2.ORB.create(nfeatures=_FEATURES, fastThreshold=5).detectAndCompute(plane, None)
+        keypoints, described = cv2.ORB.create(nfeatures=_FEATURES, fastThreshold=5).detectAndCompute(plane, None)
         if described is not None:
-            points = np.array([point.pt for point in found], np.float32).reshape(-1, 2)
+            points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
             descriptors = described
     return Likeness(hashes, thumbnail, grey, scale, points, descriptors)
 
