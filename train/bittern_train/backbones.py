@@ -103,7 +103,7 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
         kernel, *others = first.get_weights()
         first.set_weights([kernel[:, :, ::-1], *others])
     if not all(np.isfinite(values).all() for values in model.get_weights()):
-        raise ConfigurationError(f"--weights {weights}: not every weight is a number")
+        raise ConfigurationError(f"--weights {weights}: some of them are no finite numbers")
     return model
 
 

@@ -143,7 +143,7 @@ def _encode(file: Path, items: Sequence[Item]) -> bytes:
         except ValueError as error:
             raise ConfigurationError(f"{file}: {error}") from None
         if item.name in names:
-            raise ConfigurationError(f"{file}: path {item.name!r} would be there twice")
+            raise ConfigurationError(f"{file}: path {item.name!r} would appear twice")
         names.add(item.name)
         row = [item.name, *([item.label or ""] if with_labels else []), item.split, item.group]
         row += [item.columns.get(key, "") for key in columns]

@@ -210,7 +210,7 @@ class Interface:
         names = [model["name"] for model in self._pool.models]
         name = request.query_params.get("model", names[0])
         if name not in names:
-            raise HTTPException(404, "no such model here")
+            raise HTTPException(404, "no such model: expected one of /api/models")
         return str(name)
 
     async def _ask(self, request: Request, ask: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -126,7 +126,7 @@ class LabelInterface:
         if by == "doubt":
             return as_json({"order": [position for position, _, _ in sorted(self._thoughts, key=lambda one: one[2])]})
         if self._order is None:
-            raise HTTPException(409, "not every picture was looked at yet")
+            raise HTTPException(409, "the pictures are not sorted yet: try again")
         return as_json({"order": self._order})
 
     async def decide(self, request: Request) -> Response:
@@ -137,14 +137,14 @@ class LabelInterface:
         versions = given.get("seen")
         n = len(self._labelling.items)
         if not isinstance(since, int) or not isinstance(versions, list):
-            raise HTTPException(400, "expected since and seen")
+            raise HTTPException(400, "expected since, a number, and seen, a list")
         for one in versions:
             whole = isinstance(one, list) and len(one) == 2 and all(type(value) is int for value in one)
             if not whole or not 0 <= one[0] < n:
                 raise HTTPException(400, "seen: expected pairs of a position and a number")
         if decision.box is not None:
             if len(versions) != 1:
-                raise HTTPException(400, "a box is of one picture")
+                raise HTTPException(400, f"box: expected one picture in seen, got {len(versions)}")
             await self._crop(versions[0][0], decision.box)
         async with self._changing:
             try:
@@ -159,7 +159,7 @@ class LabelInterface:
         given = await read_json(request)
         since = given.get("since")
         if not isinstance(since, int):
-            raise HTTPException(400, "expected since")
+            raise HTTPException(400, "since: expected a number")
         async with self._changing:
             try:
                 undone = await run_in_threadpool(self._labelling.undo, str(given.get("tab", ""))[:40])

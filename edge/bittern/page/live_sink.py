@@ -85,7 +85,7 @@ class PageSink(Sink):
         assert config.page is not None
         self._config, self._classifiers, self._reading = config, classifiers, reading
         if info.memory is None:
-            raise ConfigurationError("page: there is no folder for what is set on it: set outbox.folder")
+            raise ConfigurationError("page: no folder to keep its settings in: set outbox.folder")
         folder = info.memory / "page"
         address = address_of(config.page)
         try:

@@ -104,7 +104,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     [
         ([], "no picture left"),
         ([item("../a.jpg")], "'../a.jpg' is empty or leads outside"),
-        ([item("a.jpg"), item("a.jpg")], "'a.jpg' would be there twice"),
+        ([item("a.jpg"), item("a.jpg")], "'a.jpg' would appear twice"),
         ([item("a.jpg"), item(os.fsdecode(b"\xff.jpg"))], "row 3 holds a name that is not Unicode"),
         ([item("a.jpg", "x" * 200_000)], "'a.jpg': a text of 200000 characters is too long"),
     ],

@@ -414,12 +414,12 @@ def test_where_a_data_set_cannot_be(tmp_path: Path) -> None:
     words = ("data", "import", source, "--out")
     one_line(bittern(*words, source), 2, "choose another folder")
     one_line(bittern(*words, tmp_path), 2, "choose another folder")
-    one_line(bittern(*words, source / "cat" / "1.png"), 2, "this is a file")
+    one_line(bittern(*words, source / "cat" / "1.png"), 2, "expected a folder, got a file")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
     one_line(bittern(*words, tmp_path / "other"), 2, "is not empty, and has no index.csv")
     one_line(bittern("data", "import", tmp_path / "absent", "--out", tmp_path / "set"), 2, "no such folder or file")
-    one_line(bittern("data", "import", tmp_path / "other", "--out", tmp_path / "set"), 2, "no pictures there")
+    one_line(bittern("data", "import", tmp_path / "other", "--out", tmp_path / "set"), 2, "no pictures found")
     one_line(bittern(*words, tmp_path / "set", "--format", "coco"), 2, "nothing of the format 'coco'")
     # Inside of the source is well: what is in it does not belong to the source.
     assert bittern(*words, source / "set").code == 0

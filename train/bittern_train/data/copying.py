@@ -90,9 +90,9 @@ def finish(into: Destination, items: Sequence[Item]) -> None:
 def _check(source: Path, out: Path, add: bool) -> None:
     inner, outer = out.resolve(), source.resolve()
     if inner == outer or inner in outer.parents:
-        raise ConfigurationError(f"{out}: {source} is in it: choose another folder for the data set")
+        raise ConfigurationError(f"{out}: {source} lies in it: choose another folder for the data set")
     if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out}: expected a folder, this is a file")
+        raise ConfigurationError(f"{out}: expected a folder, got a file")
     if (out / index.FILE).exists():
         if not add:
             raise ConfigurationError(f"{out} has an index.csv already: choose another folder, or add to it (--add)")

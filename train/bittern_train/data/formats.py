@@ -148,7 +148,7 @@ def read(tree: Tree, format_name: str | None = None, *, only: str | None = None,
         )
     contents = _folders(tree, label_from)
     if not contents.pictures:
-        raise ConfigurationError(f"{tree.path}: no pictures there")
+        raise ConfigurationError(f"{tree.path}: no pictures found in it")
     return contents
 
 
