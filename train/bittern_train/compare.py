@@ -102,7 +102,7 @@ class NetworkFigures(msgspec.Struct, frozen=True):
 
     parameters: int
     macs: int
-    failed: str
+    failed: str = ""
 
 
 def parse(text: str) -> list[NamedBackbone]:
