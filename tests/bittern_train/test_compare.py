@@ -143,7 +143,7 @@ def test_a_conversion_that_failed_is_not_tried_again(compared: Path, tmp_path: P
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(before, failed="the parity check failed: 3 flipped")))
     reports = Reports()
     choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
-    made = compare.make(TASK, choices, data, runs, weights="none", mode=None, seed=1, progress=reports)
+    made = compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=reports)
     assert {step for step, _, _ in reports.steps} == {"time"}
     assert made[1].failed == "the parity check failed: 3 flipped"
     assert made[1].int8_bytes is None
