@@ -99,14 +99,14 @@ demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo
 	$(DEV)/bin/bittern watch --source 'demo:?laps=1' --sheet build/demo.png
 	@echo "what the camera saw: build/demo.png"
 
-# Of GTSRB only the archive is kept in DATA: it is unpacked beside links to the other sets.
+# Of GTSRB only the archives are kept in DATA: they are unpacked beside links to the other sets.
 GTSRB := $(wildcard $(DATA)/gtsrb/train.zip)
 PICTURES := $(if $(GTSRB),build/data,$(DATA))
 
-build/data/gtsrb/index.csv: $(GTSRB) $(HOSTENV)/.ready
+build/data/gtsrb/index.csv: $(GTSRB) train/bittern_train/gtsrb.py $(HOSTENV)/.ready
 	@mkdir -p build/data
 	@ln -sfn $(abspath $(filter-out %/gtsrb,$(wildcard $(DATA)/*))) build/data
-	$(HOSTENV)/bin/python -m bittern_train.gtsrb $(GTSRB) build/data/gtsrb
+	$(HOSTENV)/bin/python -m bittern_train.gtsrb build/data/gtsrb $(GTSRB) $(wildcard $(DATA)/gtsrb/test.zip)
 
 train: need-data $(HOSTENV)/.ready $(if $(GTSRB),build/data/gtsrb/index.csv)  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(PICTURES) --weights $(WEIGHTS) --out $(RUN) --force))

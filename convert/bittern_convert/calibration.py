@@ -11,15 +11,15 @@ from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset
 from bittern.evaluation.dataset import Item
 
-# Pictures of one label, at most.
-PER_LABEL = 100
+# Pictures of one label, at most, and of all.
+PER_LABEL, MOST = 100, 1000
 
 
 def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[list[Item], list[Item]]:
     """The same number of pictures of every label from train, val and extra; and the rest, without near-duplicates.
 
-    At most a third of a label's pictures calibrate. The groups that they belong to, which the parity check loses, hold
-    at most half of them, unless the label has no group that is so small.
+    At most a third of a label's pictures calibrate, and MOST in all. The groups that they belong to, which the parity
+    check loses, hold at most half of them, unless the label has no group that is so small.
 
     Args:
         items: of a run's index.
@@ -35,7 +35,7 @@ def choose(items: Sequence[Item], labels: Sequence[str], seed: int) -> tuple[lis
     usable = _usable(items)
     order = np.random.default_rng(seed).permutation(len(usable))
     by_label = {label: [usable[i] for i in order if usable[i].label == label] for label in labels}
-    each = min(PER_LABEL, *(max(1, len(own) // 3) for own in by_label.values()))
+    each = min(PER_LABEL, max(1, MOST // len(labels)), *(max(1, len(own) // 3) for own in by_label.values()))
     chosen = [item for own in by_label.values() for item in _of_label(own, each)]
     groups = {i.group for i in chosen}
     if not chosen:

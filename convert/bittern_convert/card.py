@@ -40,7 +40,7 @@ def render(manifest: Manifest, task: Task) -> str:
         "",
         *_choices(manifest),
         "",
-        *_parity_check(provenance["gate"]),
+        *_parity_check(provenance["gate"], one_fit=_one_fit(manifest)),
         "",
         *_data(provenance, task),
         "",
@@ -137,11 +137,13 @@ def _corrupted(reports: dict[str, Any]) -> list[str]:
         f"{robustness['mean_alarm_rate']:.1%} alarms"
         for split, robustness in large.items()
     )
+    drawn = any(robustness["n"] < reports[split]["n"] for split, robustness in large.items())
     return [
         "## Corrupted pictures",
-        "The same pictures at 224 x 224, each with one kind of corruption that a camera can cause "
-        "(`bittern_convert.corruption`): the number of correct answers and the number of alarms. The accuracy on "
-        "corrupted pictures of train + val was a criterion of the choice below.",
+        f"{'Of the same pictures some, drawn by the seed,' if drawn else 'The same pictures'} at 224 x 224, each with "
+        "one kind of corruption that a camera can cause (`bittern_convert.corruption`): the number of correct answers "
+        "and the number of alarms. The accuracy on corrupted pictures of train + val was a criterion of the choice "
+        "below.",
         "",
         f"Mean over all kinds and strengths, {means}.",
         "",
@@ -214,7 +216,7 @@ def _choices(manifest: Manifest) -> list[str]:
     corrupted = validation["harmed"]
     return [
         "## Choices",
-        f"By {validation['method']}, before the final fit on both:",
+        f"By {validation['method']}, {'which is kept' if _one_fit(manifest) else 'before the final fit on both'}:",
         "",
         "| pictures | n | correct | accuracy (95 %) |",
         "| --- | --- | --- | --- |",
@@ -239,7 +241,13 @@ def _thresholds(manifest: Manifest) -> list[str]:
     ]
 
 
-def _parity_check(figures: dict[str, Any]) -> list[str]:
+def _one_fit(manifest: Manifest) -> bool:
+    """Whether there was one fit on the split train, and none on train and val."""
+    recipe: dict[str, Any] = manifest.provenance.get("recipe", {})
+    return bool(recipe.get("recipe", {}).get("folds") == 1)
+
+
+def _parity_check(figures: dict[str, Any], *, one_fit: bool) -> list[str]:
     low, high = figures["agreement_ci95"]
     loss_low, loss_high = figures["loss_ci95"]
     kinds = ", ".join(f"{n} {kind}" for kind, n in figures["kinds"].items())
@@ -247,7 +255,8 @@ def _parity_check(figures: dict[str, Any]) -> list[str]:
         "## Parity check: float against int8",
         f"The same answer on {figures['same']} of {figures['n']} pictures ({figures['agreement']:.2%}, 95 % {low:.2%} "
         f"to {high:.2%}) that calibration has not used: {kinds}. Paired accuracy loss {100 * figures['loss']:+.2f} "
-        f"points (95 % {100 * loss_low:+.2f} to {100 * loss_high:+.2f}). These pictures were trained on: the "
+        f"points (95 % {100 * loss_low:+.2f} to {100 * loss_high:+.2f}). "
+        f"{'Most of these' if one_fit else 'These'} pictures were trained on: the "
         "comparison says how close the two networks are, not how good they are.",
     ]
 

@@ -69,7 +69,7 @@ class Sample(NamedTuple):
         item: where it is from; for a street drawn by our own code there is no file.
         target: index of its label.
         kind: a photograph, a drawn street, or a photograph with a drawn sign.
-        chooses: whether it may be validated on (splits train and val, photographs).
+        chooses: whether it may be validated on (photographs of `choice_splits`).
     """
 
     item: Item
@@ -96,11 +96,17 @@ class UnseenCopies(Strict, frozen=True, kw_only=True):
 
 def photographs(task: Task, items: Sequence[Item]) -> list[Sample]:
     """The samples of labelled pictures, in order, of those whose split may be trained on."""
+    choosing = choice_splits(task)
     return [
-        Sample(item, task.labels.index(item.label or ""), "photo", item.split in dataset.CHOICE_SPLITS)
+        Sample(item, task.labels.index(item.label or ""), "photo", item.split in choosing)
         for item in items
         if item.split in TRAINED_SPLITS
     ]
+
+
+def choice_splits(task: Task) -> tuple[str, ...]:
+    """The splits whose pictures are validated on: both of the k-fold, or "val" alone."""
+    return dataset.CHOICE_SPLITS if task.recipe.folds > 1 else ("val",)
 
 
 def with_drawn(task: Task, samples: list[Sample], seed: int) -> list[Sample]:

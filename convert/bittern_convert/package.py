@@ -28,6 +28,7 @@ from bittern.system.progress import Counter, Progress, counted
 from bittern_convert import (
     calibration,
     card,
+    copies,
     correction,
     inputs,
     parity,
@@ -117,13 +118,13 @@ def convert(
             f"{root}: {len(calibrating) - len(tensors)} of {len(calibrating)} pictures to calibrate with cannot be "
             f"read there ({calibrating[0].name}, ...): say with --data where they are now"
         )
-    copies = inputs.unseen_copies(folder, made, items, progress)
+    drawn = inputs.unseen_copies(folder, made, items, progress)
     progress("quantize", 0, 1)
     model = load_model(folder) if model is None else model
     output = f"{task.name}_scores"
     groups = {item.group for item in calibrating}
     # Shifts are measured on the pictures of the calibration and their copies, which the parity check does not use.
-    known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in copies if c.group in groups)])
+    known = np.stack([*(t[0] for t in tensors), *(c.tensor for c in drawn if c.group in groups)])
     quantized = tflite.quantize(model, tensors)
     bias = correction.head_bias(float_scores(model, known), _int8_scores(quantized, known))
     corrected = tflite.with_bias(quantized, bias)
@@ -148,7 +149,8 @@ def convert(
     with fileio.atomic_folder(out, replace=replace) as new:
         described = _write_model(new, packed, made, items, name, version, output)
         device = Classifier(new)
-        checked = inputs.photographs(rest, labels, field, size) + [c for c in copies if c.group not in groups]
+        checked = inputs.photographs(dataset.sample(rest, parity.MOST, made.seed), labels, field, size)
+        checked += [copy for copy in drawn if copy.group not in groups]
         outcome = _compare(model, device, checked, progress)
         if not outcome.passed:
             sheet_file = folder / "flipped.png"
@@ -270,7 +272,7 @@ def _thresholds(made: Run, items: Sequence[Item]) -> dict[str, Threshold]:
         return made.thresholds
     task = made.task
     # Those that chose: of the others that could be read, none has a digest.
-    choosing = [i for i in items if i.split in dataset.CHOICE_SPLITS and i.columns.get("sha256")]
+    choosing = [i for i in items if i.split in copies.choice_splits(task) and i.columns.get("sha256")]
     positive = sum(item.label in task.alarm for item in choosing)
     chosen = thresholds.choose_on_streams(
         made.stills, made.streams, positive=positive, negative=len(choosing) - positive
@@ -369,8 +371,9 @@ def _reports(
         kept = msgspec.to_builtins(figures) | {"skipped": len(figures.skipped)}  # their paths are private
         for key_of_device in ("model", "version", "task", "split"):
             del kept[key_of_device]
-        counter = Counter(progress, f"corrupted {key}", len(chosen))
-        corrupted = robustness.measure(device, chosen, field, seed, counter.reach)
+        some = dataset.sample(chosen, robustness.MOST, seed)
+        counter = Counter(progress, f"corrupted {key}", len(some))
+        corrupted = robustness.measure(device, some, field, seed, counter.reach)
         reports[key] = kept | {"harmed": msgspec.to_builtins(corrupted)}
     return reports
 

@@ -56,6 +56,7 @@ def render(models: Sequence[Path], results: Path) -> str:
         *(_near_duplicates(study) for study in studies("twins")),
         _soups(studies("soup")),
         *(_growth(study) for study in studies("growth")),
+        *(_memory(study) for study in studies("memory")),
         _decisions(studies("decision")),
         _surveys([content for content in contents.values() if "groups" in content]),
         _comparisons([content for content in contents.values() if "same_file" in content]),
@@ -275,6 +276,29 @@ def _growth(study: dict[str, Any]) -> str:
         f"The learning curve of the first {study['first']} promised {gain:+.1f} points ({low:+.1f} to {high:+.1f}, "
         f"means over the draws); {measured:+.1f} were seen, within the interval of {study['held']} of {study['draws']} "
         "draws.\n"
+    )
+
+
+def _memory(study: dict[str, Any]) -> str:
+    trainings = study["trainings"]
+    rows = [
+        [
+            f"{t['n']:,}",
+            f"{t['peak_mb']:,} MB",
+            f"{t['cpu_seconds']:,.0f} s",
+            f"{1000 * t['cpu_seconds'] / t['n']:.1f} ms",
+        ]
+        for t in trainings
+    ]
+    header = ["pictures", "peak resident memory", "processor time", "of it for a picture"]
+    drawing = max(t["peak_drawing_mb"] for t in trainings)
+    return (
+        f"## {study['task']}: memory and time of training\n\n`bittern study memory`: {study['network']} at "
+        f"{study['size']} px, {study['copies']} copies of each picture, {study['epochs']} epochs, the whole way from "
+        f"files to a run; {study['machine']['processor']}, {study['machine']['threads']} threads. The processes that "
+        f"draw copies have {drawing:,} MB each, at most.\n\n"
+        f"![Memory and time against the number of pictures](results/memory-{study['task']}.svg)\n\n"
+        f"{_table(header, rows)}"
     )
 
 

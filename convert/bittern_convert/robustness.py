@@ -17,6 +17,9 @@ from bittern.model.views import deciding_view
 from bittern_convert.corruption import CORRUPTIONS, SIZE, Corruption, corrupt
 from bittern_convert.task import FieldOfView
 
+# Pictures of a split, at most: each is corrupted in 28 ways.
+MOST = 1000
+
 
 class Count(msgspec.Struct, frozen=True):
     """One corruption: the number of pictures answered correctly, and the number that raise an alarm."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from bittern.errors import PictureError
-from bittern.evaluation import metrics, tuning
+from bittern.evaluation import dataset, metrics, tuning
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import pictures
@@ -23,6 +23,8 @@ from bittern_convert.task import Task
 MINUTES, STREAM_S = 60.0, 6.0
 # Streams of one photograph, at most, and passings of one.
 ROUNDS, PASSINGS = 6, 2
+# Pictures of things that pass, at most.
+PASSED = 250
 # Drawn streets with a stop sign, where the task has drawn pictures, and as many without; more to fill up MINUTES.
 STREETS = 12
 # Added to the seed: other streams than those of the k-fold, of whatever name.
@@ -93,7 +95,7 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
         frame = copies.decode(task, item, pictures.read(item.path))
         return streams.panned(frame, item.name, seed, seconds=STREAM_S, number=number, size=size)
 
-    with_alarm = [item for item in items if item.label in task.alarm]
+    with_alarm = dataset.sample([item for item in items if item.label in task.alarm], PASSED, seed)
     without = [item for item in items if item.label not in task.alarm]
     streets = STREETS if task.drawn is not None else 0
     count = math.ceil((60 * MINUTES - streets * streams.LAP_S) / STREAM_S)

@@ -94,8 +94,10 @@ class Augment(Strict, frozen=True, kw_only=True):
         brightness: gain.
         contrast: gain around the middle grey.
         colour: gain of each channel, 1 plus or minus.
+        side: of the altered picture in pixels, from which the preprocessing makes the network's input; less is faster
+            for a network with a small one.
         noise: standard deviation of 255, at most.
-        blur: sigma in pixels of the network's input, at most.
+        blur: sigma in pixels of a picture of 224, at most.
         other_signs: share of copies without a stop sign that get a drawn sign of another kind.
         decoys: share of copies without a stop sign that get something else that is drawn, red, round or eight-sided, or
             another sign: at any size, also very large and cut by the edge.
@@ -116,6 +118,7 @@ class Augment(Strict, frozen=True, kw_only=True):
     brightness: tuple[Positive, Positive] = (0.6, 1.3)
     contrast: tuple[Positive, Positive] = (0.8, 1.2)
     colour: Share = 0.06
+    side: Annotated[int, Meta(ge=16, le=1024)] = 288
     noise: NotNegative = 8.0
     blur: NotNegative = 1.2
     other_signs: Share = 0.0
@@ -141,7 +144,8 @@ class Recipe(Strict, frozen=True, kw_only=True):
     """How a network is fine-tuned; a list holds candidates, and grouped k-fold chooses.
 
     Attributes:
-        folds: of the grouped k-fold.
+        folds: of the grouped k-fold over train + val; 1 trains on train, validates on val, as the
+            index has them, and keeps that fit.
         cut: name of MobileNetV2's last layer that stays as it is; its output is computed once for every copy of a
             picture. Other networks are cut in the middle.
         epochs: at most; early stopping finds how many.
@@ -158,7 +162,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
             counted (`bittern_convert.streams`); 0 judges by pictures alone.
     """
 
-    folds: Annotated[int, Meta(ge=2)] = 4
+    folds: PositiveInt = 4
     cut: str = "block_6_project_BN"
     epochs: PositiveInt = 12
     batch: PositiveInt = 32

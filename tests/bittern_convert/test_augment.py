@@ -27,6 +27,14 @@ def test_any_frame_gives_a_picture_of_one_size(seed: int, height: int, width: in
     assert altered.dtype == np.uint8
 
 
+@settings(max_examples=examples(20))
+@given(st.integers(0, 2**32 - 1), st.integers(16, 120))
+def test_a_task_may_have_its_copies_altered_at_another_size(seed: int, side: int) -> None:
+    frame = np.random.default_rng(seed).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    ranges = Augment(side=side, far=0.3, close_ups=0.3, conditions=0.3, poles=0.3, hands=0.3)
+    assert alter(np.random.default_rng(seed), frame, ranges, nothing=True).shape == (side, side, 3)
+
+
 def test_a_seed_gives_the_same_copy() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
     a, b, c = (alter(np.random.default_rng(s), frame, Augment()) for s in (1, 1, 2))

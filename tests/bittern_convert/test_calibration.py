@@ -45,6 +45,13 @@ def test_as_many_of_every_label_and_no_group_on_both_sides(a: list[int], b: list
         assert left[label] >= sum(sizes) / 2 if small_enough else left[label] == sum(sizes) - min(sizes)
 
 
+def test_of_many_labels_fewer_pictures_of_each() -> None:
+    labels = [f"kind{i}" for i in range(40)]
+    chosen, rest = calibration.choose(items({label: [1] * 150 for label in labels}), labels, 1)
+    assert set(Counter(i.label for i in chosen).values()) == {calibration.MOST // 40}
+    assert len(chosen) + len(rest) == 40 * 150
+
+
 def test_single_pictures_are_drawn_up_to_a_third() -> None:
     chosen, rest = calibration.choose(items({"a": [1] * 90, "b": [1] * 600}), LABELS, 1)
     assert Counter(i.label for i in chosen) == {"a": 30, "b": 30}

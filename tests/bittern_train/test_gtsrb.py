@@ -1,4 +1,4 @@
-"""GTSRB's archive as a data set."""
+"""GTSRB's archives as a data set."""
 
 from __future__ import annotations
 
@@ -7,24 +7,55 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset
-from bittern_train import gtsrb
+from bittern_train import gtsrb, task_files
 
 
-def test_the_archive_becomes_a_data_set(tmp_path: Path) -> None:
-    names = ["00013/00001_00000.webp", "00014/00000_00000.webp", "00014/00000_00001.webp"]
+def archives(root: Path, tracks: int) -> tuple[Path, Path]:
+    """Training pictures of two kinds, two frames of each track, and two test pictures."""
     picture = cv2.imencode(".webp", np.full((40, 40, 3), 90, np.uint8))[1].tobytes()
-    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
-        for name in names:
-            archive.writestr(name, picture)
-        archive.writestr("00014/GT-00014.csv", "Filename;ClassId\n")
+    with zipfile.ZipFile(root / "train.zip", "w") as archive:
+        for kind in (13, 14):
+            for name in (f"{kind:05d}/{track:05d}_{frame:05d}.webp" for track in range(tracks) for frame in range(2)):
+                archive.writestr(name, picture)
+            archive.writestr(f"{kind:05d}/GT-{kind:05d}.csv", "Filename;ClassId\n")
+    with zipfile.ZipFile(root / "test.zip", "w") as archive:
+        for number in range(2):
+            archive.writestr(f"{number:05d}.webp", picture)
+        archive.writestr("GT-final_test.csv", "Filename;Width;ClassId\n00000.webp;40;14\n00001.webp;40;13\n")
+    return root / "train.zip", root / "test.zip"
+
+
+def test_the_archives_become_a_data_set(tmp_path: Path) -> None:
+    train, test = archives(tmp_path, tracks=10)
     (tmp_path / "set").mkdir()
-    assert gtsrb.unpack(tmp_path / "train.zip", tmp_path / "set") == 3
+    assert gtsrb.unpack(tmp_path / "set", train, test) == 42
     items = dataset.read(tmp_path / "set")
-    assert [(i.name, i.label, i.split, i.group, i.columns) for i in items] == [
-        (names[0], "13", "extra", "13/00001", {"stop": "0"}),
-        (names[1], "14", "extra", "14/00000", {"stop": "1"}),
-        (names[2], "14", "extra", "14/00000", {"stop": "1"}),
-    ]
-    assert all(item.path.read_bytes() == picture for item in items)
+    assert all(item.path.read_bytes() for item in items)
+    rows = {i.name: (i.label, i.group, i.columns) for i in items}
+    assert rows["00013/00001_00000.webp"] == ("yield", "13/00001", {"stop": "0"})
+    assert rows["00014/00000_00001.webp"] == ("stop", "14/00000", {"stop": "1"})
+    assert [(i.label, i.columns["stop"]) for i in items if i.split == "test"] == [("stop", "1"), ("yield", "0")]
+    validated = {i.group for i in items if i.split == "val"}
+    assert {kind: sum(g.startswith(f"{kind}/") for g in validated) for kind in (13, 14)} == {13: 2, 14: 2}
+    assert validated.isdisjoint(i.group for i in items if i.split == "train"), "no track is divided"
+
+
+def test_without_the_test_pictures(tmp_path: Path) -> None:
+    train, _ = archives(tmp_path, tracks=2)
+    assert gtsrb.unpack(tmp_path, train) == 8
+    assert {i.split for i in dataset.read(tmp_path)} == {"train", "val"}
+
+
+def test_other_archives_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
+        archive.writestr("cats/1.webp", b"")
+    with pytest.raises(ConfigurationError, match="expected the archives of GTSRB"):
+        gtsrb.unpack(tmp_path, tmp_path / "train.zip")
+
+
+def test_the_labels_of_the_task_are_those_of_the_index() -> None:
+    assert task_files.load("gtsrb").labels == (*gtsrb.LABELS, "none")

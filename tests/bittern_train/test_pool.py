@@ -19,8 +19,8 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern_convert import copies
 from bittern_convert.copies import Sample
-from bittern_convert.task import Data, Drawn, Erratum, Task
-from bittern_train import pool
+from bittern_convert.task import Data, Drawn, Erratum, Recipe, Task
+from bittern_train import pool, training
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
 
@@ -267,6 +267,31 @@ def test_processes_draw_the_same_copies_as_threads(folders: Path, monkeypatch: p
     by_threads = copies.digest(copies.draw(TASK, samples, photos, 1, range(3)))
     monkeypatch.setattr(copies, "WORTH_PROCESSES", 1)
     assert copies.digest(copies.draw(TASK, samples, photos, 1, range(3))) == by_threads
+
+
+def test_pictures_that_are_not_held_are_read_again(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = gather(TASK, folders, seed=1)[0][:4]
+    held = pool.decode(TASK, chosen, Reports()).photos
+    monkeypatch.setattr(pool, "IN_MEMORY", held[0].frame.nbytes)
+    samples, photos, *_ = pool.decode(TASK, chosen, Reports())
+    assert photos[0].frame is photos[0].frame, "the first one is held"
+    assert photos[1].frame is not photos[1].frame
+    for a, b in zip(photos.some([3, 0]), held.some([3, 0]), strict=True):
+        np.testing.assert_array_equal(a.frame, b.frame)
+    expected = copies.digest(copies.draw(TASK, samples, held, 1, [0, 1]))
+    assert copies.digest(copies.draw(TASK, samples, photos, 1, [0, 1])) == expected
+
+
+def test_with_one_fold_only_val_is_validated_on(tmp_path: Path) -> None:
+    rows = [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2"), ("c.png", "stop", "val", "g3")]
+    task = msgspec.structs.replace(TASK, recipe=Recipe(folds=1))
+    samples, _ = gather(task, indexed(tmp_path / "set", rows), seed=1)
+    assert [s.chooses for s in samples] == [False, False, True]
+    with pytest.raises(ConfigurationError, match="'not_stop' has 0 distinct pictures in val, at least 1 are needed"):
+        pool.check_classes(task, samples)
+    splits = training.split(samples, np.array([1, 0, 1]), 1, seed=1)
+    (part,) = splits.parts
+    assert (splits.targets.tolist(), part.validated.tolist(), part.trained.tolist()) == ([1], [0], [0, 1])
 
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:

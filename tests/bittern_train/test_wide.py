@@ -121,7 +121,7 @@ def samples(root: Path, *pictures: Pixels) -> list[Sample]:
 
 
 def read(task: Task, chosen: list[Sample]) -> list[Photo]:
-    return pool.decode(task, chosen, Reports()).photos
+    return list(pool.decode(task, chosen, Reports()).photos)
 
 
 def test_side_views_see_the_ends_of_long_pictures(tmp_path: Path) -> None:

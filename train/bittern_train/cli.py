@@ -58,7 +58,8 @@ def train(
 
     \b
     Networks that start from weights (--weights): mobilenet_v2, resnet18, resnet50, inception_v3, efficientnet_b0,
-    efficientnet_b1, nasnet_mobile, xception. Networks that start from nothing: vgg_style, peetz_net, lenet, small_cnn.
+    efficientnet_b1, nasnet_mobile, xception. Networks that start from nothing: vgg_style, peetz_net, lenet, small_cnn,
+    sign_cnn.
     With --weights none a network of the first kind stays random where it is not trained: give --mode scratch too.
     """
     from bittern_convert.copies import KINDS
@@ -351,6 +352,31 @@ def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights:
             finished = run or Path("runs") / chosen.name
             result = make(chosen, data, finished, weights=weights, seed=seed, progress=progress)
     _write(out / f"{kind}-{chosen.name}.json", result)
+
+
+@tensorflow_command
+@study.command(
+    short_help="How much memory and time does training take?",
+    epilog="Example: bittern study memory gtsrb --data build/data --weights none --count 1000 --out docs/results",
+)
+@_picture_options
+@click.option("--count", "counts", multiple=True, type=click.IntRange(1), help="Pictures; may be repeated.")
+def memory(task: str, data: Path, weights: str, seed: int, out: Path, counts: tuple[int, ...]) -> None:
+    """How much memory and time does training take, of so many pictures, and of all?
+
+    A training of two epochs for each number, in a process of its own. Writes memory-TASK.json, and draws
+    memory-TASK.svg.
+    """
+    from bittern.system import fileio
+    from bittern.system.progress import ProgressLines
+    from bittern_train import memory_study, task_files
+
+    chosen = task_files.load(task)
+    out.mkdir(parents=True, exist_ok=True)
+    with ProgressLines(sys.stderr) as progress:
+        result = memory_study.study(chosen, data, counts, weights=weights, seed=seed, progress=progress)
+    _write(out / f"memory-{chosen.name}.json", result)
+    fileio.write(out / f"memory-{chosen.name}.svg", memory_study.draw(result).encode())
 
 
 @study.command(

@@ -44,7 +44,7 @@ def measure(task: Task, network: Network, decoded: Decoded, seed: int) -> Costs:
     number = min(1, task.augment.copies - 1)
     spread = np.linspace(0, len(decoded.samples) - 1, min(_PICTURES, len(decoded.samples))).astype(int)
     start = time.perf_counter()
-    drawn = copies.draw(task, [decoded.samples[i] for i in spread], [decoded.photos[i] for i in spread], seed, [number])
+    drawn = copies.draw(task, [decoded.samples[i] for i in spread], decoded.photos.some(spread), seed, [number])
     tensors = scale(np.concatenate(list(drawn)))
     copy_s = (time.perf_counter() - start) / len(spread)
     features, _, body_s = _timed(network.body, tensors)
@@ -77,10 +77,12 @@ def seconds(task: Task, decoded: Decoded, costs: Costs) -> float:
     plain = choosing * views if task.views != CENTER else 0
     cached = (samples * task.augment.copies + corrupted + plain) * (costs.copy + costs.body)
     validated = choosing * (1 + CORRUPTED) * views / recipe.folds
-    trained = samples * (1 - 1 / recipe.folds)
+    trained = samples - choosing if recipe.folds == 1 else samples * (1 - 1 / recipe.folds)
     filmed = stream_fold.frames(task, choosing)
     cached += filmed * (costs.copy + costs.body + len(task.rates) * costs.tail)
     folds = recipe.folds * sum(_fit(costs, trained, recipe.epochs * (rate > 0), validated) for rate in task.rates)
+    if recipe.folds == 1:
+        return cached + folds
     if max(task.rates) > 0:
         return cached + folds + recipe.soup * _fit(costs, samples, recipe.epochs, 0)
     return cached + folds + _fit(costs, samples, 0, 0)

@@ -26,14 +26,15 @@ def forecasts(
 ) -> list[tuple[Curve, Forecast]]:
     """A curve and a forecast of all pictures, then of each label; none where there are too few pictures.
 
-    None either of a network that started from nothing: the features that a run keeps are those of the start.
+    None either of a network that started from nothing: the features that a run keeps are those of the start; nor of a
+    run with one fold.
 
     Args:
         judged: the pictures of a run.
         more: how many more pictures.
         progress: called with the number of curves that are done.
     """
-    if judged.made.task.backbone.mode == "scratch":
+    if judged.made.task.backbone.mode == "scratch" or judged.made.task.recipe.folds == 1:
         return []
     chosen = np.arange(len(judged.rows))
     if len(chosen) > _MOST:

@@ -55,7 +55,7 @@ def study(
                 yield tensor
 
     kept = features(network.base, counted(tensors(), progress, "features", len(items)), (len(items), 1))
-    pooled = kept[: len(read), 0]  # those that cannot be read leave rows at the end empty
+    pooled = kept.of_copy(np.arange(len(read)), 0)  # those that cannot be read leave rows at the end empty
     own = [items[i] for i in read]
     result = compare(pooled, [i.label or "" for i in own], [i.group or i.name for i in own], first, seed)
     return {"study": "growth", "data": data.resolve().name, "where": dict(where), "seed": seed, **result}

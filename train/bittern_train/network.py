@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,13 +18,124 @@ from bittern_convert.task import Backbone
 from bittern_train import backbones
 
 _BATCH = 64
-# Cached features above this many bytes are kept in a temporary file, of which the kernel holds what fits the memory.
-_IN_MEMORY = 1_000_000_000
+# Cached features above this many bytes are kept in a temporary file.
+IN_MEMORY = 500_000_000
+# Rows that are copied from one file to another at once, and that a network answers at once.
+_COPIED, _ANSWERED = 1024, 128
 
 # What the shipped models for stop signs, masks and cars are.
 OURS = Backbone()
 
 Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+
+
+class Features:
+    """What a frozen body makes of pictures: (samples, copies, ...), read row by row.
+
+    In memory, or above IN_MEMORY bytes in a file without a name in TMPDIR, which is gone with this. The file is read
+    and not mapped: what is mapped counts as memory of this process.
+
+    Attributes:
+        shape: (samples, copies, ...).
+        dtype: float16, or uint8 for the pictures themselves, where nothing of a network is frozen; what is read of both
+            is float32 as it would be from float16.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float16) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._size = self.dtype.itemsize * int(np.prod(shape[2:]))
+        self._rows: npt.NDArray[Any] | None = None
+        self._file: Any = None
+        self._filled = 0
+        if shape[0] * shape[1] * self._size <= IN_MEMORY:
+            self._rows = np.empty((shape[0] * shape[1], *shape[2:]), dtype)
+        else:
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            weakref.finalize(self, self._file.close)
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Features:
+        """Those of an array (samples, copies, ...)."""
+        made = cls(values.shape, values.dtype)
+        made.append(values.reshape(-1, *values.shape[2:]))
+        return made
+
+    def append(self, rows: npt.NDArray[Any]) -> None:
+        """Fill in the next rows (n, ...), in the order of the samples, all copies of one after the other.
+
+        Raises:
+            ConfigurationError: the disk is full.
+        """
+        values = np.ascontiguousarray(rows, self.dtype)
+        if self._rows is not None:
+            self._rows[self._filled : self._filled + len(values)] = values
+        else:
+            left = values.reshape(-1).view(np.uint8).data
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError as error:
+                needed = self.shape[0] * self.shape[1] * self._size
+                raise ConfigurationError(
+                    f"{tempfile.gettempdir()}: {error.strerror}: features take {needed / 1e9:.1f} GB: set TMPDIR to a "
+                    "folder with more room"
+                ) from None
+        self._filled += len(values)
+
+    def raw(self, numbers: Indices) -> npt.NDArray[Any]:
+        """Rows (n, ...) as they are kept, by their numbers: sample * copies + copy."""
+        if self._rows is not None:
+            return np.asarray(self._rows[numbers])
+        file = self._file.fileno()
+        data = b"".join(os.pread(file, self._size, int(number) * self._size) for number in numbers)
+        return np.frombuffer(data, self.dtype).reshape(len(numbers), *self.shape[2:])
+
+    def rows(self, numbers: Indices) -> Floats:
+        """Rows (n, ...) by their numbers."""
+        kept = self.raw(numbers)
+        return (scale(kept).astype(np.float16) if self.dtype == np.uint8 else kept).astype(np.float32)
+
+    def of_copy(self, samples: Indices, copy: int) -> Floats:
+        """One copy of some samples (n, ...)."""
+        return self.rows(samples * self.shape[1] + copy)
+
+    def numbers(self, samples: Indices, copies: int | None = None) -> Indices:
+        """Numbers of all rows of some samples, or of the first copies of each, in order."""
+        count = self.shape[1] if copies is None else copies
+        return np.asarray((samples[:, None] * self.shape[1] + np.arange(count)).reshape(-1), np.intp)
+
+
+def side_by_side(parts: Sequence[tuple[Features, Indices, int]]) -> Features:
+    """The first copies of some samples of each, beside each other: features, samples (n,), how many copies of each."""
+    first, samples, _ = parts[0]
+    joined = Features((len(samples), sum(count for *_, count in parts), *first.shape[2:]), first.dtype)
+    for start in range(0, len(samples), _COPIED):
+        some = [
+            kept.raw(kept.numbers(own[start : start + _COPIED], count)).reshape(-1, count, *first.shape[2:])
+            for kept, own, count in parts
+        ]
+        joined.append(np.concatenate(some, axis=1).reshape(-1, *first.shape[2:]))
+    return joined
+
+
+class _Parts(keras.utils.PyDataset):  # type: ignore[misc]
+    """Rows of features in order, a part at a time."""
+
+    def __init__(self, features: Features, numbers: Indices) -> None:
+        super().__init__()
+        self._features, self._numbers = features, numbers
+
+    def __len__(self) -> int:
+        return -(-len(self._numbers) // _ANSWERED)
+
+    def __getitem__(self, part: int) -> tuple[Floats]:
+        return (self._features.rows(self._numbers[part * _ANSWERED : (part + 1) * _ANSWERED]),)
+
+
+def answers(model: keras.Model, features: Features, numbers: Indices) -> Floats:
+    """What a network answers (n, ...) to rows of features, without holding all of them."""
+    return np.asarray(model.predict(_Parts(features, numbers), verbose=0))
 
 
 class Network:
@@ -106,27 +219,19 @@ def scale(tensors: npt.NDArray[np.uint8]) -> Floats:
     return tensors.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def features(
-    model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, ...]
-) -> npt.NDArray[np.float16]:
-    """Run pictures through a model and keep its output, as float16 to halve the memory.
+def features(model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, int]) -> Features:
+    """Run pictures through a model and keep its output, as float16 to halve it.
 
     Args:
         model: the frozen body.
         tensors: pictures (copies, size, size, 3) uint8 RGB, one array a sample.
         shape: (samples, copies).
-
-    Returns:
-        (samples, copies, ...) float16; in a temporary file where it is large.
     """
-    forward = compiled(model)
-    kept = _array((shape[0] * shape[1], *model.output.shape[1:]))
-    done = 0
+    unchanged = all(isinstance(layer, (keras.layers.InputLayer, keras.layers.Identity)) for layer in model.layers)
+    kept = Features((*shape, *model.output.shape[1:]), np.uint8 if unchanged else np.float16)
     for batch in _batches(tensors):
-        outputs = forward(scale(batch)).numpy()
-        kept[done : done + len(outputs)] = outputs
-        done += len(outputs)
-    return kept.reshape(*shape, *kept.shape[1:])
+        kept.append(batch if unchanged else compiled(model)(scale(batch)).numpy())
+    return kept
 
 
 @functools.lru_cache(maxsize=4)
@@ -157,13 +262,6 @@ def _batches(tensors: Iterable[npt.NDArray[np.uint8]]) -> Iterator[npt.NDArray[n
             count -= _BATCH
     if count:
         yield np.concatenate(held)
-
-
-def _array(shape: tuple[int, ...]) -> npt.NDArray[np.float16]:
-    if 2 * int(np.prod(shape)) <= _IN_MEMORY:
-        return np.empty(shape, np.float16)
-    with tempfile.TemporaryFile() as file:  # without a name: it is gone with the array
-        return np.memmap(file, np.float16, "w+", shape=shape)
 
 
 def _unchanged(shape: tuple[int, ...]) -> keras.Model:

@@ -7,9 +7,8 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,43 @@ _SPLIT, _CORRUPTION = 3, 4
 # Corrupted versions of every picture that chooses: each gets so many of the corruptions, and every corruption equally
 # often.
 CORRUPTED = 2
+# Decoded pictures above this many bytes are not held.
+IN_MEMORY = 500_000_000
+
+
+class Photos(Sequence[Photo]):
+    """Pictures that could be decoded: held up to IN_MEMORY bytes of them, the others read again when they are used.
+
+    A file that is gone by then raises PictureError.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self._task, self._bytes = task, 0
+        self._held: list[Photo | Sample] = []
+
+    def append(self, sample: Sample, photo: Photo) -> None:
+        """Hold one, if there is room."""
+        self._bytes += photo.frame.nbytes + sum(tensor.nbytes for tensor in photo.exact.values())
+        self._held.append(photo if self._bytes <= IN_MEMORY else sample)
+
+    def some(self, positions: Sequence[int] | npt.NDArray[np.intp]) -> Photos:
+        """Those at these positions."""
+        chosen = Photos(self._task)
+        chosen._held = [self._held[i] for i in positions]
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @overload
+    def __getitem__(self, position: int) -> Photo: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Photo]: ...
+    def __getitem__(self, position: int | slice) -> Photo | list[Photo]:
+        if isinstance(position, slice):
+            return [self[i] for i in range(*position.indices(len(self)))]
+        held = self._held[position]
+        return held if isinstance(held, Photo) else copies.keep(self._task, held, copies.read(held))
 
 
 class Decoded(NamedTuple):
@@ -50,7 +86,7 @@ class Decoded(NamedTuple):
     """
 
     samples: list[Sample]
-    photos: list[Photo]
+    photos: Photos
     positions: list[int]
     skipped: list[str]
     digests: dict[str, str]
@@ -141,25 +177,27 @@ def _at_most(items: list[Item], most: int) -> list[Item]:
 
 def check_classes(task: Task, samples: Sequence[Sample]) -> None:
     """Raises ConfigurationError when a label has too few groups for the k-fold."""
+    splits = " + ".join(copies.choice_splits(task))
+    remedy = "lower recipe.folds" if task.recipe.folds > 1 else "take more than one fold, which needs no split val"
     for target, label in enumerate(task.labels):
         groups = {s.item.group for s in samples if s.chooses and s.target == target}
         if len(groups) < task.recipe.folds:
             raise ConfigurationError(
-                f"label {label!r} has {len(groups)} distinct pictures in train + val, at least {task.recipe.folds} "
-                f"are needed for {task.recipe.folds} folds: add pictures, or lower recipe.folds"
+                f"label {label!r} has {len(groups)} distinct pictures in {splits}, at least {task.recipe.folds} "
+                f"are needed for {task.recipe.folds} folds: add pictures, or {remedy}"
             )
 
 
 def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded:
-    """Decode every sample's picture once.
+    """Decode every sample's picture, so that all that cannot be read are known before the training starts.
 
     Raises:
         ConfigurationError: the task's region does not fit into a picture: it is not of the camera that the region is
             for, and to leave out every such picture would train on something else than what was asked for.
     """
 
-    def one(sample: Sample) -> tuple[str | None, Photo | str]:
-        sha256 = None
+    def one(position: int) -> tuple[str | None, Photo | str]:
+        sample, sha256 = samples[position], None
         try:
             data = copies.read(sample)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -167,19 +205,18 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
         except PictureError as error:
             return sha256, str(error)
 
-    decoded = Decoded([], [], [], [], {})
+    decoded = Decoded([], Photos(task), [], [], {})
     skipped = set()
-    with ThreadPoolExecutor() as threads:
-        photos = counted(threads.map(one, samples), progress, "read pictures", len(samples))
-        for position, (sample, (sha256, photo)) in enumerate(zip(samples, photos, strict=True)):
-            if sha256 is not None and sample.kind != "street":
-                decoded.digests[sample.item.name] = sha256
-            if isinstance(photo, str):
-                skipped.add(photo)
-            else:
-                decoded.samples.append(sample)
-                decoded.photos.append(photo)
-                decoded.positions.append(position)
+    photos = counted(copies.in_parts(one, range(len(samples))), progress, "read pictures", len(samples))
+    for position, (sample, (sha256, photo)) in enumerate(zip(samples, photos, strict=True)):
+        if sha256 is not None and sample.kind != "street":
+            decoded.digests[sample.item.name] = sha256
+        if isinstance(photo, str):
+            skipped.add(photo)
+        else:
+            decoded.samples.append(sample)
+            decoded.photos.append(sample, photo)
+            decoded.positions.append(position)
     return decoded._replace(skipped=sorted(skipped))
 
 

@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from bittern.system import fileio
 from bittern_train.training import Choice
 
+# Labels above which a confusion matrix is drawn smaller.
+MANY = 12
+
 
 def curves(file: Path, choices: Sequence[Choice]) -> None:
     """Validation loss and accuracy over the epochs: a line for every fold, a colour for every candidate."""
@@ -45,15 +48,18 @@ def confusion(
     counts = np.zeros((len(labels), len(labels)), int)
     np.add.at(counts, (targets, answers), 1)
     shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    side = max(4.0, 1.2 * len(labels) + 1.5)
+    many = len(labels) > MANY
+    side = max(4.0, (0.4 if many else 1.2) * len(labels) + (4.0 if many else 1.5))
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
+        if many and not count:
+            continue  # a page of noughts hides the mistakes
         axis.text(
             column, row, str(count), ha="center", va="center", color="white" if shares[row, column] > 0.5 else "black"
         )
-    axis.set_xticks(range(len(labels)), labels)
+    axis.set_xticks(range(len(labels)), labels, rotation=90 if many else 0)
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlabel="answered", ylabel="true", title=f"out of fold, n = {counts.sum()}")
     _save(figure, file)

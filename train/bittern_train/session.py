@@ -27,7 +27,7 @@ from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
 from bittern_train import confidence, estimate, out_of_fold, pool, report, stream_fold, training
-from bittern_train.network import Network, features
+from bittern_train.network import Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
 from bittern_train.training import Cache, Choice
@@ -85,7 +85,7 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
     progress.say(f"about {max(1, round(expected_s / 60))} min on this machine, less if folds stop early")
     cache = _cache(task, loaded, seed, progress)
     choosing = [s for s in decoded.samples if s.chooses]
-    photos = [photo for photo, s in zip(decoded.photos, decoded.samples, strict=True) if s.chooses]
+    photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
     footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
     choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress)
     best = choices[0]
@@ -192,7 +192,7 @@ def _out_of_fold(task: Task, loaded: Loaded, cache: Cache, best: Choice, seed: i
     parts = training.split(samples, cache.targets, task.recipe.folds, seed).parts
     rows = out_of_fold.some(len(choosing), seed)
     network.reset(seed)
-    pooled = network.tail.predict(cache.features[choosing[rows], 0].astype(np.float32), batch_size=128, verbose=0)
+    pooled = answers(network.tail, cache.features, cache.features.numbers(choosing[rows], 1))
     return OutOfFold(
         names=[samples[i].item.name for i in choosing],
         folds=out_of_fold.fold_numbers([part.validated for part in parts]),
@@ -211,21 +211,19 @@ def _cache(task: Task, loaded: Loaded, seed: int, progress: Progress) -> Cache:
         counted(drawn, progress, f"features of {len(numbers)} copies", len(samples)),
         (len(samples), len(numbers)),
     )
-    choosing = [i for i, s in enumerate(samples) if s.chooses]
-    chosen, views = [photos[i] for i in choosing], len(task.views)
+    choosing = np.flatnonzero([s.chooses for s in samples])
+    chosen, views = photos.some(choosing), len(task.views)
+    every = np.arange(len(chosen))
     corrupted = features(
         network.body,
         counted(pool.corrupted(task, chosen, seed), progress, "features of corrupted pictures", len(chosen)),
         (len(chosen), pool.CORRUPTED * views),
     )
-    as_is = cached[choosing, :1]  # copy 0 is the centred square as it is
+    as_is = cached, choosing, 1  # copy 0 is the centred square as it is
     if task.views != CENTER:
-        as_is = features(
-            network.body,
-            counted(pool.viewed(task, chosen), progress, "features of the views", len(chosen)),
-            (len(chosen), views),
-        )
-    judged = np.concatenate([as_is, corrupted], axis=1).reshape(len(chosen), -1, views, *corrupted.shape[2:])
+        viewed = counted(pool.viewed(task, chosen), progress, "features of the views", len(chosen))
+        as_is = features(network.body, viewed, (len(chosen), views)), every, views
+    judged = side_by_side([as_is, (corrupted, every, pool.CORRUPTED * views)])
     return Cache(cached, judged, np.array([s.target for s in samples], np.int64))
 
 
@@ -273,7 +271,7 @@ def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) ->
     each = -(-count // len(samples))
     chosen = np.random.default_rng(seed).permutation(len(samples))[: -(-count // each)]
     numbers = range(task.augment.copies, task.augment.copies + each)
-    drawn = copies.draw(task, [samples[i] for i in chosen], [photos[i] for i in chosen], seed, numbers)
+    drawn = copies.draw(task, [samples[i] for i in chosen], photos.some(chosen), seed, numbers)
     sha256 = copies.digest(counted(drawn, progress, "draw copies", len(chosen)))
     return UnseenCopies(samples=tuple(positions[i] for i in chosen), first=numbers[0], each=each, sha256=sha256)
 
@@ -316,9 +314,10 @@ def _metrics(task: Task, best: Choice, choosing: list[Sample]) -> dict[str, Any]
         n, k = int(mask.sum()), int(correct[mask].sum())
         figures[name] = {"n": n, "correct": k, "accuracy": k / n, "accuracy_ci95": evaluate.wilson(k, n)}
     corrupted = best.scores[:, 1:].argmax(2) == targets[:, None]
-    field = task.field_of_view.text()
+    field, folds = task.field_of_view.text(), task.recipe.folds
+    how = f"grouped {folds}-fold over train + val" if folds > 1 else "a fit on train, validated on val"
     return {
-        "method": f"grouped {task.recipe.folds}-fold over train + val, float" + (f", {field}" if field else ""),
+        "method": f"{how}, float" + (f", {field}" if field else ""),
         "sets": figures,
         # No interval: the versions of a picture are not independent.
         "harmed": {"n": corrupted.size, "correct": int(corrupted.sum()), "accuracy": float(corrupted.mean())},
@@ -338,7 +337,8 @@ def _calibration(best: Choice, targets: np.ndarray[Any, np.dtype[np.int64]]) -> 
 
 def _counts(task: Task, decoded: Decoded) -> dict[str, Any]:
     kinds: dict[str, dict[str, int]] = {}
-    for sample in decoded.samples:
+    trained_on = [s for s in decoded.samples if task.recipe.folds > 1 or not s.chooses]
+    for sample in trained_on:
         labels = kinds.setdefault(sample.kind, dict.fromkeys(task.labels, 0))
         labels[task.labels[sample.target]] += 1
     return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": len(decoded.skipped)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +14,7 @@ from bittern_convert import parallel, streams
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.streams import FRAME_S, LAP_S, PASSING_S, Outline, Stream, Swept
 from bittern_convert.task import Task
-from bittern_train.network import Floats, Network, features
+from bittern_train.network import Features, Floats, Network, features
 
 # Drawn streets, half of them with a stop sign, where the task has drawn pictures.
 STREETS = 16
@@ -31,12 +30,12 @@ class Footage(NamedTuple):
     Attributes:
         outlines: the streams, in the order of their frames.
         owners: (streams,) number of each one's picture among the samples that choose; -1 for a drawn street.
-        features: (frames, h, w, channels), of all streams one after the other.
+        features: (frames, 1, h, w, channels), of all streams one after the other.
     """
 
     outlines: list[Outline]
     owners: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float16]
+    features: Features
 
     def of_fold(self, validated: npt.NDArray[np.intp], fold: int, folds: int) -> npt.NDArray[np.bool_]:
         """(frames,) whether each is of a picture that a fold validates; drawn streets go round the folds."""
@@ -105,7 +104,7 @@ def footage(
             outlines.append(streams.outline(stream))
             yield stream.frames
 
-    kept = features(network.body, pixels(), (sum(plan.frames for plan in plans), 1))[:, 0]
+    kept = features(network.body, pixels(), (sum(plan.frames for plan in plans), 1))
     return Footage(outlines, np.array([plan.owner for plan in plans], np.int64), kept)
 
 
@@ -119,16 +118,6 @@ def _plans(passing: Sequence[bool], seconds: float, drawn: bool, network: Networ
     fitting = order[np.cumsum([plans[i].frames for i in order]) <= room]
     streets = [_Plan(-1, round(LAP_S / FRAME_S), i) for i in range(STREETS)] if drawn else []
     return [plans[i] for i in sorted(fitting)] + streets
-
-
-def scores(model: keras.Model, held: npt.NDArray[np.float16]) -> Floats:
-    """What a network answers (frames, labels) to cached features of frames."""
-    # In parts: all of it as float32 would be gigabytes.
-    parts = [
-        model.predict(held[start : start + 512].astype(np.float32), batch_size=128, verbose=0)
-        for start in range(0, len(held), 512)
-    ]
-    return np.concatenate(parts)
 
 
 def judged(task: Task, held: Footage, answers: Floats) -> Swept:

@@ -25,7 +25,7 @@ from bittern_convert import run
 from bittern_convert.copies import Sample
 from bittern_convert.task import Task
 from bittern_train import criteria, session, training
-from bittern_train.network import Floats, scale
+from bittern_train.network import Floats, answers, scale
 from bittern_train.session import Prepared
 from bittern_train.training import Candidate, Choice, Examples, Fit, Splits
 
@@ -117,8 +117,7 @@ def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, 
         examples = Examples(features, variant.scores, trained, weights)
         head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
         model = keras.Sequential([ready.network.tail, head])
-        plain = features[choosing[part.validated], 0].astype(np.float32)
-        scores[part.validated] = model.predict(plain, batch_size=128, verbose=0)
+        scores[part.validated] = answers(model, features, features.numbers(choosing[part.validated], 1))
     return scores
 
 
@@ -210,21 +209,21 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress)
     splits = training.split(ready.decoded.samples, ready.cache.targets, task.recipe.folds, seed)
     true = splits.targets
-    versions = ready.cache.judged.shape[1]
+    judged = ready.cache.judged
+    versions = judged.shape[1] // len(task.views)
     scores = np.zeros((SOUP + 1, len(true), versions, len(task.labels)), np.float32)  # the last is the average
     counter = Counter(progress, "cross-validation", task.recipe.folds * SOUP * epochs)
     for k, part in enumerate(splits.parts):
         examples = training.of_labels(ready.cache, part.trained, task)
-        validated = ready.cache.judged[part.validated]
         members = []
         for member in range(SOUP):
             fit = Fit(candidate.rate, epochs, seed + k + member * task.recipe.folds)
             head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
             model = keras.Sequential([ready.network.tail, head])
-            scores[member, part.validated] = training.judged_scores(model, validated, task)
+            scores[member, part.validated] = training.judged_scores(model, judged, part.validated, task)
             members.append([*ready.network.tail.get_weights(), *head.get_weights()])
         training.set_average(ready.network, head, members)
-        scores[SOUP, part.validated] = training.judged_scores(model, validated, task)
+        scores[SOUP, part.validated] = training.judged_scores(model, judged, part.validated, task)
     nothing = np.isin(true, [task.labels.index(label) for label in task.nothing])
     fits = [_figures(task, of_fit, true, nothing) for of_fit in scores]
     return {

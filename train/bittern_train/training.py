@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ from bittern_convert.copies import Sample
 from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
 from bittern_train import confidence, criteria, stream_fold
-from bittern_train.network import Floats, Network
+from bittern_train.network import Features, Floats, Indices, Network, answers
 from bittern_train.stream_fold import Footage
 
 # The head alone: at least this many epochs and steps.
@@ -55,15 +55,15 @@ class Examples(NamedTuple):
     """What a fit learns from.
 
     Attributes:
-        features: (samples, copies, h, w, channels).
+        features: of all samples.
         scores: to learn, (samples, labels).
         trained: numbers of the samples to train on.
         weights: of those, (trained,).
     """
 
-    features: npt.NDArray[np.float16]
+    features: Features
     scores: Floats
-    trained: npt.NDArray[np.intp]
+    trained: Indices
     weights: Floats
 
 
@@ -71,12 +71,14 @@ class Validation(NamedTuple):
     """What a fit is validated on.
 
     Attributes:
-        features: (n, versions, views, h, w, channels).
+        features: see `Cache.judged`.
+        samples: (n,) numbers of the samples there.
         targets: (n,) the labels' indices.
         task: whose alarms say which view decides, and whose costs count.
     """
 
-    features: npt.NDArray[np.float16]
+    features: Features
+    samples: Indices
     targets: npt.NDArray[np.int64]
     task: Task
 
@@ -89,8 +91,8 @@ class Part(NamedTuple):
         trained: numbers among all samples; of no group that is validated.
     """
 
-    validated: npt.NDArray[np.intp]
-    trained: npt.NDArray[np.intp]
+    validated: Indices
+    trained: Indices
 
 
 class Splits(NamedTuple):
@@ -109,7 +111,8 @@ class Fold(NamedTuple):
             head alone.
         scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
             early.
-        weights: after each epoch, the tail's, then the head's two; empty once they have served.
+        weights: after each epoch, the tail's, then the head's two; empty once they have served; those of one
+            fold are what `final_fit` keeps.
     """
 
     history: list[dict[str, float]]
@@ -155,14 +158,14 @@ class Cache(NamedTuple):
     """What the frozen body makes of the pool.
 
     Attributes:
-        features: (samples, copies, h, w, channels), of the centred square and beside it.
-        judged: of the samples that choose, in their order, what the task's views show of each version, (n, versions,
-            views, h, w, channels); version 0 is the picture as it is, the others are corrupted.
+        features: of the copies of all samples, of the centred square and beside it.
+        judged: of the samples that choose, in their order, what the task's views show of each version (n, versions *
+            views); version 0 is the picture as it is, the others are corrupted.
         targets: the labels' indices (samples,).
     """
 
-    features: npt.NDArray[np.float16]
-    judged: npt.NDArray[np.float16]
+    features: Features
+    judged: Features
     targets: npt.NDArray[np.int64]
 
 
@@ -196,13 +199,14 @@ def cross_validate(
         for k, part in enumerate(splits.parts):
             fit = Fit(candidate.rate, recipe.epochs, seed + k)
             examples = of_labels(cache, part.trained, task)
-            validation = Validation(cache.judged[part.validated], splits.targets[part.validated], task)
+            validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
             folds.append(fit_once(network, recipe, fit, examples, validation, counter)[1])
             counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
         choice = _best_length(task, candidate, folds, splits)
         if footage is not None:
             choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
-        best.append(choice._replace(folds=[fold._replace(weights=[]) for fold in folds]))
+        kept = folds if recipe.folds == 1 else [fold._replace(weights=[]) for fold in folds]
+        best.append(choice._replace(folds=kept))
     return sorted(best, key=lambda c: (-c.passings_found, -(c.accuracy + c.corrupted_accuracy), c.loss))
 
 
@@ -210,11 +214,11 @@ def _streams(task: Task, network: Network, footage: Footage, choice: Choice, spl
     head = keras.layers.Dense(len(task.labels), activation="softmax")
     model = keras.Sequential([network.tail, head])
     model.build((None, *network.body_features))
-    scores = np.zeros((len(footage.features), len(task.labels)), np.float32)
+    scores = np.zeros((footage.features.shape[0], len(task.labels)), np.float32)
     for k, (part, fold) in enumerate(zip(splits.parts, choice.folds, strict=True)):
         set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
         own = footage.of_fold(part.validated, k, len(splits.parts))
-        scores[own] = stream_fold.scores(model, footage.features[own])
+        scores[own] = answers(model, footage.features, np.flatnonzero(own))
     return stream_fold.judged(task, footage, confidence.tempered(scores, choice.temperature))
 
 
@@ -243,16 +247,19 @@ def _best_length(task: Task, candidate: Candidate, folds: list[Fold], splits: Sp
 
 
 def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, seed: int) -> Splits:
-    """Grouped, stratified k-fold over the samples that choose.
+    """Grouped, stratified k-fold over the samples that choose, or one part that validates all of them.
 
     Args:
         pool: all samples.
         targets: (samples,) what the folds are stratified by.
-        folds: how many.
+        folds: how many; 1 for that one part.
         seed: of the shuffling.
     """
     choosing = np.flatnonzero([s.chooses for s in pool])
     groups = np.array([s.item.group for s in pool])
+    if folds == 1:
+        others = np.flatnonzero(~np.isin(groups, groups[choosing]))
+        return Splits(targets[choosing], [Part(np.arange(len(choosing)), others)])
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = [
         Part(validated, np.flatnonzero(~np.isin(groups, groups[choosing[validated]])))
@@ -264,7 +271,7 @@ def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, se
 def final_fit(
     task: Task, network: Network, cache: Cache, choice: Choice, seed: int, progress: Progress
 ) -> tuple[keras.Model, list[Fold]]:
-    """The final fit on train and val, for as many epochs as the folds say.
+    """The final fit on train and val, for as many epochs as the folds say; of one fold the fit itself.
 
     It is the average of the weights of several fits that differ in the order of pictures, dropout and noise (a uniform
     soup: Wortsman et al. 2022, "Model soups"). They start from the same weights, so they end in the same valley; the
@@ -273,6 +280,8 @@ def final_fit(
     Returns:
         The whole network, and what each fit was like.
     """
+    if task.recipe.folds == 1:
+        return _kept_fit(task, network, choice), choice.folds
     examples = of_labels(cache, np.arange(len(cache.targets)), task)
     # Heads alone differ by nothing that an average would improve.
     count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
@@ -285,9 +294,22 @@ def final_fit(
         weights.append([*network.tail.get_weights(), *head.get_weights()])
     counter.reach(count * max(1, choice.epochs))
     set_average(network, head, weights)
+    return _classifier(network, head, choice), folds
+
+
+def _kept_fit(task: Task, network: Network, choice: Choice) -> keras.Model:
+    """The network of the one fold after the epoch that was chosen: what was validated is what is kept."""
+    head = keras.layers.Dense(len(task.labels), activation="softmax", name="scores")
+    head.build(network.tail.output.shape)
+    fold = choice.folds[0]
+    set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
+    return _classifier(network, head, choice)
+
+
+def _classifier(network: Network, head: keras.layers.Dense, choice: Choice) -> keras.Model:
     # softmax(logits / T): the scores that the thresholds were chosen on.
     head.set_weights([values / np.float32(choice.temperature) for values in head.get_weights()])
-    return network.classifier(head), folds
+    return network.classifier(head)
 
 
 def set_average(network: Network, head: keras.layers.Dense, weights: Sequence[Sequence[Floats]]) -> None:
@@ -297,7 +319,7 @@ def set_average(network: Network, head: keras.layers.Dense, weights: Sequence[Se
     head.set_weights(average[-2:])
 
 
-def of_labels(cache: Cache, trained: npt.NDArray[np.intp], task: Task) -> Examples:
+def of_labels(cache: Cache, trained: Indices, task: Task) -> Examples:
     """The samples of these numbers, to learn their labels from; every label counts the same, times its cost."""
     scores = keras.utils.to_categorical(cache.targets, len(task.labels))
     return Examples(cache.features, scores, trained, criteria.weights(cache.targets, trained, criteria.costs(task)))
@@ -351,11 +373,10 @@ def fit_once(
     return head, record.fold
 
 
-def judged_scores(model: keras.Model, features: npt.NDArray[np.float16], task: Task) -> Floats:
-    """What a network answers (n, versions, labels) to `Cache.judged` or a part of it."""
-    shape = features.shape
-    predicted = stream_fold.scores(model, features.reshape(-1, *shape[3:]))
-    return criteria.decided(predicted.reshape(*shape[:3], len(task.labels)), task)
+def judged_scores(model: keras.Model, judged: Features, samples: Indices, task: Task) -> Floats:
+    """What a network answers (n, versions, labels) to samples of `Cache.judged`."""
+    predicted = answers(model, judged, judged.numbers(samples))
+    return criteria.decided(predicted.reshape(len(samples), -1, len(task.views), len(task.labels)), task)
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -376,7 +397,7 @@ class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
         rows = self._order[number * self._size : (number + 1) * self._size]
         samples = trained[rows]
         copy = self._epoch % features.shape[1]
-        return features[samples, copy].astype(np.float32), scores[samples], weights[rows]
+        return features.of_copy(samples, copy), scores[samples], weights[rows]
 
     def on_epoch_end(self) -> None:
         """The next copy, shuffled."""
@@ -413,8 +434,8 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
         """The row of an epoch; 0 is the head alone."""
         row = {"epoch": epoch, "loss": loss}
         if self._validation is not None:
-            features, targets, task = self._validation
-            scores = judged_scores(self._network, features, task)
+            features, samples, targets, task = self._validation
+            scores = judged_scores(self._network, features, samples, task)
             self.fold.scores.append(scores)
             self.fold.weights.append(self._network.get_weights())
             row |= {
@@ -430,10 +451,8 @@ def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, re
     import tensorflow as tf
 
     features, scores, trained, weights = examples
-    parts: list[Any] = [
-        network.tail.predict(features[trained, c].astype(np.float32), batch_size=128, verbose=0)
-        for c in range(min(2, features.shape[1]))
-    ]
+    copies = features.shape[1]
+    parts = [answers(network.tail, features, trained * copies + c) for c in range(min(2, copies))]
     rows = tuple(np.concatenate(each) for each in (parts, [scores[trained]] * len(parts), [weights] * len(parts)))
     count = len(rows[0])
     model = keras.Sequential([keras.layers.Dropout(recipe.dropout, seed=seed), head])

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import logging
+import random
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -132,6 +133,14 @@ def for_reporting(items: Iterable[Item]) -> list[Subset]:
         if item.split not in ("", *CHOICE_SPLITS, EXTRA_SPLIT):
             subsets.setdefault((item.columns.get("set", ""), item.split), []).append(item)
     return [Subset(*key, chosen) for key, chosen in sorted(subsets.items())]
+
+
+def sample(items: list[Item], most: int, seed: int) -> list[Item]:
+    """The items in their order; of more than `most`, so many of them, drawn by a seed."""
+    if len(items) <= most:
+        return items
+    kept = set(random.Random(seed).sample(range(len(items)), most))
+    return [item for number, item in enumerate(items) if number in kept]
 
 
 def digest(items: Iterable[Item]) -> str:

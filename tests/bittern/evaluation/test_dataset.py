@@ -169,3 +169,12 @@ def test_the_digest_is_over_what_matters() -> None:
     for other in ({"name": "b.jpg"}, {"label": None}, {"split": "val"}, {"group": "h"}):
         assert dataset.digest([item._replace(**other)]) != dataset.digest([item])
     assert dataset.digest([item, item]) != dataset.digest([item])
+
+
+@given(n=st.integers(0, 60), most=st.integers(0, 70), seed=st.integers(0, 9))
+def test_a_sample_keeps_the_order_and_no_more_than_asked_for(n: int, most: int, seed: int) -> None:
+    items = [Item(Path(f"{i}"), f"{i}", None, "", "", {}) for i in range(n)]
+    chosen = dataset.sample(items, most, seed)
+    assert len(chosen) == min(n, most)
+    assert [items.index(item) for item in chosen] == sorted(items.index(item) for item in chosen)
+    assert chosen == dataset.sample(items, most, seed)

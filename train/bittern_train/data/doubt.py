@@ -55,4 +55,5 @@ def network_features(items: Sequence[Item], weights: str, progress: Progress) ->
     def tensors() -> Iterator[npt.NDArray[np.uint8]]:
         yield from counted(parallel.results(tensor, items), progress, "look at pictures", len(items))
 
-    return np.asarray(network.features(base, tensors(), (len(items), 1))[:, 0], np.float64)
+    kept = network.features(base, tensors(), (len(items), 1))
+    return kept.of_copy(np.arange(len(items)), 0).astype(np.float64)
