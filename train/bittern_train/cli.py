@@ -361,7 +361,10 @@ def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights:
 )
 @_picture_options
 @click.option("--count", "counts", multiple=True, type=click.IntRange(1), help="Pictures; may be repeated.")
-def memory(task: str, data: Path, weights: str, seed: int, out: Path, counts: tuple[int, ...]) -> None:
+@click.option("--backbone", help="Network to train.  [default: the task's]")
+def memory(
+    task: str, data: Path, weights: str, seed: int, out: Path, counts: tuple[int, ...], backbone: str | None
+) -> None:
     """How much memory and time does training take, of so many pictures, and of all?
 
     A training of two epochs for each number, in a process of its own. Writes memory-TASK.json, and draws
@@ -369,9 +372,9 @@ def memory(task: str, data: Path, weights: str, seed: int, out: Path, counts: tu
     """
     from bittern.system import fileio
     from bittern.system.progress import ProgressLines
-    from bittern_train import memory_study, task_files
+    from bittern_train import backbones, memory_study, task_files
 
-    chosen = task_files.load(task)
+    chosen = backbones.with_backbone(task_files.load(task), backbone)
     out.mkdir(parents=True, exist_ok=True)
     with ProgressLines(sys.stderr) as progress:
         result = memory_study.study(chosen, data, counts, weights=weights, seed=seed, progress=progress)

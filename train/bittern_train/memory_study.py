@@ -27,7 +27,8 @@ from bittern_convert import copies, run
 from bittern_convert.task import Data, Task
 from bittern_train import pool
 
-# Epochs of each training: an epoch takes as long as any other, and no more memory.
+# Epochs of each training, and copies of each picture, of which an epoch uses one: more of them take longer, and no more
+# memory.
 EPOCHS = 2
 _LINKS = "pictures"
 
@@ -69,8 +70,9 @@ def study(
     _, everything = pool.gather(task, root, seed, progress)
     items = [item for item in everything if item.split in copies.TRAINED_SPLITS]
     recipe = msgspec.structs.replace(task.recipe, epochs=EPOCHS)
+    augment = msgspec.structs.replace(task.augment, copies=EPOCHS)
     # The labels of the index below are the task's own, and what was left out or most of a set is not in it.
-    chosen = msgspec.structs.replace(task, recipe=recipe, data=(Data(),))
+    chosen = msgspec.structs.replace(task, recipe=recipe, augment=augment, data=(Data(),))
     amounts = [*sorted(count for count in set(counts) if count < len(items)), len(items)]
     spent = []
     for number, count in enumerate(amounts):
@@ -88,7 +90,7 @@ def study(
         "task": task.name,
         "network": task.backbone.title,
         "size": task.backbone.size,
-        "copies": task.augment.copies,
+        "copies": EPOCHS,
         "epochs": EPOCHS,
         "folds": task.recipe.folds,
         "seed": seed,
