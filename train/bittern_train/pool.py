@@ -196,8 +196,8 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
             for, and to leave out every such picture would train on something else than what was asked for.
     """
 
-    def one(position: int) -> tuple[str | None, Photo | str]:
-        sample, sha256 = samples[position], None
+    def one(sample: Sample) -> tuple[str | None, Photo | str]:
+        sha256 = None
         try:
             data = copies.read(sample)
             sha256 = hashlib.sha256(data).hexdigest()
@@ -207,7 +207,7 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
 
     decoded = Decoded([], Photos(task), [], [], {})
     skipped = set()
-    photos = counted(copies.in_parts(one, range(len(samples))), progress, "read pictures", len(samples))
+    photos = counted(parallel.results(one, samples), progress, "read pictures", len(samples))
     for position, (sample, (sha256, photo)) in enumerate(zip(samples, photos, strict=True)):
         if sha256 is not None and sample.kind != "street":
             decoded.digests[sample.item.name] = sha256
