@@ -173,7 +173,7 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
     judged = run_figures.judged(run, data)
     classifier = Classifier(model) if model is not None else None
     if classifier is not None and {*classifier.heads[0].labels} != {*judged.made.task.labels}:
-        raise ConfigurationError(f"--model {model}: its labels are not the run's, so it was not converted from it")
+        raise ConfigurationError(f"--model {model}: has other labels than the run, so it was not converted from it")
     with progress_bar("learning curves", growth.parts(judged)) as show:
         grown = growth.forecasts(judged, more, show)
     with progress_bar("what the network looks at", run_page.EXPLAINED if classifier else 1) as show:
