@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,12 +200,23 @@ def test_groups_are_the_connected_parts(pairs: list[tuple[int, int]]) -> None:
 
 
 def test_memory_holds_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks of a few rows the same is found as in one."""
+    """In blocks of a few rows the same is found as in one, and no more than a block is held at a time."""
     described = [near_duplicates.describe(make(drawn(i))) for i in range(4) for make in (np.array, recoded)]
     expected = near_duplicates.find(described, Reports())
     assert [(p.first, p.second) for p in expected] == [(0, 1), (2, 3), (4, 5), (6, 7)]
     monkeypatch.setattr(near_duplicates, "_BLOCK", 1)
     assert near_duplicates.find(described, Reports()) == expected
+    count, rng = 3000, np.random.default_rng(0)
+    quick = near_duplicates.describe_quickly(np.zeros((32, 32), np.uint8), np.zeros((4, 4, 3), np.uint8))
+    many = [quick._replace(hashes=rng.random(quick.hashes.shape) < 0.5) for _ in range(count)]
+    monkeypatch.setattr(near_duplicates, "_BLOCK", 10 * count)
+    tracemalloc.start()
+    try:
+        assert near_duplicates.find(many, Reports()) == []
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < count * count, "less than a byte for each pair"
 
 
 def test_json_is_one_object(data: Path) -> None:

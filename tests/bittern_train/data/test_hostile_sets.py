@@ -8,11 +8,13 @@ from pathlib import Path
 import cv2
 import pytest
 from tests.bittern_train.data.test_dedupe import drawn
+from tests.doubles.command import one_line
 from tests.doubles.data_command import data as command
 from tests.doubles.picture_files import mutate
 from tests.doubles.repetitions import examples
 
-from bittern.evaluation import dataset
+from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset, index
 
 
 @pytest.mark.fuzz
@@ -38,13 +40,30 @@ def test_broken_indexes_are_one_line(tmp_path: Path) -> None:
     rng = random.Random(2)
     cv2.imwrite(str(tmp_path / "x.png"), drawn(1))
     whole = b'\xef\xbb\xbfpath;label;split;group\r\nx.png;"a;\r\n\xf0\x9f\x9a\xa6";train;\r\n'
+    file = tmp_path / "index.csv"
+    outcomes = set()
     for _ in range(examples(200)):
         data = mutate(rng, whole, [whole, b"path,label\nx.png,,\n"])
-        (tmp_path / "index.csv").write_bytes(data)
+        file.write_bytes(data)
+        for number in index.versions(file):
+            file.with_name(f"{file.name}.{number}").unlink()
+        try:
+            before = [item._replace(group="", label=item.label or "") for item in dataset.read(tmp_path)]
+        except ConfigurationError:
+            before = []
         done = command("dedupe", tmp_path)
-        if done.code == 2:
-            assert (tmp_path / "index.csv").read_bytes() == data
-            assert done.err.count("\n") == 1, done.err
+        outcomes.add(done.code)
+        if not before:
+            one_line(done, 2, "index.csv")
+            assert file.read_bytes() == data
+            continue
+        assert [item._replace(group="", label=item.label or "") for item in dataset.read(tmp_path)] == before
+        unreadable = [item.name for item in before if not item.path.is_file()]
+        assert done.code == bool(unreadable), done.err
+        assert len(done.err.splitlines()) == len(unreadable)
+        kept = [file.with_name(f"{file.name}.{number}").read_bytes() for number in index.versions(file)]
+        assert kept == ([] if file.read_bytes() == data else [data]), "what was there can be brought back"
+    assert outcomes == {0, 1, 2}, "some indexes are read, and some are not"
 
 
 def test_odd_names_and_links_in_circles(tmp_path: Path) -> None:
