@@ -75,7 +75,12 @@ def test_24_the_page_of_a_daemon_without_a_token(tmp_path: Path, means: Path, re
     token = new_token(tmp_path / "page")
     classifier = Classifier(means)
     config = WatchConfig(page=PageConfig(port=0, names=("camera.example.org",)))
-    sink = PageSink(config, SinkContext("the gate", memory=tmp_path), lambda: [classifier], Health().reading)
+    sink = PageSink(
+        config,
+        SinkContext("the gate", memory=tmp_path, snapshots=tmp_path / "snapshots"),
+        lambda: [classifier],
+        Health().reading,
+    )
     try:
         daemon = Daemon(sink.url, None)  # type: ignore[arg-type]  # it is in this process
         answers = set()

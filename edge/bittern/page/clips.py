@@ -38,7 +38,7 @@ _MOST_FRAMES = FPS * (BEFORE_S + AFTER_S + _LATE_S)
 # Of a frame, in pixels: 320 x 240, or as many in another shape. With all frames, 15 MB.
 _MOST_PIXELS = 320 * 240
 _QUALITY = 80
-# Of all clips together: about a dozen.
+# Of all clips together: ten to twenty.
 _BUDGET_MB = 10.0
 # Alarms whose clip is not written yet.
 _MOST_ALARMS = 20

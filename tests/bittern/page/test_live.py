@@ -277,7 +277,12 @@ def sink(tmp_path: Path, means: Path) -> Iterator[PageSink]:
     classifier = Classifier(means)
     config = WatchConfig(page=PageConfig(port=0))
     health = Health()
-    sink = PageSink(config, SinkContext("here", memory=tmp_path), lambda: [classifier], health.reading)
+    sink = PageSink(
+        config,
+        SinkContext("here", memory=tmp_path, snapshots=tmp_path / "snapshots"),
+        lambda: [classifier],
+        health.reading,
+    )
     yield sink
     sink.close()
 
