@@ -207,7 +207,7 @@ def test_memory_holds_no_matrix_of_all_pairs(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(near_duplicates, "_BLOCK", 1)
     assert near_duplicates.find(described, Reports()) == expected
     count, rng = 3000, np.random.default_rng(0)
-    quick = near_duplicates.describe_quickly(np.zeros((32, 32), np.uint8), np.zeros((4, 4, 3), np.uint8))
+    quick = near_duplicates.describe_quickly(np.zeros((32, 32), np.uint8), np.zeros((4, 4, 3), np.uint8), small=False)
     many = [quick._replace(hashes=rng.random(quick.hashes.shape) < 0.5) for _ in range(count)]
     monkeypatch.setattr(near_duplicates, "_BLOCK", 10 * count)
     tracemalloc.start()
@@ -243,7 +243,8 @@ def test_of_many_that_are_alike_no_more_pairs_are_named_than_connect_them() -> N
 
 
 def test_the_quick_hash_is_near_that_of_imagehash() -> None:
-    quick = [near_duplicates.describe_quickly(squeezed(drawn(i)), drawn(i)[:16, :16]).hashes[0] for i in range(10)]
+    shown = [(squeezed(drawn(i)), drawn(i)[:16, :16]) for i in range(10)]
+    quick = [near_duplicates.describe_quickly(*one, small=False).hashes[0] for one in shown]
     whole = [near_duplicates.describe(drawn(i)).hashes[0] for i in range(10)]
     assert max(np.count_nonzero(a != b) for a, b in zip(quick, whole, strict=True)) <= 4
 
@@ -251,3 +252,21 @@ def test_the_quick_hash_is_near_that_of_imagehash() -> None:
 def squeezed(picture: Pixels) -> Pixels:
     grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
     return np.asarray(cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def sign(limit: str, seed: int) -> Pixels:
+    """A traffic sign of 44 pixels in soft light, a third of which is its own."""
+    lights = [np.random.default_rng(n).integers(0, 200, (3, 3, 3), np.uint8) for n in (4, seed)]
+    common, own = (cv2.resize(light, (220, 220), interpolation=cv2.INTER_CUBIC) for light in lights)
+    picture = cv2.addWeighted(common, 0.7, own, 0.3, 0)
+    cv2.circle(picture, (110, 110), 60, (240, 240, 240), -1)
+    cv2.circle(picture, (110, 110), 60, (30, 30, 200), 16)
+    cv2.putText(picture, limit, (70, 130), cv2.FONT_HERSHEY_SIMPLEX, 2.0, (20, 20, 20), 8)
+    return np.asarray(cv2.resize(picture, (44, 44), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def test_small_pictures_of_two_kinds_are_no_duplicates() -> None:
+    kinds = [sign("30", 1), sign("50", 2), sign("80", 3)]
+    coded = [np.asarray(cv2.imdecode(cv2.imencode(".jpg", kind)[1], cv2.IMREAD_COLOR)) for kind in kinds]
+    pairs = near_duplicates.find([near_duplicates.describe(one) for one in (*kinds, *coded)], Reports())
+    assert [(pair.first, pair.second) for pair in pairs] == [(0, 3), (1, 4), (2, 5)]

@@ -97,7 +97,7 @@ def measure(file: Path) -> Measured:
         coloured=float((thumbnail.max(2) - thumbnail.min(2)).mean()),
         grey=small,
         colours=np.asarray(cv2.resize(thumbnail, (COLOURS, COLOURS), interpolation=cv2.INTER_AREA), np.uint8),
-        likeness=near_duplicates.describe_quickly(small, thumbnail),
+        likeness=near_duplicates.describe_quickly(small, thumbnail, small=near_duplicates.is_small(*size)),
     )
 
 
