@@ -30,7 +30,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # Runs its argument for every task, with the task's name in $$name; stops at the first failure.
 EACH = for task in $(TASK); do name=$$(basename $$task .toml); $(1) || exit; done
 
-.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-compat test-arm64 test-picamera2 test-pi test-homeassistant test-container container lock sbom lint train convert evaluate bench reproduce report wheel deploy deploy-model pull clean
+.PHONY: help need-data need-host demo test test-quick test-device test-host test-slow test-faults soak test-page test-opencv test-compat test-arm64 test-picamera2 test-pi test-homeassistant test-container container lock sbom lint train convert evaluate bench bench-host reproduce report wheel deploy deploy-model pull clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## */\1\t/' | expand -t 16
@@ -123,6 +123,9 @@ reproduce: need-data  ## train and convert everything again, and report how much
 
 bench: $(BENCHENV)/.ready  ## compare Bittern's cost with a bare inference, MediaPipe and a tutorial's loop; results in OUT=build/bench
 	$(BENCHENV)/bin/bittern bench --out $(OUT)
+
+bench-host: $(DEV)/.dev  ## compare import, check and dedupe of 10,000 pictures with bare decoding, and time the label page; results in OUT=build/bench
+	$(DEV)/bin/bittern bench $(foreach row,import check dedupe dedupe_memory label_key,--row $(row)) --out $(OUT)
 
 report: $(DEV)/.ready  ## write docs/results.md from the models and docs/results/
 	$(DEV)/bin/bittern results models/* --results docs/results --out docs/results.md

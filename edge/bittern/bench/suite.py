@@ -8,7 +8,18 @@ from bittern.bench import daemon, page, rows
 from bittern.bench.result import Row
 from bittern.bench.rows import Subject
 
-ROWS: Mapping[str, Callable[[Subject, int], Row]] = {
+Measure = Callable[[Subject, int], Row]
+HOST_GROUP = "bittern.bench"
+
+
+def host_rows() -> dict[str, Measure]:
+    """Rows of the host packages, which are measured where they are asked for by name."""
+    from importlib.metadata import entry_points  # brings the whole of `email`
+
+    return {name: row for point in entry_points(group=HOST_GROUP) for name, row in point.load().items()}
+
+
+ROWS: Mapping[str, Measure] = {
     "invoke": rows.invoke_row,
     "event_224": rows.event_row("event_224", (224, 224), 1.03),
     "event_640": rows.event_row("event_640", (640, 480), 1.12),

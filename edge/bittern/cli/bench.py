@@ -13,8 +13,11 @@ from bittern.cli.common import FiniteRange, print_json, progress_bar, warn
 from bittern.errors import BitternError, ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bittern.bench.result import BenchResult, LeftOut, Row
     from bittern.bench.rows import Subject
+    from bittern.bench.suite import Measure
     from bittern.bench.sustained import Sustained
     from bittern.cli.bare_models import Statements
 
@@ -39,7 +42,13 @@ class _Options:
     short_help="Measure what Bittern costs on this machine.", epilog="Example: bittern bench --out build/bench"
 )
 @click.option("--model", default="stop_sign", show_default=True, help="Name, folder or .tflite.")
-@click.option("--row", "rows", multiple=True, metavar="NAME", help="Measure only this row; may be repeated.")
+@click.option(
+    "--row",
+    "rows",
+    multiple=True,
+    metavar="NAME",
+    help="Measure only this row; may be repeated. Rows of the host: import, check, dedupe, dedupe_memory, label_key.",
+)
 @click.option("--n", type=click.IntRange(min=2), default=200, show_default=True, help="Measurements of each side.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for result.json and a chart.")
 @click.option("--check", is_flag=True, help="Compare each row with its limit; exit code 1 if one is over.")
@@ -103,12 +112,16 @@ def _measure(options: _Options) -> BenchResult:
     from bittern.events import rfc3339
     from bittern.system import machine
 
+    known = dict(suite.ROWS)
+    if set(options.rows) - known.keys():
+        known |= suite.host_rows()
     for name in options.rows:
-        if name not in suite.ROWS:
-            hint = did_you_mean(name, suite.ROWS)
-            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(suite.ROWS)}{hint}")
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ConfigurationError(f"--row: unknown row {name!r}: expected {', '.join(known)}{hint}")
     with rows.open_subject(options.model, *about((options.model,), options.stated)) as subject:
-        measured, left_out = _rows(subject, options)
+        chosen = {name: known[name] for name in options.rows or suite.ROWS}
+        measured, left_out = _rows(subject, chosen, options.n)
         all_cores = None if options.rows else rows.all_cores_ms(subject, os.cpu_count() or 1, options.n)
     here = machine.read()
     verdict = boards.verdict(here, subject.classifier.path, all_cores, boards.load()) if all_cores else []
@@ -136,16 +149,15 @@ def _measure(options: _Options) -> BenchResult:
     return whole
 
 
-def _rows(subject: Subject, options: _Options) -> tuple[list[Row], list[LeftOut]]:
-    from bittern.bench import result, rows, suite
+def _rows(subject: Subject, chosen: Mapping[str, Measure], n: int) -> tuple[list[Row], list[LeftOut]]:
+    from bittern.bench import result, rows
 
     measured: list[Row] = []
     left_out: list[LeftOut] = []
-    names = options.rows or tuple(suite.ROWS)
-    with progress_bar("bench", len(names)) as show:
-        for done, name in enumerate(names, start=1):
+    with progress_bar("bench", len(chosen)) as show:
+        for done, (name, measure) in enumerate(chosen.items(), start=1):
             try:
-                measured.append(suite.ROWS[name](subject, options.n))
+                measured.append(measure(subject, n))
             except rows.PeerMissing as missing:
                 left_out.append(result.LeftOut(name, str(missing)))
             except ConfigurationError:
