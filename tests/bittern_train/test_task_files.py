@@ -29,7 +29,7 @@ def test_an_unknown_task_names_the_nearest() -> None:
         ('labels = ["a"]', "labels"),
         ('labels = ["a", "b"]\nalarm = ["c"]', "'c'"),
         ('labels = ["a", "b"]\nalarm = ["b", "a"]', "every label raises an alarm"),
-        ('labels = ["a", "b"]\n[recipe]\nfolds = 1', "recipe.folds"),
+        ('labels = ["a", "b"]\n[recipe]\nfolds = 0', "recipe.folds"),
         ('labels = ["a", "b"]\n[recipe]\nrate = []', "recipe.rate"),
         ('labels = ["a", "b"]\n[augment]\nmirrored = true', "mirrored"),
         ('labels = ["a", "b"]\nviews = []', "views"),
