@@ -36,7 +36,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
 @click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be repeated.')
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
-@click.option("--force", is_flag=True, help="Replace an existing run.")
+@click.option("--resume", is_flag=True, help="Go on with the same training after an interruption.")
+@click.option("--force", is_flag=True, help="Replace an existing run, or an interrupted one.")
 def train(
     task: str,
     backbone: str | None,
@@ -48,6 +49,7 @@ def train(
     out: Path | None,
     alarm: tuple[str, ...],
     seed: int,
+    resume: bool,
     force: bool,
 ) -> None:
     """Train a network on pictures, and leave a run.
@@ -55,6 +57,9 @@ def train(
     TASK is the name of a shipped task, a .toml file, or "folders", for which --data has a folder of pictures for each
     label. Pictures that cannot be read are skipped and listed. Choices are made by grouped k-fold on train + val; the
     final fit uses both.
+
+    A training that was interrupted, by Ctrl-C, a crash or a full disk, leaves its finished fits in NAME.partial beside
+    --out. The same command with --resume goes on from there, and ends with the same weights.
 
     \b
     Networks that start from weights (--weights): mobilenet_v2, resnet18, resnet50, inception_v3, efficientnet_b0,
@@ -66,7 +71,7 @@ def train(
     from bittern_convert.quiet import quiet
     from bittern_convert.run import check_target
     from bittern_convert.screen import bar
-    from bittern_train import task_files
+    from bittern_train import checkpoints, task_files
 
     if task == "folders":
         import logging
@@ -82,11 +87,22 @@ def train(
         chosen = task_files.load(task)
     target = out or Path("runs") / chosen.name
     check_target(target, replace=force)
+    checkpoints.check(target, resume=resume, replace=force)
     with quiet(target.parent / f"{target.name}.log") as console, bar(console) as progress:
         from bittern_train import backbones, session
 
         chosen = backbones.with_backbone(chosen, backbone, size=size, width=width, mode=mode)
-        made = session.train(chosen, data, target, weights=weights, seed=seed, replace=force, progress=progress)
+        partial = checkpoints.folder_of(target)
+        if resume and not checkpoints.Checkpoints(partial):
+            progress.say(f"no interrupted run at {partial}: starting from the beginning")
+        try:
+            made = session.train(
+                chosen, data, target, weights=weights, seed=seed, replace=force, resume=resume, progress=progress
+            )
+        except (KeyboardInterrupt, OSError):
+            if checkpoints.Checkpoints(partial):
+                progress.say(f"the finished fits are kept in {partial}: --resume goes on from there")
+            raise
     trained = ", ".join(f"{sum(labels.values())} {KINDS[k]}" for k, labels in made.pictures["trained_on"].items())
     click.echo(f"{target}: trained on {trained} in {made.seconds / 60:.1f} min; next: bittern convert {target}")
 

@@ -206,7 +206,7 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
                 f"{made} was trained with another task, seed or weights: give another --runs, or remove it"
             )
     else:
-        session.train(task, root, made, weights=weights, seed=seed, replace=False, progress=progress)
+        session.train(task, root, made, weights=weights, seed=seed, resume=True, progress=progress)
     file, out = folder / _NETWORK, folder / "model"
     is_converted = (out / "manifest.json").is_file()
     if file.is_file():

@@ -57,7 +57,7 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         f"{pictures.tested} test pictures or near-duplicates of one"
     )
     task = retraining.assemble(made, data, pictures, mistakes, links)
-    session.train(task, links, out, weights=weights, seed=made.seed, replace=False, progress=progress)
+    session.train(task, links, out, weights=weights, seed=made.seed, resume=True, progress=progress)
     tested = retraining.tested(out, links)
     was = _answers(old, made, tested, progress, "test pictures, before")
     now = _answers(package.load_model(out), made, tested, progress, "test pictures, now")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+import bittern
 from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
 from bittern.model.manifest import StillPoint, Streams, Threshold
@@ -26,7 +27,7 @@ from bittern_convert import calibration, copies, parity, run, thresholds
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
-from bittern_train import confidence, estimate, out_of_fold, pool, report, stream_fold, training
+from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, report, stream_fold, training
 from bittern_train.network import Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
@@ -62,8 +63,21 @@ class Prepared(NamedTuple):
     cache: Cache
 
 
-def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace: bool, progress: Progress) -> Run:
+def train(
+    task: Task,
+    root: Path,
+    out: Path,
+    *,
+    weights: str,
+    seed: int,
+    replace: bool = False,
+    resume: bool = False,
+    progress: Progress,
+) -> Run:
     """Train and write a run, whole or not at all.
+
+    What is interrupted leaves its finished fits in `checkpoints.folder_of(out)`; resumed, it comes to the same bytes as
+    without the interruption.
 
     Args:
         task: what to learn.
@@ -71,74 +85,76 @@ def train(task: Task, root: Path, out: Path, *, weights: str, seed: int, replace
         out: folder of the run.
         weights: "imagenet", "none" or a file.
         seed: of everything random.
-        replace: whether `out` may exist already.
+        replace: whether `out`, or an interrupted training of it, may exist already.
+        resume: whether to go on with an interrupted training, if there is one.
         progress: gets each step, and lines on the pictures and the candidates.
 
     Raises:
-        ConfigurationError: data, labels, weights or recipe do not fit.
+        ConfigurationError: data, labels, weights or recipe do not fit, or the interrupted training was another one.
     """
     start, revision = time.monotonic(), _revision()
     run.check_target(out, replace=replace)
+    checkpoints.check(out, resume=resume, replace=replace)
     loaded = load(task, root, weights=weights, seed=seed, progress=progress)
-    everything, decoded, network = loaded
-    expected_s = estimate.seconds(task, decoded, estimate.measure(task, network, decoded, seed))
-    progress.say(f"about {max(1, round(expected_s / 60))} min on this machine, less if folds stop early")
-    cache = _cache(task, loaded, seed, progress)
-    choosing = [s for s in decoded.samples if s.chooses]
-    photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
-    footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
-    choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress)
-    best = choices[0]
-    for choice in choices:
-        progress.say(_line(task, choice, choosing))
-    kept = _out_of_fold(task, loaded, cache, best, seed)
-    model, fits = training.final_fit(task, network, cache, best, seed, progress)
-    targets = np.array([s.target for s in choosing], np.int64)
-    operating = _operating(task, best, targets)
-    history = {
-        "candidates": [
-            {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
-        ],
-        "final": [fit.history for fit in fits],
-    }
-    made = Run(
-        id=out.name,
-        task=task,
-        data=str(root.resolve()),
-        data_sha256=dataset.digest(everything),
-        weights_sha256=weights_sha256(weights),
-        seed=seed,
-        thresholds=operating.thresholds,
-        stills=operating.stills,
-        streams=operating.streams,
-        metrics=_metrics(task, best, choosing),
-        choice={
-            "rate": best.candidate.rate,
-            "epochs": best.epochs,
-            **_criteria(best),
-            "others": [{"rate": c.candidate.rate, **_criteria(c)} for c in choices[1:]],
-        },
-        pictures=_counts(task, decoded),
-        skipped=decoded.skipped,
-        versions={
-            "python": platform.python_version(),
-            **{p: metadata.version(p) for p in ("keras", "numpy", "scikit-learn")},
-            **run.environment(),
-        },
-        revision=revision,
-        seconds=round(time.monotonic() - start, 1),
-        copies=_unseen_copies(task, loaded, seed, progress),
-    )
-    with fileio.atomic_folder(out, replace=replace) as new:
-        model.save(new / run.MODEL)
-        pool.write_index(new / run.INDEX, everything, decoded.digests)
-        (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
-        out_of_fold.write(new, kept)
-        report.curves(new / "curves.png", choices)
-        report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
-        # Last: a run is finished when this file exists.
-        (new / run.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1))
-    return made
+    conditions = _conditions(task, loaded, weights, seed, revision)
+    with checkpoints.checkpoints(out, conditions, resume=resume, replace=replace) as kept:
+        everything, decoded, network = loaded
+        if kept:
+            progress.say(f"going on after the last finished fit in {checkpoints.folder_of(out)}")
+        expected_s = estimate.seconds(task, decoded, estimate.measure(task, network, decoded, seed))
+        progress.say(f"about {max(1, round(expected_s / 60))} min on this machine, less if folds stop early")
+        cache = _cache(task, loaded, seed, progress)
+        choosing = [s for s in decoded.samples if s.chooses]
+        photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
+        footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
+        choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress, kept)
+        best = choices[0]
+        for choice in choices:
+            progress.say(_line(task, choice, choosing))
+        out_of_folds = _out_of_fold(task, loaded, cache, best, seed)
+        model, fits = training.final_fit(task, network, cache, best, seed, progress, kept)
+        targets = np.array([s.target for s in choosing], np.int64)
+        operating = _operating(task, best, targets)
+        history = {
+            "candidates": [
+                {"rate": c.candidate.rate, "loss": c.loss, "folds": [f.history for f in c.folds]} for c in choices
+            ],
+            "final": [fit.history for fit in fits],
+        }
+        made = Run(
+            id=out.name,
+            task=task,
+            data=str(root.resolve()),
+            data_sha256=dataset.digest(everything),
+            weights_sha256=weights_sha256(weights),
+            seed=seed,
+            thresholds=operating.thresholds,
+            stills=operating.stills,
+            streams=operating.streams,
+            metrics=_metrics(task, best, choosing),
+            choice={
+                "rate": best.candidate.rate,
+                "epochs": best.epochs,
+                **_criteria(best),
+                "others": [{"rate": c.candidate.rate, **_criteria(c)} for c in choices[1:]],
+            },
+            pictures=_counts(task, decoded),
+            skipped=decoded.skipped,
+            versions=_versions(),
+            revision=revision,
+            seconds=round(time.monotonic() - start, 1),
+            copies=_unseen_copies(task, loaded, seed, progress),
+        )
+        with fileio.atomic_folder(out, replace=replace) as new:
+            model.save(new / run.MODEL)
+            pool.write_index(new / run.INDEX, everything, decoded.digests)
+            (new / "history.json").write_text(json.dumps(history, indent=1).replace("NaN", "null"))
+            out_of_fold.write(new, out_of_folds)
+            report.curves(new / "curves.png", choices)
+            report.confusion(new / "confusion.png", task.labels, targets, best.scores[:, 0].argmax(1))
+            # Last: a run is finished when this file exists.
+            (new / run.FILE).write_bytes(msgspec.json.format(msgspec.json.encode(made), indent=1))
+        return made
 
 
 def prepare(
@@ -342,6 +358,27 @@ def _counts(task: Task, decoded: Decoded) -> dict[str, Any]:
         labels = kinds.setdefault(sample.kind, dict.fromkeys(task.labels, 0))
         labels[task.labels[sample.target]] += 1
     return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": len(decoded.skipped)}
+
+
+def _conditions(task: Task, loaded: Loaded, weights: str, seed: int, revision: str) -> dict[str, str]:
+    """What fits depend on; see `checkpoints`."""
+    index = [dataset.digest(loaded.everything), *sorted(loaded.decoded.digests.items())]
+    return {
+        "task": hashlib.sha256(msgspec.json.encode(task)).hexdigest(),
+        "pictures": hashlib.sha256(msgspec.json.encode(index)).hexdigest(),
+        "weights": weights_sha256(weights),
+        "seed": str(seed),
+        "bittern": f"{bittern.__version__} {revision}",
+        **_versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        **{p: metadata.version(p) for p in ("keras", "numpy", "scikit-learn")},
+        **run.environment(),
+    }
 
 
 def weights_sha256(weights: str) -> str:

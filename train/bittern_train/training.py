@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,6 +18,7 @@ from bittern_convert.copies import Sample
 from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
 from bittern_train import confidence, criteria, stream_fold
+from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints
 from bittern_train.network import Features, Floats, Indices, Network, answers
 from bittern_train.stream_fold import Footage
 
@@ -115,13 +116,20 @@ class Fold(NamedTuple):
             fold are what `final_fit` keeps.
     """
 
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     scores: list[Floats]
     weights: list[list[Floats]]
 
     def at(self, epoch: int) -> int:
         """The epoch itself, or the last one before it that was trained."""
         return min(epoch, len(self.scores) - 1)
+
+
+class FinalFit(NamedTuple):
+    """One of the final fits: what it was like, and the weights of the tail, then the head's two."""
+
+    fold: Fold
+    weights: list[Floats]
 
 
 class Choice(NamedTuple):
@@ -182,8 +190,9 @@ def cross_validate(
     footage: Footage | None,
     seed: int,
     progress: Progress,
+    kept: Checkpoints = NOTHING_KEPT,
 ) -> list[Choice]:
-    """Every candidate by grouped k-fold over the samples that choose; best first.
+    """Every candidate by grouped k-fold over the samples that choose; best first. What `kept` has is not made again.
 
     The best finds the most passings at `Choice.passings_found`; of equals, and without streams, it has the highest
     mean of two accuracies: of pictures as they are, and of their corrupted versions. In a fold, no sample is trained on
@@ -193,25 +202,41 @@ def cross_validate(
     recipe = task.recipe
     splits = split(pool, cache.targets, recipe.folds, seed)
     counter = Counter(progress, "cross-validation", len(candidates(task)) * recipe.folds * recipe.epochs)
-    best = []
+    choices = []
     for number, candidate in enumerate(candidates(task)):
-        folds = []
-        for k, part in enumerate(splits.parts):
-            fit = Fit(candidate.rate, recipe.epochs, seed + k)
-            examples = of_labels(cache, part.trained, task)
-            validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
-            folds.append(fit_once(network, recipe, fit, examples, validation, counter)[1])
-            counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
-        choice = _best_length(task, candidate, folds, splits)
-        if footage is not None:
-            choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
-        kept = folds if recipe.folds == 1 else [fold._replace(weights=[]) for fold in folds]
-        best.append(choice._replace(folds=kept))
-    return sorted(best, key=lambda c: (-c.passings_found, -(c.accuracy + c.corrupted_accuracy), c.loss))
+        choice = kept.load(f"candidate-{number}", Choice)
+        if choice is None:
+            folds = []
+            for k, part in enumerate(splits.parts):
+                fold = kept.load(_name(number, k), Fold)
+                if fold is None:
+                    fit = Fit(candidate.rate, recipe.epochs, seed + k)
+                    examples = of_labels(cache, part.trained, task)
+                    validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
+                    fold = fit_once(network, recipe, fit, examples, validation, counter)[1]
+                    if footage is None and recipe.folds > 1:  # nothing else needs the weights
+                        fold = fold._replace(weights=[])
+                    kept.save(_name(number, k), fold)
+                folds.append(fold)
+                counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
+            choice = _best_length(task, candidate, folds, splits)
+            if footage is not None:
+                choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
+            if recipe.folds > 1:
+                choice = choice._replace(folds=[fold._replace(weights=[]) for fold in folds])
+            kept.save(f"candidate-{number}", choice)
+            kept.drop(*(_name(number, k) for k in range(recipe.folds)))
+        choices.append(choice)
+    counter.reach(len(choices) * recipe.folds * recipe.epochs)
+    return sorted(choices, key=lambda c: (-c.passings_found, -(c.accuracy + c.corrupted_accuracy), c.loss))
+
+
+def _name(candidate: int, fold: int) -> str:
+    return f"candidate-{candidate}-fold-{fold}"
 
 
 def _streams(task: Task, network: Network, footage: Footage, choice: Choice, splits: Splits) -> Swept:
-    head = keras.layers.Dense(len(task.labels), activation="softmax")
+    head = _head(len(task.labels))
     model = keras.Sequential([network.tail, head])
     model.build((None, *network.body_features))
     scores = np.zeros((footage.features.shape[0], len(task.labels)), np.float32)
@@ -269,9 +294,17 @@ def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, se
 
 
 def final_fit(
-    task: Task, network: Network, cache: Cache, choice: Choice, seed: int, progress: Progress
+    task: Task,
+    network: Network,
+    cache: Cache,
+    choice: Choice,
+    seed: int,
+    progress: Progress,
+    kept: Checkpoints = NOTHING_KEPT,
 ) -> tuple[keras.Model, list[Fold]]:
     """The final fit on train and val, for as many epochs as the folds say; of one fold the fit itself.
+
+    What `kept` has is not made again.
 
     It is the average of the weights of several fits that differ in the order of pictures, dropout and noise (a uniform
     soup: Wortsman et al. 2022, "Model soups"). They start from the same weights, so they end in the same valley; the
@@ -286,20 +319,25 @@ def final_fit(
     # Heads alone differ by nothing that an average would improve.
     count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
     counter = Counter(progress, "final fit", count * max(1, choice.epochs))
-    folds, weights = [], []
+    fits = []
     for k in range(count):
-        fit = Fit(choice.candidate.rate, choice.epochs, seed + k)
-        head, fold = fit_once(network, task.recipe, fit, examples, None, counter)
-        folds.append(fold)
-        weights.append([*network.tail.get_weights(), *head.get_weights()])
-    counter.reach(count * max(1, choice.epochs))
-    set_average(network, head, weights)
-    return _classifier(network, head, choice), folds
+        made = kept.load(f"final-{k}", FinalFit)
+        if made is None:
+            fit = Fit(choice.candidate.rate, choice.epochs, seed + k)
+            trained, fold = fit_once(network, task.recipe, fit, examples, None, counter)
+            made = FinalFit(fold, [*network.tail.get_weights(), *trained.get_weights()])
+            kept.save(f"final-{k}", made)
+        fits.append(made)
+        counter.reach((k + 1) * max(1, choice.epochs))
+    head = _head(len(task.labels))
+    head.build(network.tail.output.shape)
+    set_average(network, head, [fit.weights for fit in fits])
+    return _classifier(network, head, choice), [fit.fold for fit in fits]
 
 
 def _kept_fit(task: Task, network: Network, choice: Choice) -> keras.Model:
     """The network of the one fold after the epoch that was chosen: what was validated is what is kept."""
-    head = keras.layers.Dense(len(task.labels), activation="softmax", name="scores")
+    head = _head(len(task.labels))
     head.build(network.tail.output.shape)
     fold = choice.folds[0]
     set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
@@ -310,6 +348,10 @@ def _classifier(network: Network, head: keras.layers.Dense, choice: Choice) -> k
     # softmax(logits / T): the scores that the thresholds were chosen on.
     head.set_weights([values / np.float32(choice.temperature) for values in head.get_weights()])
     return network.classifier(head)
+
+
+def _head(labels: int) -> keras.layers.Dense:
+    return keras.layers.Dense(labels, activation="softmax", name="scores")
 
 
 def set_average(network: Network, head: keras.layers.Dense, weights: Sequence[Sequence[Floats]]) -> None:
@@ -348,7 +390,7 @@ def fit_once(
     """
     keras.utils.set_random_seed(fit.seed)
     network.reset(fit.seed)
-    head = keras.layers.Dense(examples.scores.shape[1], activation="softmax", name="scores")
+    head = _head(examples.scores.shape[1])
     if network.backbone.mode != "scratch":  # a head on features that mean nothing yet is no start
         _fit_head(network, head, examples, recipe, fit.seed)
     model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])

@@ -1,0 +1,293 @@
+"""`bittern train --resume`: a training that was killed, interrupted or out of disk goes on, to the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from tests.doubles import drawn_pictures
+from tests.doubles.progress import Reports
+from tests.doubles.repetitions import times
+from tests.doubles.waiting import until
+
+from bittern.cli.main import main
+from bittern.errors import BitternError, ConfigurationError
+from bittern_convert import run as runs
+from bittern_train import checkpoints, session, task_files
+from bittern_train.checkpoints import Checkpoints
+from bittern_train.training import Candidate, Choice, FinalFit, Fold
+
+BITTERN = Path(sys.executable).with_name("bittern")
+FIRST_FIT = "candidate-0-fold-0.msgpack"
+
+
+# Two folds and a final fit of a small network; in `LONG` of two rates, with two final fits and streams.
+TASK = """
+name = "discs"
+question = "Is there a red disc?"
+labels = ["blue", "red"]
+alarm = ["red"]
+nothing = ["blue"]
+backbone = { name = "lenet", size = 32, mode = "scratch" }
+[augment]
+copies = 2
+[recipe]
+folds = 2
+epochs = 2
+batch = 4
+rate = [1e-3]
+stream_s = 0
+"""
+LONG = TASK.replace("rate = [1e-3]", "rate = [1e-3, 3e-4]").replace("stream_s = 0", "stream_s = 0.4\nsoup = 2")
+
+
+class Interrupting(Reports):
+    """Runs into an error when a step has come so far."""
+
+    def __init__(self, error: BaseException, step: str, done: int) -> None:
+        super().__init__()
+        self._error, self._step, self._done = error, step, done
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        super().__call__(step, done, total)
+        if step == self._step and done >= self._done:
+            raise self._error
+
+
+class World:
+    """Pictures, a task file, and an uninterrupted run."""
+
+    def __init__(self, root: Path, text: str) -> None:
+        self.data = drawn_pictures.discs(root / "pictures", 6)
+        self.file = root / "discs.toml"
+        self.file.write_text(text)
+        self.task = task_files.load(str(self.file))
+        self.whole = root / "whole"
+        self.train(self.whole)
+
+    def train(self, out: Path, reports: Reports | None = None, **options: Any) -> Reports:
+        reports = reports or Reports()
+        words: dict[str, Any] = {"task": self.task, "seed": 1} | options
+        session.train(root=self.data, out=out, weights="none", progress=reports, **words)
+        return reports
+
+    def command(self, out: Path, *options: str) -> list[str]:
+        return ["train", str(self.file), "--data", str(self.data), "--weights", "none", "--out", str(out), *options]
+
+    def call(self, out: Path, *options: str) -> Result:
+        return CliRunner().invoke(main, self.command(out, *options))
+
+    def is_the_same(self, out: Path) -> None:
+        """Every byte but name and duration, and nothing beside the run."""
+        before, after = (keras.models.load_model(folder / runs.MODEL).get_weights() for folder in (self.whole, out))
+        assert [w.tobytes() for w in before] == [w.tobytes() for w in after]
+        for name in ("history.json", "index.csv", "out_of_fold.npz", "curves.png", "confusion.png"):
+            assert (self.whole / name).read_bytes() == (out / name).read_bytes(), name
+        values = [json.loads((folder / runs.FILE).read_bytes()) for folder in (self.whole, out)]
+        for value in values:
+            del value["id"], value["seconds"]
+        assert values[0] == values[1]
+        assert {file.name for file in out.parent.iterdir()} <= {out.name, f"{out.name}.log"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("checkpoints"), TASK)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("checkpoints-long"), LONG)
+
+
+def test_a_killed_training_goes_on_to_the_same_bytes(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    partial = checkpoints.folder_of(out)
+    with subprocess.Popen([BITTERN, *world.command(out)], stderr=subprocess.DEVNULL) as process:
+        until(lambda: (partial / FIRST_FIT).exists() or process.poll() is not None, 300)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "in the second fold, or a little later"
+    refused = world.call(out)
+    assert (refused.exit_code, refused.stderr.splitlines()) == (
+        2, [f"bittern: {partial}: an interrupted run is there: --resume goes on, --force starts anew"],
+    )  # fmt: skip
+    resumed = world.call(out, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert f"going on after the last finished fit in {partial}" in resumed.stderr
+    world.is_the_same(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(times(8, 2)))
+def test_it_may_be_killed_at_any_time_and_again(long: World, tmp_path: Path, attempt: int) -> None:
+    """After each new file a little later, until it is finished."""
+    out, rng, kills = tmp_path / "mine", np.random.default_rng(attempt), 0
+    partial = checkpoints.folder_of(out)
+    while not (out / runs.FILE).exists():
+        before = {file.name for file in partial.glob("*.msgpack")}
+        with subprocess.Popen([BITTERN, *long.command(out, "--resume")], stderr=subprocess.DEVNULL) as process:
+            until(lambda: {f.name for f in partial.glob("*.msgpack")} - before or process.poll() is not None, 300)  # noqa: B023
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(rng.uniform(0, 3))
+            process.kill()
+        kills += process.returncode == -signal.SIGKILL
+        assert process.returncode in (0, -signal.SIGKILL)
+    assert kills > 1
+    long.is_the_same(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "step", "done"),
+    [
+        (KeyboardInterrupt(), "cross-validation", 3),
+        (KeyboardInterrupt(), "cross-validation", 7),
+        (OSError(errno.ENOSPC, "No space left on device"), "final fit", 1),
+    ],
+)
+def test_ctrl_c_in_any_fit(long: World, tmp_path: Path, error: BaseException, step: str, done: int) -> None:
+    out = tmp_path / "mine"
+    with pytest.raises(type(error)):
+        long.train(out, Interrupting(error, step, done))
+    assert not out.exists()
+    long.train(out, resume=True)
+    long.is_the_same(out)
+
+
+@pytest.mark.slow
+def test_nothing_finished_is_nothing_kept(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "mine"
+    with pytest.raises(KeyboardInterrupt):
+        world.train(out, Interrupting(KeyboardInterrupt(), "cross-validation", 1))
+    assert not list(out.parent.iterdir())
+
+
+def test_another_training_is_not_resumed(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    partial = checkpoints.folder_of(out)
+    before = {"task": "1", "seed": "1", "keras": "3"}
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        checkpoints.checkpoints(out, before, resume=False, replace=False) as kept,
+    ):
+        kept.save("final-0", 1)
+        raise KeyboardInterrupt
+
+    def resumed(conditions: dict[str, str], *, resume: bool = True, replace: bool = False) -> int | None:
+        with checkpoints.checkpoints(out, conditions, resume=resume, replace=replace) as kept:
+            return kept.load("final-0", int)
+
+    with pytest.raises(ConfigurationError, match=r"mine\.partial: the interrupted run differs in seed: resume it as "):
+        resumed(before | {"seed": "2"})
+    with pytest.raises(ConfigurationError, match="differs in task, numpy: "):
+        resumed(before | {"task": "2", "numpy": "2"})
+    with pytest.raises(ConfigurationError, match="an interrupted run is there: --resume goes on, --force starts anew"):
+        resumed(before, resume=False)
+    file, conditions = partial / "final-0.msgpack", partial / checkpoints.CONDITIONS
+    whole, kept_conditions = file.read_bytes(), conditions.read_bytes()
+    file.write_bytes(whole + b"x")
+    with pytest.raises(
+        BitternError, match=r"final-0\.msgpack: cannot be read \(.*\): remove it, and --resume makes it "
+    ):
+        resumed(before)
+    file.write_bytes(whole)
+    conditions.write_bytes(b"{")
+    with pytest.raises(
+        ConfigurationError, match=r"conditions\.json: cannot be read .* remove that folder to start anew"
+    ):
+        resumed(before)
+    conditions.write_bytes(kept_conditions)
+    assert resumed(before) == 1
+    assert not partial.exists(), "it was finished"
+    assert resumed(before) is None
+
+
+def test_force_starts_anew(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        checkpoints.checkpoints(out, {"seed": "1"}, resume=False, replace=False) as kept,
+    ):
+        kept.save("final-0", 1)
+        raise KeyboardInterrupt
+    with checkpoints.checkpoints(out, {"seed": "2"}, resume=False, replace=True) as kept:
+        assert kept.load("final-0", int) is None
+
+
+def test_two_trainings_of_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    with checkpoints.checkpoints(out, {}, resume=False, replace=False) as kept:
+        kept.save("final-0", 1)
+        with (
+            pytest.raises(ConfigurationError, match=r"mine\.partial: another training is writing there"),
+            checkpoints.checkpoints(out, {}, resume=True, replace=False),
+        ):
+            pass
+        assert kept.load("final-0", int) == 1
+
+
+def test_what_cannot_be_mended_by_going_on_is_not_kept(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    for error, remains in ((ConfigurationError("the loss is no number any more"), False), (MemoryError(), True)):
+        with (
+            contextlib.suppress(type(error)),
+            checkpoints.checkpoints(out, {}, resume=False, replace=True) as kept,
+        ):
+            kept.save("final-0", 1)
+            raise error
+        assert checkpoints.folder_of(out).exists() == remains
+
+
+def test_values_come_back_as_they_were(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.random((3, 2, 2), np.float32)
+    row = {"epoch": 0, "loss": float("nan"), "val_loss": np.float64(0.25)}
+    fold = Fold([row], [scores, scores[:0]], [[scores[0], np.zeros((), np.float32)]])
+    choice = Choice(Candidate(1e-3), 0.5, 0.25, 0.125, 3, scores, [fold], 1.5)
+    kept = Checkpoints(tmp_path)
+    for name, value in (("fold", fold), ("choice", choice), ("final", FinalFit(fold, [scores]))):
+        kept.save(name, value)
+        again = kept.load(name, type(value))
+        # repr: of NaN, of arrays with their dtypes, and of 0 where it is not 0.0.
+        assert repr(again) == repr(value).replace("np.float64(0.25)", "0.25")
+    assert len(kept) == 3
+    kept.drop("fold", "choice", "final")
+    assert kept.load("fold", Fold) is None
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 100 kB: less than the fits take."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "bittern-test", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no right to mount a small disk: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_nothing_is_half_written(world: World, disk: Path) -> None:
+    done = world.call(disk / "mine")
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("bittern: ")
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert {file.name for file in disk.rglob("*")} <= {"mine.log", "mine.partial", "conditions.json", FIRST_FIT}
+    subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+    assert world.call(disk / "mine", "--resume").exit_code == 0
+    assert not checkpoints.folder_of(disk / "mine").exists()
+    assert (disk / "mine" / "history.json").read_bytes() == (world.whole / "history.json").read_bytes()

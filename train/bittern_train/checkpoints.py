@@ -1,0 +1,167 @@
+"""Checkpoints: the finished fits of a training that has not ended, in `NAME.partial` beside its run.
+
+An interrupted training goes on from them, to the same bytes: a fit depends on its seed and the start weights, not on
+the fits before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+import msgspec
+import numpy as np
+
+from bittern.errors import BitternError, ConfigurationError, one_line
+from bittern.system import fileio
+
+# What the fits depend on; see `checkpoints`.
+CONDITIONS = "conditions.json"
+_SUFFIX = ".msgpack"
+_ANEW = "resume it as it was started, or remove that folder to start anew"
+
+_T = TypeVar("_T")
+
+
+def folder_of(out: Path) -> Path:
+    """Where the checkpoints of a run are."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def check(out: Path, *, resume: bool, replace: bool) -> None:
+    """Raises ConfigurationError if an interrupted training would be lost."""
+    folder = folder_of(out)
+    if not (resume or replace) and Checkpoints(folder):
+        raise ConfigurationError(f"{folder}: an interrupted run is there: --resume goes on, --force starts anew")
+
+
+class DamagedCheckpoint(BitternError):
+    """A checkpoint that cannot be read; the others are good."""
+
+
+class Checkpoints:
+    """Values of named tuples, numbers, texts and arrays, by name; each is a file that is whole or not there."""
+
+    def __init__(self, folder: Path | None) -> None:
+        """Those in a folder, which exists; None keeps nothing."""
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._folder.glob(f"*{_SUFFIX}")) if self._folder is not None else 0
+
+    def load(self, name: str, kind: type[_T]) -> _T | None:
+        """A value that was saved before an interruption; None if there is none.
+
+        Args:
+            name: see `save`.
+            kind: its type.
+
+        Raises:
+            DamagedCheckpoint: it cannot be read.
+        """
+        if self._folder is None:
+            return None
+        file = self._folder / f"{name}{_SUFFIX}"
+        try:
+            return msgspec.msgpack.decode(file.read_bytes(), type=kind, dec_hook=_array)
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # msgspec and numpy raise several kinds
+            raise DamagedCheckpoint(
+                f"{file}: cannot be read ({one_line(error)}): remove it, and --resume makes it again"
+            ) from None
+
+    def save(self, name: str, value: object) -> None:
+        """Keep a value."""
+        if self._folder is not None:
+            fileio.write(self._folder / f"{name}{_SUFFIX}", msgspec.msgpack.encode(value, enc_hook=_plain))
+
+    def drop(self, *names: str) -> None:
+        """Forget values that have served."""
+        if self._folder is not None:
+            for name in names:
+                (self._folder / f"{name}{_SUFFIX}").unlink(missing_ok=True)
+
+
+# For a training that nobody resumes.
+NOTHING_KEPT = Checkpoints(None)
+
+
+@contextlib.contextmanager
+def checkpoints(out: Path, conditions: Mapping[str, str], *, resume: bool, replace: bool) -> Iterator[Checkpoints]:
+    """The checkpoints of a run: removed when the block ends without an error, or with one that no repetition mends.
+
+    Args:
+        out: folder of the run.
+        conditions: all that the fits depend on.
+        resume: go on from those that are there, if there are any.
+        replace: remove them.
+
+    Raises:
+        ConfigurationError: an interrupted training is there and neither was asked for, it was made under other
+            conditions, or another training is writing there.
+    """
+    check(out, resume=resume, replace=replace)
+    folder = folder_of(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        made = Checkpoints(folder)
+        if resume and len(made):
+            _compare(folder, conditions)
+        else:
+            for file in folder.iterdir():
+                file.unlink()
+            fileio.write(folder / CONDITIONS, msgspec.json.encode(dict(conditions)))
+        try:
+            yield made
+        except ConfigurationError:
+            shutil.rmtree(folder)
+            raise
+        except BaseException:
+            if not len(made):
+                shutil.rmtree(folder)
+            raise
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ConfigurationError(f"{folder}: another training is writing there: give another --out") from None
+    finally:
+        os.close(handle)
+
+
+def _compare(folder: Path, conditions: Mapping[str, str]) -> None:
+    file = folder / CONDITIONS
+    try:
+        before = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigurationError(f"{file}: cannot be read ({one_line(error)}): {_ANEW}") from None
+    other = [key for key in {**before, **conditions} if before.get(key) != conditions.get(key)]
+    if other:
+        raise ConfigurationError(f"{folder}: the interrupted run differs in {', '.join(other)}: {_ANEW}")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise NotImplementedError(type(value))
+
+
+def _array(kind: Any, value: Any) -> Any:
+    if get_origin(kind) is not np.ndarray:
+        raise NotImplementedError(kind)
+    dtype, shape, data = value
+    return np.frombuffer(data, np.dtype(dtype)).reshape(shape)
