@@ -28,6 +28,7 @@ from bittern import Classifier
 from bittern.evaluation import dataset
 from bittern_convert import inputs
 from bittern_convert import run as runs
+from bittern_train import task_files
 from bittern_train.data.cli.main import COMMANDS
 
 REPO = Path(__file__).parents[2]
@@ -259,6 +260,7 @@ def test_what_is_there_is_not_replaced_without_force(world: World) -> None:
         (("train", "{task}", "--data", "{data}", "--weights", "{root}/none.h5"), "no file"),
         (("train", "{task}", "--data", "{data}", "--weights", "{task}"), "not weights of MobileNetV2"),
         (("train", "folders", "--data", "{data}/red"), "no pictures found"),
+        (("train", "{task}", "--data", "{data}", "--thorough"), '--thorough goes with "folders"'),
         (("convert", "{root}/nowhere"), "no run at"),
         (("convert", "{data}"), "not finished"),
         (("convert", "{run}", "--data", "{root}/nowhere", "--out", "{root}/x"), "say with --data where they are now"),
@@ -286,7 +288,9 @@ def test_a_folder_per_class_needs_no_task_file(world: World, tmp_path: Path) -> 
     arguments = ["--data", "My Discs/", "--alarm", "red", "--weights", "none", "--out", "runs/mine"]
     done = call("train", "folders", *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("the quick way, for fewer than 500 pictures: ")
     made = runs.load(tmp_path / "runs" / "mine")
+    assert made.task == task_files.quick(task_files.from_folders(["blue", "red"], "My Discs", ("red",)))
     assert (made.task.name, made.task.labels, made.task.alarm) == ("my_discs", ("blue", "red"), ("red",))
 
 
@@ -322,7 +326,10 @@ def test_too_few_labels_or_pictures(world: World, tmp_path: Path) -> None:
         (few / label).mkdir(parents=True)
         shutil.copyfile(world.data / label / "001.jpg", few / label / "001.jpg")
     done = call("train", "folders", "--data", few, "--weights", "none", cwd=tmp_path)
-    assert "at least 4 are needed" in one_line(done, 2)
+    way, error = without_progress(done.stderr)
+    assert way.startswith("the quick way, for fewer than 500 pictures: ")
+    assert "label 'blue' has 1 distinct pictures in train + val, at least 3 are needed" in error
+    assert done.returncode == 2
     assert not (tmp_path / "runs" / "few").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bittern.errors import ConfigurationError
@@ -59,3 +60,23 @@ def test_folders_make_a_task_without_alarms() -> None:
             task_files.from_folders(labels, "pets")
     with pytest.raises(ConfigurationError, match="every label raises an alarm: at least one"):
         task_files.from_folders(["fire", "smoke"], "burning", ("fire", "smoke"))
+
+
+def test_the_quick_way_takes_less_of_everything_and_says_so() -> None:
+    long = task_files.from_folders(["cat", "dog"], "pets", ("cat",))
+    quick = task_files.quick(long)
+    for key in ("folds", "epochs", "patience", "stream_s"):
+        assert 0 < getattr(quick.recipe, key) < getattr(long.recipe, key)
+    assert set(quick.rates) < set(long.rates)
+    assert quick.augment.copies < long.augment.copies
+    keys = ("rate", "folds", "epochs", "patience", "stream_s")
+    same = msgspec.structs.replace(quick.recipe, **{key: getattr(long.recipe, key) for key in keys})
+    assert msgspec.structs.replace(quick, recipe=same, augment=long.augment) == long
+    assert task_files.effort(quick, long) == (
+        "the quick way, for fewer than 500 pictures: 1 learning rate, 3 folds of at most 8 epochs, 6 copies of a "
+        "picture, streams of 2 s; --thorough takes 2 learning rates, 4 folds of at most 12 epochs, 8 copies of a "
+        "picture, streams of 4 s"
+    )
+    assert task_files.effort(long, long).startswith("the thorough way: 2 learning rates, 4 folds of ")
+    plain = task_files.from_folders(["cat", "dog"], "pets")
+    assert task_files.effort(plain, plain).endswith("copies of a picture"), "without an alarm there are no streams"

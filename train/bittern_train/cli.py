@@ -35,6 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, none, or a file without the top.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run.  [default: runs/TASK]")
 @click.option("--alarm", multiple=True, help='Label that raises an alarm, with TASK "folders"; may be repeated.')
+@click.option("--thorough", is_flag=True, help='With TASK "folders": the long way also for a small set.')
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
 @click.option("--resume", is_flag=True, help="Go on with the same training after an interruption.")
 @click.option("--force", is_flag=True, help="Replace an existing run, or an interrupted one.")
@@ -48,6 +49,7 @@ def train(
     weights: str,
     out: Path | None,
     alarm: tuple[str, ...],
+    thorough: bool,
     seed: int,
     resume: bool,
     force: bool,
@@ -57,6 +59,9 @@ def train(
     TASK is the name of a shipped task, a .toml file, or "folders", for which --data has a folder of pictures for each
     label. Pictures that cannot be read are skipped and listed. Choices are made by grouped k-fold on train + val; the
     final fit uses both.
+
+    With "folders", fewer than 500 pictures are trained the quick way: fewer folds, epochs and copies, and one learning
+    rate; --thorough takes the long one. The first line says what is done.
 
     A training that was interrupted, by Ctrl-C, a crash or a full disk, leaves its finished fits in NAME.partial beside
     --out. The same command with --resume goes on from there, and ends with the same weights.
@@ -79,19 +84,27 @@ def train(
         from bittern.evaluation import dataset
 
         logging.basicConfig(format="bittern: %(message)s")
-        names = sorted({item.label for item in dataset.read(data) if item.label})
-        chosen = task_files.from_folders(names, data.resolve().name, alarm)
-    elif alarm:
-        raise click.UsageError('--alarm goes with "folders"; a task file has its own "alarm"')
+        items = dataset.read(data)
+        names = sorted({item.label for item in items if item.label})
+        long = task_files.from_folders(names, data.resolve().name, alarm)
+        quick = len(items) < task_files.SMALL and not thorough
+        chosen = task_files.quick(long) if quick else long
+    elif alarm or thorough:
+        option = "--alarm" if alarm else "--thorough"
+        raise click.UsageError(f'{option} goes with "folders"; a task file has its own alarms and recipe')
     else:
-        chosen = task_files.load(task)
+        chosen = long = task_files.load(task)
     target = out or Path("runs") / chosen.name
     check_target(target, replace=force)
     checkpoints.check(target, resume=resume, replace=force)
     with quiet(target.parent / f"{target.name}.log") as console, bar(console) as progress:
         from bittern_train import backbones, session
 
-        chosen = backbones.with_backbone(chosen, backbone, size=size, width=width, mode=mode)
+        chosen, long = (
+            backbones.with_backbone(way, backbone, size=size, width=width, mode=mode) for way in (chosen, long)
+        )
+        if task == "folders":
+            progress.say(task_files.effort(chosen, long))
         partial = checkpoints.folder_of(target)
         if resume and not checkpoints.Checkpoints(partial):
             progress.say(f"no interrupted run at {partial}: starting from the beginning")

@@ -14,6 +14,8 @@ from bittern.system import fileio
 from bittern_convert.task import Task
 
 MAX_BYTES = 256 * 1024
+# A folder per class with fewer pictures is trained the quick way.
+SMALL = 500
 
 
 def folder() -> Path:
@@ -48,6 +50,30 @@ def load(name: str) -> Task:
         raise ConfigurationError(f"{file}: {toml_file.TOO_DEEP}") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigurationError(f"{file}: {one_line(error)}") from None
+
+
+def quick(task: Task) -> Task:
+    """A task with less of everything that takes time: rates, folds, epochs, copies, seconds of streams."""
+    recipe = msgspec.structs.replace(task.recipe, rate=(3e-4,), folds=3, epochs=8, patience=3, stream_s=2.0)
+    return msgspec.structs.replace(task, recipe=recipe, augment=msgspec.structs.replace(task.augment, copies=6))
+
+
+def effort(task: Task, thorough: Task) -> str:
+    """In words, how much a task compares and trains, and how much more the thorough way does."""
+    if task == thorough:
+        return f"the thorough way: {_effort(task)}"
+    return f"the quick way, for fewer than {SMALL} pictures: {_effort(task)}; --thorough takes {_effort(thorough)}"
+
+
+def _effort(task: Task) -> str:
+    recipe, rates = task.recipe, len(task.rates)
+    parts = [
+        f"{rates} learning rate{'s' * (rates > 1)}",
+        f"{recipe.folds} folds of at most {recipe.epochs} epochs",
+        f"{task.augment.copies} copies of a picture",
+        *([f"streams of {recipe.stream_s:g} s"] if task.alarm else []),
+    ]
+    return ", ".join(parts)
 
 
 def from_folders(labels: list[str], folder: str, alarm: tuple[str, ...] = ()) -> Task:
