@@ -107,4 +107,6 @@ def load(folder: Path) -> Run:
     except RecursionError:
         raise ConfigurationError(f"{file}: nested too deeply") from None
     except (msgspec.MsgspecError, ValueError, ConfigurationError) as error:
-        raise ConfigurationError(f"{file}: {one_line(error)}") from None
+        raise ConfigurationError(
+            f"{file}: {one_line(error)}: damaged, or written by another version of Bittern: train again"
+        ) from None

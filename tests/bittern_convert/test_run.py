@@ -77,4 +77,5 @@ def test_a_run_that_does_not_fit_is_one_line(tmp_path: Path, changes: dict[str, 
     with pytest.raises(ConfigurationError, match=re.escape(message)) as caught:
         run.load(written(tmp_path, **changes))
     assert str(caught.value).startswith(f"{tmp_path / run.FILE}: ")
+    assert str(caught.value).endswith(": damaged, or written by another version of Bittern: train again")
     assert "\n" not in str(caught.value)

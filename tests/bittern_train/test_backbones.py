@@ -170,3 +170,12 @@ def test_a_loss_that_is_no_number_stops_the_training() -> None:
     examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
     with pytest.raises(ConfigurationError, match=r"rate 1e\+30: the loss is no number any more after epoch"):
         training.fit_once(network, Recipe(epochs=8, batch=4), training.Fit(1e30, 8, 1), examples)
+
+
+def test_a_head_whose_loss_is_no_number_stops_the_training() -> None:
+    features = np.random.default_rng(1).uniform(-1, 1, (8, 2, 1280)).astype(np.float16)
+    cache = training.Cache(Features.of(features), Features((0, 0, 1)), np.arange(8) % 2)
+    network = Network("none", "", 0, Backbone(size=96, width=0.35, mode="head"))
+    examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
+    with pytest.raises(ConfigurationError, match=r"the loss of the head at rate 1e\+38 is no number: take a lower"):
+        training.fit_once(network, Recipe(head_rate=1e38), training.Fit(0.0, 1, 1), examples)

@@ -221,6 +221,25 @@ def test_broken_files_are_skipped_and_listed(tmp_path: Path) -> None:
     assert all(str(root.resolve()) in line and "\n" not in line for line in decoded.skipped)
 
 
+def test_a_picture_with_two_labels_is_named(tmp_path: Path) -> None:
+    root = drawn_pictures.folders(tmp_path / "signs", 6)
+    assert two_labels(root) is None
+    (root / "stop" / "twin.jpg").write_bytes((root / "stop" / "003.jpg").read_bytes())
+    assert two_labels(root) is None, "the same picture twice with one label"
+    (root / "not_stop" / "twin.jpg").write_bytes((root / "stop" / "003.jpg").read_bytes())
+    line = two_labels(root)
+    assert line is not None
+    assert line.startswith("pictures with two labels: 1 (")
+    assert "not_stop/twin.jpg is 'not_stop'" in line
+    assert ".jpg is 'stop'" in line
+
+
+def two_labels(root: Path) -> str | None:
+    task = msgspec.structs.replace(TASK, data=(Data(extra=True),))
+    samples, _ = gather(task, root, seed=1)
+    return pool.two_labels(task, pool.decode(task, samples, Reports()))
+
+
 def test_a_class_with_too_few_pictures_is_refused(tmp_path: Path) -> None:
     root = indexed(tmp_path / "set", [("a.png", "stop", "train", "g1"), ("b.png", "not_stop", "train", "g2")])
     samples, _ = gather(TASK, root, seed=1)

@@ -220,6 +220,22 @@ def decode(task: Task, samples: Sequence[Sample], progress: Progress) -> Decoded
     return decoded._replace(skipped=sorted(skipped))
 
 
+def two_labels(task: Task, decoded: Decoded) -> str | None:
+    """A line on files that are trained on under two labels, byte by byte the same; None without any."""
+    first: dict[str, Sample] = {}
+    pairs: dict[str, tuple[Sample, Sample]] = {}
+    for sample in decoded.samples:
+        if sample.kind == "photo":
+            digest = decoded.digests[sample.item.name]
+            other = first.setdefault(digest, sample)
+            if other.target != sample.target:
+                pairs.setdefault(digest, (other, sample))
+    if not pairs:
+        return None
+    a, b = (f"{s.item.name} is {task.labels[s.target]!r}" for s in next(iter(pairs.values())))
+    return f"pictures with two labels: {len(pairs)} ({a}, {b}); both are learned, `bittern data check` shows them"
+
+
 def viewed(task: Task, photos: Sequence[Photo]) -> Iterator[npt.NDArray[np.uint8]]:
     """The task's views of photographs, (views, size, size, 3) uint8 RGB each."""
     return parallel.results(lambda position: _views(task, photos[position], task.backbone.size), range(len(photos)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import time
@@ -17,6 +18,7 @@ import msgspec
 import numpy as np
 
 import bittern
+from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
 from bittern.model.manifest import StillPoint, Streams, Threshold
@@ -182,6 +184,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     import keras
     import tensorflow as tf
 
+    check_hosts()
     tf.config.experimental.enable_op_determinism()
     if weights == "none":
         keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
@@ -192,6 +195,8 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     decoded = pool.decode(task, copies.with_drawn(task, [*samples, *also], seed), progress)
     for line in decoded.skipped:
         progress.say(f"skipped {line}")
+    if twice := pool.two_labels(task, decoded):
+        progress.say(twice)
     pool.check_classes(task, decoded.samples)
     photos = decoded.photos
     if weights == "none":
@@ -199,6 +204,23 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])
         network.settle(np.concatenate(list(plain)))
     return Loaded(everything, decoded, network)
+
+
+def check_hosts() -> None:
+    """Raises ConfigurationError if TF_CONFIG names several workers: each of them would train everything."""
+    config = os.environ.get("TF_CONFIG") or "{}"
+    try:
+        cluster = msgspec.json.decode(config, type=_TensorFlowConfig).cluster
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(f"TF_CONFIG cannot be read ({error}): unset it, training runs on one host") from None
+    if (count := sum(map(len, cluster.values()))) > 1:
+        raise ConfigurationError(f"TF_CONFIG names {count} workers, but training runs on one host: unset it")
+
+
+class _TensorFlowConfig(msgspec.Struct):
+    """What `tf.distribute` reads of TF_CONFIG: the addresses of the tasks, by the kind of task."""
+
+    cluster: dict[str, list[str]] = {}
 
 
 def _out_of_fold(task: Task, loaded: Loaded, cache: Cache, best: Choice, seed: int) -> OutOfFold:
