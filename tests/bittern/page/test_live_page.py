@@ -120,6 +120,17 @@ def test_the_clip_of_an_alarm_is_downloaded(daemon: Daemon, chromium: Any, tmp_p
     assert len({pixels.tobytes() for pixels in shown}) > 5, "the street moves"
 
 
+def test_a_stream_without_its_boundary_is_shown_as_snapshots(daemon: Daemon, chromium: Any) -> None:
+    """As a proxy leaves it that passes on the type without its parameters."""
+    with opened(chromium, f"{daemon.url}static/icon.svg") as page:
+        cut = {"status": 200, "content_type": "multipart/x-mixed-replace", "body": "--bittern-frame"}
+        page.route("**/api/live.mjpg*", lambda route: route.fulfill(**cut))
+        page.goto(daemon.url)
+        until(lambda: page.evaluate("document.querySelector('#picture img')?.naturalWidth") == 640)
+        first = page.locator("#picture").screenshot()
+        until(lambda: page.locator("#picture").screenshot() != first)
+
+
 def test_shift_click_selects_a_range_and_a_phone_has_room(daemon: Daemon, folder: Path, chromium: Any) -> None:
     until(lambda: list((folder / "snapshots").glob("*.jpg")))
     picture = next((folder / "snapshots").glob("*.jpg")).read_bytes()

@@ -28,6 +28,18 @@ async function guarded(work) {
 let looking = true;
 let again = 0;
 
+// A proxy may take the boundary out of the type of a stream, as Home Assistant's ingress does: no browser shows that.
+async function isCutStream() {
+  const end = new AbortController();
+  const reply = await fetch(`api/live.mjpg?${Date.now()}`, { signal: end.signal }).catch(() => null);
+  end.abort();
+  return reply?.ok && !reply.headers.get("content-type").includes("boundary");
+}
+
+function showSnapshot(image) {
+  if (image.isConnected) image.src = `api/snapshot.jpg?${Date.now()}`;
+}
+
 function showPicture() {
   clearTimeout(again);
   const watching = looking && !document.hidden;
@@ -35,7 +47,9 @@ function showPicture() {
   if (old) old.src = ""; // ends the stream, which removing it does not
   if (!watching) { $("picture").replaceChildren(h("p", { class: "quiet" }, t("notLooking"))); return; }
   const image = h("img", { alt: t("liveAlt"), src: `api/live.mjpg?${Date.now()}` });
-  image.addEventListener("error", () => {
+  image.addEventListener("error", async () => {
+    if (!image.isConnected) return;
+    if (await isCutStream()) { image.onload = () => setTimeout(() => showSnapshot(image), 500); setTimeout(() => showSnapshot(image), 500); return; }
     if (!image.isConnected) return;
     $("picture").replaceChildren(h("p", { class: "quiet" }, t("noPicture")));
     again = setTimeout(showPicture, 5000);
