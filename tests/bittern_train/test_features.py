@@ -14,7 +14,7 @@ from bittern.evaluation.dataset import Item
 from bittern_convert.copies import Sample
 from bittern_convert.task import Augment, Backbone, Recipe, Task
 from bittern_train import confidence, network, training
-from bittern_train.network import Features, Network, side_by_side
+from bittern_train.network import FeatureStore, Network, side_by_side
 
 RNG = np.random.default_rng(1)
 
@@ -28,13 +28,13 @@ def limit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("limit")
 def test_rows_come_back_as_they_were_written() -> None:
     values = RNG.normal(size=(7, 3, 4, 5)).astype(np.float16)
-    kept = Features((7, 3, 4, 5))
+    kept = FeatureStore((7, 3, 4, 5))
     for part in np.array_split(values.reshape(-1, 4, 5), [2, 9]):
         kept.append(part)
     samples = np.array([6, 0, 3])
     assert np.array_equal(kept.of_copy(samples, 1), values[samples, 1].astype(np.float32))
     assert np.array_equal(kept.rows(kept.numbers(samples)), values[samples].reshape(-1, 4, 5).astype(np.float32))
-    joined = side_by_side([(kept, samples, 1), (Features.of(values[:3]), np.arange(3), 2)])
+    joined = side_by_side([(kept, samples, 1), (FeatureStore.of(values[:3]), np.arange(3), 2)])
     expected = np.concatenate([values[samples, :1], values[:3, :2]], axis=1)
     assert joined.shape == expected.shape
     assert np.array_equal(joined.raw(joined.numbers(np.arange(3))), expected.reshape(-1, 4, 5))
@@ -52,7 +52,7 @@ def test_pictures_themselves_are_kept_as_bytes_and_read_like_features() -> None:
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "IN_MEMORY", 0)
-    kept = Features((100, 1, 1000))
+    kept = FeatureStore((100, 1, 1000))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
@@ -75,7 +75,7 @@ def test_of_one_fold_the_fit_itself_is_kept() -> None:
     built = Network("none", "", 0, task.backbone)
     targets = np.arange(24) % 2
     pictures = np.clip(RNG.normal(90 + 70 * targets[:, None, None, None, None], 40, (24, 1, 32, 32, 3)), 0, 255)
-    kept = Features.of(pictures.astype(np.uint8))
+    kept = FeatureStore.of(pictures.astype(np.uint8))
     samples = [
         Sample(Item(Path(), f"{i}", labels[t], "val" if i < 8 else "train", f"{i}", {}), int(t), "photo", i < 8)
         for i, t in enumerate(targets)

@@ -10,7 +10,7 @@ from tests.doubles.progress import Reports
 
 from bittern_convert.task import Recipe, Task
 from bittern_train import training
-from bittern_train.network import Features, Network
+from bittern_train.network import FeatureStore, Network
 
 LABELS = ["plain", "striped"]
 
@@ -26,7 +26,7 @@ def final_fit(network: Network, *, soup: int, seed: int, rate: float = 1e-3) -> 
     samples = 8
     targets = np.arange(samples) % 2
     features = rng.normal(targets[:, None, None, None, None], 1, (samples, 2, *network.body_features))
-    cache = training.Cache(Features.of(features.astype(np.float16)), Features((0, 0, 1)), targets)
+    cache = training.Cache(FeatureStore.of(features.astype(np.float16)), FeatureStore((0, 0, 1)), targets)
     made = msgspec.convert(
         {
             "name": "test", "question": "?", "labels": LABELS, "alarm": ["striped"], "nothing": [], "data": [{}],

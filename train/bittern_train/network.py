@@ -30,7 +30,7 @@ Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
 
-class Features:
+class FeatureStore:
     """What a frozen body makes of pictures: (samples, copies, ...), read row by row.
 
     In memory, or above IN_MEMORY bytes in a file without a name in TMPDIR, which is gone with this. The file is read
@@ -55,7 +55,7 @@ class Features:
             weakref.finalize(self, self._file.close)
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> Features:
+    def of(cls, values: npt.NDArray[Any]) -> FeatureStore:
         """Those of an array (samples, copies, ...)."""
         made = cls(values.shape, values.dtype)
         made.append(values.reshape(-1, *values.shape[2:]))
@@ -106,10 +106,10 @@ class Features:
         return np.asarray((samples[:, None] * self.shape[1] + np.arange(count)).reshape(-1), np.intp)
 
 
-def side_by_side(parts: Sequence[tuple[Features, Indices, int]]) -> Features:
+def side_by_side(parts: Sequence[tuple[FeatureStore, Indices, int]]) -> FeatureStore:
     """The first copies of some samples of each, beside each other: features, samples (n,), how many copies of each."""
     first, samples, _ = parts[0]
-    joined = Features((len(samples), sum(count for *_, count in parts), *first.shape[2:]), first.dtype)
+    joined = FeatureStore((len(samples), sum(count for *_, count in parts), *first.shape[2:]), first.dtype)
     for start in range(0, len(samples), _COPIED):
         some = [
             kept.raw(kept.numbers(own[start : start + _COPIED], count)).reshape(-1, count, *first.shape[2:])
@@ -122,7 +122,7 @@ def side_by_side(parts: Sequence[tuple[Features, Indices, int]]) -> Features:
 class _Parts(keras.utils.PyDataset):  # type: ignore[misc]
     """Rows of features in order, a part at a time."""
 
-    def __init__(self, features: Features, numbers: Indices) -> None:
+    def __init__(self, features: FeatureStore, numbers: Indices) -> None:
         super().__init__()
         self._features, self._numbers = features, numbers
 
@@ -133,7 +133,7 @@ class _Parts(keras.utils.PyDataset):  # type: ignore[misc]
         return (self._features.rows(self._numbers[part * _ANSWERED : (part + 1) * _ANSWERED]),)
 
 
-def answers(model: keras.Model, features: Features, numbers: Indices) -> Floats:
+def answers(model: keras.Model, features: FeatureStore, numbers: Indices) -> Floats:
     """What a network answers (n, ...) to rows of features, without holding all of them."""
     return np.asarray(model.predict(_Parts(features, numbers), verbose=0))
 
@@ -219,7 +219,7 @@ def scale(tensors: npt.NDArray[np.uint8]) -> Floats:
     return tensors.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
-def features(model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, int]) -> Features:
+def features(model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape: tuple[int, int]) -> FeatureStore:
     """Run pictures through a model and keep its output, as float16 to halve it.
 
     Args:
@@ -228,7 +228,7 @@ def features(model: keras.Model, tensors: Iterable[npt.NDArray[np.uint8]], shape
         shape: (samples, copies).
     """
     unchanged = all(isinstance(layer, (keras.layers.InputLayer, keras.layers.Identity)) for layer in model.layers)
-    kept = Features((*shape, *model.output.shape[1:]), np.uint8 if unchanged else np.float16)
+    kept = FeatureStore((*shape, *model.output.shape[1:]), np.uint8 if unchanged else np.float16)
     for batch in _batches(tensors):
         kept.append(batch if unchanged else compiled(model)(scale(batch)).numpy())
     return kept

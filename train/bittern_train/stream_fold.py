@@ -14,7 +14,7 @@ from bittern_convert import parallel, streams
 from bittern_convert.copies import Photo, Sample
 from bittern_convert.streams import FRAME_S, LAP_S, PASSING_S, Outline, Stream, Swept
 from bittern_convert.task import Task
-from bittern_train.network import Features, Floats, Network, features
+from bittern_train.network import FeatureStore, Floats, Network, features
 
 # Drawn streets, half of them with a stop sign, where the task has drawn pictures.
 STREETS = 16
@@ -35,7 +35,7 @@ class Footage(NamedTuple):
 
     outlines: list[Outline]
     owners: npt.NDArray[np.int64]
-    features: Features
+    features: FeatureStore
 
     def of_fold(self, validated: npt.NDArray[np.intp], fold: int, folds: int) -> npt.NDArray[np.bool_]:
         """(frames,) whether each is of a picture that a fold validates; drawn streets go round the folds."""

@@ -19,7 +19,7 @@ from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
 from bittern_train import confidence, criteria, stream_fold
 from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints
-from bittern_train.network import Features, Floats, Indices, Network, answers
+from bittern_train.network import FeatureStore, Floats, Indices, Network, answers
 from bittern_train.stream_fold import Footage
 
 # The head alone: at least this many epochs and steps.
@@ -62,7 +62,7 @@ class Examples(NamedTuple):
         weights: of those, (trained,).
     """
 
-    features: Features
+    features: FeatureStore
     scores: Floats
     trained: Indices
     weights: Floats
@@ -78,7 +78,7 @@ class Validation(NamedTuple):
         task: whose alarms say which view decides, and whose costs count.
     """
 
-    features: Features
+    features: FeatureStore
     samples: Indices
     targets: npt.NDArray[np.int64]
     task: Task
@@ -172,8 +172,8 @@ class Cache(NamedTuple):
         targets: the labels' indices (samples,).
     """
 
-    features: Features
-    judged: Features
+    features: FeatureStore
+    judged: FeatureStore
     targets: npt.NDArray[np.int64]
 
 
@@ -415,7 +415,7 @@ def fit_once(
     return head, record.fold
 
 
-def judged_scores(model: keras.Model, judged: Features, samples: Indices, task: Task) -> Floats:
+def judged_scores(model: keras.Model, judged: FeatureStore, samples: Indices, task: Task) -> Floats:
     """What a network answers (n, versions, labels) to samples of `Cache.judged`."""
     predicted = answers(model, judged, judged.numbers(samples))
     return criteria.decided(predicted.reshape(len(samples), -1, len(task.views), len(task.labels)), task)

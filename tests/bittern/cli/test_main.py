@@ -48,7 +48,7 @@ def test_a_command_that_needs_tensorflow_is_one_line_without_it(tmp_path: Path, 
 
 def test_of_the_studies_those_that_can_run_are_listed() -> None:
     listed = set(re.findall(r"^  ([a-z]+) ", bittern("study", "--help").out.partition("Commands:")[2], re.M))
-    assert listed == {"decision", *(["growth", "none", "soup", "twins"] if TENSORFLOW else [])}
+    assert listed == {"decision", *(["growth", "memory", "none", "soup", "twins"] if TENSORFLOW else [])}
     one_line(bittern("study", "twin"), 2, "No such command 'twin'")
 
 
