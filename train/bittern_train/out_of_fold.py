@@ -39,7 +39,7 @@ class OutOfFold(NamedTuple):
     features: npt.NDArray[np.float16]
 
 
-def some(n: int, seed: int) -> npt.NDArray[np.int64]:
+def feature_rows(n: int, seed: int) -> npt.NDArray[np.int64]:
     """(m,) numbers of the pictures whose features are kept, in order: all of n, or `MOST_FEATURES` drawn ones."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:MOST_FEATURES]).astype(np.int64)
 

@@ -228,7 +228,7 @@ def _out_of_fold(task: Task, loaded: Loaded, cache: Cache, best: Choice, seed: i
     samples, network = loaded.decoded.samples, loaded.network
     choosing = np.flatnonzero([s.chooses for s in samples])
     parts = training.split(samples, cache.targets, task.recipe.folds, seed).parts
-    rows = out_of_fold.some(len(choosing), seed)
+    rows = out_of_fold.feature_rows(len(choosing), seed)
     network.reset(seed)
     pooled = answers(network.tail, cache.features, cache.features.numbers(choosing[rows], 1))
     return OutOfFold(
