@@ -107,10 +107,10 @@ _BELOW = {
     "blurred": "nothing in it is sharp",
 }
 # What a quick model sees of pictures: (pictures, features).
-Features = Callable[[Sequence[Item]], probe.Floats]
+FeatureMaker = Callable[[Sequence[Item]], probe.Floats]
 
 
-def check(items: Sequence[Item], progress: Progress, features: Features | None = None) -> Checked:
+def check(items: Sequence[Item], progress: Progress, features: FeatureMaker | None = None) -> Checked:
     """Look for everything that may be wrong with a data set.
 
     Args:
@@ -266,7 +266,7 @@ def _clusters(kind: str, what: str, clusters: Iterable[list[Item]], note: Callab
 
 
 def _probed(
-    readable: Sequence[tuple[Item, Measured]], groups: Sequence[str], progress: Progress, features: Features | None
+    readable: Sequence[tuple[Item, Measured]], groups: Sequence[str], progress: Progress, features: FeatureMaker | None
 ) -> tuple[list[Concern], list[Shortcut], list[str]]:
     items, measured = [item for item, _ in readable], [m for _, m in readable]
     folds = probe.choose([item.label for item in items], groups)
@@ -287,7 +287,7 @@ def _doubted(
     items: Sequence[Item],
     measured: Sequence[Measured],
     folds: Folds,
-    features: Features | None,
+    features: FeatureMaker | None,
     progress: Progress,
 ) -> tuple[list[Concern], list[str]]:
     from bittern_train.data import doubt
