@@ -7,10 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.doubles import drawn_pictures
 from tests.doubles.progress import Reports
 
 from bittern import Classifier
+from bittern.cli.main import main
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset
 from bittern.model import pictures
@@ -97,6 +99,11 @@ def test_body_and_tail_are_the_whole(name: str) -> None:
 def test_what_a_backbone_cannot_be(backbone: Backbone, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         backbones.build(backbone, "none")
+
+
+def test_the_help_names_every_backbone() -> None:
+    words = CliRunner().invoke(main, ["train", "--help"]).output.replace(",", " ").replace(".", " ").split()
+    assert set(backbones.TABLE) <= set(words)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

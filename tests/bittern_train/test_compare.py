@@ -161,6 +161,11 @@ def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
 def test_each_network_may_have_weights_of_its_own() -> None:
     assert compare.parse_weights([]) == {"": "imagenet"}
     assert compare.parse_weights(["a=b.h5", "resnet18=r=1.pth"]) == {"": "a=b.h5", "resnet18": "r=1.pth"}
+    few = compare.parse("lenet:32,lenet:40")
+    with pytest.raises(ConfigurationError, match="--weights resnet18=a: resnet18 is not among --backbones"):
+        compare.make(
+            TASK, few, Path(), Path(), weights={"": "none", "resnet18": "a"}, mode=None, seed=1, progress=Reports()
+        )
     with pytest.raises(ConfigurationError, match="--weights: resnet18: given twice"):
         compare.parse_weights(["resnet18=a", "resnet18=b"])
     with pytest.raises(ConfigurationError, match="--weights: all networks: given twice"):

@@ -99,6 +99,8 @@ def test_what_is_no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         short.writestr("weights/data.pkl", archive.read("weights/data.pkl").replace(b"K\x18t", b"J\x00\x00\x00\x7ft"))
     file = tmp_path / "short.pth"
     assert "its tensors are larger than the file" in refused()
+    torch_files.nested(file)
+    assert "beyond its memory" in refused()
 
 
 @pytest.mark.fuzz

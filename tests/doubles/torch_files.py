@@ -40,18 +40,30 @@ def stream(file: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
     file.write_bytes(b"".join(parts))
 
 
+def nested(file: Path) -> None:
+    """No file of PyTorch's: a tensor of 1000 numbers, built on one that repeats the only number there is."""
+    pickled = io.BytesIO()
+    number = np.zeros(1, np.float32)
+    with _torch() as (kinds, rebuild):
+        inner = _Tensor(_Storage("0", number, kinds["float32"]), (10**6,), rebuild, (0,))
+        _Pickler(pickled, 2).dump(OrderedDict(a=_Tensor(inner, (1000,), rebuild)))
+    with zipfile.ZipFile(file, "w") as written:
+        written.writestr("weights/data.pkl", pickled.getvalue())
+        written.writestr("weights/data/0", number.tobytes())
+
+
 class _Storage:
     def __init__(self, key: str, values: npt.NDArray[Any], kind: Any) -> None:
         self.key, self.values, self.kind = key, values, kind
 
 
 class _Tensor:
-    def __init__(self, storage: _Storage, shape: tuple[int, ...], rebuild: Any) -> None:
+    def __init__(self, storage: Any, shape: tuple[int, ...], rebuild: Any, strides: tuple[int, ...] = ()) -> None:
         self._storage, self._shape, self._rebuild = storage, shape, rebuild
+        self._strides = strides or tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        strides = tuple(int(np.prod(self._shape[i + 1 :])) for i in range(len(self._shape)))
-        return self._rebuild, (self._storage, 0, self._shape, strides, False, OrderedDict())
+        return self._rebuild, (self._storage, 0, self._shape, self._strides, False, OrderedDict())
 
 
 class _Pickler(pickle.Pickler):

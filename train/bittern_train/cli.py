@@ -68,8 +68,8 @@ def train(
 
     \b
     Networks that start from weights (--weights): mobilenet_v2, resnet18, resnet50, inception_v3, efficientnet_b0,
-    efficientnet_b1, nasnet_mobile, xception. Networks that start from nothing: vgg_style, peetz_net, lenet, small_cnn,
-    sign_cnn.
+    efficientnet_b1, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, nasnet_mobile, xception.
+    Networks that start from nothing: vgg_style, peetz_net, lenet, small_cnn, sign_cnn.
     With --weights none a network of the first kind stays random where it is not trained: give --mode scratch too.
     """
     from bittern_convert.copies import KINDS

@@ -173,6 +173,8 @@ def make(
     """
     from bittern_train import backbones
 
+    for name in weights.keys() - {"", *(choice.name for choice in choices)}:
+        raise ConfigurationError(f"--weights {name}={weights[name]}: {name} is not among --backbones")
     tasks = []
     for choice in choices:
         starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
@@ -358,14 +360,18 @@ def figures(scores: Floats, targets: npt.NDArray[np.int64], groups: Sequence[str
 
 def markdown(task: Task, made: Sequence[ComparedBackbone]) -> str:
     """The table as a page."""
+    scored = (
+        f"out of fold: of the {made[0].n} pictures of train and val each is scored by a fit that did not train on it"
+        if task.recipe.folds > 1
+        else f"of the {made[0].n} pictures of val, which chose how long each network was trained"
+    )
     lines = [
         f"# {task.name}: backbones compared",
         "",
-        f"Written by `bittern compare {task.name}`. Figures of the float networks are out of fold: of the {made[0].n} "
-        "pictures of train and val each is scored by a fit that did not train on it. Precision, recall, F1 and AUC are "
-        f"{'of the alarm' if task.alarm else 'means over the labels'}. Time is that of the int8 model on one thread, "
-        "relative to MobileNetV2 1.0 at 224 px in the same run. p: McNemar's exact test against the best, not "
-        "corrected for their number.",
+        f"Written by `bittern compare {task.name}`. Figures of the float networks are {scored}. Precision, recall, F1 "
+        f"and AUC are {'of the alarm' if task.alarm else 'means over the labels'}. Time is that of the int8 model on "
+        "one thread, relative to MobileNetV2 1.0 at 224 px in the same run. p: McNemar's exact test against the best, "
+        "not corrected for their number.",
         "",
         "| network | accuracy (95 %) | loss | precision | recall | F1 | AUC | against the best (95 %) | p "
         "| parameters | MACs | float | int8 | int8 as float | time |",

@@ -119,8 +119,11 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _tensor(storage: Array, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any) -> Array:
+    # A pickle may build a tensor on another one, whose length says nothing of the memory behind it.
+    if not isinstance(storage, np.ndarray) or storage.base is not None:
+        raise pickle.UnpicklingError("a tensor is built on what is no memory")
     last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides)) < 0 or (math.prod(shape) > 0 and last >= len(storage)):
+    if min((offset, *shape, *strides)) < 0 or math.prod(shape) > len(storage) or last >= max(1, len(storage)):
         raise pickle.UnpicklingError("a tensor reaches beyond its memory")
     byte_strides = [stride * storage.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(storage[offset:], shape, byte_strides)
