@@ -186,10 +186,8 @@ def _claim_outbox(config: WatchConfig, name: str, stack: contextlib.ExitStack) -
 def page_url(config: WatchConfig) -> str | None:
     """Address of the page, else of the metrics, if other machines can reach it.
 
-    A page that listens on this machine only, but has a name, stands behind a proxy, which encrypts.
+    A page that listens on this machine only may stand behind a proxy, which alone knows under which address.
     """
-    if config.page is not None and config.page.names and is_loopback(config.page.host):
-        return f"https://{config.page.names[0]}/"
     for table, path in ((config.page, ""), (config.health, "metrics")):
         if table is not None and table.port and not is_loopback(table.host):
             host = socket.gethostname() if table.host in ("0.0.0.0", "::", "") else table.host

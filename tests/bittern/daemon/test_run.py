@@ -113,7 +113,12 @@ def test_a_check_of_models_ends_before_events_are_waited_for(tmp_path: Path, mon
         (PageConfig(8770, "127.0.0.2"), HealthConfig(9100, "192.0.2.1"), "http://192.0.2.1:9100/metrics"),
         (PageConfig(8770, "2001:db8::1"), HealthConfig(9100, "192.0.2.1"), "http://[2001:db8::1]:8770/"),
         (PageConfig(0, "192.0.2.1"), None, None),
-        (PageConfig(8770, names=("garden.example.org",)), HealthConfig(9100, "0.0.0.0"), "https://garden.example.org/"),
+        (PageConfig(8770, names=("garden.example.org",)), None, None),
+        (
+            PageConfig(8770, names=("garden.example.org",)),
+            HealthConfig(9100, "192.0.2.1"),
+            "http://192.0.2.1:9100/metrics",
+        ),
         (PageConfig(8770, "192.0.2.1", ("garden.example.org",)), None, "http://192.0.2.1:8770/"),
     ],
 )
