@@ -101,12 +101,13 @@ demo: $(DEV)/.ready  ## watch a drawn street, print the events, write build/demo
 
 # Of GTSRB only the archives are kept in DATA: they are unpacked beside links to the other sets.
 GTSRB := $(wildcard $(DATA)/gtsrb/train.zip)
+GTSRB_TEST := $(wildcard $(DATA)/gtsrb/test.zip)
 PICTURES := $(if $(GTSRB),build/data,$(DATA))
 
-build/data/gtsrb/index.csv: $(GTSRB) train/bittern_train/gtsrb.py $(HOSTENV)/.ready
+build/data/gtsrb/index.csv: $(GTSRB) $(GTSRB_TEST) train/bittern_train/gtsrb.py $(HOSTENV)/.ready
 	@mkdir -p build/data
 	@ln -sfn $(abspath $(filter-out %/gtsrb,$(wildcard $(DATA)/*))) build/data
-	$(HOSTENV)/bin/python -m bittern_train.gtsrb build/data/gtsrb $(GTSRB) $(wildcard $(DATA)/gtsrb/test.zip)
+	$(HOSTENV)/bin/python -m bittern_train.gtsrb build/data/gtsrb $(GTSRB) $(GTSRB_TEST)
 
 train: need-data $(HOSTENV)/.ready $(if $(GTSRB),build/data/gtsrb/index.csv)  ## fine-tune on the pictures in DATA=folder (all shipped tasks, or TASK=stop_sign)
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern train $$task --data $(PICTURES) --weights $(WEIGHTS) --out $(RUN) --force))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import zipfile
 from pathlib import Path
 
@@ -55,6 +57,59 @@ def test_other_archives_are_refused(tmp_path: Path) -> None:
         archive.writestr("cats/1.webp", b"")
     with pytest.raises(ConfigurationError, match="expected the archives of GTSRB"):
         gtsrb.unpack(tmp_path, tmp_path / "train.zip")
+
+
+def test_an_index_stays_when_other_archives_are_refused(tmp_path: Path) -> None:
+    train, test = archives(tmp_path, tracks=2)
+    gtsrb.unpack(tmp_path, train)
+    before = (tmp_path / "index.csv").read_bytes()
+    test.write_bytes(b"no archive")
+    with pytest.raises(ConfigurationError, match="expected the archives of GTSRB"):
+        gtsrb.unpack(tmp_path, train, test)
+    assert (tmp_path / "index.csv").read_bytes() == before
+
+
+def test_an_index_that_cannot_be_written_whole_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train, _ = archives(tmp_path, tracks=2)
+    gtsrb.unpack(tmp_path, train)
+    before = (tmp_path / "index.csv").read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    train, _ = archives(tmp_path, tracks=3)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        gtsrb.unpack(tmp_path, train)
+    assert (tmp_path / "index.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("case", ["no archive", "other archive", "damaged", "missing", "too few words"])
+def test_what_cannot_be_unpacked_is_one_line(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    train, _ = archives(tmp_path, tracks=2)
+    if case == "no archive":
+        train.write_bytes(b"no archive")
+    elif case == "other archive":
+        with zipfile.ZipFile(train, "w") as archive:
+            archive.writestr("99999/1_2.webp", b"")
+    elif case == "damaged":
+        data = bytearray(train.read_bytes())
+        data[60] ^= 0xFF
+        train.write_bytes(data)
+    elif case == "missing":
+        train.unlink()
+    words = [str(tmp_path / "set"), str(train)]
+    assert gtsrb.main(words[:1] if case == "too few words" else words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert not (tmp_path / "set" / "index.csv").exists()
+
+
+def test_the_command_line_tells_how_many(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, test = archives(tmp_path, tracks=2)
+    assert gtsrb.main([str(tmp_path / "set"), str(train), str(test)]) == 0
+    assert capsys.readouterr().out == "10 pictures\n"
 
 
 def test_the_labels_of_the_task_are_those_of_the_index() -> None:

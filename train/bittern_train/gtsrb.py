@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import sys
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bittern.errors import ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, one_line
+from bittern.system import fileio
 
 # Label of each of the 43 kinds of signs, in their order (Stallkamp et al. 2012, "Man vs. computer").
 LABELS = (
@@ -51,8 +54,12 @@ def unpack(folder: Path, train: Path, test: Path | None = None) -> int:
         How many pictures.
 
     Raises:
-        ConfigurationError: an archive that is not one of GTSRB.
+        ConfigurationError: an archive that is missing, or is not one of GTSRB.
+        OSError: the folder cannot be written.
     """
+    for archive in (train, test):
+        if archive is not None and not archive.is_file():
+            raise ConfigurationError(f"{archive}: expected an archive of GTSRB, there is no such file")
     try:
         with zipfile.ZipFile(train) as pictures:
             names = sorted(name for name in pictures.namelist() if name.endswith(".webp"))
@@ -62,14 +69,15 @@ def unpack(folder: Path, train: Path, test: Path | None = None) -> int:
             with zipfile.ZipFile(test) as pictures:
                 rows += _tested(pictures)
                 pictures.extractall(folder / _TEST, [Path(row.path).name for row in rows if row.split == _TEST])
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, KeyError, ValueError, IndexError) as error:
         raise ConfigurationError(
-            f"{train.parent}: expected the archives of GTSRB, as its README has them: {error}"
+            f"{train.parent}: expected the archives of GTSRB, as its README has them: {one_line(error)}"
         ) from None
-    with (folder / "index.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_Row._fields)
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_Row._fields)
+    writer.writerows(rows)
+    fileio.write(folder / "index.csv", text.getvalue().encode())
     return len(rows)
 
 
@@ -102,5 +110,19 @@ def _tested(pictures: zipfile.ZipFile) -> list[_Row]:
     ]
 
 
+def main(arguments: list[str]) -> int:
+    """Unpack what the command line names; returns the exit code."""
+    if not 2 <= len(arguments) <= 3:
+        print("usage: python -m bittern_train.gtsrb FOLDER TRAIN.zip [TEST.zip]", file=sys.stderr)
+        return 2
+    try:
+        count = unpack(*map(Path, arguments))
+    except (BitternError, OSError) as error:
+        print(f"gtsrb: {one_line(error)}", file=sys.stderr)
+        return error.exit_code if isinstance(error, BitternError) else 1
+    print(f"{count} pictures")
+    return 0
+
+
 if __name__ == "__main__":
-    print(f"{unpack(*map(Path, sys.argv[1:]))} pictures")
+    sys.exit(main(sys.argv[1:]))
