@@ -1,4 +1,4 @@
-"""The study of memory and time: which pictures it takes, what it draws, and that a larger set takes no more memory."""
+"""The study of memory and time: which pictures it takes, what it measures, and what it draws."""
 
 from __future__ import annotations
 
