@@ -160,7 +160,7 @@ def keep(task: Task, sample: Sample, data: bytes) -> Photo:
     """Decode a sample's picture, and keep what its copies are drawn from.
 
     At most WIDEST times as long as it is wide, or as wide as it is where the task has side views; shrunk by a whole
-    factor where the shorter side is four times augment.SIDE or more.
+    factor where the shorter side is four times `task.augment.side` or more.
 
     Args:
         task: that the sample is for.
@@ -175,7 +175,7 @@ def keep(task: Task, sample: Sample, data: bytes) -> Photo:
         return Photo(np.empty((0, 0, 3), np.uint8), {})
     whole = decode(task, sample.item, data)
     side = min(whole.shape[:2])
-    factor = max(1, side // (2 * augment.SIDE))
+    factor = max(1, side // (2 * task.augment.side))
     # Still centred, so that the centred square of what is kept is that of the picture.
     height, width = (min(n, int(WIDEST * side)) for n in whole.shape[:2])
     if task.views != preprocess.CENTER:

@@ -19,7 +19,7 @@ from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern_convert import copies
 from bittern_convert.copies import Sample
-from bittern_convert.task import Data, Drawn, Erratum, Recipe, Task
+from bittern_convert.task import Augment, Data, Drawn, Erratum, Recipe, Task
 from bittern_train import pool, training
 
 TASK = Task(name="signs", question="which?", labels=("not_stop", "stop"), alarm=("stop",))
@@ -311,6 +311,52 @@ def test_with_one_fold_only_val_is_validated_on(tmp_path: Path) -> None:
     splits = training.split(samples, np.array([1, 0, 1]), 1, seed=1)
     (part,) = splits.parts
     assert (splits.targets.tolist(), part.validated.tolist(), part.trained.tolist()) == ([1], [0], [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("trained", "label"),
+    [
+        ([], "not_stop"),
+        ([("c.png", "stop", "train", "g3")], "not_stop"),
+        ([("c.png", "not_stop", "train", "g3")], "stop"),
+        ([("c.png", "not_stop", "extra", "g3"), ("d.png", "stop", "train", "g2")], "stop"),  # a group of val
+        ([("c.png", "not_stop", "extra", "g3"), ("d.png", "stop", "train", "g4")], None),
+    ],
+)
+def test_with_one_fold_every_label_is_trained_on(
+    tmp_path: Path, trained: list[tuple[str, str, str, str]], label: str | None
+) -> None:
+    rows = [("a.png", "not_stop", "val", "g1"), ("b.png", "stop", "val", "g2"), *trained]
+    task = msgspec.structs.replace(TASK, recipe=Recipe(folds=1))
+    samples, _ = gather(task, indexed(tmp_path / "set", rows), seed=1)
+    if label is None:
+        pool.check_classes(task, samples)
+    else:
+        with pytest.raises(ConfigurationError, match=f"label '{label}' has pictures in val, but none to train on: add"):
+            pool.check_classes(task, samples)
+
+
+def test_with_one_fold_drawn_pictures_are_trained_on(tmp_path: Path) -> None:
+    rows = [("a.png", "stop", "val", "g1"), ("b.png", "not_stop", "val", "g2"), ("c.png", "not_stop", "train", "g3")]
+    drawn = Drawn(with_sign="stop", without_sign="not_stop", streets=4, pasted=0)
+    task = msgspec.structs.replace(TASK, recipe=Recipe(folds=1), drawn=drawn)
+    samples, _ = gather(task, indexed(tmp_path / "set", rows), seed=1)
+    with pytest.raises(ConfigurationError, match="'stop' has pictures in val, but none to train on"):
+        pool.check_classes(task, samples)
+    pool.check_classes(task, copies.with_drawn(task, samples, seed=1))
+
+
+def test_photographs_are_kept_at_twice_the_side_of_what_is_altered(tmp_path: Path) -> None:
+    data = cv2.imencode(".png", np.random.default_rng(1).integers(0, 256, (600, 700, 3), np.uint8))[1].tobytes()
+    sample = Sample(Item(tmp_path / "a.png", "a.png", "stop", "train", "", {}), 1, "photo", False)
+
+    def kept(side: int) -> tuple[int, ...]:
+        return copies.keep(msgspec.structs.replace(TASK, augment=Augment(side=side)), sample, data).frame.shape
+
+    assert Augment().side == 288
+    assert kept(288) == (600, 700, 3)
+    assert kept(64) == (150, 175, 3)
+    assert kept(16) == (33, 38, 3)
 
 
 def test_copies_are_the_picture_then_altered_and_the_same_for_a_seed(folders: Path) -> None:

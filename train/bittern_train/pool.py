@@ -176,7 +176,7 @@ def _at_most(items: list[Item], most: int) -> list[Item]:
 
 
 def check_classes(task: Task, samples: Sequence[Sample]) -> None:
-    """Raises ConfigurationError when a label has too few groups for the k-fold."""
+    """Raises ConfigurationError when a label has too few groups for the k-fold, or for one fold none to train on."""
     splits = " + ".join(copies.choice_splits(task))
     remedy = "lower recipe.folds" if task.recipe.folds > 1 else "take more than one fold, which needs no split val"
     for target, label in enumerate(task.labels):
@@ -185,6 +185,16 @@ def check_classes(task: Task, samples: Sequence[Sample]) -> None:
             raise ConfigurationError(
                 f"label {label!r} has {len(groups)} distinct pictures in {splits}, at least {task.recipe.folds} "
                 f"are needed for {task.recipe.folds} folds: add pictures, or {remedy}"
+            )
+    if task.recipe.folds > 1:
+        return
+    validated = {s.item.group for s in samples if s.chooses}
+    trained = {s.target for s in samples if s.item.group not in validated}
+    for target, label in enumerate(task.labels):
+        if target not in trained:
+            raise ConfigurationError(
+                f"label {label!r} has pictures in {splits}, but none to train on: add some to train or extra, of "
+                f"groups that are not in {splits}, or {remedy}"
             )
 
 

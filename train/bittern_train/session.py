@@ -189,10 +189,11 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     if weights == "none":
         keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
     samples, everything = pool.gather(task, root, seed, progress)
+    samples = copies.with_drawn(task, [*samples, *also], seed)
     pool.check_classes(task, samples)
     network = Network(weights, task.recipe.cut, task.recipe.noise, task.backbone)
     progress.say(_pictures(task, everything))
-    decoded = pool.decode(task, copies.with_drawn(task, [*samples, *also], seed), progress)
+    decoded = pool.decode(task, samples, progress)
     for line in decoded.skipped:
         progress.say(f"skipped {line}")
     if twice := pool.two_labels(task, decoded):
