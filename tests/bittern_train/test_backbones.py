@@ -19,6 +19,7 @@ from bittern.model import pictures
 from bittern_convert import package
 from bittern_convert.task import Augment, Backbone, Recipe, Task
 from bittern_train import backbones, session, training
+from bittern_train.checkpoints import Diverged
 from bittern_train.network import FeatureStore, Network
 
 # Quick enough for every `make test`; the others at the smallest size that they take.
@@ -175,7 +176,7 @@ def test_a_loss_that_is_no_number_stops_the_training() -> None:
     features = np.random.default_rng(1).uniform(-1, 1, (8, 2, 32, 32, 3)).astype(np.float16)
     cache = training.Cache(FeatureStore.of(features), FeatureStore((0, 0, 1)), np.arange(8) % 2)
     examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
-    with pytest.raises(ConfigurationError, match=r"rate 1e\+30: the loss is no number any more after epoch"):
+    with pytest.raises(Diverged, match=r"rate 1e\+30: the loss is no number any more after epoch"):
         training.fit_once(network, Recipe(epochs=8, batch=4), training.Fit(1e30, 8, 1), examples)
 
 
@@ -184,5 +185,5 @@ def test_a_head_whose_loss_is_no_number_stops_the_training() -> None:
     cache = training.Cache(FeatureStore.of(features), FeatureStore((0, 0, 1)), np.arange(8) % 2)
     network = Network("none", "", 0, Backbone(size=96, width=0.35, mode="head"))
     examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
-    with pytest.raises(ConfigurationError, match=r"the loss of the head at rate 1e\+38 is no number: take a lower"):
+    with pytest.raises(Diverged, match=r"the loss of the head at rate 1e\+38 is no number: take a lower"):
         training.fit_once(network, Recipe(head_rate=1e38), training.Fit(0.0, 1, 1), examples)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from tests.doubles import drawn_pictures
-from tests.doubles.progress import Reports
+from tests.doubles.progress import Interrupting, Reports
 from tests.doubles.repetitions import times
 from tests.doubles.waiting import until
 
@@ -25,7 +25,7 @@ from bittern.cli.main import main
 from bittern.errors import BitternError, ConfigurationError
 from bittern_convert import run as runs
 from bittern_train import checkpoints, session, task_files
-from bittern_train.checkpoints import Checkpoints
+from bittern_train.checkpoints import Checkpoints, Diverged
 from bittern_train.training import Candidate, Choice, FinalFit, Fold
 
 BITTERN = Path(sys.executable).with_name("bittern")
@@ -50,19 +50,6 @@ rate = [1e-3]
 stream_s = 0
 """
 LONG = TASK.replace("rate = [1e-3]", "rate = [1e-3, 3e-4]").replace("stream_s = 0", "stream_s = 0.4\nsoup = 2")
-
-
-class Interrupting(Reports):
-    """Runs into an error when a step has come so far."""
-
-    def __init__(self, error: BaseException, step: str, done: int) -> None:
-        super().__init__()
-        self._error, self._step, self._done = error, step, done
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        super().__call__(step, done, total)
-        if step == self._step and done >= self._done:
-            raise self._error
 
 
 class World:
@@ -110,7 +97,22 @@ def long(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("checkpoints-long"), LONG)
 
 
-def test_a_killed_training_goes_on_to_the_same_bytes(world: World, tmp_path: Path) -> None:
+def test_ctrl_c_in_the_second_fold(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    partial = checkpoints.folder_of(out)
+    with pytest.raises(KeyboardInterrupt):
+        world.train(out, Interrupting(KeyboardInterrupt(), "cross-validation", 3))
+    assert {file.name for file in partial.iterdir()} == {checkpoints.CONDITIONS, FIRST_FIT}
+    resumed = world.train(out, resume=True)
+    assert f"going on after the last finished fit in {partial}" in resumed.lines
+    world.is_the_same(out)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_to_the_same_bytes(
+    world: World, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "mine"
     partial = checkpoints.folder_of(out)
     with subprocess.Popen([BITTERN, *world.command(out)], stderr=subprocess.DEVNULL) as process:
@@ -122,8 +124,9 @@ def test_a_killed_training_goes_on_to_the_same_bytes(world: World, tmp_path: Pat
         2, [f"bittern: {partial}: an interrupted run is there: --resume goes on, --force starts anew"],
     )  # fmt: skip
     resumed = world.call(out, "--resume")
-    assert resumed.exit_code == 0, resumed.stderr
-    assert f"going on after the last finished fit in {partial}" in resumed.stderr
+    shown = capfd.readouterr().err  # progress goes to the real stderr
+    assert resumed.exit_code == 0, shown
+    assert "going on after the last finished fit" in shown
     world.is_the_same(out)
     assert {file.name for file in tmp_path.iterdir()} == {"mine", "mine.log"}
 
@@ -237,16 +240,84 @@ def test_two_trainings_of_one_run(tmp_path: Path) -> None:
         assert kept.load("final-0", int) == 1
 
 
-def test_what_cannot_be_mended_by_going_on_is_not_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "remains"),
+    [
+        (Diverged("the loss is no number any more"), False),
+        (ConfigurationError("/tmp: No space left on device: set TMPDIR to a folder with more room"), True),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), True),
+        (MemoryError(), True),
+    ],
+)
+def test_only_what_going_on_cannot_mend_is_not_kept(tmp_path: Path, error: Exception, remains: bool) -> None:
     out = tmp_path / "mine"
-    for error, remains in ((ConfigurationError("the loss is no number any more"), False), (MemoryError(), True)):
-        with (
-            contextlib.suppress(type(error)),
-            checkpoints.checkpoints(out, {}, resume=False, replace=True) as kept,
-        ):
+
+    def fail() -> None:
+        with checkpoints.checkpoints(out, {}, resume=False, replace=False) as kept:
             kept.save("final-0", 1)
             raise error
-        assert checkpoints.folder_of(out).exists() == remains
+
+    with pytest.raises(type(error)) as raised:
+        fail()
+    assert raised.value is error
+    assert checkpoints.interrupted(out) == checkpoints.folder_of(out).exists() == remains
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"replace": True}])
+@pytest.mark.parametrize("name", ["notes.txt", "final-0.msgpack", "photos/1.jpg"])
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, name: str, options: dict[str, bool]) -> None:
+    out = tmp_path / "mine"
+    file = checkpoints.folder_of(out) / name
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    with (
+        pytest.raises(ConfigurationError, match=r"mine\.partial: expected an interrupted run, got .* without cond"),
+        checkpoints.checkpoints(out, {}, **{"resume": False, "replace": False} | options),
+    ):
+        pass
+    assert file.read_text() == "precious"
+
+
+def test_only_its_own_files_are_removed(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    partial = checkpoints.folder_of(out)
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        checkpoints.checkpoints(out, {}, resume=False, replace=False) as kept,
+    ):
+        kept.save("final-0", 1)
+        (partial / ".final-1.msgpack.abcd").touch()  # killed while it wrote
+        (partial / "photos.msgpack").mkdir()
+        (partial / "notes.txt").touch()
+        raise KeyboardInterrupt
+    with checkpoints.checkpoints(out, {}, resume=False, replace=True) as kept:
+        assert kept.load("final-0", int) is None
+    assert {file.name for file in partial.iterdir()} == {"photos.msgpack", "notes.txt"}
+
+
+def test_what_a_kill_at_the_first_file_leaves_is_no_obstacle(tmp_path: Path) -> None:
+    out = tmp_path / "mine"
+    partial = checkpoints.folder_of(out)
+    partial.mkdir()
+    (partial / ".conditions.json.abcd").write_bytes(b"{")
+    with checkpoints.checkpoints(out, {}, resume=False, replace=False):
+        assert [file.name for file in partial.iterdir()] == [checkpoints.CONDITIONS]
+    assert not partial.exists()
+
+
+def test_changed_code_is_another_condition(tmp_path: Path) -> None:
+    code = tmp_path / "package" / "part" / "module.py"
+    code.parent.mkdir(parents=True)
+    packages = [tmp_path / "package"]
+    versions = []
+    for text in ("a = 1", "a = 2"):
+        code.write_text(text)
+        versions.append([session.code_version(revision, packages) for revision in ("12ab", "12ab-dirty")])
+    (clean, dirty), (clean_again, dirty_again) = versions
+    assert clean == clean_again
+    assert dirty != dirty_again
+    assert dirty.startswith(f"{clean}-dirty ")
+    assert session.code_version("12ab-dirty") != session.code_version("12ab-dirty", packages)
 
 
 def test_values_come_back_as_they_were(tmp_path: Path) -> None:

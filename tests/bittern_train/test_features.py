@@ -14,6 +14,7 @@ from bittern.evaluation.dataset import Item
 from bittern_convert.copies import Sample
 from bittern_convert.task import Augment, Backbone, Recipe, Task
 from bittern_train import confidence, network, training
+from bittern_train.checkpoints import Checkpoints
 from bittern_train.network import FeatureStore, Network, side_by_side
 
 RNG = np.random.default_rng(1)
@@ -62,7 +63,7 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_of_one_fold_the_fit_itself_is_kept() -> None:
+def test_of_one_fold_the_fit_itself_is_kept(tmp_path: Path) -> None:
     labels = ("dark", "light")
     task = Task(
         name="tones",
@@ -83,7 +84,12 @@ def test_of_one_fold_the_fit_itself_is_kept() -> None:
     chosen = np.arange(8)
     judged = side_by_side([(kept, chosen, 1), (kept, chosen, 1)])
     cache = training.Cache(kept, judged, targets)
-    (choice,) = training.cross_validate(task, built, samples, cache, None, 1, Reports())
+    checkpoints = Checkpoints(tmp_path)
+    (choice,) = training.cross_validate(task, built, samples, cache, None, 1, Reports(), checkpoints)
+    (resumed,) = training.cross_validate(task, built, samples, cache, None, 1, Reports(), checkpoints)
+    for fold in (*choice.folds, *resumed.folds):
+        assert len(fold.weights) == 1, "those of the chosen epoch"
+    choice = resumed
     model, folds = training.final_fit(task, built, cache, choice, 1, Reports())
     assert len(folds[0].scores) == 3, "the start and two epochs"
     answers = np.concatenate([model(picture[None], training=False) for picture in kept.of_copy(chosen, 0)])

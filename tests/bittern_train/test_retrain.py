@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 from click.testing import CliRunner
 from tests.bittern_train.test_backbones import discs
 from tests.doubles import drawn_pictures
-from tests.doubles.progress import Reports
+from tests.doubles.progress import Interrupting, Reports
 
 from bittern.cli.main import main
 from bittern_convert import run
 from bittern_convert.task import Backbone
-from bittern_train import session
+from bittern_train import retrain_session, session
 
 
 def test_new_pictures_are_trained_on_and_both_networks_answer_the_same_test(tmp_path: Path) -> None:
@@ -31,6 +32,20 @@ def test_new_pictures_are_trained_on_and_both_networks_answer_the_same_test(tmp_
         progress=Reports(),
     )
     added = drawn_pictures.discs(tmp_path / "kept", 2, seed=2)
+    for step, after, leaves in (
+        ("features of 2 copies", 1, set()),
+        ("cross-validation", 13, {"mine-2.data", "mine-2.partial"}),  # in the second fold
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            retrain_session.retrain(
+                tmp_path / "mine",
+                added,
+                tmp_path / "mine-2",
+                weights="none",
+                root=None,
+                progress=Interrupting(KeyboardInterrupt(), step, after),
+            )
+        assert {file.name for file in tmp_path.glob("mine-2*")} == leaves
     words = ["retrain", tmp_path / "mine", "--add", added, "--out", tmp_path / "mine-2", "--weights", "none", "--json"]
     done = CliRunner().invoke(main, [str(word) for word in words])
     verdict = json.loads(done.stdout)
@@ -42,3 +57,4 @@ def test_new_pictures_are_trained_on_and_both_networks_answer_the_same_test(tmp_
     old = sum(sum(labels.values()) for labels in first.pictures["trained_on"].values())
     assert new >= old + 4, "each new picture, and mistakes more than once"
     assert (tmp_path / "mine-2" / "retrained.json").is_file()
+    assert not (tmp_path / "mine-2.partial").exists()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
@@ -23,6 +22,8 @@ from bittern.system import fileio
 # What the fits depend on; see `checkpoints`.
 CONDITIONS = "conditions.json"
 _SUFFIX = ".msgpack"
+# Temporary files of `fileio`, of a process that was killed while it wrote.
+_LEFTOVERS = (f".*{_SUFFIX}.*", f".{CONDITIONS}.*")
 _ANEW = "resume it as it was started, or remove that folder to start anew"
 
 _T = TypeVar("_T")
@@ -33,15 +34,26 @@ def folder_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.partial")
 
 
+def interrupted(out: Path) -> bool:
+    """Whether a run has finished fits of a training that has not ended."""
+    return len(Checkpoints(folder_of(out))) > 0
+
+
 def check(out: Path, *, resume: bool, replace: bool) -> None:
-    """Raises ConfigurationError if an interrupted training would be lost."""
+    """Raises ConfigurationError if an interrupted training would be lost, or the folder is somebody else's."""
     folder = folder_of(out)
-    if not (resume or replace) and Checkpoints(folder):
+    if folder.exists():
+        _check_own(folder)
+    if not (resume or replace) and interrupted(out):
         raise ConfigurationError(f"{folder}: an interrupted run is there: --resume goes on, --force starts anew")
 
 
 class DamagedCheckpoint(BitternError):
     """A checkpoint that cannot be read; the others are good."""
+
+
+class Diverged(ConfigurationError):
+    """The loss is no number any more: the same training comes to the same end, however often it is resumed."""
 
 
 class Checkpoints:
@@ -94,7 +106,7 @@ NOTHING_KEPT = Checkpoints(None)
 
 @contextlib.contextmanager
 def checkpoints(out: Path, conditions: Mapping[str, str], *, resume: bool, replace: bool) -> Iterator[Checkpoints]:
-    """The checkpoints of a run: removed when the block ends without an error, or with one that no repetition mends.
+    """The checkpoints of a run: removed when the block ends without an error, or with `Diverged`.
 
     Args:
         out: folder of the run.
@@ -104,7 +116,7 @@ def checkpoints(out: Path, conditions: Mapping[str, str], *, resume: bool, repla
 
     Raises:
         ConfigurationError: an interrupted training is there and neither was asked for, it was made under other
-            conditions, or another training is writing there.
+            conditions, the folder holds something else, or another training is writing there.
     """
     check(out, resume=resume, replace=replace)
     folder = folder_of(out)
@@ -114,31 +126,55 @@ def checkpoints(out: Path, conditions: Mapping[str, str], *, resume: bool, repla
         if resume and len(made):
             _compare(folder, conditions)
         else:
-            for file in folder.iterdir():
-                file.unlink()
+            _empty(folder)
             fileio.write(folder / CONDITIONS, msgspec.json.encode(dict(conditions)))
         try:
             yield made
-        except ConfigurationError:
-            shutil.rmtree(folder)
+        except BaseException as error:
+            if isinstance(error, Diverged) or not len(made):
+                _remove(folder)
             raise
-        except BaseException:
-            if not len(made):
-                shutil.rmtree(folder)
-            raise
-        shutil.rmtree(folder)
+        _remove(folder)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(f"{folder}: another training is writing there: give another --out") from None
         yield
-    except BlockingIOError:
-        raise ConfigurationError(f"{folder}: another training is writing there: give another --out") from None
     finally:
         os.close(handle)
+
+
+def _check_own(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder}: expected a folder, got a file: move it, or give another --out")
+    others = sorted({file.name for file in folder.iterdir()} - {file.name for file in _files(folder, *_LEFTOVERS)})
+    if others and CONDITIONS not in others:
+        raise ConfigurationError(
+            f"{folder}: expected an interrupted run, got {others[0]} without {CONDITIONS}: move that folder, or give "
+            "another --out"
+        )
+
+
+def _files(folder: Path, *patterns: str) -> list[Path]:
+    return [file for pattern in patterns for file in folder.glob(pattern) if not file.is_dir()]
+
+
+def _empty(folder: Path) -> None:
+    # The conditions last: without them, an interrupted removal would leave what could not be told from other files.
+    for file in _files(folder, *_LEFTOVERS, f"*{_SUFFIX}", CONDITIONS):
+        file.unlink()
+
+
+def _remove(folder: Path) -> None:
+    _empty(folder)
+    with contextlib.suppress(OSError):  # it holds something else
+        folder.rmdir()
 
 
 def _compare(folder: Path, conditions: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,12 @@ from bittern.frames import Pixels
 from bittern.system.progress import Progress, counted
 from bittern_convert import inputs, package, run
 from bittern_convert.run import Run
-from bittern_train import retraining, session
+from bittern_train import checkpoints, retraining, session
 from bittern_train.retraining import Retrained
 
 
 def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | None, progress: Progress) -> Retrained:
-    """Train again, and compare; the verdict is in the new run too.
+    """Train again, and compare; the verdict is in the new run too. An interrupted attempt goes on.
 
     The new network starts where the run's started, not from the run's own weights: those have been trained on the
     pictures that the folds validate, and every choice would be made on answers that are too good.
@@ -42,8 +43,8 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         raise ConfigurationError(
             f"--weights {weights}: not those that run {made.id!r} started from (sha256 {made.weights_sha256[:12]})"
         )
-    links = out.parent / f"{out.name}.data"
-    if links.exists():
+    links, interrupted = out.parent / f"{out.name}.data", checkpoints.interrupted(out)
+    if links.exists() and not interrupted:
         raise ConfigurationError(f"{links} exists already: give another --out, or remove it")
     data = root or Path(made.data)
     items = dataset.read(folder / run.INDEX, data)
@@ -56,8 +57,13 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
         f"gets {len(mistakes)} wrong; left out: {pictures.unlabelled} without a label, {pictures.known} known, "
         f"{pictures.tested} test pictures or near-duplicates of one"
     )
-    task = retraining.assemble(made, data, pictures, mistakes, links)
-    session.train(task, links, out, weights=weights, seed=made.seed, resume=True, progress=progress)
+    task = retraining.assemble(made, data, pictures, mistakes, links, again=interrupted)
+    try:
+        session.train(task, links, out, weights=weights, seed=made.seed, resume=True, progress=progress)
+    except BaseException:
+        if not (out.exists() or checkpoints.interrupted(out)):
+            shutil.rmtree(links)  # nothing needs them, and the next attempt makes them anew
+        raise
     tested = retraining.tested(out, links)
     was = _answers(old, made, tested, progress, "test pictures, before")
     now = _answers(package.load_model(out), made, tested, progress, "test pictures, now")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -149,7 +150,9 @@ def without_near_duplicates(pictures: RetrainingPictures, progress: Progress) ->
     return pictures._replace(new=new, tested=pictures.tested + len(pictures.new) - len(new))
 
 
-def assemble(made: Run, root: Path, pictures: RetrainingPictures, mistakes: frozenset[str], folder: Path) -> Task:
+def assemble(
+    made: Run, root: Path, pictures: RetrainingPictures, mistakes: frozenset[str], folder: Path, *, again: bool = False
+) -> Task:
     """Write the data set of the new training, which holds links to the pictures, and the task that names it.
 
     Args:
@@ -158,13 +161,17 @@ def assemble(made: Run, root: Path, pictures: RetrainingPictures, mistakes: froz
         pictures: all of them.
         mistakes: the new and corrected ones that the run's network gets wrong (`key`): trained on `WEIGHT` times.
         folder: of the new data set; it must not exist.
+        again: it may exist, if it is the same.
 
     Returns:
         The task, with the one rate that the run chose, for `session.train` with `folder` as the folder of the pictures.
+
+    Raises:
+        ConfigurationError: the folder exists, and is not the same.
     """
     reported = sorted({item.split for item in pictures.old if item.split not in copies.TRAINED_SPLITS})
     report = tuple(dict.fromkeys([*reported, "test"]))
-    with fileio.atomic_folder(folder) as new_folder:
+    with fileio.atomic_folder(folder, replace=again) as new_folder:
         data = []
         for name, items, source in ((_OLD, pictures.old, root), (_NEW, pictures.new, None)):
             if items:
@@ -172,6 +179,8 @@ def assemble(made: Run, root: Path, pictures: RetrainingPictures, mistakes: froz
                 rows = _rows(items, source, mistakes, new_folder / name)
                 fileio.write(new_folder / name / "index.csv", rows)
                 data.append(Data(path=name, report=report))
+        if folder.exists() and _contents(folder) != _contents(new_folder):
+            raise ConfigurationError(f"{folder} links to other pictures or labels: remove it, or give another --out")
     faces = {
         f"pictures/{Path(d.path, path).as_posix()}": face for d in made.task.data for path, face in d.faces.items()
     }
@@ -235,6 +244,16 @@ def to_answer(pictures: RetrainingPictures) -> list[tuple[str, Item]]:
         *((key(item, new=True), item) for item in pictures.new),
         *((key(item, new=False), item) for item in pictures.old if item.name in pictures.corrected),
     ]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Files and targets of links, by their paths."""
+    paths = [Path(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)]
+    return {
+        path.relative_to(folder).as_posix(): os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+        for path in paths
+        if path.is_symlink() or path.is_file()
+    }
 
 
 def _rows(items: Sequence[Item], root: Path | None, mistakes: frozenset[str], folder: Path) -> bytes:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,8 @@ import msgspec
 import numpy as np
 
 import bittern
+import bittern_convert
+import bittern_train
 from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
@@ -40,6 +42,9 @@ CHECKED_COPIES = 200
 
 # Pictures that give a random network its batch norm statistics.
 SETTLING_PICTURES = 512
+
+# Where the code is that trains.
+PACKAGES = tuple(Path(package.__path__[0]) for package in (bittern, bittern_convert, bittern_train))
 
 
 class Loaded(NamedTuple):
@@ -95,10 +100,11 @@ def train(
         ConfigurationError: data, labels, weights or recipe do not fit, or the interrupted training was another one.
     """
     start, revision = time.monotonic(), _revision()
+    code = code_version(revision)
     run.check_target(out, replace=replace)
     checkpoints.check(out, resume=resume, replace=replace)
     loaded = load(task, root, weights=weights, seed=seed, progress=progress)
-    conditions = _conditions(task, loaded, weights, seed, revision)
+    conditions = _conditions(task, loaded, weights, seed, code)
     with checkpoints.checkpoints(out, conditions, resume=resume, replace=replace) as kept:
         everything, decoded, network = loaded
         if kept:
@@ -383,7 +389,7 @@ def _counts(task: Task, decoded: Decoded) -> dict[str, Any]:
     return {"trained_on": kinds, "copies": task.augment.copies, "unreadable": len(decoded.skipped)}
 
 
-def _conditions(task: Task, loaded: Loaded, weights: str, seed: int, revision: str) -> dict[str, str]:
+def _conditions(task: Task, loaded: Loaded, weights: str, seed: int, code: str) -> dict[str, str]:
     """What fits depend on; see `checkpoints`."""
     index = [dataset.digest(loaded.everything), *sorted(loaded.decoded.digests.items())]
     return {
@@ -391,7 +397,7 @@ def _conditions(task: Task, loaded: Loaded, weights: str, seed: int, revision: s
         "pictures": hashlib.sha256(msgspec.json.encode(index)).hexdigest(),
         "weights": weights_sha256(weights),
         "seed": str(seed),
-        "bittern": f"{bittern.__version__} {revision}",
+        "bittern": code,
         **_versions(),
     }
 
@@ -407,6 +413,24 @@ def _versions() -> dict[str, str]:
 def weights_sha256(weights: str) -> str:
     """sha256 (hex) of a file of weights; "imagenet" and "none" as they are."""
     return hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else weights
+
+
+def code_version(revision: str, packages: Iterable[Path] = PACKAGES) -> str:
+    """Version and revision of the code; where files were changed since, with the sha256 (hex) of all of them.
+
+    Args:
+        revision: of `git describe`; it ends in "-dirty" if files were changed.
+        packages: folders of the code.
+    """
+    version = f"{bittern.__version__} {revision}"
+    if not revision.endswith("-dirty"):
+        return version
+    digests = [
+        (package.name, file.relative_to(package).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest())
+        for package in packages
+        for file in sorted(package.rglob("*.py"))
+    ]
+    return f"{version} {hashlib.sha256(msgspec.json.encode(digests)).hexdigest()}"
 
 
 def _revision() -> str:

@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
-from bittern.errors import ConfigurationError
 from bittern.system.progress import Counter, Progress
 from bittern_convert import thresholds
 from bittern_convert.copies import Sample
 from bittern_convert.streams import Swept
 from bittern_convert.task import Recipe, Task
 from bittern_train import confidence, criteria, stream_fold
-from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints
+from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints, Diverged
 from bittern_train.network import FeatureStore, Floats, Indices, Network, answers
 from bittern_train.stream_fold import Footage
 
@@ -112,8 +111,8 @@ class Fold(NamedTuple):
             head alone.
         scores: after each epoch, (validated samples, versions, labels); fewer epochs than asked for if it stopped
             early.
-        weights: after each epoch, the tail's, then the head's two; empty once they have served; those of one
-            fold are what `final_fit` keeps.
+        weights: after each epoch, the tail's, then the head's two. Once they have served, none; of a fold that is the
+            only one, those of the epoch that was chosen, which `final_fit` keeps.
     """
 
     history: list[dict[str, Any]]
@@ -222,8 +221,11 @@ def cross_validate(
             choice = _best_length(task, candidate, folds, splits)
             if footage is not None:
                 choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
-            if recipe.folds > 1:
-                choice = choice._replace(folds=[fold._replace(weights=[]) for fold in folds])
+            # Several folds have served; of one alone, `final_fit` keeps the epoch that was chosen.
+            needed = [[fold.weights[fold.at(choice.epochs)]] if recipe.folds == 1 else [] for fold in folds]
+            choice = choice._replace(
+                folds=[fold._replace(weights=weights) for fold, weights in zip(folds, needed, strict=True)]
+            )
             kept.save(f"candidate-{number}", choice)
             kept.drop(*(_name(number, k) for k in range(recipe.folds)))
         choices.append(choice)
@@ -339,8 +341,7 @@ def _kept_fit(task: Task, network: Network, choice: Choice) -> keras.Model:
     """The network of the one fold after the epoch that was chosen: what was validated is what is kept."""
     head = _head(len(task.labels))
     head.build(network.tail.output.shape)
-    fold = choice.folds[0]
-    set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
+    set_average(network, head, choice.folds[0].weights)
     return _classifier(network, head, choice)
 
 
@@ -464,7 +465,7 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
             self._counter.advance()
         loss = (logs or {})["loss"]
         if not math.isfinite(loss):
-            raise ConfigurationError(
+            raise Diverged(
                 f"rate {self._rate:g}: the loss is no number any more after epoch {epoch + 1}: take a lower recipe.rate"
             )
         self.add(epoch + 1, loss)
@@ -508,6 +509,4 @@ def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, re
     batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=seed).repeat().batch(_HEAD_BATCH).take(steps)
     loss = model.fit(batches, shuffle=False, verbose=0).history["loss"][-1]
     if not math.isfinite(loss):
-        raise ConfigurationError(
-            f"the loss of the head at rate {recipe.head_rate:g} is no number: take a lower recipe.head_rate"
-        )
+        raise Diverged(f"the loss of the head at rate {recipe.head_rate:g} is no number: take a lower recipe.head_rate")

@@ -116,6 +116,18 @@ def test_the_data_set_has_all_of_them_and_mistakes_three_times(world: World, tmp
     assert sum(item.split == "test" for item in before) == sum(item.split == "test" for item in world.items)
 
 
+def test_an_interrupted_attempt_makes_the_same_data_set_again(world: World, tmp_path: Path) -> None:
+    made, links = msgspec_replaced(world.made), tmp_path / "links"
+    task = retraining.assemble(made, world.data, world.sorted, frozenset(), links)
+    before = (links / "before" / "index.csv").read_bytes()
+    assert retraining.assemble(made, world.data, world.sorted, frozenset(), links, again=True) == task
+    other = world.sorted._replace(new=world.sorted.new[1:])
+    with pytest.raises(ConfigurationError, match=r"links links to other pictures or labels: remove it, or give "):
+        retraining.assemble(made, world.data, other, frozenset(), links, again=True)
+    assert (links / "before" / "index.csv").read_bytes() == before
+    assert [folder.name for folder in tmp_path.iterdir()] == ["links"]
+
+
 def msgspec_replaced(made: runs.Run) -> runs.Run:
     import msgspec
 
