@@ -232,7 +232,7 @@ test-opencv: $(DEV)/.dev $(OPENCV410)/.ready  ## preprocessing, golden vectors a
 	$(OPENCV410)/bin/python -m pytest -q $(VECTORS)
 
 test-compat: $(DEV)/.dev $(COMPAT)/.ready $(BENCHENV)/.ready  ## other tools' models on every runtime (tf.lite: if .venv-host is there), ours in MediaPipe; table in build
-	BITTERN_COMPAT="tflite-runtime=$(COMPAT)/bin/python mediapipe=$(BENCHENV)/bin/python $(patsubst %,tf.lite=%,$(wildcard $(HOSTENV)/bin/python))" \
+	BITTERN_COMPAT="tflite-runtime=$(COMPAT)/bin/python mediapipe=$(BENCHENV)/bin/python $(if $(wildcard $(HOSTENV)/.ready),tf.lite=$(HOSTENV)/bin/python)" \
 	    $(DEV)/bin/python -m pytest -q tests/compat $(ARGS)
 	@cat build/compat.txt
 
