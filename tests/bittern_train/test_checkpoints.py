@@ -33,12 +33,9 @@ FIRST_FIT = "candidate-0-fold-0.msgpack"
 
 
 # Two folds and a final fit of a small network; in `LONG` of two rates, with two final fits and streams.
-TASK = """
-name = "discs"
-question = "Is there a red disc?"
-labels = ["blue", "red"]
-alarm = ["red"]
-nothing = ["blue"]
+TASK = (
+    drawn_pictures.DISCS_TASK
+    + """
 backbone = { name = "lenet", size = 32, mode = "scratch" }
 [augment]
 copies = 2
@@ -49,6 +46,7 @@ batch = 4
 rate = [1e-3]
 stream_s = 0
 """
+)
 LONG = TASK.replace("rate = [1e-3]", "rate = [1e-3, 3e-4]").replace("stream_s = 0", "stream_s = 0.4\nsoup = 2")
 
 

@@ -34,12 +34,9 @@ from bittern_train.data.cli.main import COMMANDS
 REPO = Path(__file__).parents[2]
 BITTERN = Path(sys.executable).with_name("bittern")
 PROGRESS = re.compile(r".+: \d+ of \d+ (after .+|\(\d+%\), about .+ left)")
-TASK = """
-name = "discs"
-question = "Is there a red disc?"
-labels = ["blue", "red"]
-alarm = ["red"]
-nothing = ["blue"]
+TASK = (
+    drawn_pictures.DISCS_TASK
+    + """
 limits = ["The weights are random."]
 [augment]
 copies = 2
@@ -52,6 +49,7 @@ epochs = 2
 cut = "block_16_project_BN"
 rate = [0.0, 1e-4]
 """
+)
 
 
 def call(

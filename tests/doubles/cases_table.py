@@ -130,8 +130,8 @@ ORIENTED = (
 def _large_jpeg() -> bytes:
     """A small JPEG whose header says 9000 x 9000."""
     data = encode(".jpg", _flat())
-    at = data.index(b"\xff\xc0") + 5
-    return data[:at] + struct.pack(">HH", 9000, 9000) + data[at + 4 :]
+    height = data.index(b"\xff\xc0") + 5  # in the frame header, before the width
+    return data[:height] + struct.pack(">HH", 9000, 9000) + data[height + 4 :]
 
 
 def _heic() -> bytes:

@@ -9,6 +9,15 @@ import numpy as np
 
 from bittern.scene import street
 
+# The beginning of a task file for `discs`.
+DISCS_TASK = """
+name = "discs"
+question = "Is there a red disc?"
+labels = ["blue", "red"]
+alarm = ["red"]
+nothing = ["blue"]
+"""
+
 
 def folders(root: Path, each: int, seed: int = 1) -> Path:
     """A folder per label, `stop` and `not_stop`, with `each` street pictures."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.doubles.served import Reply
+from tests.doubles.served import Reply, ask_over
 from tests.doubles.waiting import until
 
 NAME = "bittern.example.org"
@@ -48,12 +48,7 @@ class Front(NamedTuple):
         """One request; POST if it has a body."""
         connection = http.client.HTTPSConnection(NAME, self.port, timeout=60)
         connection.sock = self.connect(sender)
-        try:
-            connection.request(method or ("GET" if body is None else "POST"), path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
+        return ask_over(connection, path, body, headers, method)
 
 
 def example(language: str) -> str:

@@ -40,13 +40,23 @@ class Site(NamedTuple):
         self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, method: str | None = None
     ) -> Reply:
         """One request over a connection of its own; POST if it has a body."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method or ("GET" if body is None else "POST"), path, body, dict(headers or {}))
-            answer = connection.getresponse()
-            return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
-        finally:
-            connection.close()
+        return ask_over(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60), path, body, headers, method)
+
+
+def ask_over(
+    connection: http.client.HTTPConnection,
+    path: str,
+    body: bytes | None,
+    headers: Mapping[str, str] | None,
+    method: str | None,
+) -> Reply:
+    """One request over a connection, which is closed afterwards; POST if it has a body."""
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, body, dict(headers or {}))
+        answer = connection.getresponse()
+        return Reply(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
+    finally:
+        connection.close()
 
 
 @contextmanager

@@ -177,8 +177,8 @@ def test_a_board_that_was_taken_for_a_stop_sign_is_not_any_more(watching: Pi, fi
     ) as site:
         names = site.ask("/api/labels").json["names"]
         body = {"state": "labelled", "label": "not_stop", "tab": "circle", "since": 0}
-        seen = [[names.index(name), 0] for name in boards]
-        reply = site.ask("/api/labels/decide", json.dumps(body | {"seen": seen}).encode())
+        decided = [[names.index(name), 0] for name in boards]  # number in the order of the page, and revision
+        reply = site.ask("/api/labels/decide", json.dumps(body | {"seen": decided}).encode())
         assert reply.json["conflicts"] == []
     assert sorted(item.name for item in dataset.read(kept) if item.label) == sorted(boards)
 

@@ -74,16 +74,17 @@ def open_subject(model: str, bare: Bare | None = None) -> Iterator[Subject]:
         ConfigurationError: no such model.
         ModelRefused, Unstated: see `Classifier`.
     """
-    found = catalog.find(model)
-    if found.is_dir():
-        yield Subject(Classifier(found), found)
+    folder_or_file = catalog.find(model)
+    if folder_or_file.is_dir():
+        yield Subject(Classifier(folder_or_file), folder_or_file)
         return
+    file = folder_or_file
     stated = bare or Bare()
     if not stated.alarm:
-        stated = msgspec.structs.replace(stated, alarm=Classifier(found, bare=stated).heads[0].labels[:1])
+        stated = msgspec.structs.replace(stated, alarm=Classifier(file, bare=stated).heads[0].labels[:1])
     with tempfile.TemporaryDirectory(prefix="bittern-bench-") as scratch:
-        folder = Path(scratch, name := adopt.named(found.stem))
-        adopt.adopt(found, folder, stated, name=name, version="unverified", items=(), progress=lambda _done: None)
+        folder = Path(scratch, name := adopt.named(file.stem))
+        adopt.adopt(file, folder, stated, name=name, version="unverified", items=(), progress=lambda _done: None)
         yield Subject(Classifier(folder), folder)
 
 
