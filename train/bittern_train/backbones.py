@@ -414,15 +414,20 @@ def _small_cnn(x: Any) -> Any:
 
 
 def _sign_cnn(x: Any) -> Any:
-    """Four convolutions with a batch norm each, then dense: it keeps where in the picture things are, as LeNet does.
+    """Seven convolutions with a batch norm each, then dense: it keeps where in the picture things are, as LeNet does.
 
-    A sign fills the picture, and signs differ by what is where in them.
+    A sign fills the picture, and signs differ by what is where in them. At full size there is one convolution only: two
+    of them would take as long as all the others.
     """
-    for stage, filters in enumerate((24, 48, 96, 128), start=1):
-        x = _conv(x, filters, 3, f"block{stage}")
-        if stage < 4:
-            x = layers.MaxPooling2D(2, name=f"block{stage}_pool")(x)
-    return layers.Dense(256, activation="relu", name="fc")(layers.Flatten(name="flatten")(x))
+    x = _conv(x, 24, 5, "block1")
+    for stage, filters in enumerate((48, 96), start=2):
+        x = layers.MaxPooling2D(2, name=f"block{stage - 1}_pool")(x)
+        x = _conv(x, filters, 3, f"block{stage}_1")
+        x = _conv(x, filters, 3, f"block{stage}_2")
+    x = layers.MaxPooling2D(2, name="block3_pool")(x)
+    x = _conv(x, 160, 3, "block4")
+    x = layers.Dropout(0.3, name="fc_dropout")(layers.Flatten(name="flatten")(x))
+    return layers.Dense(256, activation="relu", name="fc")(x)
 
 
 # What weights of EfficientNet-Lite expect. Those of ResNet-18 are torchvision's; Keras' EfficientNet scales by itself.
@@ -453,5 +458,5 @@ TABLE: dict[str, Architecture] = {
     "peetz_net": Architecture(_own(_peetz_net), 96, (32, 224), pretrained=False, starts=False),
     "lenet": Architecture(_own(_lenet), 32, (28, 96), pretrained=False, starts=False),
     "small_cnn": Architecture(_own(_small_cnn), 48, (24, 224), pretrained=False, starts=False),
-    "sign_cnn": Architecture(_own(_sign_cnn), 32, (24, 96), pretrained=False, starts=False),
+    "sign_cnn": Architecture(_own(_sign_cnn), 48, (24, 96), pretrained=False, starts=False),
 }
