@@ -4,85 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import keras
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
-from tests.doubles import drawn_pictures
-from tests.doubles.progress import Interrupting, Reports
+from tests.doubles.drawn_trainings import BITTERN, LONG, TASK, World
+from tests.doubles.progress import Interrupting
 from tests.doubles.repetitions import times
 from tests.doubles.waiting import until
 
-from bittern.cli.main import main
 from bittern.errors import BitternError, ConfigurationError
 from bittern_convert import run as runs
-from bittern_train import checkpoints, session, task_files
+from bittern_train import checkpoints, session
 from bittern_train.checkpoints import Checkpoints, Diverged
 from bittern_train.training import Candidate, Choice, FinalFit, Fold
 
-BITTERN = Path(sys.executable).with_name("bittern")
 FIRST_FIT = "candidate-0-fold-0.msgpack"
-
-
-# Two folds and a final fit of a small network; in `LONG` of two rates, with two final fits and streams.
-TASK = (
-    drawn_pictures.DISCS_TASK
-    + """
-backbone = { name = "lenet", size = 32, mode = "scratch" }
-[augment]
-copies = 2
-[recipe]
-folds = 2
-epochs = 2
-batch = 4
-rate = [1e-3]
-stream_s = 0
-"""
-)
-LONG = TASK.replace("rate = [1e-3]", "rate = [1e-3, 3e-4]").replace("stream_s = 0", "stream_s = 0.4\nsoup = 2")
-
-
-class World:
-    """Pictures, a task file, and an uninterrupted run."""
-
-    def __init__(self, root: Path, text: str) -> None:
-        self.data = drawn_pictures.discs(root / "pictures", 6)
-        self.file = root / "discs.toml"
-        self.file.write_text(text)
-        self.task = task_files.load(str(self.file))
-        self.whole = root / "whole"
-        self.train(self.whole)
-
-    def train(self, out: Path, reports: Reports | None = None, **options: Any) -> Reports:
-        reports = reports or Reports()
-        words: dict[str, Any] = {"task": self.task, "seed": 1} | options
-        session.train(root=self.data, out=out, weights="none", progress=reports, **words)
-        return reports
-
-    def command(self, out: Path, *options: str) -> list[str]:
-        return ["train", str(self.file), "--data", str(self.data), "--weights", "none", "--out", str(out), *options]
-
-    def call(self, out: Path, *options: str) -> Result:
-        return CliRunner().invoke(main, self.command(out, *options))
-
-    def is_the_same(self, out: Path) -> None:
-        """Every byte but name and duration."""
-        before, after = (keras.models.load_model(folder / runs.MODEL).get_weights() for folder in (self.whole, out))
-        assert [w.tobytes() for w in before] == [w.tobytes() for w in after]
-        for name in ("history.json", "index.csv", "out_of_fold.npz", "curves.png", "confusion.png"):
-            assert (self.whole / name).read_bytes() == (out / name).read_bytes(), name
-        values = [json.loads((folder / runs.FILE).read_bytes()) for folder in (self.whole, out)]
-        for value in values:
-            del value["id"], value["seconds"]
-        assert values[0] == values[1]
 
 
 @pytest.fixture(scope="module")
@@ -360,23 +300,3 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(world: World, disk:
     subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
     assert world.call(disk / "mine", "--resume").exit_code == 0
     world.is_the_same(disk / "mine")
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"cluster": {"worker": ["a:1", "b:1"]}}, "TF_CONFIG names 2 workers, but training runs on one host: unset it"),
-        ({"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}}, "TF_CONFIG names 3 workers"),
-        ({"cluster": "a:1"}, r"TF_CONFIG cannot be read \(.*\): unset it"),
-    ],
-)
-def test_several_hosts_are_refused(config: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-    with pytest.raises(ConfigurationError, match=message):
-        session.check_hosts()
-
-
-def test_one_host_is_none_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    for config in ("", "{}", '{"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}'):
-        monkeypatch.setenv("TF_CONFIG", config)
-        session.check_hosts()

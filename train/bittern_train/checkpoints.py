@@ -63,6 +63,9 @@ class Checkpoints:
         """Those in a folder, which exists; None keeps nothing."""
         self._folder = folder
 
+    def __contains__(self, name: str) -> bool:
+        return self._folder is not None and (self._folder / f"{name}{_SUFFIX}").exists()
+
     def __len__(self) -> int:
         return sum(1 for _ in self._folder.glob(f"*{_SUFFIX}")) if self._folder is not None else 0
 
@@ -80,7 +83,7 @@ class Checkpoints:
             return None
         file = self._folder / f"{name}{_SUFFIX}"
         try:
-            return msgspec.msgpack.decode(file.read_bytes(), type=kind, dec_hook=_array)
+            return decode(file.read_bytes(), kind)
         except FileNotFoundError:
             return None
         except Exception as error:  # msgspec and numpy raise several kinds
@@ -90,8 +93,12 @@ class Checkpoints:
 
     def save(self, name: str, value: object) -> None:
         """Keep a value."""
+        self.save_encoded(name, encode(value))
+
+    def save_encoded(self, name: str, data: bytes) -> None:
+        """Keep a value that `encode` has encoded."""
         if self._folder is not None:
-            fileio.write(self._folder / f"{name}{_SUFFIX}", msgspec.msgpack.encode(value, enc_hook=_plain))
+            fileio.write(self._folder / f"{name}{_SUFFIX}", data)
 
     def drop(self, *names: str) -> None:
         """Forget values that have served."""
@@ -183,9 +190,23 @@ def _compare(folder: Path, conditions: Mapping[str, str]) -> None:
         before = msgspec.json.decode(file.read_bytes(), type=dict[str, str])
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigurationError(f"{file}: cannot be read ({one_line(error)}): {_ANEW}") from None
-    other = [key for key in {**before, **conditions} if before.get(key) != conditions.get(key)]
-    if other:
+    if other := differing(before, conditions):
         raise ConfigurationError(f"{folder}: the interrupted run differs in {', '.join(other)}: {_ANEW}")
+
+
+def differing(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The conditions that are not the same."""
+    return [key for key in {**before, **now} if before.get(key) != now.get(key)]
+
+
+def encode(value: object) -> bytes:
+    """A value of named tuples, numbers, texts and arrays."""
+    return msgspec.msgpack.encode(value, enc_hook=_plain)
+
+
+def decode(data: bytes, kind: type[_T]) -> _T:
+    """What `encode` has encoded; msgspec and numpy raise errors of several kinds if it is not of that type."""
+    return msgspec.msgpack.decode(data, type=kind, dec_hook=_array)
 
 
 def _plain(value: object) -> object:

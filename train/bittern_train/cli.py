@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,9 @@ def train(
     A training that was interrupted, by Ctrl-C, a crash or a full disk, leaves its finished fits in NAME.partial beside
     --out. The same command with --resume goes on from there, and ends with the same weights.
 
+    Several hosts that are given the same command share out the fits of the k-fold, if TF_CONFIG names them as for
+    tf.distribute. The first one writes the run.
+
     \b
     Networks that start from weights (--weights): mobilenet_v2, resnet18, resnet50, inception_v3, efficientnet_b0,
     efficientnet_b1, efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, nasnet_mobile, xception.
@@ -76,7 +80,7 @@ def train(
     from bittern_convert.quiet import quiet
     from bittern_convert.run import check_target
     from bittern_convert.screen import bar
-    from bittern_train import checkpoints, task_files
+    from bittern_train import checkpoints, task_files, workers
 
     if task == "folders":
         import logging
@@ -94,10 +98,13 @@ def train(
         raise click.UsageError(f'{option} goes with "folders"; a task file has its own alarms and recipe')
     else:
         chosen = long = task_files.load(task)
-    target = out or Path("runs") / chosen.name
-    check_target(target, replace=force)
-    checkpoints.check(target, resume=resume, replace=force)
-    with quiet(target.parent / f"{target.name}.log") as console, bar(console) as progress:
+    target, hosts = out or Path("runs") / chosen.name, workers.hosts()
+    assists = hosts is not None and hosts.number > 0
+    if not assists:
+        check_target(target, replace=force)
+        checkpoints.check(target, resume=resume, replace=force)
+    log = Path(os.devnull) if assists else target.parent / f"{target.name}.log"
+    with quiet(log) as console, bar(console) as progress:
         from bittern_train import backbones, session
 
         chosen, long = (
@@ -105,12 +112,24 @@ def train(
         )
         if task == "folders":
             progress.say(task_files.effort(chosen, long))
+        if hosts is not None and assists:
+            count = session.assist(chosen, data, hosts, weights=weights, seed=seed, progress=progress)
+            progress.say(f"{count} fits made for {hosts.names[0]}, which writes the run")
+            return
         partial = checkpoints.folder_of(target)
         if resume and not checkpoints.Checkpoints(partial):
             progress.say(f"no interrupted run at {partial}: starting from the beginning")
         try:
             made = session.train(
-                chosen, data, target, weights=weights, seed=seed, replace=force, resume=resume, progress=progress
+                chosen,
+                data,
+                target,
+                weights=weights,
+                seed=seed,
+                replace=force,
+                resume=resume,
+                hosts=hosts,
+                progress=progress,
             )
         except (KeyboardInterrupt, OSError):
             if checkpoints.Checkpoints(partial):

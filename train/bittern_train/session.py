@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import hashlib
 import json
-import os
 import platform
 import subprocess
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -20,22 +20,22 @@ import numpy as np
 import bittern
 import bittern_convert
 import bittern_train
-from bittern.errors import ConfigurationError
 from bittern.evaluation import dataset, evaluate
 from bittern.evaluation.dataset import Item
 from bittern.model.manifest import StillPoint, Streams, Threshold
 from bittern.model.preprocess import CENTER
 from bittern.system import fileio
-from bittern.system.progress import Progress, counted
+from bittern.system.progress import Counter, Progress, counted
 from bittern_convert import calibration, copies, parity, run, thresholds
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
-from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, report, stream_fold, training
+from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, report, stream_fold, training, workers
 from bittern_train.network import Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
-from bittern_train.training import Cache, Choice
+from bittern_train.training import Cache, Choice, Fold
+from bittern_train.workers import Chief, Hosts, Worker
 
 # Copies that conversion's parity check is given at least, however many photographs there are.
 CHECKED_COPIES = 200
@@ -79,6 +79,7 @@ def train(
     seed: int,
     replace: bool = False,
     resume: bool = False,
+    hosts: Hosts | None = None,
     progress: Progress,
 ) -> Run:
     """Train and write a run, whole or not at all.
@@ -94,6 +95,7 @@ def train(
         seed: of everything random.
         replace: whether `out`, or an interrupted training of it, may exist already.
         resume: whether to go on with an interrupted training, if there is one.
+        hosts: that train together; this process is their chief. The others run `assist`.
         progress: gets each step, and lines on the pictures and the candidates.
 
     Raises:
@@ -103,10 +105,16 @@ def train(
     code = code_version(revision)
     run.check_target(out, replace=replace)
     checkpoints.check(out, resume=resume, replace=replace)
-    loaded = load(task, root, weights=weights, seed=seed, progress=progress)
-    conditions = _conditions(task, loaded, weights, seed, code)
-    with checkpoints.checkpoints(out, conditions, resume=resume, replace=replace) as kept:
+    if hosts is None:
+        workers.check_alone("a training on one host")
+    with contextlib.ExitStack() as stack:
+        chief = stack.enter_context(Chief(hosts, progress)) if hosts is not None else None
+        loaded = load(task, root, weights=weights, seed=seed, progress=progress)
+        conditions = _conditions(task, loaded, weights, seed, code)
+        kept = stack.enter_context(checkpoints.checkpoints(out, conditions, resume=resume, replace=replace))
         everything, decoded, network = loaded
+        if chief is not None:
+            chief.open(conditions, training.missing(task, kept), kept, Fold)
         if kept:
             progress.say(f"going on after the last finished fit in {checkpoints.folder_of(out)}")
         expected_s = estimate.seconds(task, decoded, estimate.measure(task, network, decoded, seed))
@@ -115,7 +123,7 @@ def train(
         choosing = [s for s in decoded.samples if s.chooses]
         photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
         footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
-        choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress, kept)
+        choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress, kept, chief)
         best = choices[0]
         for choice in choices:
             progress.say(_line(task, choice, choosing))
@@ -165,10 +173,47 @@ def train(
         return made
 
 
+def assist(task: Task, root: Path, hosts: Hosts, *, weights: str, seed: int, progress: Progress) -> int:
+    """Make fits of a training for its chief; nothing is written here.
+
+    Args:
+        task: see `train`.
+        root: see `train`.
+        hosts: that train together; this process is one of their workers.
+        weights: see `train`.
+        seed: see `train`.
+        progress: see `train`.
+
+    Returns:
+        How many fits were made.
+
+    Raises:
+        ConfigurationError: data, labels, weights or recipe do not fit, or the chief trains something else.
+        BitternError: the chief does not answer, or is gone.
+    """
+    code = code_version(_revision())
+    with Worker(hosts, progress) as worker:
+        loaded = load(task, root, weights=weights, seed=seed, progress=progress)
+        if not worker.greet(_conditions(task, loaded, weights, seed, code)):
+            return 0
+        samples, cache = loaded.decoded.samples, _cache(task, loaded, seed, progress)
+        splits = training.split(samples, cache.targets, task.recipe.folds, seed)
+        filmed, jobs, count = stream_fold.frames(task, len(splits.targets)) > 0, training.jobs(task), 0
+        for name in worker.names():
+            job = jobs[name]
+            counter = Counter(progress, f"rate {job.candidate.rate:g}, fold {job.fold + 1}", task.recipe.epochs)
+            fold = training.make(task, loaded.network, cache, splits, job, seed, filmed=filmed, counter=counter)
+            counter.reach(task.recipe.epochs)
+            worker.send(checkpoints.encode(fold))
+            count += 1
+        return count
+
+
 def prepare(
     task: Task, root: Path, *, weights: str, seed: int, progress: Progress, also: Sequence[Sample] = ()
 ) -> Prepared:
     """`load`, then run all copies through the frozen body."""
+    workers.check_alone("a study")
     loaded = load(task, root, weights=weights, seed=seed, progress=progress, also=also)
     return Prepared(*loaded, _cache(task, loaded, seed, progress))
 
@@ -190,7 +235,6 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     import keras
     import tensorflow as tf
 
-    check_hosts()
     tf.config.experimental.enable_op_determinism()
     if weights == "none":
         keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
@@ -211,23 +255,6 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])
         network.settle(np.concatenate(list(plain)))
     return Loaded(everything, decoded, network)
-
-
-def check_hosts() -> None:
-    """Raises ConfigurationError if TF_CONFIG names several workers: each of them would train everything."""
-    config = os.environ.get("TF_CONFIG") or "{}"
-    try:
-        cluster = msgspec.json.decode(config, type=_TensorFlowConfig).cluster
-    except msgspec.MsgspecError as error:
-        raise ConfigurationError(f"TF_CONFIG cannot be read ({error}): unset it, training runs on one host") from None
-    if (count := sum(map(len, cluster.values()))) > 1:
-        raise ConfigurationError(f"TF_CONFIG names {count} workers, but training runs on one host: unset it")
-
-
-class _TensorFlowConfig(msgspec.Struct):
-    """What `tf.distribute` reads of TF_CONFIG: the addresses of the tasks, by the kind of task."""
-
-    cluster: dict[str, list[str]] = {}
 
 
 def _out_of_fold(task: Task, loaded: Loaded, cache: Cache, best: Choice, seed: int) -> OutOfFold:
@@ -274,15 +301,15 @@ def _cache(task: Task, loaded: Loaded, seed: int, progress: Progress) -> Cache:
 
 def _pictures(task: Task, everything: Sequence[Item]) -> str:
     """What was found, and what is left for testing, label by label."""
-    trained = Counter(item.label for item in everything if item.split in copies.TRAINED_SPLITS)
-    tested = Counter(item.label for item in everything if item.split not in copies.TRAINED_SPLITS)
+    trained = collections.Counter(item.label for item in everything if item.split in copies.TRAINED_SPLITS)
+    tested = collections.Counter(item.label for item in everything if item.split not in copies.TRAINED_SPLITS)
     return (
         f"{task.name}: {len(everything)} pictures; to train on: {_by_label(task, trained)}; "
         f"left for testing: {_by_label(task, tested) if tested else 'none'}"
     )
 
 
-def _by_label(task: Task, counts: Counter[str | None]) -> str:
+def _by_label(task: Task, counts: collections.Counter[str | None]) -> str:
     return ", ".join(f"{counts[label]} {label}" for label in task.labels)
 
 

@@ -20,6 +20,7 @@ from bittern_train import confidence, criteria, stream_fold
 from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints, Diverged
 from bittern_train.network import FeatureStore, Floats, Indices, Network, answers
 from bittern_train.stream_fold import Footage
+from bittern_train.workers import Chief
 
 # The head alone: at least this many epochs and steps.
 HEAD_EPOCHS = 20
@@ -131,6 +132,13 @@ class FinalFit(NamedTuple):
     weights: list[Floats]
 
 
+class Job(NamedTuple):
+    """One fit of the k-fold: a candidate's, and the number of its fold."""
+
+    candidate: Candidate
+    fold: int
+
+
 class Choice(NamedTuple):
     """What the k-fold says of one candidate.
 
@@ -181,6 +189,53 @@ def candidates(task: Task) -> list[Candidate]:
     return [Candidate(rate) for rate in task.rates]
 
 
+def jobs(task: Task) -> dict[str, Job]:
+    """The fits of the k-fold, by the names of their checkpoints."""
+    return {
+        _name(number, fold): Job(candidate, fold)
+        for number, candidate in enumerate(candidates(task))
+        for fold in range(task.recipe.folds)
+    }
+
+
+def missing(task: Task, kept: Checkpoints) -> list[str]:
+    """Names of the fits that are still to be made."""
+    finished = [number for number in range(len(candidates(task))) if f"candidate-{number}" in kept]
+    over = {_name(number, fold) for number in finished for fold in range(task.recipe.folds)}
+    return [name for name in jobs(task) if name not in over and name not in kept]
+
+
+def make(
+    task: Task,
+    network: Network,
+    cache: Cache,
+    splits: Splits,
+    job: Job,
+    seed: int,
+    *,
+    filmed: bool,
+    counter: Counter | None = None,
+) -> Fold:
+    """One fit of the k-fold; it depends on no other.
+
+    Args:
+        task: with its recipe.
+        network: its tail holds the result afterwards.
+        cache: of all samples.
+        splits: the k-fold.
+        job: which fit.
+        seed: of the training.
+        filmed: whether streams will be scored, with the weights of one of the epochs.
+        counter: advanced by each epoch.
+    """
+    recipe, part = task.recipe, splits.parts[job.fold]
+    fit = Fit(job.candidate.rate, recipe.epochs, seed + job.fold)
+    validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
+    fold = fit_once(network, recipe, fit, of_labels(cache, part.trained, task), validation, counter)[1]
+    # Nothing else needs the weights.
+    return fold if filmed or recipe.folds == 1 else fold._replace(weights=[])
+
+
 def cross_validate(
     task: Task,
     network: Network,
@@ -190,34 +245,41 @@ def cross_validate(
     seed: int,
     progress: Progress,
     kept: Checkpoints = NOTHING_KEPT,
+    chief: Chief | None = None,
 ) -> list[Choice]:
     """Every candidate by grouped k-fold over the samples that choose; best first. What `kept` has is not made again.
 
     The best finds the most passings at `Choice.passings_found`; of equals, and without streams, it has the highest
     mean of two accuracies: of pictures as they are, and of their corrupted versions. In a fold, no sample is trained on
     whose group is validated, drawn and extra ones included. Streams are scored with the weights of the epoch that the
-    pictures choose, so that they have no part in that.
+    pictures choose, so that they have no part in that. Where `chief` has workers, fits are made by them too, and come
+    into `kept`.
     """
-    recipe = task.recipe
+    recipe, all_jobs = task.recipe, jobs(task)
     splits = split(pool, cache.targets, recipe.folds, seed)
-    counter = Counter(progress, "cross-validation", len(candidates(task)) * recipe.folds * recipe.epochs)
+    counter = Counter(progress, "cross-validation", len(all_jobs) * recipe.epochs)
+
+    def made(name: str) -> Fold:
+        return make(task, network, cache, splits, all_jobs[name], seed, filmed=footage is not None, counter=counter)
+
+    if chief is not None:
+        for name in chief.own():
+            kept.save(name, made(name))
+            counter.reach((chief.finished + 1) * recipe.epochs)
     choices = []
     for number, candidate in enumerate(candidates(task)):
         choice = kept.load(f"candidate-{number}", Choice)
         if choice is None:
             folds = []
-            for k, part in enumerate(splits.parts):
-                fold = kept.load(_name(number, k), Fold)
+            for k in range(recipe.folds):
+                name = _name(number, k)
+                fold = kept.load(name, Fold)
                 if fold is None:
-                    fit = Fit(candidate.rate, recipe.epochs, seed + k)
-                    examples = of_labels(cache, part.trained, task)
-                    validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
-                    fold = fit_once(network, recipe, fit, examples, validation, counter)[1]
-                    if footage is None and recipe.folds > 1:  # nothing else needs the weights
-                        fold = fold._replace(weights=[])
-                    kept.save(_name(number, k), fold)
+                    fold = made(name)
+                    kept.save(name, fold)
                 folds.append(fold)
-                counter.reach((number * recipe.folds + k + 1) * recipe.epochs)  # a fit may stop early
+                # A fit may stop early; those of workers are counted already.
+                counter.reach(max(counter.done, (number * recipe.folds + k + 1) * recipe.epochs))
             choice = _best_length(task, candidate, folds, splits)
             if footage is not None:
                 choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
