@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,7 +119,10 @@ def check(items: Sequence[Item], progress: Progress, features: FeatureMaker | No
         progress: where to report to.
         features: what the quick model that doubts labels looks at; None for `probe.simple_features`.
     """
-    results = measure.measure_all(items, progress)
+    with ThreadPoolExecutor(1) as loader:
+        loading = loader.submit(probe.load)
+        results = measure.measure_all(items, progress)
+        loading.result()
     readable = [(item, result) for item, result in zip(items, results, strict=True) if isinstance(result, Measured)]
     unreadable = [(item, result) for item, result in zip(items, results, strict=True) if isinstance(result, str)]
     findings = []

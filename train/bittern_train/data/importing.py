@@ -149,8 +149,10 @@ def _parts(picture: AnnotatedPicture, data: bytes | PictureError, options: Optio
     header = picture_header.read(data)
     if header is None and "." not in posixpath.basename(name):
         raise _Nothing("not a picture")
+    cropped = bool(picture.boxes) and not options.whole
     try:
-        pixels = pictures.decode_bytes(data, "")
+        # A whole picture is copied as it is: that it can be decoded is seen, and sooner, at the smallest size too.
+        pixels = pictures.decode_bytes(data, "", at_least=None if cropped else 1)
     except PictureError as error:
         raise PictureError(str(error).removeprefix(": ")) from None
     assert header is not None

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from bittern.evaluation import metrics
 from bittern.system.progress import Progress, counted
@@ -31,6 +27,12 @@ _SEED = 1
 TOGETHER = "all of these"
 
 Floats = npt.NDArray[np.float64]
+
+
+def load() -> None:
+    """Import what the probes need of scikit-learn, which takes a second or two: beside work that leaves a core free."""
+    for module in ("ensemble", "linear_model", "model_selection", "pipeline"):
+        importlib.import_module(f"sklearn.{module}")
 
 
 class Shortcut(NamedTuple):
@@ -70,6 +72,8 @@ class Folds(NamedTuple):
 
     def scores(self, make: Callable[[], Any], features: Floats) -> Floats:
         """(rows, labels) out-of-fold scores of a classifier; no group is trained on and scored at once."""
+        from sklearn.model_selection import StratifiedGroupKFold
+
         scores = np.full((len(self.rows), len(self.names)), np.nan)
         folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=_SEED)
         for train, test in folds.split(features, self.labels, self.groups):
@@ -136,10 +140,16 @@ def _probes(measured: Sequence[Measured]) -> list[tuple[str, Callable[[], Any], 
 
 def _trees() -> Any:
     """For a few numbers of any scale: an exact size may be the shortcut."""
+    from sklearn.ensemble import ExtraTreesClassifier
+
     return ExtraTreesClassifier(60, min_samples_leaf=5, random_state=_SEED)
 
 
 def _linear() -> Any:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
 
 
