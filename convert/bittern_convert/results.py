@@ -45,10 +45,11 @@ def render(models: Sequence[Path], results: Path) -> str:
     def studies(kind: str) -> list[dict[str, Any]]:
         return [content for content in contents.values() if content.get("study") == kind]
 
+    seeds = contents.get("seeds", {"models": {}})["models"]
     parts = [
         _HEAD,
         _accuracy(manifests),
-        _seeds(manifests, contents.get("seeds", {"models": {}})["models"]),
+        _seeds(manifests, seeds),
         _streams(manifests),
         _corrupted(manifests),
         _parity_checks(manifests),
@@ -59,6 +60,7 @@ def render(models: Sequence[Path], results: Path) -> str:
         *(_memory(study) for study in studies("memory")),
         _decisions(studies("decision")),
         _surveys([content for content in contents.values() if "groups" in content]),
+        *(_backbones(file, seeds) for file in sorted(results.glob("compare-*.md"))),
         _comparisons([content for content in contents.values() if "same_file" in content]),
         *(_bench(name, measured) for name, measured in benches.items()),
     ]
@@ -131,6 +133,30 @@ def _seeds(manifests: Sequence[Manifest], seeds: dict[str, Any]) -> str:
         return ""
     table = _table(["model", "network", "n", "accuracy", "AUC"], rows)
     return f"### Compared with the project it grew out of\n\n{table}"
+
+
+def _backbones(page: Path, seeds: dict[str, Any]) -> str:
+    """The page that `bittern compare` wrote, with the picture beside it, and what the task's own project had."""
+    try:
+        title, *lines = fileio.read_regular(page, MAX_BYTES).decode().splitlines()
+    except OSError as error:
+        raise ConfigurationError(f"{page}: {error.strerror}") from None
+    except ValueError:
+        raise ConfigurationError(f"{page}: expected a page of `bittern compare`, this is not UTF-8 or empty") from None
+    text = "\n".join([f"#{title}", *lines, ""])
+    picture = page.with_suffix(".png")
+    if picture.is_file():
+        text += f"\n![Accuracy against the time of the int8 model]({page.parent.name}/{picture.name})\n"
+    networks = seeds.get(page.stem.removeprefix("compare-"), {}).get("networks")
+    if networks:
+        rows = [
+            [name, _share(round(accuracy * networks["n"]), networks["n"]), f"{loss:.3f}"]
+            + [f"{value:.3f}" for value in (precision, recall, auc)]
+            for name, loss, accuracy, precision, recall, auc in networks["rows"]
+        ]
+        header = ["network", "accuracy (95 %)", "loss", "precision", "recall", "AUC"]
+        text += f"\nThe table of {networks['what']}:\n\n{_table(header, rows)}"
+    return text
 
 
 def _streams(manifests: Sequence[Manifest]) -> str:

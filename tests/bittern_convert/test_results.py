@@ -60,3 +60,23 @@ def test_figures_of_streams_are_on_the_page(tmp_path: Path) -> None:
     page = results.render([tmp_path], tmp_path / "none")
     row = f"| {manifest['name']} | 80 of 88 | 90.9% (83.1% to 95.3%) | 3 in 61 min | 2.9 (0.6 to 8.6) |"
     assert row in page.splitlines()
+
+
+def test_compared_networks_stand_beside_those_of_the_project_it_grew_out_of(tmp_path: Path) -> None:
+    (tmp_path / "compare-car_damage.md").write_text(
+        "# car_damage: backbones compared\n\n| network |\n| --- |\n| lenet |\n"
+    )
+    (tmp_path / "compare-car_damage.png").write_bytes(b"")
+    (tmp_path / "seeds.json").write_bytes((RESULTS / "seeds.json").read_bytes())
+    page = results.render(MODELS, tmp_path)
+    _, _, part = page.partition("## car_damage: backbones compared\n")
+    assert "| lenet |" in part
+    assert f"]({tmp_path.name}/compare-car_damage.png)" in part
+    assert "| xception | 81.2% (75.9% to 85.6%) | 0.460 | 0.812 | 0.784 | 0.894 |" in part.splitlines()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n"])
+def test_a_page_of_compared_networks_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "compare-stop_sign.md").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"compare-stop_sign\.md: expected a page of `bittern compare`"):
+        results.render(MODELS, tmp_path)
