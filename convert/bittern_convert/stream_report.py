@@ -15,14 +15,15 @@ from bittern.model import pictures
 from bittern.model.classifier import Classifier
 from bittern.model.preprocess import CENTER
 from bittern.system.progress import Progress, counted
-from bittern_convert import copies, streams
+from bittern_convert import copies, parallel, streams
 from bittern_convert.streams import FRAME_S, SIZES, Outline, Stream
 from bittern_convert.task import Task
 
 # Minutes of streams in which every alarm is false, and how long a photograph's is.
 MINUTES, STREAM_S = 60.0, 6.0
-# Streams of one photograph, at most, and passings of one.
+# Streams of one photograph, at most, and passings of one; the same of a run that was trained the quick way.
 ROUNDS, PASSINGS = 6, 2
+QUICK_ROUNDS, QUICK_PASSINGS = 2, 1
 # Pictures of things that pass, at most.
 PASSED = 250
 # Drawn streets with a stop sign, where the task has drawn pictures, and as many without; more to fill up MINUTES.
@@ -57,11 +58,10 @@ def measure(
     makers = _makers(task, items, seed + _SEED)
     made = streams.settings(classifier.heads[0].thresholds["default"])
     answers = []
-    for number in counted(range(len(makers)), progress, "streams", len(makers)):
-        try:
-            stream = makers[number]()
-        except PictureError:
-            continue  # the report on the pictures lists it
+    drawn = parallel.results(_made, makers)  # ahead of the model
+    for stream in counted(drawn, progress, "streams", len(makers)):
+        if stream is None:
+            continue
         scores = [_score(classifier, task, frame) for frame in stream.frames]
         answers.append(_Answer(streams.outline(stream), streams.alarms(scores, made)))
     if not answers:
@@ -98,15 +98,23 @@ def _makers(task: Task, items: Sequence[Item], seed: int) -> list[Callable[[], S
     with_alarm = dataset.sample([item for item in items if item.label in task.alarm], PASSED, seed)
     without = [item for item in items if item.label not in task.alarm]
     streets = STREETS if task.drawn is not None else 0
+    most, passings = (QUICK_ROUNDS, QUICK_PASSINGS) if task.recipe.quick else (ROUNDS, PASSINGS)
     count = math.ceil((60 * MINUTES - streets * streams.LAP_S) / STREAM_S)
-    rounds = [(item, number) for number in range(ROUNDS) for item in without][:count]
+    rounds = [(item, number) for number in range(most) for item in without][:count]
     more = math.ceil((count - len(rounds)) * STREAM_S / streams.LAP_S) if streets else 0
     return [
-        *(partial(passing, item, number) for number in range(PASSINGS) for item in with_alarm),
+        *(partial(passing, item, number) for number in range(passings) for item in with_alarm),
         *(partial(empty, item, number) for item, number in rounds),
         *(partial(streams.driven, i, seed, stop=True, size=size) for i in range(streets)),
         *(partial(streams.driven, i, seed, stop=False, size=size) for i in range(streets, 2 * streets + more)),
     ]
+
+
+def _made(maker: Callable[[], Stream]) -> Stream | None:
+    try:
+        return maker()
+    except PictureError:
+        return None  # the report on the pictures lists it
 
 
 def _score(classifier: Classifier, task: Task, frame: Pixels) -> float:

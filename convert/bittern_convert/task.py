@@ -160,6 +160,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
         soup: how many final fits, in other orders, are averaged; each takes as long as the one of 1.
         stream_s: seconds of a stream for every picture that chooses and has no alarm label, on which false alarms are
             counted (`bittern_convert.streams`); 0 judges by pictures alone.
+        quick: conversion draws no more copies than the parity check needs, and reports on a third of the streams.
     """
 
     folds: PositiveInt = 4
@@ -175,6 +176,7 @@ class Recipe(Strict, frozen=True, kw_only=True):
     patience: PositiveInt = 4
     soup: PositiveInt = 1
     stream_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 4.0
+    quick: bool = False
 
 
 class Backbone(Strict, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from tests.doubles.progress import Reports
 from bittern import Classifier
 from bittern.evaluation.dataset import Item
 from bittern_convert import card, stream_report
-from bittern_convert.task import Task
+from bittern_convert.task import Recipe, Task
 
 MODEL = Path(__file__).parents[2] / "models" / "stop_sign"
 TASK = Task(name="stop_sign", question="?", labels=("not_stop", "stop"), alarm=("stop",), nothing=("not_stop",))
@@ -45,6 +45,14 @@ def test_streams_are_counted_by_size_and_light(items: list[Item]) -> None:
     text = "\n".join(card._streams(figures))
     assert f"| all | {passings['found']} of {passings['n']}" in text
     assert f"{false['alarms']} in 1 min" in text
+
+
+def test_of_a_quick_run_a_third_of_the_streams(items: list[Item]) -> None:
+    quick = msgspec.structs.replace(TASK, recipe=Recipe(quick=True))
+    figures = stream_report.measure(Classifier(MODEL), quick, items, 1, Reports())
+    assert figures is not None
+    assert figures["passings"]["n"] == 2
+    assert figures["false"]["minutes"] == 2 * 2 * stream_report.STREAM_S / 60
 
 
 def test_no_streams_where_they_would_show_nothing(items: list[Item]) -> None:

@@ -69,7 +69,8 @@ def test_the_quick_way_takes_less_of_everything_and_says_so() -> None:
         assert 0 < getattr(quick.recipe, key) < getattr(long.recipe, key)
     assert set(quick.rates) < set(long.rates)
     assert quick.augment.copies < long.augment.copies
-    keys = ("rate", "folds", "epochs", "patience", "stream_s")
+    assert (quick.recipe.quick, long.recipe.quick) == (True, False)
+    keys = ("rate", "folds", "epochs", "patience", "stream_s", "quick")
     same = msgspec.structs.replace(quick.recipe, **{key: getattr(long.recipe, key) for key in keys})
     assert msgspec.structs.replace(quick, recipe=same, augment=long.augment) == long
     assert task_files.effort(quick, long) == (

@@ -31,7 +31,7 @@ from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
 from bittern_convert.task import Task
 from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, report, stream_fold, training, workers
-from bittern_train.network import Network, answers, features, side_by_side
+from bittern_train.network import Indices, Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
 from bittern_train.training import Cache, Choice, Fold
@@ -338,14 +338,32 @@ def _line(task: Task, choice: Choice, choosing: list[Sample]) -> str:
 
 def _unseen_copies(task: Task, loaded: Loaded, seed: int, progress: Progress) -> UnseenCopies:
     samples, photos, positions = loaded.decoded.samples, loaded.decoded.photos, loaded.decoded.positions
-    count = max(CHECKED_COPIES, calibration.copies(loaded.everything, task.labels, seed, parity.PICTURES))
+    order = np.random.default_rng(seed).permutation(len(samples))
+    if task.recipe.quick:
+        chosen, each = _fewest(task, loaded, seed, order)
+    else:
+        count = max(CHECKED_COPIES, calibration.copies(loaded.everything, task.labels, seed, parity.PICTURES))
+        each = -(-count // len(samples))
+        chosen = order[: -(-count // each)]
     # Numbers of their own: copies that no epoch has seen.
-    each = -(-count // len(samples))
-    chosen = np.random.default_rng(seed).permutation(len(samples))[: -(-count // each)]
     numbers = range(task.augment.copies, task.augment.copies + each)
     drawn = copies.draw(task, [samples[i] for i in chosen], photos.some(chosen), seed, numbers)
     sha256 = copies.digest(counted(drawn, progress, "draw copies", len(chosen)))
     return UnseenCopies(samples=tuple(positions[i] for i in chosen), first=numbers[0], each=each, sha256=sha256)
+
+
+def _fewest(task: Task, loaded: Loaded, seed: int, order: Indices) -> tuple[Indices, int]:
+    """Samples, and how many copies of each, that make up for what the parity check lacks, and CHECKED_COPIES beside.
+
+    Those beside are of the groups that calibrate, which the check leaves out: the bias correction takes them.
+    """
+    groups = {item.group for item in calibration.choose(loaded.everything, task.labels, seed)[0]}
+    samples = loaded.decoded.samples
+    calibrating = np.array([sample.item.group in groups for sample in samples])[order]
+    checked, beside = order[~calibrating], order[calibrating]
+    photographs = sum(samples[i].kind == "photo" for i in checked)
+    each = max(1, -(-(parity.PICTURES - photographs) // max(1, len(checked))))
+    return np.concatenate([checked, beside[: -(-CHECKED_COPIES // each)]]), each
 
 
 class Operating(NamedTuple):

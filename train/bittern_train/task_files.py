@@ -53,8 +53,8 @@ def load(name: str) -> Task:
 
 
 def quick(task: Task) -> Task:
-    """A task with less of everything that takes time: rates, folds, epochs, copies, seconds of streams."""
-    recipe = msgspec.structs.replace(task.recipe, rate=(3e-4,), folds=3, epochs=8, patience=3, stream_s=2.0)
+    """A task with less of everything that takes time: rates, folds, epochs, copies, streams; also in conversion."""
+    recipe = msgspec.structs.replace(task.recipe, rate=(3e-4,), folds=3, epochs=8, patience=3, stream_s=2.0, quick=True)
     return msgspec.structs.replace(task, recipe=recipe, augment=msgspec.structs.replace(task.augment, copies=6))
 
 
