@@ -28,15 +28,21 @@ class Daemon(Site):
 
 
 @contextmanager
-def watched(folder: Path, config: str) -> Iterator[Daemon]:
+def watched(folder: Path, config: str, page: str = "", token: str = "") -> Iterator[Daemon]:
     """Start `bittern watch` with a configuration that has a page; afterwards SIGTERM must end it with exit code 0.
 
     Its stdout is in `events`, its stderr in `log` of the folder, its state in `state`, its snapshots in `snapshots`.
+
+    Args:
+        folder: for all this.
+        config: TOML, without a table [page].
+        page: further lines of that table.
+        token: of its page, if it asks for one.
     """
     folder.mkdir(exist_ok=True)
     file, log = folder / "watch.toml", folder / "log"
     tables = f'[outbox]\nfolder = "{folder / "state"}"\n[snapshots]\nfolder = "{folder / "snapshots"}"\n'
-    file.write_text(config + tables + "[page]\nport = 0\n")
+    file.write_text(config + tables + f"[page]\nport = 0\n{page}")
     with log.open("w") as stderr, (folder / "events").open("w") as stdout:
         process = subprocess.Popen([BITTERN, "watch", "--config", file], stdout=stdout, stderr=stderr, text=True)
         try:
@@ -44,7 +50,8 @@ def watched(folder: Path, config: str) -> Iterator[Daemon]:
             match = re.search(r"the page is at (\S+)", log.read_text())
             assert match, log.read_text()
             daemon = Daemon(match[1], process)
-            until(lambda: daemon.ask("/api/thresholds").json["alarms"])
+            bearer = {"authorization": f"Bearer {token}"} if token else {}
+            until(lambda: daemon.ask("/api/thresholds", headers=bearer).json["alarms"])
             yield daemon
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, log.read_text()

@@ -24,8 +24,12 @@ _STYLE = (
     ":root{color-scheme:light dark}body{font:1.1rem system-ui;max-width:22rem;margin:20vh auto;padding:0 1rem}"
     "input,button{font:inherit;width:100%;box-sizing:border-box;padding:.6rem;margin:.5rem 0}"
 )
+# With "no-referrer" a browser sends a form with the origin "null". Home Assistant's ingress puts that in the place of
+# the page's own header, so the form's page says it once more.
+_REFERRER = "same-origin"
 _LOGIN = (
     '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    f'<meta name="referrer" content="{_REFERRER}">'
     f"<title>Token</title><style>{_STYLE}</style>"
     '<main><h1>Token</h1><form method="post" action="{action}"><label>Token'
     '<input name="token" type="password" autocomplete="current-password" autofocus required></label>'
@@ -44,8 +48,7 @@ POLICY = (
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
-    # With "no-referrer" a browser would send the form of the token with the origin "null".
-    "referrer-policy": "same-origin",
+    "referrer-policy": _REFERRER,
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(self), geolocation=(), microphone=()",

@@ -37,6 +37,7 @@ _MOST_SECONDS = 86_400
 _MOST_SNAPSHOTS = 8
 _MOST_AT_ONCE = 100
 _MARK = b"bittern-frame"
+_BYTES = "application/octet-stream"
 
 
 class LiveInterface:
@@ -148,8 +149,12 @@ class LiveInterface:
         taken = datetime.fromtimestamp(uuid7_time_ms(name) / 1000, UTC)
         return FileResponse(file, media_type="video/x-msvideo", filename=f"{taken:%Y%m%dT%H%M%SZ}.avi")
 
-    async def stream(self, _request: Request) -> Response:
-        """GET /api/stream: server-sent events."""
+    async def stream(self, request: Request) -> Response:
+        """GET /api/stream: server-sent events; by another name for who asks for that.
+
+        Home Assistant's ingress (of 2026.2, and others before) compresses whatever is text, and so holds events back.
+        """
+        kind = _BYTES if request.headers.get("accept") == _BYTES else "text/event-stream"
         messages = self._known.follow()
         try:
             first = await anext(messages)
@@ -162,7 +167,7 @@ class LiveInterface:
                 async for message in messages:
                     yield message
 
-        return _Stream(all_of_them(), "text/event-stream")
+        return _Stream(all_of_them(), kind)
 
     async def scores(self, request: Request) -> Response:
         """GET /api/scores: of the last `seconds`; the highest ones where there are too many."""

@@ -168,6 +168,22 @@ class Follower(threading.Thread):
         self.join()
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/octet-stream", "application/octet-stream"),
+        ("text/event-stream", "text/event-stream; charset=utf-8"),
+        ("*/*", "text/event-stream; charset=utf-8"),
+    ],
+)
+def test_the_stream_is_bytes_for_those_who_ask_for_bytes(daemon: Daemon, accept: str, kind: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=60)
+    connection.request("GET", "/api/stream", headers={"accept": accept})
+    answer = connection.getresponse()
+    assert (answer.headers["content-type"], answer.readline()) == (kind, b": here\n")
+    connection.close()
+
+
 def test_pausing_and_resuming_is_followed_by_events(daemon: Daemon, folder: Path) -> None:
     follower = Follower(daemon)
     until(lambda: any(kind == "scores" for kind, _ in follower.messages))

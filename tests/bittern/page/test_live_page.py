@@ -114,6 +114,15 @@ def test_the_clip_of_an_alarm_is_downloaded(daemon: Daemon, chromium: Any, tmp_p
         with page.expect_download() as download:
             link.click()
         download.value.save_as(tmp_path / "clip.avi")
+        # In the review by keyboard: Tab reaches it, and C saves it. A grid with a selection stays as it is.
+        page.locator("#grid div:has(.clip:visible) button").first.focus()
+        for key, focused in (("Space", "Alarm"), ("Tab", "Clip sichern")):
+            page.keyboard.press(key)
+            assert focused in page.evaluate("document.activeElement.innerText")
+        for key in ("Enter", "c"):
+            with page.expect_download() as download:
+                page.keyboard.press(key)
+            assert download.value.path().stat().st_size > 1000
     shown = frames_of(tmp_path / "clip.avi")
     assert {pixels.shape for pixels in shown} == {(240, 320, 3)}
     assert len(shown) > 25

@@ -67,27 +67,41 @@ document.addEventListener("visibilitychange", showPicture);
 
 let clips = new Set(); // ids of the alarms of which there is a clip
 
+// Of the alarm with this id or, for a kept frame, of one in the same millisecond: an id begins with the time.
+const clipAt = (id) => clips.has(id) ? id : [...clips].find((clip) => clip.slice(0, 13) === id.slice(0, 13));
+
+// Shown as soon as there is a clip, some seconds after the alarm.
+function clipLink(id, label, time) {
+  const link = h("a", { class: "clip", "data-id": id, download: "", "aria-label": t("clipOf", label, clock(time)) }, t("saveClip"));
+  showClip(link);
+  return link;
+}
+
+function showClip(link) {
+  const clip = clipAt(link.dataset.id);
+  link.hidden = !clip;
+  if (clip) link.href = `api/clips/${clip}.avi`;
+}
+
 function eventItem(event) {
   const words = event.type === "state" ? `${event.state.replaceAll("_", " ")}${event.detail ? `: ${event.detail}` : ""}`
     : event.type === "dropped" ? t("dropped", event.count)
       : `${event.label}: ${t(event.type === "alarm.on" ? "alarmOn" : "alarmOff")}${event.score === undefined ? "" : ` (${percent(event.score)} %)`}`;
-  const item = h("li", { "data-id": event.id });
+  const item = h("li", {});
   if (event.snapshot) {
     const image = h("img", { src: `api/review/${event.id}.jpg`, alt: t("snapshotOf", event.label, clock(event.time)), loading: "lazy" });
     image.addEventListener("error", () => image.remove());
     item.append(image);
   }
   const badge = event.type === "alarm.on" ? h("span", { class: "badge" }, t("alarm")) : null;
-  const clip = event.type === "alarm.on" && h("a", { class: "clip", href: `api/clips/${event.id}.avi`, download: "", hidden: !clips.has(event.id), "aria-label": t("clipOf", event.label, clock(event.time)) }, t("saveClip"));
+  const clip = event.type === "alarm.on" && clipLink(event.id, event.label, event.time);
   item.append(h("div", {}, h("span", { class: "quiet" }, clock(event.time)), " ", badge, h("br"), words, clip ? [" ", clip] : []));
   return item;
 }
 
-// The clip of an alarm is written some seconds after it.
 function addClip(id) {
   clips.add(id);
-  const link = [...$("events").children].find((item) => item.dataset.id === id)?.querySelector(".clip");
-  if (link) link.hidden = false;
+  document.querySelectorAll(".clip").forEach(showClip);
 }
 
 function addEvent(event) {
@@ -236,23 +250,40 @@ setInterval(() => document.hidden || showHealth(), 5000);
 
 // --- the stream ---
 
-let stream;
-function follow() {
-  stream = new EventSource("api/stream");
-  stream.addEventListener("open", () => { $("offline").hidden = true; guarded(begin); });
-  stream.addEventListener("error", () => {
+const HANDLERS = {
+  event(event) {
+    addEvent(event);
+    if (event.snapshot && !before && !selected.size) loadReview();
+  },
+  clip: ({ id }) => addClip(id),
+  scores: addScores,
+  settings: showSettings,
+  models: () => guarded(begin),
+};
+
+// Server-sent events, but not by EventSource: its type, a text, is compressed by Home Assistant's ingress, and held back.
+async function follow() {
+  const reply = await fetch("api/stream", { headers: { accept: "application/octet-stream" } });
+  if (!reply.ok) throw new Error(reply.statusText); // too many, or a token is needed
+  $("offline").hidden = true;
+  guarded(begin);
+  const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let text = "", part = await reader.read(); !part.done; part = await reader.read()) {
+    const messages = (text + part.value).split("\n\n");
+    text = messages.pop();
+    for (const message of messages) {
+      const { event, data } = Object.fromEntries(message.split("\n").map((line) => line.split(/: (.*)/)));
+      queueMicrotask(() => HANDLERS[event]?.(JSON.parse(data)));
+    }
+  }
+}
+
+async function followAlways() {
+  for (;;) {
+    await follow().catch(() => {});
     $("offline").hidden = false;
-    if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 5000); // refused: too many, or a token is needed
-  });
-  stream.addEventListener("event", (event) => {
-    const data = JSON.parse(event.data);
-    addEvent(data);
-    if (data.snapshot && !before && !selected.size) loadReview();
-  });
-  stream.addEventListener("clip", (event) => addClip(JSON.parse(event.data).id));
-  stream.addEventListener("scores", (event) => addScores(JSON.parse(event.data)));
-  stream.addEventListener("settings", (event) => showSettings(JSON.parse(event.data)));
-  stream.addEventListener("models", () => guarded(begin));
+    await new Promise((done) => setTimeout(done, 3000));
+  }
 }
 
 async function begin() {
@@ -312,16 +343,17 @@ function showGrid() {
     const when = new Date(item.time_ms).toLocaleString(language);
     const answer = item.answer ? `${item.answer}${item.score === null ? "" : ` ${percent(item.score)} %`}` : "";
     const image = h("img", { src: `api/review/${item.id}.jpg`, alt: "", loading: "lazy" });
-    return h("button", { "data-number": number, onclick: (event) => choose(number, event.shiftKey) }, image,
+    const button = h("button", { onclick: (event) => choose(number, event.shiftKey) }, image,
       h("span", { class: item.kind === "alarm" ? "badge" : "badge good" }, t(item.kind === "alarm" ? "alarm" : "doubt")), " ",
       labels.length ? h("span", { class: "badge good" }, `✓ ${labels.join(", ")}`) : null,
       h("span", {}, answer), h("span", { class: "quiet" }, when));
+    return h("div", { "data-number": number }, button, item.kind === "alarm" ? clipLink(item.id, item.answer, item.time_ms) : null);
   }));
   showSelected();
 }
 
 function showSelected() {
-  [...$("grid").children].forEach((button, number) => button.setAttribute("aria-pressed", String(selected.has(items[number].id))));
+  [...$("grid").children].forEach((cell, number) => cell.firstChild.setAttribute("aria-pressed", String(selected.has(items[number].id))));
   $("selected").textContent = t("selected", selected.size);
   const name = task();
   const labels = name ? labelsOf(name) : [];
@@ -335,6 +367,9 @@ function showSelected() {
     ...Object.keys(sets).map((one) => h("a", { class: "button", download: "", href: `api/export.zip?${new URLSearchParams({ task: one })}` }, t("export", one))));
   if (wasFocused >= 0) $("labels").children[wasFocused]?.focus();
 }
+
+const cellOf = (element) => element?.closest("[data-number]");
+const focusCell = (number) => $("grid").children[number]?.firstChild.focus();
 
 function choose(number, range) {
   if (range) {
@@ -360,17 +395,17 @@ async function give(label) {
       if (label === null) delete item.labels[name];
       else item.labels[name] = label;
     }
-    const focused = document.activeElement?.dataset?.number;
+    const focused = cellOf(document.activeElement)?.dataset.number;
     selected.clear();
     showGrid();
-    if (focused !== undefined) $("grid").children[focused]?.focus();
+    if (focused !== undefined) focusCell(focused);
   });
 }
 
 async function turn(to) {
   before = to;
   await guarded(loadReview);
-  $("grid").firstChild?.focus();
+  focusCell(0);
 }
 
 $("kind").addEventListener("change", () => { before = null; guarded(loadReview); });
@@ -388,7 +423,8 @@ function chooseAll() {
 
 $("review").addEventListener("keydown", (event) => {
   if (event.target.closest("input, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-  const number = event.target.dataset.number === undefined ? -1 : Number(event.target.dataset.number);
+  const cell = cellOf(event.target);
+  const number = cell ? Number(cell.dataset.number) : -1;
   const columns = getComputedStyle($("grid")).gridTemplateColumns.split(" ").length;
   const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns }[event.key];
   const digit = "123456789".indexOf(event.key);
@@ -396,13 +432,14 @@ $("review").addEventListener("keydown", (event) => {
     const target = number + step;
     if (target < 0 || target >= items.length) return;
     if (event.shiftKey) { if (!selected.size) anchor = number; choose(target, true); }
-    $("grid").children[target].focus();
+    focusCell(target);
   } else if (digit >= 0) {
     const label = labelsOf(task())[digit];
     if (label !== undefined) give(label);
   } else if (event.key === "a") chooseAll();
   else if (event.key === "n") { if (more) $("next").click(); }
   else if (event.key === "u") give(null);
+  else if (event.key === "c") cell?.querySelector(".clip:not([hidden])")?.click();
   else if (event.key === "Escape") { selected.clear(); showSelected(); }
   else return;
   event.preventDefault();
@@ -410,4 +447,4 @@ $("review").addEventListener("keydown", (event) => {
 
 $("look").textContent = t("stopLooking");
 showPicture();
-follow();
+followAlways();

@@ -28,7 +28,7 @@ const TEXTS = {
     dragIt: "Drag the line to try another threshold.", seconds: "{0} s", minutes: "{0} min", hours: "{0} h", ago: "{0} min ago", now: "now", events: "Events", noEvents: "No events yet.", dropped: "{0} events were dropped", alarmOn: "on", alarmOff: "off",
     snapshotOf: "Snapshot: {0}, {1}", saveClip: "Save the clip", clipOf: "Save the clip of {0}, {1}", pause: "Pause", resume: "Resume", review: "Review", both: "Alarms and doubtful frames", alarms: "Alarms", doubtful: "Doubtful frames", doubt: "doubtful",
     nothingToReview: "Nothing to review: the configuration needs [snapshots] or [keep], and something has to happen.", selectAll: "Select all (A)", newest: "Newest", nextOnes: "Next 20 (N)", takeBack: "Take back (U)", gone: "{0} pictures are gone already.",
-    reviewKeys: "Keys: arrows move, Space selects, Shift selects a range, 1 to 9 a label, U take back, A all, N next, Esc nothing selected.", fps: "{0} frames/s", late: "{0} ms",
+    reviewKeys: "Keys: arrows move, Space selects, Shift selects a range, 1 to 9 a label, U take back, C save the clip, A all, N next, Esc nothing selected.", fps: "{0} frames/s", late: "{0} ms",
     status_ok: "watching", status_paused: "paused", status_starting: "starting", status_stuck: "stuck", status_no_answer: "no answer",
   },
   de: {
@@ -58,7 +58,7 @@ const TEXTS = {
     dragIt: "Linie ziehen, um eine andere Schwelle zu probieren.", seconds: "{0} s", minutes: "{0} min", hours: "{0} h", ago: "vor {0} min", now: "jetzt", events: "Ereignisse", noEvents: "Noch keine Ereignisse.", dropped: "{0} Ereignisse wurden verworfen", alarmOn: "an", alarmOff: "aus",
     snapshotOf: "Schnappschuss: {0}, {1}", saveClip: "Clip sichern", clipOf: "Clip sichern: {0}, {1}", pause: "Pause", resume: "Weiter", review: "Durchsicht", both: "Alarme und Zweifelsfälle", alarms: "Alarme", doubtful: "Zweifelsfälle", doubt: "zweifelhaft",
     nothingToReview: "Nichts durchzusehen: Die Konfiguration braucht [snapshots] oder [keep], und etwas muss geschehen.", selectAll: "Alle auswählen (A)", newest: "Neueste", nextOnes: "Nächste 20 (N)", takeBack: "Zurücknehmen (U)", gone: "{0} Bilder sind schon weg.",
-    reviewKeys: "Tasten: Pfeile bewegen, Leertaste wählt aus, Umschalt wählt einen Bereich, 1 bis 9 ein Label, U zurücknehmen, A alle, N nächste, Esc nichts auswählen.", fps: "{0} Bilder/s", late: "{0} ms",
+    reviewKeys: "Tasten: Pfeile bewegen, Leertaste wählt aus, Umschalt wählt einen Bereich, 1 bis 9 ein Label, U zurücknehmen, C Clip sichern, A alle, N nächste, Esc nichts auswählen.", fps: "{0} Bilder/s", late: "{0} ms",
     status_ok: "wacht", status_paused: "pausiert", status_starting: "startet", status_stuck: "hängt", status_no_answer: "keine Antwort",
   },
 };
