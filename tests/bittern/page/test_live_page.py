@@ -129,6 +129,23 @@ def test_the_clip_of_an_alarm_is_downloaded(daemon: Daemon, chromium: Any, tmp_p
     assert len({pixels.tobytes() for pixels in shown}) > 5, "the street moves"
 
 
+def test_a_selection_survives_an_alarm_that_comes_meanwhile(daemon: Daemon, chromium: Any) -> None:
+    """The grid is asked for anew when an alarm comes, and the answer may come late."""
+    with opened(chromium, daemon.url) as page:
+        page.wait_for_selector("#grid button img")
+        held: list[Any] = []
+        page.route("**/api/review?*", lambda route: held.append(route))
+        with page.expect_request("**/api/review?*", timeout=60_000):
+            for _ in range(2):
+                page.click("#pause")
+                page.wait_for_timeout(300)
+        page.locator("#grid button").first.click()
+        with page.expect_response("**/api/review?*"):
+            held[0].continue_()
+        page.evaluate("new Promise(requestAnimationFrame)")
+        assert page.locator("#grid button[aria-pressed=true]").count() == 1
+
+
 def test_a_stream_without_its_boundary_is_shown_as_snapshots(daemon: Daemon, chromium: Any) -> None:
     """As a proxy leaves it that passes on the type without its parameters."""
     with opened(chromium, f"{daemon.url}static/icon.svg") as page:

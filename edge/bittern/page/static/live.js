@@ -253,7 +253,7 @@ setInterval(() => document.hidden || showHealth(), 5000);
 const HANDLERS = {
   event(event) {
     addEvent(event);
-    if (event.snapshot && !before && !selected.size) loadReview();
+    if (event.snapshot) guarded(renewReview);
   },
   clip: ({ id }) => addClip(id),
   scores: addScores,
@@ -297,7 +297,7 @@ async function begin() {
   $("events").replaceChildren();
   events.slice(-100).forEach(addEvent);
   showHealth();
-  await loadReview();
+  await renewReview();
 }
 
 // --- review ---
@@ -320,11 +320,29 @@ function labelsOf(name) {
   return labels.length <= 9 ? labels : [...new Set([...first.filter((label) => labels.includes(label)), ...labels])];
 }
 
-async function loadReview() {
+const fetchReview = () => {
   const query = new URLSearchParams({ most: 20, kind: $("kind").value, todo: $("todo").checked ? 1 : 0 });
   if (!$("kind").value) query.delete("kind");
   if (before) query.set("before", before);
-  const page = await json(`api/review?${query}`);
+  return json(`api/review?${query}`);
+};
+
+async function loadReview() {
+  showReview(await fetchReview());
+}
+
+// Something came: who has selected pictures, also meanwhile, or looks at older ones keeps them.
+async function renewReview() {
+  const isBusy = () => before || selected.size;
+  if (isBusy()) return;
+  const page = await fetchReview();
+  if (isBusy()) return;
+  const focused = items[cellOf(document.activeElement)?.dataset.number]?.id;
+  showReview(page);
+  if (focused) focusCell(items.findIndex((item) => item.id === focused));
+}
+
+function showReview(page) {
   items = page.items;
   more = page.more;
   sets = page.sets;
