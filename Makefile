@@ -249,7 +249,7 @@ test-pi: $(DEV)/.dev wheel  ## a whole virtual Pi: deploy, camera, watchdog, pow
 	PYTHON=$(DEV)/bin/python tests/pi/root.sh $(CACHE) wheels
 	$(DEV)/bin/python -m tests.pi.check_pi $(CACHE) $$(ls -t dist/*.whl | head -1) $(ARGS)
 
-test-homeassistant: $(DEV)/.dev  ## a real Home Assistant and the daemon, faults 26 to 30 (root, Debian, mosquitto; 1.6 GB in CACHE)
+test-homeassistant: $(DEV)/.dev  ## a real Home Assistant: faults 26 to 30, and the pages behind its ingress (root, Debian, mosquitto; 1.6 GB in CACHE)
 	tests/homeassistant/root.sh $(CACHE) build
 	BITTERN_HOMEASSISTANT=1 CACHE=$(CACHE) $(DEV)/bin/python -m pytest -q tests/homeassistant $(ARGS)
 

@@ -12,7 +12,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,20 +51,23 @@ class Home:
 
     Attributes:
         address: of its REST API.
+        password: of its first user, "owner".
         log: its log file.
     """
 
-    def __init__(self, cache: Path, folder: Path) -> None:
+    def __init__(self, cache: Path, folder: Path, environment: Mapping[str, str] | None = None) -> None:
         """Nothing is started yet.
 
         Args:
             cache: where root.sh has made its root file system.
             folder: for configuration and state; bound into the root file system under the same path.
+            environment: further variables of its environment.
         """
-        self._cache, self._folder = cache, folder
+        self._cache, self._folder, self._environment = cache, folder, dict(environment or {})
         self._port = free_port()
         self.address = f"http://127.0.0.1:{self._port}"
         self.log = folder / "home-assistant.log"
+        self.password = secrets.token_hex(8)
         self._token = ""
         self._process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +83,8 @@ class Home:
             hass = ("/opt/ha/bin/hass", "--skip-pip", "-c", str(self._folder))
             self._process = subprocess.Popen(
                 [str(HERE / "root.sh"), str(self._cache), "run", *hass],
-                stdout=output, stderr=output, env=os.environ | {"SHARE": str(self._folder)}, start_new_session=True,
+                stdout=output, stderr=output, start_new_session=True,
+                env=os.environ | {"SHARE": str(self._folder)} | self._environment,
             )  # fmt: skip
         until(self._answers, 180)
         return self
@@ -109,8 +114,7 @@ class Home:
     def onboard(self) -> None:
         """Create the first user, as the pages of the first start do; see Home Assistant's `onboarding` component."""
         client = f"{self.address}/"
-        password = secrets.token_hex(8)
-        user = {"client_id": client, "name": "owner", "username": "owner", "password": password, "language": "en"}
+        user = {"client_id": client, "name": "owner", "username": "owner", "password": self.password, "language": "en"}
         code = self.call("POST", "/api/onboarding/users", user)["auth_code"]
         grant = {"client_id": client, "grant_type": "authorization_code", "code": code}
         form = urllib.parse.urlencode(grant).encode()
@@ -217,6 +221,29 @@ async def main():
             print(json.dumps(await socket.receive_json()))
 asyncio.run(main())
 """
+
+
+@contextmanager
+def supervisor(folder: Path, addons: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
+    """Start the stand-in for the Supervisor, supervisor.py; what `Home` needs in its environment to be under it.
+
+    Args:
+        folder: for its log.
+        addons: by name, see supervisor.py.
+    """
+    port = free_port()
+    settings = json.dumps({"port": port, "addons": addons})
+    program = (HERE / "supervisor.py").read_text()
+    with (folder / "supervisor.log").open("wb") as log:
+        process = subprocess.Popen(
+            [str(HERE / "root.sh"), str(cache()), "run", "/opt/ha/bin/python", "-I", "-c", program, settings],
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    try:
+        yield {"SUPERVISOR": f"127.0.0.1:{port}", "SUPERVISOR_TOKEN": secrets.token_hex(8)}
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
 
 
 def cache() -> Path:

@@ -13,8 +13,10 @@ CACHE=$1 VERB=$2; shift 2
 ROOT=$CACHE/homeassistant-trixie
 # The newest for Python 3.13, trixie's.
 VERSION=2026.2.3
-# Whose requirements are installed, so that Home Assistant starts without fetching anything.
-COMPONENTS=(mqtt recorder history image_upload file_upload frontend camera stream device_automation automation counter)
+# Whose requirements are installed, so that Home Assistant starts without fetching anything. The last two are imported
+# when a browser asks which services there are.
+COMPONENTS=(mqtt recorder history image_upload file_upload frontend camera stream device_automation automation counter
+    hassio ai_task assist_satellite)
 
 die() { echo "root.sh: $*" >&2; exit 2; }
 [ "$(id -u)" = 0 ] || die "needs root, for chroot"
@@ -78,7 +80,8 @@ END
         -c /opt/ha/lib/python3.13/site-packages/homeassistant/package_constraints.txt -r /opt/requirements.txt
 }
 
-complete() { [ -e "$ROOT/opt/complete" ] && [ "$(cat "$ROOT/opt/complete")" = "$VERSION" ]; }
+STAMP="$VERSION ${COMPONENTS[*]}"
+complete() { [ -e "$ROOT/opt/complete" ] && [ "$(cat "$ROOT/opt/complete")" = "$STAMP" ]; }
 
 case $VERB in
 there)
@@ -96,7 +99,7 @@ build)
     echo "installing Home Assistant $VERSION (some minutes)"
     remove "$ROOT/opt/ha"
     homeassistant "$ROOT"
-    echo "$VERSION" > "$ROOT/opt/complete";;
+    echo "$STAMP" > "$ROOT/opt/complete";;
 run)
     complete || die "$ROOT is not complete: $0 $CACHE build"
     [ $# -ge 1 ] || die "run what?"
