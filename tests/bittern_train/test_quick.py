@@ -1,4 +1,4 @@
-"""The quick way: conversion gets as many copies as the parity check needs, and no more."""
+"""The quick way: as many copies as the parity check needs and no more, and every second passing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bittern.evaluation.dataset import Item
 from bittern_convert import calibration, copies, parity
 from bittern_convert.task import Task
-from bittern_train import session, task_files
+from bittern_train import session, stream_fold, task_files
 from bittern_train.pool import Decoded, Photos
 
 LABELS = ("a", "b")
@@ -52,3 +52,12 @@ def test_these_are_a_third_fewer_than_otherwise() -> None:
     made = loaded({"a": [1] * 80, "b": [1] * 80})
     chosen, each = session._fewest(QUICK, made, 1, np.arange(160))
     assert len(chosen) * each < calibration.copies(made.everything, LABELS, 1, parity.PICTURES) * 2 / 3
+
+
+def test_every_second_thing_passes_and_every_picture_of_nothing_has_its_stream() -> None:
+    passing = [True, False, True, True, False, False, True, True]
+    plans = [stream_fold._Plan(owner, 25 if passes else 10) for owner, passes in enumerate(passing)]
+    streets = [stream_fold._Plan(-1, 60, number) for number in range(3)]
+    kept = stream_fold._thinned([*plans, *streets], passing)
+    assert [plan.owner for plan in kept] == [0, 1, 3, 4, 5, 7, -1, -1, -1]
+    assert kept[-3:] == streets

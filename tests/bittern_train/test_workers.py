@@ -24,7 +24,7 @@ from tests.doubles.repetitions import times
 from tests.doubles.waiting import until
 
 from bittern.errors import BitternError, ConfigurationError
-from bittern_train import checkpoints, session, workers
+from bittern_train import checkpoints, retrain_session, session, workers
 from bittern_train.checkpoints import Checkpoints
 from bittern_train.network import Floats
 from bittern_train.workers import Chief, Greeting, Hosts, Worker
@@ -347,6 +347,8 @@ def test_only_train_shares_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         session.train(task, tmp_path, tmp_path / "run", weights="none", seed=1, progress=Reports())
     with pytest.raises(ConfigurationError, match="unset it for a study"):
         session.prepare(task, tmp_path, weights="none", seed=1, progress=Reports())
+    with pytest.raises(ConfigurationError, match="unset it for training again"):
+        retrain_session.retrain(tmp_path, tmp_path, tmp_path / "run", weights="none", root=None, progress=Reports())
     assert not list(tmp_path.iterdir())
 
 

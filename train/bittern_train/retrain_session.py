@@ -17,7 +17,7 @@ from bittern.frames import Pixels
 from bittern.system.progress import Progress, counted
 from bittern_convert import inputs, package, run
 from bittern_convert.run import Run
-from bittern_train import checkpoints, retraining, session
+from bittern_train import checkpoints, retraining, session, workers
 from bittern_train.retraining import Retrained
 
 
@@ -38,6 +38,7 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
     Raises:
         ConfigurationError: run, pictures or weights do not fit.
     """
+    workers.check_alone("training again")
     made = run.load(folder)
     if made.weights_sha256 != session.weights_sha256(weights):
         raise ConfigurationError(

@@ -64,7 +64,7 @@ def footage(
     """Draw the streams of a task, and run them through the frozen body.
 
     A picture of nothing gets a stream of `recipe.stream_s` (`streams.panned`), one of a thing a passing; see
-    `streams.passes`.
+    `streams.passes`. With `recipe.quick`, every second thing passes.
 
     Args:
         task: what is learned.
@@ -81,9 +81,10 @@ def footage(
     seconds, size = task.recipe.stream_s, task.backbone.size
     if not frames(task, len(chosen)):
         return None
-    plans = _plans(
-        [streams.passes(task, task.labels[s.target]) for s in chosen], seconds, task.drawn is not None, network, seed
-    )
+    passing = [streams.passes(task, task.labels[s.target]) for s in chosen]
+    plans = _plans(passing, seconds, task.drawn is not None, network, seed)
+    if task.recipe.quick:
+        plans = _thinned(plans, passing)
 
     def one(number: int) -> Stream:
         plan = plans[number]
@@ -118,6 +119,13 @@ def _plans(passing: Sequence[bool], seconds: float, drawn: bool, network: Networ
     fitting = order[np.cumsum([plans[i].frames for i in order]) <= room]
     streets = [_Plan(-1, round(LAP_S / FRAME_S), i) for i in range(STREETS)] if drawn else []
     return [plans[i] for i in sorted(fitting)] + streets
+
+
+def _thinned(plans: Sequence[_Plan], passing: Sequence[bool]) -> list[_Plan]:
+    """Without every second passing, which take more than twice as long as other streams of the quick way."""
+    passings = [plan for plan in plans if plan.owner >= 0 and passing[plan.owner]]
+    left_out = set(passings[1::2])
+    return [plan for plan in plans if plan not in left_out]
 
 
 def judged(task: Task, held: Footage, answers: Floats) -> Swept:
