@@ -13,7 +13,7 @@
 #   make container IMAGE=localhost/bittern-arm64 ENGINE='tests/container/engine.sh CACHE podman' \
 #       ARGS='--arch arm64 --build-arg BASE=localhost/debian-arm64 --env QEMU_CPU=cortex-a72'
 #
-# The first took 13 minutes on two busy cores; the second was not run to its end.
+# The first took 13 minutes on two busy cores; the second was not run to its end (see docs/container.md).
 # Needs root, Debian, and apt and pip that reach their registries. Took 2 minutes for Podman and base image; 0.1 GB.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n 2,16p "$0"; exit 2; }
