@@ -40,6 +40,7 @@ _LOOKS: Mapping[str, Mapping[str, str]] = {
     "face_mask": {"device_class": "safety", "icon": "mdi:face-mask"},
     "car_damage": {"device_class": "problem", "icon": "mdi:car-wrench"},
     "cars_tanks": {"icon": "mdi:tank"},
+    "gtsrb": {"icon": "mdi:sign-caution"},
 }
 _OTHER_LOOK = {"icon": "mdi:eye-check"}
 
