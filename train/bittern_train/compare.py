@@ -368,10 +368,11 @@ def markdown(task: Task, made: Sequence[ComparedBackbone]) -> str:
     lines = [
         f"# {task.name}: backbones compared",
         "",
-        f"Written by `bittern compare {task.name}`. Figures of the float networks are {scored}. Precision, recall, F1 "
-        f"and AUC are {'of the alarm' if task.alarm else 'means over the labels'}. Time is that of the int8 model on "
-        "one thread, relative to MobileNetV2 1.0 at 224 px in the same run. p: McNemar's exact test against the best, "
-        "not corrected for their number.",
+        f"Written by `bittern compare {task.name}`, with {task.augment.copies} copies of each picture. Figures of the "
+        f"float networks are {scored}. Precision, recall, F1 and AUC are "
+        f"{'of the alarm' if task.alarm else 'means over the labels'}. Time is that of the int8 model on one thread, "
+        "relative to MobileNetV2 1.0 at 224 px in the same run. p: McNemar's exact test against the best, not "
+        "corrected for their number.",
         "",
         "| network | accuracy (95 %) | loss | precision | recall | F1 | AUC | against the best (95 %) | p "
         "| parameters | MACs | float | int8 | int8 as float | time |",
@@ -435,6 +436,7 @@ def picture(file: Path, task: Task, made: Sequence[ComparedBackbone]) -> None:
     """Accuracy against the int8 model's time, each with its interval, as a PNG; rows without a time are left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Plot
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
     plot = Plot(figsize=(8, 5), layout="constrained")
     axis = plot.subplots()
@@ -446,7 +448,11 @@ def picture(file: Path, task: Task, made: Sequence[ComparedBackbone]) -> None:
         axis.errorbar([row.relative_time], [accuracy.value], yerr=ends, fmt="o", capsize=3)
         axis.annotate(row.name, (row.relative_time, accuracy.value), (6, 5), textcoords="offset points", fontsize=9)
     axis.set_xscale("log")
-    axis.margins(x=0.2)
+    axis.margins(x=0.3)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(
         xlabel="time of the int8 model, MobileNetV2 1.0 at 224 px = 1",
         ylabel="accuracy out of fold, 95 % intervals",
