@@ -116,7 +116,7 @@ convert: $(HOSTENV)/.ready  ## turn the runs into int8 model folders, if they pa
 	@$(call EACH,(set -x; $(HOSTENV)/bin/bittern convert $(RUN) --out $(MODEL) --force))
 
 evaluate: need-data $(DEV)/.ready  ## metrics of the models on the test pictures in DATA=folder, after make train
-	@$(call EACH,test -f $(RUN)/index.csv || { echo "no run at $(RUN): say make train first" >&2; exit 2; }; (set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(PICTURES)))
+	@$(call EACH,test -f $(RUN)/index.csv || { echo "no run at $(RUN): say make train first" >&2; exit 2; }; (set -x; $(DEV)/bin/bittern evaluate $(MODEL) --data $(RUN)/index.csv --root $(if $(wildcard build/data/gtsrb/index.csv),build/data,$(DATA))))
 
 reproduce: need-data  ## train and convert everything again, and report how much the metrics differ from the shipped ones: DATA=folder
 	@$(MAKE) --no-print-directory train convert RUN='build/reproduce/runs/$$$$name' MODEL='build/reproduce/models/$$$$name'

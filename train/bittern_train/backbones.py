@@ -414,7 +414,7 @@ def _small_cnn(x: Any) -> Any:
 
 
 def _sign_cnn(x: Any) -> Any:
-    """Seven convolutions with a batch norm each, then dense: it keeps where in the picture things are, as LeNet does.
+    """Six convolutions with a batch norm each, then dense: it keeps where in the picture things are, as LeNet does.
 
     A sign fills the picture, and signs differ by what is where in them. At full size there is one convolution only: two
     of them would take as long as all the others.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 
 import msgspec
 
-from bittern.errors import BitternError, ConfigurationError, one_line
+from bittern.errors import BitternError, ConfigurationError, one_line, printable
 from bittern.system.progress import Progress
 from bittern_train import checkpoints
 from bittern_train.checkpoints import NOTHING_KEPT, Checkpoints
@@ -35,6 +35,8 @@ OF_THE_MACHINE = ("processor", "threads")
 # Most bytes of a message: of any but a fit, and of a fit, which has the weights of every epoch.
 _SHORT, _FIT = 2**20, 2**34
 _LENGTH = struct.Struct(">Q")
+# Connections at a time, for each host: more are strangers'.
+_CONNECTIONS = 4
 
 
 class Hosts(NamedTuple):
@@ -138,9 +140,10 @@ class _Peer:
 
     def expect(self, kind: Any) -> Any:
         """The next message as a value of a type; Gone also if it is another one."""
+        data = self.receive(_SHORT)
         try:
-            return msgspec.msgpack.decode(self.receive(_SHORT), type=kind)
-        except msgspec.MsgspecError as error:
+            return msgspec.msgpack.decode(data, type=kind)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # text that is not UTF-8 is a ValueError
             raise Gone(f"it says something else than was expected: {one_line(error)}") from None
 
     def close(self) -> None:
@@ -231,12 +234,16 @@ class Chief:
         self._hosts, self._progress = hosts, progress
         host, port = hosts.address
         # To itself a host's own name is often 127.0.1.1: listen everywhere, as the servers of tf.distribute do.
-        bound = host if host == "localhost" or host.startswith("127.") else ""
+        is_loopback = host in ("localhost", "::1") or host.startswith("127.")
+        both = not is_loopback and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
         try:
-            self._listener = socket.create_server((bound, port))
+            self._listener = socket.create_server(
+                (host if is_loopback else "", port), family=family, dualstack_ipv6=both
+            )
         except OSError as error:
             raise ConfigurationError(f"TF_CONFIG: cannot listen at {host}:{port}: {one_line(error)}") from None
-        self._peers: list[_Peer] = []
+        self._peers: dict[_Peer, threading.Thread] = {}
         self._opened, self._closed = threading.Event(), False
         self._conditions: Mapping[str, str] = {}
         self._shares = _Shares([])
@@ -252,13 +259,16 @@ class Chief:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
         self._listener.close()
-        for peer in self._peers:
+        serving = dict(self._peers)
+        for peer in serving:
             if error is None:
                 with contextlib.suppress(Gone):
                     peer.send(None)  # to one that came late: nothing is left
             peer.close()
         self._shares.fail(Gone("the training has ended"))
         self._opened.set()
+        for thread in serving.values():  # what one of them is keeping is kept before the checkpoints are closed
+            thread.join(SILENCE_S)
 
     def open(self, conditions: Mapping[str, str], names: Sequence[str], kept: Checkpoints, kind: type) -> None:
         """Begin to share out.
@@ -294,17 +304,27 @@ class Chief:
     def _accept(self) -> None:
         while True:
             try:
-                peer = _Peer(self._listener.accept()[0])
+                connected, _ = self._listener.accept()
             except OSError:
-                return  # closed
-            self._peers.append(peer)
-            threading.Thread(target=self._serve, args=(peer,), daemon=True, name="worker").start()
+                if self._closed:
+                    return
+                time.sleep(1)  # out of descriptors, for example
+                continue
+            if len(self._peers) >= _CONNECTIONS * len(self._hosts.names):
+                connected.close()
+                continue
+            peer = _Peer(connected)
+            thread = threading.Thread(target=self._serve, args=(peer,), daemon=True, name="worker")
+            self._peers[peer] = thread
+            thread.start()
 
     def _serve(self, peer: _Peer) -> None:
         who = "somebody"
         try:
             greeting = peer.expect(Greeting)
-            who = self._hosts.names[greeting.number] if 0 < greeting.number < len(self._hosts.names) else who
+            if not 0 < greeting.number < len(self._hosts.names):
+                raise Gone("it is none of the workers")
+            who = self._hosts.names[greeting.number]
             self._opened.wait()
             if self._is_welcome(peer, who, greeting.conditions):
                 peer.expect(bool)  # it is ready
@@ -312,11 +332,15 @@ class Chief:
         except Gone as gone:
             if not self._closed:
                 self._progress.say(f"{who} is gone: {gone}")
-        except Exception as error:
-            self._shares.fail(error)  # raised where this process takes its own
+        finally:
+            if not self._closed:
+                del self._peers[peer]
+                peer.close()
 
     def _is_welcome(self, peer: _Peer, who: str, conditions: Mapping[str, str]) -> bool:
         other = checkpoints.differing(self._conditions, conditions)
+        # Those of a stranger may be anything.
+        other = [printable(key)[:40] for key in other[:40]]
         refused = [key for key in other if key not in OF_THE_MACHINE]
         peer.send(refused)
         if refused:
@@ -331,10 +355,14 @@ class Chief:
                 peer.send(name)
                 made = peer.receive(_FIT)
                 self._check(made)
-            except Gone as gone:
+            except (Gone, MemoryError) as gone:
                 self._shares.give_back(name)
-                raise Gone(f"{gone}; its fit is made again") from None
-            self._kept.save_encoded(name, made)
+                raise Gone(f"{one_line(gone)}; its fit is made again") from None
+            try:
+                self._kept.save_encoded(name, made)
+            except Exception as error:
+                self._shares.fail(error)  # raised where this process takes its own
+                raise Gone(f"its fit cannot be kept: {one_line(error)}") from None
             self._shares.finish(index)
         peer.send(None)
 
@@ -383,7 +411,7 @@ class Worker:
             ConfigurationError: the chief trains under others.
             BitternError: it is gone.
         """
-        with self._told():
+        with self._chief_answers():
             self._peer.send(Greeting(self._hosts.number, dict(conditions)))
             refused = self._peer.expect(list[str] | None)
         if refused:
@@ -399,12 +427,12 @@ class Worker:
         Raises:
             BitternError: the chief is gone.
         """
-        with self._told():
+        with self._chief_answers():
             self._peer.send(True)
             name = self._peer.expect(str | None)
         while name is not None:
             yield name
-            with self._told():
+            with self._chief_answers():
                 name = self._peer.expect(str | None)
 
     def send(self, made: bytes) -> None:
@@ -413,11 +441,11 @@ class Worker:
         Raises:
             BitternError: the chief is gone.
         """
-        with self._told():
+        with self._chief_answers():
             self._peer.send(made)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _chief_answers(self) -> Iterator[None]:
         try:
             yield
         except Gone as gone:
