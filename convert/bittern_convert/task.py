@@ -160,8 +160,8 @@ class Recipe(Strict, frozen=True, kw_only=True):
         soup: how many final fits, in other orders, are averaged; each takes as long as the one of 1.
         stream_s: seconds of a stream for every picture that chooses and has no alarm label, on which false alarms are
             counted (`bittern_convert.streams`); 0 judges by pictures alone.
-        quick: conversion draws no more copies than the parity check needs, and its report takes fewer
-            streams of each picture.
+        quick: conversion draws no more copies than the parity check needs, and its report takes fewer streams of each
+            picture.
     """
 
     folds: PositiveInt = 4
