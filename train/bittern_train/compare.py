@@ -445,10 +445,10 @@ def picture(file: Path, task: Task, made: Sequence[ComparedBackbone]) -> None:
         if row.relative_time is None or accuracy.value is None or accuracy.ci95 is None:
             continue
         ends = [[accuracy.value - accuracy.ci95[0]], [accuracy.ci95[1] - accuracy.value]]
-        axis.errorbar([row.relative_time], [accuracy.value], yerr=ends, fmt="o", capsize=3)
-        axis.annotate(row.name, (row.relative_time, accuracy.value), (6, 5), textcoords="offset points", fontsize=9)
+        axis.errorbar([row.relative_time], [accuracy.value], yerr=ends, fmt="o", capsize=3, label=row.name)
+    plot.legend(loc="outside right upper")  # beside it: networks that are alike lie on each other
     axis.set_xscale("log")
-    axis.margins(x=0.3)
+    axis.margins(x=0.1)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda time, _: f"{time:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
