@@ -32,7 +32,7 @@ def render(models: Sequence[Path], results: Path) -> str:
 
     Args:
         models: model folders.
-        results: folder of the JSON files that `bittern bench`, `explain --data` and `study` leave.
+        results: folder of the files that `bittern bench`, `compare`, `explain --data` and `study` leave.
 
     Raises:
         ConfigurationError: a result file that cannot be read.
@@ -136,7 +136,11 @@ def _seeds(manifests: Sequence[Manifest], seeds: dict[str, Any]) -> str:
 
 
 def _backbones(page: Path, seeds: dict[str, Any]) -> str:
-    """The page that `bittern compare` wrote, with the picture beside it, and what the task's own project had."""
+    """The page that `bittern compare` wrote, with the picture beside it, and what the task's own project had.
+
+    Raises:
+        ConfigurationError: the page cannot be read, or is none.
+    """
     try:
         title, *lines = fileio.read_regular(page, MAX_BYTES).decode().splitlines()
     except OSError as error:

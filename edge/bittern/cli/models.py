@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from bittern.cli.bare_models import Statements, bare_options
 from bittern.cli.common import as_utf8, print_json, warn
 from bittern.errors import printable
+
+# Labels of a model that its line names; --json has all.
+_NAMED = 10
 
 
 @click.command(short_help="Verify the models and list them.", epilog="Example: bittern models --json")
@@ -61,7 +66,7 @@ def models(ctx: click.Context, models: tuple[str, ...], stated: Statements, as_j
             bare = classifier.manifest is None
             proof = f"{row['origin']}, verified on" if row["verified"] else "whole, not signed, runs on"
             proof = "not verified, runs on" if bare else proof
-            tasks = "; ".join(f"{head.task}: {', '.join(head.labels)}" for head in classifier.heads)
+            tasks = "; ".join(f"{head.task}: {_some(head.labels)}" for head in classifier.heads)
             size = f"{len(classifier.data) / 1e6:.2f} MB"
             rules = "/".join(dict.fromkeys(map(rule_of, classifier.heads)))
             takes, scores = f"takes {row['input']}, pixels {row['pixels']}", f"scores {rules}"
@@ -75,6 +80,11 @@ def models(ctx: click.Context, models: tuple[str, ...], stated: Statements, as_j
             click.echo(printable(f"{name}  REFUSED  {row['reason']}"))
     if refused:
         ctx.exit(1)
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = len(labels) - _NAMED
+    return ", ".join(labels[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _history(as_json: bool) -> bool:

@@ -283,6 +283,9 @@ def test_models_lists_what_there_is(place: Path, tmp_path: Path) -> None:
         rf"^means  7  0\.00 MB  whole, not signed, runs on .*  {re.escape(row['folder'])}$", text.out, re.M
     )
     assert re.search(r"^stop_sign .*  shipped, verified on ", text.out, re.M)
+    # Of many labels the line names the first ones; the object has all.
+    assert re.search(r"  gtsrb: speed_limit_20, .*, no_passing and 34 more  ", text.out, re.M)
+    assert len(rows["gtsrb"]["tasks"]["gtsrb"]) == 44
 
 
 def test_a_models_folder_in_the_current_one_neither_wins_nor_loses_silently(tmp_path: Path, place: Path) -> None:
