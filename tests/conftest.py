@@ -41,6 +41,14 @@ def decoder_ended() -> Iterator[None]:
         decoder._decoder.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def working_directory_kept() -> Iterator[None]:
+    """Processes that tests start find `tests` in the working directory: no file of tests leaves it changed."""
+    before = Path.cwd()
+    yield
+    assert Path.cwd() == before
+
+
 @pytest.fixture(scope="session")
 def model_folder() -> Path:
     """The shipped model folder; never written to."""

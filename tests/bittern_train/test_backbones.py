@@ -177,7 +177,7 @@ def test_a_loss_that_is_no_number_stops_the_training() -> None:
     cache = training.Cache(FeatureStore.of(features), FeatureStore((0, 0, 1)), np.arange(8) % 2)
     examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
     with pytest.raises(Diverged, match=r"rate 1e\+30: the loss is no number any more after epoch"):
-        training.fit_once(network, Recipe(epochs=8, batch=4), training.Fit(1e30, 8, 1), examples)
+        training.Trainer(network, Recipe(epochs=8, batch=4), 2).fit(training.Fit(1e30, 8, 1), examples)
 
 
 def test_a_head_whose_loss_is_no_number_stops_the_training() -> None:
@@ -186,4 +186,4 @@ def test_a_head_whose_loss_is_no_number_stops_the_training() -> None:
     network = Network("none", "", 0, Backbone(size=96, width=0.35, mode="head"))
     examples = training.of_labels(cache, np.arange(8), discs(network.backbone))
     with pytest.raises(Diverged, match=r"the loss of the head at rate 1e\+38 is no number: take a lower"):
-        training.fit_once(network, Recipe(head_rate=1e38), training.Fit(0.0, 1, 1), examples)
+        training.Trainer(network, Recipe(head_rate=1e38), 2).fit(training.Fit(0.0, 1, 1), examples)

@@ -85,12 +85,13 @@ def test_of_one_fold_the_fit_itself_is_kept(tmp_path: Path) -> None:
     judged = side_by_side([(kept, chosen, 1), (kept, chosen, 1)])
     cache = training.Cache(kept, judged, targets)
     checkpoints = Checkpoints(tmp_path)
-    (choice,) = training.cross_validate(task, built, samples, cache, None, 1, Reports(), checkpoints)
-    (resumed,) = training.cross_validate(task, built, samples, cache, None, 1, Reports(), checkpoints)
+    trainer = training.Trainer(built, task.recipe, len(labels))
+    (choice,) = training.cross_validate(task, trainer, samples, cache, None, 1, Reports(), checkpoints)
+    (resumed,) = training.cross_validate(task, trainer, samples, cache, None, 1, Reports(), checkpoints)
     for fold in (*choice.folds, *resumed.folds):
         assert len(fold.weights) == 1, "those of the chosen epoch"
     choice = resumed
-    model, folds = training.final_fit(task, built, cache, choice, 1, Reports())
+    model, folds = training.final_fit(task, trainer, cache, choice, 1, Reports())
     assert len(folds[0].scores) == 3, "the start and two epochs"
     answers = np.concatenate([model(picture[None], training=False) for picture in kept.of_copy(chosen, 0)])
     np.testing.assert_allclose(

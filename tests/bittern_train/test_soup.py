@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import msgspec
 import numpy as np
 import pytest
@@ -38,20 +37,21 @@ def final_fit(network: Network, *, soup: int, seed: int, rate: float = 1e-3) -> 
     none = np.zeros((0, 0, 0), np.float32)
     chosen = training.Choice(training.Candidate(rate), 0, 0, 0, 2 if rate else 0, none, [])
     reports = Reports()
-    model, fits = training.final_fit(made, network, cache, chosen, seed, reports)
+    trainer = training.Trainer(network, made.recipe, len(LABELS))
+    model, fits = training.final_fit(made, trainer, cache, chosen, seed, reports)
     assert sorted({done for _, done, _ in reports.steps}) == list(range(2 * soup + 1)) or rate == 0
     return [*network.tail.get_weights(), *model.layers[-1].get_weights()], len(fits)
 
 
 def test_a_soup_is_the_mean_of_its_fits(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     members: list[list[np.ndarray]] = []
-    average = training.set_average
+    average = training.average
 
-    def recorded(network: Network, head: keras.layers.Dense, weights: list[list[np.ndarray]]) -> None:
+    def recorded(weights: list[list[np.ndarray]]) -> list[np.ndarray]:
         members.extend(weights)
-        average(network, head, weights)
+        return average(weights)
 
-    monkeypatch.setattr(training, "set_average", recorded)
+    monkeypatch.setattr(training, "average", recorded)
     weights, count = final_fit(network, soup=2, seed=5)
     assert count == 2
     first, second = members

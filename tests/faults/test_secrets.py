@@ -184,10 +184,15 @@ def mark() -> str:
 
 
 def test_36_nothing_that_is_said_of_a_configuration_has_it(
-    tmp_path: Path, mark: str, record: Record, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    mark: str,
+    record: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     file, n = tmp_path / "porch.toml", 0
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     for text in forms(mark, tmp_path / "secret"):
         if n == times(len(PLACES) * len(ADDRESSES), 200):
             break

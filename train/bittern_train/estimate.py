@@ -19,8 +19,10 @@ from bittern_train.pool import CORRUPTED, Decoded
 _PICTURES = 32
 # A step of training costs about three forward passes: one forward, and two for the gradients.
 _STEP = 3
-# Graphs that Keras traces for one fit: features of the head, the head, the step of training, the validation.
+# Graphs that Keras traces once for all fits: features of the head, the head, the step of training, the validation.
 _GRAPHS = 4
+# What every fit costs besides, its head's many small steps above all, is about as much as tracing so many graphs.
+_OVERHEAD = 1.5
 
 
 class Costs(NamedTuple):
@@ -75,19 +77,20 @@ def seconds(task: Task, decoded: Decoded, costs: Costs) -> float:
     samples, choosing = len(decoded.samples), sum(s.chooses for s in decoded.samples)
     corrupted = choosing * CORRUPTED * views
     plain = choosing * views if task.views != CENTER else 0
-    cached = (samples * task.augment.copies + corrupted + plain) * (costs.copy + costs.body)
+    once = (samples * task.augment.copies + corrupted + plain) * (costs.copy + costs.body)
     validated = choosing * (1 + CORRUPTED) * views / recipe.folds
     trained = samples - choosing if recipe.folds == 1 else samples * (1 - 1 / recipe.folds)
     filmed = stream_fold.frames(task, choosing)
-    cached += filmed * (costs.copy + costs.body + len(task.rates) * costs.tail)
+    once += filmed * (costs.copy + costs.body + len(task.rates) * costs.tail)
+    once += _GRAPHS * costs.graph
     folds = recipe.folds * sum(_fit(costs, trained, recipe.epochs * (rate > 0), validated) for rate in task.rates)
     if recipe.folds == 1:
-        return cached + folds
+        return once + folds
     if max(task.rates) > 0:
-        return cached + folds + recipe.soup * _fit(costs, samples, recipe.epochs, 0)
-    return cached + folds + _fit(costs, samples, 0, 0)
+        return once + folds + recipe.soup * _fit(costs, samples, recipe.epochs, 0)
+    return once + folds + _fit(costs, samples, 0, 0)
 
 
 def _fit(costs: Costs, trained: float, epochs: int, validated: float) -> float:
     head = 2 * trained * costs.tail
-    return _GRAPHS * costs.graph + head + (epochs + 1) * validated * costs.tail + epochs * trained * _STEP * costs.tail
+    return _OVERHEAD * costs.graph + head + (epochs + 1) * validated * costs.tail + epochs * trained * _STEP * costs.tail

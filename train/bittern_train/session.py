@@ -34,7 +34,7 @@ from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, 
 from bittern_train.network import Indices, Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
-from bittern_train.training import Cache, Choice, Fold
+from bittern_train.training import Cache, Choice, Fold, Trainer
 from bittern_train.workers import Chief, Hosts, Worker
 
 # Copies that conversion's parity check is given at least, however many photographs there are.
@@ -123,12 +123,13 @@ def train(
         choosing = [s for s in decoded.samples if s.chooses]
         photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
         footage = stream_fold.footage(task, network, choosing, photos, seed, progress)
-        choices = training.cross_validate(task, network, decoded.samples, cache, footage, seed, progress, kept, chief)
+        trainer = Trainer(network, task.recipe, len(task.labels))
+        choices = training.cross_validate(task, trainer, decoded.samples, cache, footage, seed, progress, kept, chief)
         best = choices[0]
         for choice in choices:
             progress.say(_line(task, choice, choosing))
         out_of_folds = _out_of_fold(task, loaded, cache, best, seed)
-        model, fits = training.final_fit(task, network, cache, best, seed, progress, kept)
+        model, fits = training.final_fit(task, trainer, cache, best, seed, progress, kept)
         targets = np.array([s.target for s in choosing], np.int64)
         operating = _operating(task, best, targets)
         history = {
@@ -198,11 +199,12 @@ def assist(task: Task, root: Path, hosts: Hosts, *, weights: str, seed: int, pro
             return 0
         samples, cache = loaded.decoded.samples, _cache(task, loaded, seed, progress)
         splits = training.split(samples, cache.targets, task.recipe.folds, seed)
+        trainer = Trainer(loaded.network, task.recipe, len(task.labels))
         filmed, jobs, count = stream_fold.frames(task, len(splits.targets)) > 0, training.jobs(task), 0
         for name in worker.names():
             job = jobs[name]
             counter = Counter(progress, f"rate {job.candidate.rate:g}, fold {job.fold + 1}", task.recipe.epochs)
-            fold = training.make(task, loaded.network, cache, splits, job, seed, filmed=filmed, counter=counter)
+            fold = training.make(task, trainer, cache, splits, job, seed, filmed=filmed, counter=counter)
             counter.reach(task.recipe.epochs)
             worker.send(checkpoints.encode(fold))
             count += 1

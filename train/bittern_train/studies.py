@@ -27,7 +27,7 @@ from bittern_convert.task import Task
 from bittern_train import criteria, session, training
 from bittern_train.network import Floats, answers, scale
 from bittern_train.session import Prepared
-from bittern_train.training import Candidate, Choice, Examples, Fit, Splits
+from bittern_train.training import Candidate, Choice, Examples, Fit, Splits, Trainer
 
 Indices = npt.NDArray[np.int64]
 
@@ -110,14 +110,14 @@ def _out_of_fold(task: Task, ready: Prepared, variant: Variant, splits: Splits, 
     features = ready.cache.features
     choosing = np.flatnonzero([s.chooses for s in ready.decoded.samples])
     scores = np.zeros((len(choosing), variant.scores.shape[1]), np.float32)
+    trainer = Trainer(ready.network, task.recipe, scores.shape[1])
     for k, part in enumerate(splits.parts):
         trained = part.trained[variant.trained[part.trained]]
         weights = criteria.weights(variant.targets, trained, np.ones(len(task.labels)))
         fit = Fit(max(task.recipe.rate), task.recipe.epochs, seed + k)
         examples = Examples(features, variant.scores, trained, weights)
-        head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
-        model = keras.Sequential([ready.network.tail, head])
-        scores[part.validated] = answers(model, features, features.numbers(choosing[part.validated], 1))
+        trainer.fit(fit, examples, counter=counter)
+        scores[part.validated] = answers(trainer.model, features, features.numbers(choosing[part.validated], 1))
     return scores
 
 
@@ -156,7 +156,8 @@ def twins(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pr
         raise ConfigurationError(f"task {task.name!r} has no pictures of split 'twin'")
     ready = session.prepare(task, root, weights=weights, seed=seed, progress=progress, also=also)
     chosen = Choice(Candidate(made.choice["rate"]), 0, 0, 0, made.choice["epochs"], np.zeros((0, 0, 0), np.float32), [])
-    model, _ = training.final_fit(task, ready.network, ready.cache, chosen, seed, progress)
+    trainer = Trainer(ready.network, task.recipe, len(task.labels))
+    model, _ = training.final_fit(task, trainer, ready.cache, chosen, seed, progress)
     test = [i for i in ready.everything if i.split == "test" and i.columns["set"] == (task.data[0].path or root.name)]
     tensors = np.concatenate(
         [preprocess.preprocess(preprocess.region_of(pictures.decode(item.path), task.region)) for item in test]
@@ -213,16 +214,17 @@ def soup(task: Task, root: Path, finished: Path, *, weights: str, seed: int, pro
     versions = judged.shape[1] // len(task.views)
     scores = np.zeros((SOUP + 1, len(true), versions, len(task.labels)), np.float32)  # the last is the average
     counter = Counter(progress, "cross-validation", task.recipe.folds * SOUP * epochs)
+    trainer = Trainer(ready.network, task.recipe, len(task.labels))
+    model = trainer.model
     for k, part in enumerate(splits.parts):
         examples = training.of_labels(ready.cache, part.trained, task)
         members = []
         for member in range(SOUP):
             fit = Fit(candidate.rate, epochs, seed + k + member * task.recipe.folds)
-            head, _ = training.fit_once(ready.network, task.recipe, fit, examples, counter=counter)
-            model = keras.Sequential([ready.network.tail, head])
+            trainer.fit(fit, examples, counter=counter)
             scores[member, part.validated] = training.judged_scores(model, judged, part.validated, task)
-            members.append([*ready.network.tail.get_weights(), *head.get_weights()])
-        training.set_average(ready.network, head, members)
+            members.append(model.get_weights())
+        model.set_weights(training.average(members))
         scores[SOUP, part.validated] = training.judged_scores(model, judged, part.validated, task)
     nothing = np.isin(true, [task.labels.index(label) for label in task.nothing])
     fits = [_figures(task, of_fit, true, nothing) for of_fit in scores]

@@ -207,7 +207,7 @@ def missing(task: Task, kept: Checkpoints) -> list[str]:
 
 def make(
     task: Task,
-    network: Network,
+    trainer: Trainer,
     cache: Cache,
     splits: Splits,
     job: Job,
@@ -220,7 +220,7 @@ def make(
 
     Args:
         task: with its recipe.
-        network: its tail holds the result afterwards.
+        trainer: its network holds the result afterwards.
         cache: of all samples.
         splits: the k-fold.
         job: which fit.
@@ -231,14 +231,14 @@ def make(
     recipe, part = task.recipe, splits.parts[job.fold]
     fit = Fit(job.candidate.rate, recipe.epochs, seed + job.fold)
     validation = Validation(cache.judged, part.validated, splits.targets[part.validated], task)
-    fold = fit_once(network, recipe, fit, of_labels(cache, part.trained, task), validation, counter)[1]
+    fold = trainer.fit(fit, of_labels(cache, part.trained, task), validation, counter)
     # Nothing else needs the weights.
     return fold if filmed or recipe.folds == 1 else fold._replace(weights=[])
 
 
 def cross_validate(
     task: Task,
-    network: Network,
+    trainer: Trainer,
     pool: Sequence[Sample],
     cache: Cache,
     footage: Footage | None,
@@ -260,7 +260,7 @@ def cross_validate(
     counter = Counter(progress, "cross-validation", len(all_jobs) * recipe.epochs)
 
     def made(name: str) -> Fold:
-        return make(task, network, cache, splits, all_jobs[name], seed, filmed=footage is not None, counter=counter)
+        return make(task, trainer, cache, splits, all_jobs[name], seed, filmed=footage is not None, counter=counter)
 
     if chief is not None:
         for name in chief.own():
@@ -282,7 +282,7 @@ def cross_validate(
                 counter.reach(max(counter.done, (number * recipe.folds + k + 1) * recipe.epochs))
             choice = _best_length(task, candidate, folds, splits)
             if footage is not None:
-                choice = choice._replace(streams=_streams(task, network, footage, choice, splits))
+                choice = choice._replace(streams=_streams(task, trainer, footage, choice, splits))
             # Several folds have served; of one alone, `final_fit` keeps the epoch that was chosen.
             needed = [[fold.weights[fold.at(choice.epochs)]] if recipe.folds == 1 else [] for fold in folds]
             choice = choice._replace(
@@ -299,15 +299,12 @@ def _name(candidate: int, fold: int) -> str:
     return f"candidate-{candidate}-fold-{fold}"
 
 
-def _streams(task: Task, network: Network, footage: Footage, choice: Choice, splits: Splits) -> Swept:
-    head = _head(len(task.labels))
-    model = keras.Sequential([network.tail, head])
-    model.build((None, *network.body_features))
+def _streams(task: Task, trainer: Trainer, footage: Footage, choice: Choice, splits: Splits) -> Swept:
     scores = np.zeros((footage.features.shape[0], len(task.labels)), np.float32)
     for k, (part, fold) in enumerate(zip(splits.parts, choice.folds, strict=True)):
-        set_average(network, head, [fold.weights[fold.at(choice.epochs)]])
+        trainer.model.set_weights(fold.weights[fold.at(choice.epochs)])
         own = footage.of_fold(part.validated, k, len(splits.parts))
-        scores[own] = answers(model, footage.features, np.flatnonzero(own))
+        scores[own] = answers(trainer.model, footage.features, np.flatnonzero(own))
     return stream_fold.judged(task, footage, confidence.tempered(scores, choice.temperature))
 
 
@@ -359,7 +356,7 @@ def split(pool: Sequence[Sample], targets: npt.NDArray[np.int64], folds: int, se
 
 def final_fit(
     task: Task,
-    network: Network,
+    trainer: Trainer,
     cache: Cache,
     choice: Choice,
     seed: int,
@@ -378,7 +375,8 @@ def final_fit(
         The whole network, and what each fit was like.
     """
     if task.recipe.folds == 1:
-        return _kept_fit(task, network, choice), choice.folds
+        # What was validated is what is kept: the one fit, after the epoch that was chosen.
+        return _classifier(trainer, choice, choice.folds[0].weights), choice.folds
     examples = of_labels(cache, np.arange(len(cache.targets)), task)
     # Heads alone differ by nothing that an average would improve.
     count = task.recipe.soup if choice.candidate.rate > 0 and choice.epochs > 0 else 1
@@ -388,40 +386,25 @@ def final_fit(
         made = kept.load(f"final-{k}", FinalFit)
         if made is None:
             fit = Fit(choice.candidate.rate, choice.epochs, seed + k)
-            trained, fold = fit_once(network, task.recipe, fit, examples, None, counter)
-            made = FinalFit(fold, [*network.tail.get_weights(), *trained.get_weights()])
+            fold = trainer.fit(fit, examples, None, counter)
+            made = FinalFit(fold, trainer.model.get_weights())
             kept.save(f"final-{k}", made)
         fits.append(made)
         counter.reach((k + 1) * max(1, choice.epochs))
-    head = _head(len(task.labels))
-    head.build(network.tail.output.shape)
-    set_average(network, head, [fit.weights for fit in fits])
-    return _classifier(network, head, choice), [fit.fold for fit in fits]
+    return _classifier(trainer, choice, [fit.weights for fit in fits]), [fit.fold for fit in fits]
 
 
-def _kept_fit(task: Task, network: Network, choice: Choice) -> keras.Model:
-    """The network of the one fold after the epoch that was chosen: what was validated is what is kept."""
-    head = _head(len(task.labels))
-    head.build(network.tail.output.shape)
-    set_average(network, head, choice.folds[0].weights)
-    return _classifier(network, head, choice)
-
-
-def _classifier(network: Network, head: keras.layers.Dense, choice: Choice) -> keras.Model:
+def _classifier(trainer: Trainer, choice: Choice, weights: Sequence[Sequence[Floats]]) -> keras.Model:
+    trainer.model.set_weights(average(weights))
+    head = trainer.head
     # softmax(logits / T): the scores that the thresholds were chosen on.
     head.set_weights([values / np.float32(choice.temperature) for values in head.get_weights()])
-    return network.classifier(head)
+    return trainer.network.classifier(head)
 
 
-def _head(labels: int) -> keras.layers.Dense:
-    return keras.layers.Dense(labels, activation="softmax", name="scores")
-
-
-def set_average(network: Network, head: keras.layers.Dense, weights: Sequence[Sequence[Floats]]) -> None:
-    """Give tail and head the mean of several fits; each is the tail's weights, then the head's two."""
-    average = [np.mean(values, axis=0, dtype=np.float64).astype(np.float32) for values in zip(*weights, strict=True)]
-    network.tail.set_weights(average[:-2])
-    head.set_weights(average[-2:])
+def average(weights: Sequence[Sequence[Floats]]) -> list[Floats]:
+    """The mean of the weights of several fits, each the tail's weights, then the head's two."""
+    return [np.asarray(np.mean(values, axis=0, dtype=np.float64), np.float32) for values in zip(*weights, strict=True)]
 
 
 def of_labels(cache: Cache, trained: Indices, task: Task) -> Examples:
@@ -430,52 +413,108 @@ def of_labels(cache: Cache, trained: Indices, task: Task) -> Examples:
     return Examples(cache.features, scores, trained, criteria.weights(cache.targets, trained, criteria.costs(task)))
 
 
-def fit_once(
-    network: Network,
-    recipe: Recipe,
-    fit: Fit,
-    examples: Examples,
-    validation: Validation | None = None,
-    counter: Counter | None = None,
-) -> tuple[keras.layers.Dense, Fold]:
-    """One fit, from the weights that the network was built with.
+class Trainer:
+    """Fits a network and its head, as often as asked, always from the weights that the network was built with.
 
-    Args:
-        network: its tail holds the result afterwards.
-        recipe: of the task.
-        fit: what the recipe leaves open.
-        examples: what to train on.
-        validation: what to validate on after every epoch; None trains for all epochs.
-        counter: advanced by each epoch.
+    It is compiled once for all fits: of few pictures, tracing its graph takes longer than training.
 
-    Returns:
-        The head, and the fold; without `validation` its history has no scores.
+    Attributes:
+        network: its tail holds the result of the last fit.
+        head: likewise.
+        model: both, for features (n, ...) to scores (n, labels).
     """
-    keras.utils.set_random_seed(fit.seed)
-    network.reset(fit.seed)
-    head = _head(examples.scores.shape[1])
-    if network.backbone.mode != "scratch":  # a head on features that mean nothing yet is no start
-        _fit_head(network, head, examples, recipe, fit.seed)
-    model = keras.Sequential([network.tail, keras.layers.Dropout(recipe.dropout, seed=fit.seed), head])
-    model.build((None, *examples.features.shape[2:]))
-    record = _Record(model, validation, fit, recipe.patience, counter)
-    record.add(0, float("nan"))
-    if fit.rate > 0 and fit.epochs > 0:
-        batches = _Batches(examples, recipe.batch, fit.seed)
-        # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
-        warm = min(WARM_UP_EPOCHS, recipe.epochs // 2)
+
+    def __init__(self, network: Network, recipe: Recipe, labels: int) -> None:
+        self.network, self._recipe, self._labels = network, recipe, labels
+        self.head = _head(labels)
+        self._dropouts = [keras.layers.Dropout(recipe.dropout, seed=0) for _ in range(2)]
+        self.model = keras.Sequential([network.tail, self._dropouts[0], self.head])
+        self.model.build((None, *network.body_features))
+        # Variables: they differ from fit to fit, and as constants each would need a graph of its own.
+        self._rate, self._decay_steps, self._warm_steps = (keras.Variable(1.0, trainable=False) for _ in range(3))
         schedule = keras.optimizers.schedules.CosineDecay(
-            0.0, (recipe.epochs - warm) * len(batches), warmup_target=fit.rate, warmup_steps=warm * len(batches)
+            0.0, self._decay_steps, warmup_target=self._rate, warmup_steps=self._warm_steps
         )
-        model.compile(
+        self.model.compile(
             keras.optimizers.Adam(schedule, use_ema=True, ema_momentum=EMA),
             keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
             jit_compile=False,  # XLA's convolutions are ten times slower than oneDNN's on a CPU
         )
-        # The averaged weights are swapped in at the end of an epoch, then recorded.
-        callbacks = [keras.callbacks.SwapEMAWeights(True), record]
-        model.fit(batches, epochs=fit.epochs, verbose=0, callbacks=callbacks)
-    return head, record.fold
+        self._head_alone = keras.Sequential([self._dropouts[1], self.head])
+        self._head_alone.compile(
+            keras.optimizers.Adam(recipe.head_rate),
+            keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+            jit_compile=False,
+        )
+
+    def fit(
+        self, fit: Fit, examples: Examples, validation: Validation | None = None, counter: Counter | None = None
+    ) -> Fold:
+        """One fit; it depends on none before.
+
+        Args:
+            fit: what the recipe leaves open.
+            examples: what to train on.
+            validation: what to validate on after every epoch; None trains for all epochs.
+            counter: advanced by each epoch.
+
+        Returns:
+            The fold; without `validation` its history has no scores.
+
+        Raises:
+            Diverged: the loss is no number any more.
+        """
+        recipe = self._recipe
+        self._reset(fit.seed)
+        if self.network.backbone.mode != "scratch":  # a head on features that mean nothing yet is no start
+            self._fit_head(examples, fit.seed)
+        record = _Record(self.model, validation, fit, recipe.patience, counter)
+        record.add(0, float("nan"))
+        if fit.rate > 0 and fit.epochs > 0:
+            batches = _Batches(examples, recipe.batch, fit.seed)
+            # As long as the recipe says, also when the final fit stops earlier: so it was in the folds.
+            warm = min(WARM_UP_EPOCHS, recipe.epochs // 2)
+            self._rate.assign(fit.rate)
+            self._decay_steps.assign((recipe.epochs - warm) * len(batches))
+            self._warm_steps.assign(warm * len(batches))
+            # The averaged weights are swapped in at the end of an epoch, then recorded.
+            callbacks = [keras.callbacks.SwapEMAWeights(True), record]
+            self.model.fit(batches, epochs=fit.epochs, verbose=0, callbacks=callbacks)
+        return record.fold
+
+    def _reset(self, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        self.network.reset(seed)
+        start = _head(self._labels)
+        start.build(self.network.tail.output.shape)
+        self.head.set_weights(start.get_weights())
+        for dropout in self._dropouts:
+            dropout.seed_generator.state.assign(np.array([seed, 0], np.uint32))
+        for model in (self.model, self._head_alone):
+            for variable in model.optimizer.variables:
+                variable.assign(np.zeros(variable.shape, variable.dtype))
+        self._head_alone.optimizer.learning_rate = self._recipe.head_rate
+
+    def _fit_head(self, examples: Examples, seed: int) -> None:
+        # On pooled features of two copies: enough to start the fine-tuning from, and fast.
+        import tensorflow as tf
+
+        features, scores, trained, weights = examples
+        copies = features.shape[1]
+        parts = [answers(self.network.tail, features, trained * copies + c) for c in range(min(2, copies))]
+        rows = tuple(np.concatenate(each) for each in (parts, [scores[trained]] * len(parts), [weights] * len(parts)))
+        count = len(rows[0])
+        # One long epoch: of few pictures an epoch is a step or two, and Keras takes longer to begin one than to train.
+        steps = max(HEAD_EPOCHS * -(-count // _HEAD_BATCH), HEAD_STEPS)
+        batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=seed).repeat().batch(_HEAD_BATCH)
+        loss = self._head_alone.fit(batches.take(steps), shuffle=False, verbose=0).history["loss"][-1]
+        if not math.isfinite(loss):
+            rate = self._recipe.head_rate
+            raise Diverged(f"the loss of the head at rate {rate:g} is no number: take a lower recipe.head_rate")
+
+
+def _head(labels: int) -> keras.layers.Dense:
+    return keras.layers.Dense(labels, activation="softmax", name="scores")
 
 
 def judged_scores(model: keras.Model, judged: FeatureStore, samples: Indices, task: Task) -> Floats:
@@ -549,26 +588,3 @@ class _Record(keras.callbacks.Callback):  # type: ignore[misc]
                 "harmed_accuracy": criteria.balanced_accuracy(scores[:, 1:], targets),
             }
         self.fold.history.append(row)
-
-
-def _fit_head(network: Network, head: keras.layers.Dense, examples: Examples, recipe: Recipe, seed: int) -> None:
-    # On pooled features of two copies: enough to start the fine-tuning from, and fast.
-    import tensorflow as tf
-
-    features, scores, trained, weights = examples
-    copies = features.shape[1]
-    parts = [answers(network.tail, features, trained * copies + c) for c in range(min(2, copies))]
-    rows = tuple(np.concatenate(each) for each in (parts, [scores[trained]] * len(parts), [weights] * len(parts)))
-    count = len(rows[0])
-    model = keras.Sequential([keras.layers.Dropout(recipe.dropout, seed=seed), head])
-    model.compile(
-        keras.optimizers.Adam(recipe.head_rate),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
-        jit_compile=False,
-    )
-    # One long epoch: of few pictures an epoch is a step or two, and Keras takes longer to begin one than to train it.
-    steps = max(HEAD_EPOCHS * -(-count // _HEAD_BATCH), HEAD_STEPS)
-    batches = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=seed).repeat().batch(_HEAD_BATCH).take(steps)
-    loss = model.fit(batches, shuffle=False, verbose=0).history["loss"][-1]
-    if not math.isfinite(loss):
-        raise Diverged(f"the loss of the head at rate {recipe.head_rate:g} is no number: take a lower recipe.head_rate")

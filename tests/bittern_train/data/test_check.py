@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,7 @@ def test_no_shortcut_in_chance() -> None:
     labels = ["a", "b"] * 100
     folds = probe.choose(labels, [str(i // 4) for i in range(200)])
     assert folds is not None
-    shortcut = probe._shortcut("nothing", folds.scores(probe._trees, rng.normal(size=(200, 3))), folds)
+    shortcut = probe._shortcut("nothing", folds.scores(probe._Trees, rng.normal(size=(200, 3))), folds)
     assert shortcut.interval is not None
     assert shortcut.interval[0] < 0.55
 
@@ -182,8 +183,19 @@ def test_groups_stay_together_in_a_probe() -> None:
     alone = probe.choose(labels, [str(i) for i in range(240)])
     assert grouped is not None
     assert alone is not None
-    assert probe._shortcut("scene", alone.scores(probe._trees, features), alone).auc > 0.95
-    assert probe._shortcut("scene", grouped.scores(probe._trees, features), grouped).auc < 0.75
+    assert probe._shortcut("scene", alone.scores(probe._Trees, features), alone).auc > 0.95
+    assert probe._shortcut("scene", grouped.scores(probe._Trees, features), grouped).auc < 0.75
+
+
+def test_trees_leave_the_warning_filters_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They belong to the whole process, and several threads grow trees."""
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(warnings, "resetwarnings", touched)
+    features, labels = np.random.default_rng(1).normal(size=(60, 3)), np.arange(60) % 2
+    assert probe._Trees().fit(features, labels).predict_proba(features).shape == (60, 2)
 
 
 def test_gradients_say_in_which_direction() -> None:

@@ -24,6 +24,7 @@ MOST = 2000
 _BINS = 8
 _CELLS = 4
 _SEED = 1
+_TREES = 60
 TOGETHER = "all of these"
 
 Floats = npt.NDArray[np.float64]
@@ -129,20 +130,37 @@ def _probes(measured: Sequence[Measured]) -> list[tuple[str, Callable[[], Any], 
         "mean colour": mean,
     }
     probes: list[tuple[str, Callable[[], Any], Floats]] = [
-        (what, _trees, features) for what, features in single.items() if len(kinds) > 1 or what != "format"
+        (what, _Trees, features) for what, features in single.items() if len(kinds) > 1 or what != "format"
     ]
     probes.append(("8 x 8 thumbnail", _linear, colours.reshape(len(colours), -1)))
     probes.append(
-        (TOGETHER, _trees, np.c_[np.concatenate(list(single.values()), 1), colours.reshape(len(colours), -1)])
+        (TOGETHER, _Trees, np.c_[np.concatenate(list(single.values()), 1), colours.reshape(len(colours), -1)])
     )
     return probes
 
 
-def _trees() -> Any:
-    """For a few numbers of any scale: an exact size may be the shortcut."""
-    from sklearn.ensemble import ExtraTreesClassifier
+class _Trees:
+    """Extremely randomized trees (Geurts et al. 2006), for numbers of any scale: an exact size may be the shortcut.
 
-    return ExtraTreesClassifier(60, min_samples_leaf=5, random_state=_SEED)
+    The same as scikit-learn's ExtraTreesClassifier(60, min_samples_leaf=5), but for joblib: that changes the warning
+    filters of the whole process in each of its calls, and several threads call at once here.
+    """
+
+    classes_: npt.NDArray[np.intp]
+
+    def fit(self, features: Floats, labels: npt.NDArray[np.intp]) -> _Trees:
+        """Of features (n, numbers) with labels' indices (n,)."""
+        from sklearn.tree import ExtraTreeClassifier
+
+        seeds = np.random.RandomState(_SEED).randint(np.iinfo(np.int32).max, size=_TREES)
+        trees = [ExtraTreeClassifier(min_samples_leaf=5, max_features="sqrt", random_state=seed) for seed in seeds]
+        self._fitted = [tree.fit(features, labels) for tree in trees]
+        self.classes_ = self._fitted[0].classes_
+        return self
+
+    def predict_proba(self, features: Floats) -> npt.NDArray[np.float64]:
+        """Scores (n, labels) of features (n, numbers)."""
+        return np.asarray(np.mean([tree.predict_proba(features) for tree in self._fitted], axis=0), np.float64)
 
 
 def _linear() -> Any:
