@@ -92,5 +92,5 @@ def seconds(task: Task, decoded: Decoded, costs: Costs) -> float:
 
 
 def _fit(costs: Costs, trained: float, epochs: int, validated: float) -> float:
-    head = 2 * trained * costs.tail
-    return _OVERHEAD * costs.graph + head + (epochs + 1) * validated * costs.tail + epochs * trained * _STEP * costs.tail
+    head = _OVERHEAD * costs.graph + 2 * trained * costs.tail
+    return head + (epochs + 1) * validated * costs.tail + epochs * trained * _STEP * costs.tail
