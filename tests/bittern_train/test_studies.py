@@ -25,6 +25,9 @@ question = "Which disc?"
 labels = ["blue", "red", "none"]
 alarm = ["red"]
 nothing = ["none"]
+[backbone]
+size = 96
+width = 0.35
 [augment]
 copies = 2
 [recipe]

@@ -40,6 +40,9 @@ alarm = ["red"]
 nothing = ["none"]
 region = [20, 150, 660, 220]
 views = ["left", "center", "right"]
+[backbone]
+size = 96
+width = 0.35
 [[data]]
 path = "edge"
 [[data]]
@@ -90,7 +93,7 @@ def redness(file: Path) -> Path:
     """
     import keras
 
-    network = keras.applications.MobileNetV2((224, 224, 3), include_top=False, weights=None, pooling="avg")
+    network = keras.applications.MobileNetV2((96, 96, 3), 0.35, include_top=False, weights=None, pooling="avg")
     sums = {layer.name.removesuffix("_add") for layer in network.layers if layer.name.endswith("_add")}
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
