@@ -21,7 +21,7 @@ from keras import layers
 from bittern.errors import ConfigurationError, did_you_mean
 from bittern.model.input_maker import SCALINGS, Scaling
 from bittern_convert.task import Backbone, Mode, Task
-from bittern_train import torch_weights
+from bittern_train import task_files, torch_weights
 
 # Keras' own file for `imagenet`, and where it looks for it.
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -83,8 +83,7 @@ def build(backbone: Backbone, weights: str) -> keras.Model:
             )
         chosen = "imagenet"
     else:
-        if not Path(weights).is_file():
-            raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
+        task_files.check_weights(weights)
         chosen = weights
     picture = pixels = keras.Input((backbone.size, backbone.size, 3))
     if architecture.pixels != SCALINGS["-1..1"]:

@@ -98,6 +98,7 @@ def train(
         raise click.UsageError(f'{option} goes with "folders"; a task file has its own alarms and recipe')
     else:
         chosen = long = task_files.load(task)
+    task_files.check_places(chosen, data, weights)
     target, hosts = out or Path("runs") / chosen.name, workers.hosts()
     assists = hosts is not None and hosts.number > 0
     if not assists:

@@ -10,6 +10,7 @@ import msgspec
 
 from bittern.config import toml_file
 from bittern.errors import ConfigurationError, did_you_mean, one_line
+from bittern.evaluation import dataset
 from bittern.system import fileio
 from bittern_convert.task import Task
 
@@ -50,6 +51,33 @@ def load(name: str) -> Task:
         raise ConfigurationError(f"{file}: {toml_file.TOO_DEEP}") from None
     except (msgspec.MsgspecError, ValueError) as error:
         raise ConfigurationError(f"{file}: {one_line(error)}") from None
+
+
+def check_places(task: Task, root: Path, weights: str) -> None:
+    """Look for the data sets of a task and its weights, before TensorFlow takes its seconds to load.
+
+    Args:
+        task: whose data sets are meant.
+        root: what their paths are relative to.
+        weights: "imagenet", "none", or the path of a file.
+
+    Raises:
+        ConfigurationError: one is not there.
+    """
+    for part in task.data:
+        if not (root / part.path).exists():
+            dataset.read(root / part.path)  # raises its error
+    check_weights(weights)
+
+
+def check_weights(weights: str) -> None:
+    """Look for a file of weights.
+
+    Raises:
+        ConfigurationError: it is not there.
+    """
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
 
 
 def quick(task: Task) -> Task:
