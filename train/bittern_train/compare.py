@@ -455,7 +455,7 @@ def picture(file: Path, task: Task, made: Sequence[ComparedBackbone]) -> None:
     axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.set(
         xlabel="time of the int8 model, MobileNetV2 1.0 at 224 px = 1",
-        ylabel="accuracy out of fold, 95 % intervals",
+        ylabel=f"accuracy {'out of fold' if task.recipe.folds > 1 else 'on val'}, 95 % intervals",
         title=f"{task.name}, n = {made[0].n}",
     )
     axis.grid(alpha=0.3, which="both")
