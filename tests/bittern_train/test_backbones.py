@@ -18,7 +18,7 @@ from bittern.evaluation import dataset
 from bittern.model import pictures
 from bittern_convert import package
 from bittern_convert.task import Augment, Backbone, Recipe, Task
-from bittern_train import backbones, session, training
+from bittern_train import architectures, backbones, session, training
 from bittern_train.checkpoints import Diverged
 from bittern_train.network import FeatureStore, Network
 
@@ -99,7 +99,7 @@ def test_body_and_tail_are_the_whole(name: str) -> None:
 )
 def test_what_a_backbone_cannot_be(backbone: Backbone, message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        backbones.build(backbone, "none")
+        architectures.build(backbone, "none")
 
 
 def test_the_help_names_every_backbone() -> None:
@@ -109,12 +109,24 @@ def test_the_help_names_every_backbone() -> None:
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--weights imagenet: Keras has none for resnet18"):
-        backbones.build(Backbone(name="resnet18", size=64), "imagenet")
+        architectures.build(Backbone(name="resnet18", size=64), "imagenet")
     file = tmp_path / "other.weights.h5"
-    backbones.build(Backbone(name="lenet", size=32, mode="scratch"), "none").save_weights(file)
+    architectures.build(Backbone(name="lenet", size=32, mode="scratch"), "none").save_weights(file)
     for backbone, name in ((Backbone(size=96), "MobileNetV2 1.0"), (Backbone(name="resnet18", size=64), "resnet18")):
         with pytest.raises(ConfigurationError, match=f"not weights of {name} without the top"):
-            backbones.build(backbone, str(file))
+            architectures.build(backbone, str(file))
+
+
+def test_a_network_that_starts_from_nothing_starts_the_same_whatever_the_weights(data: Path, tmp_path: Path) -> None:
+    """`imagenet` is the default: what is resumed, and other hosts, must draw the weights that the seed draws."""
+    file = tmp_path / "other.h5"
+    file.write_bytes(b"of no account")
+    task, starts = discs(Backbone(name=QUICK, size=32, mode="scratch")), []
+    for weights in ("none", "imagenet", str(file)):
+        loaded = session.load(task, data, weights=weights, seed=1, progress=Reports())
+        starts.append([values.tobytes() for values in loaded.network.base.get_weights()])
+        assert session.weights_sha256(weights, task.backbone) == "none"
+    assert starts[0] == starts[1] == starts[2]
 
 
 def test_weights_for_bgr_are_turned_round(tmp_path: Path) -> None:
@@ -123,7 +135,7 @@ def test_weights_for_bgr_are_turned_round(tmp_path: Path) -> None:
     original = keras.applications.ResNet50(input_shape=(64, 64, 3), include_top=False, weights=None, pooling="avg")
     file = tmp_path / "resnet50.weights.h5"
     original.save_weights(file)
-    own = backbones.build(Backbone(name="resnet50", size=64), str(file))
+    own = architectures.build(Backbone(name="resnet50", size=64), str(file))
     pixels = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3)).astype(np.float32)
     expected = original(keras.applications.resnet50.preprocess_input(pixels.copy())).numpy()
     np.testing.assert_allclose(own(pixels / 127.5 - 1).numpy(), expected, rtol=1e-3, atol=1e-4 * expected.max())
@@ -140,7 +152,7 @@ def test_a_file_for_efficientnet_is_scaled_as_keras_own_download(tmp_path: Path)
     layer.finalize_state()
     file = tmp_path / "efficientnet.weights.h5"
     original.save_weights(file)
-    own = backbones.build(Backbone(name="efficientnet_b0", size=64), str(file))
+    own = architectures.build(Backbone(name="efficientnet_b0", size=64), str(file))
     normalized = keras.Model(own.input, _normalization(own).output)
     pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
     published = (pixels / 255 - values["mean"]) / values["variance"]
@@ -166,9 +178,9 @@ def test_a_task_with_another_backbone() -> None:
 
 def test_multiply_accumulates_are_counted() -> None:
     """Of MobileNetV2 1.0 at 224 its authors state 300 million (Sandler et al. 2018, table 4), with the top."""
-    assert backbones.macs(backbones.build(Backbone(), "none")) == pytest.approx(300e6, rel=0.02)
-    lenet = backbones.build(Backbone(name="lenet", size=32, mode="scratch"), "none")
-    assert backbones.macs(lenet) == 28**2 * 75 * 6 + 10**2 * 150 * 16 + 400 * 120 + 120 * 84
+    assert architectures.macs(architectures.build(Backbone(), "none")) == pytest.approx(300e6, rel=0.02)
+    lenet = architectures.build(Backbone(name="lenet", size=32, mode="scratch"), "none")
+    assert architectures.macs(lenet) == 28**2 * 75 * 6 + 10**2 * 150 * 16 + 400 * 120 + 120 * 84
 
 
 def test_a_loss_that_is_no_number_stops_the_training() -> None:

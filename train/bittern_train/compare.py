@@ -22,7 +22,7 @@ from bittern.system import fileio
 from bittern.system.progress import Progress, counted
 from bittern_convert import run
 from bittern_convert.task import Mode, Task
-from bittern_train import run_figures
+from bittern_train import backbones, run_figures, task_files
 
 # The shipped model whose time is 1: MobileNetV2 1.0 at 224 px.
 REFERENCE = "stop_sign"
@@ -132,8 +132,6 @@ def parse_weights(values: Sequence[str]) -> dict[str, str]:
     Raises:
         ConfigurationError: two for the same.
     """
-    from bittern_train import backbones
-
     weights: dict[str, str] = {}
     for value in values:
         name, equals, start = value.partition("=")
@@ -143,6 +141,36 @@ def parse_weights(values: Sequence[str]) -> dict[str, str]:
             raise ConfigurationError(f"--weights: {name or 'all networks'}: given twice")
         weights[name] = start
     return {"": "imagenet", **weights}
+
+
+def plan(
+    task: Task, choices: Sequence[NamedBackbone], root: Path, *, weights: Mapping[str, str], mode: Mode | None
+) -> list[tuple[Task, str]]:
+    """The task of each backbone, and what the backbone starts from.
+
+    Args:
+        task: see `make`.
+        choices: see `make`.
+        root: see `make`.
+        weights: see `make`.
+        mode: see `make`.
+
+    Raises:
+        ConfigurationError: one of them cannot be trained: of that name, size or width, in that mode, from those
+            weights, or on those pictures.
+    """
+    for name in weights.keys() - {"", *(choice.name for choice in choices)}:
+        raise ConfigurationError(f"--weights {name}={weights[name]}: {name} is not among --backbones")
+    plans = []
+    for choice in choices:
+        starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
+        own = backbones.with_backbone(
+            task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
+        )
+        start = weights.get(choice.name, weights[""])
+        task_files.check_places(own, root, start)
+        plans.append((own, start))
+    return plans
 
 
 def make(
@@ -171,22 +199,9 @@ def make(
     Raises:
         ConfigurationError: see `session.train`; or a run in the folder was made with other settings.
     """
-    from bittern_train import backbones
-
-    for name in weights.keys() - {"", *(choice.name for choice in choices)}:
-        raise ConfigurationError(f"--weights {name}={weights[name]}: {name} is not among --backbones")
-    tasks = []
-    for choice in choices:
-        starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
-        tasks.append(
-            backbones.with_backbone(
-                task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
-            )
-        )
     networks = []
-    for choice, own in zip(choices, tasks, strict=True):
+    for choice, (own, start) in zip(choices, plan(task, choices, root, weights=weights, mode=mode), strict=True):
         progress.say(f"{choice.folder}: {own.backbone.title} at {own.backbone.size} px, mode {own.backbone.mode}")
-        start = weights.get(choice.name, weights[""])
         networks.append(_one(own, root, folder / choice.folder, weights=start, seed=seed, progress=progress))
     converted = [choice for choice, network in zip(choices, networks, strict=True) if not network.failed]
     times = relative_times([folder / choice.folder / "model" for choice in converted], progress)
@@ -198,12 +213,12 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
     import keras
 
     from bittern_convert import package
-    from bittern_train import backbones, session
+    from bittern_train import architectures, session
 
     made = folder / "run"
     if (made / run.FILE).is_file():
         before = run.load(made)
-        if (before.task, before.seed, before.weights_sha256) != (task, seed, session.weights_sha256(weights)):
+        if (before.task, before.seed) != (task, seed) or not session.has_started_from(before, weights):
             raise ConfigurationError(
                 f"{made} was trained with another task, seed or weights: give another --runs, or remove it"
             )
@@ -225,7 +240,7 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
         except package.ParityFailed as error:
             failed = f"the parity check failed: {error.reason}"
             progress.say(f"{folder.name}: {failed}")
-    network = NetworkFigures(model.count_params(), backbones.macs(model), failed)
+    network = NetworkFigures(model.count_params(), architectures.macs(model), failed)
     fileio.write(file, msgspec.json.encode(network))
     keras.backend.clear_session()
     return network

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bittern.errors import ConfigurationError
 from bittern_convert.task import Backbone
-from bittern_train import backbones
+from bittern_train import architectures, backbones
 
 _BATCH = 64
 # Cached features above this many bytes are kept in a temporary file.
@@ -162,14 +162,14 @@ class Network:
             ConfigurationError: no such backbone, weights that cannot be had or do not fit, or no such layer.
         """
         self.backbone = backbone
-        self.base = backbones.build(backbone, weights)
+        self.base = architectures.build(backbone, weights)
         if backbone.mode == "scratch":
             self.body, self.tail = _unchanged(self.base.input.shape[1:]), self.base
         elif backbone.mode == "head":
             self.body, self.tail = self.base, _unchanged(self.base.output.shape[1:])
         else:
             if backbone.name != backbones.MOBILENET:
-                cut = backbones.middle(self.base)
+                cut = architectures.middle(self.base)
             if cut not in [layer.name for layer in self.base.layers[1:-1]]:
                 raise ConfigurationError(
                     f"recipe.cut: MobileNetV2 has no layer {cut!r}, for example block_6_project_BN"

@@ -40,9 +40,9 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
     """
     workers.check_alone("training again")
     made = run.load(folder)
-    if made.weights_sha256 != session.weights_sha256(weights):
+    if not session.has_started_from(made, weights):
         raise ConfigurationError(
-            f"--weights {weights}: not those that run {made.id!r} started from (sha256 {made.weights_sha256[:12]})"
+            f"--weights {weights}: not those that run {made.id!r} started from, which are {_named(made.weights_sha256)}"
         )
     links, interrupted = out.parent / f"{out.name}.data", checkpoints.interrupted(out)
     if links.exists() and not interrupted:
@@ -76,6 +76,10 @@ def retrain(folder: Path, added: Path, out: Path, *, weights: str, root: Path | 
     verdict = retraining.judge(kept, targets[readable], was[readable], now[readable])
     retraining.write(out, verdict)
     return verdict
+
+
+def _named(weights_sha256: str) -> str:
+    return f"a file with the sha256 {weights_sha256[:12]}..." if len(weights_sha256) == 64 else weights_sha256
 
 
 def _answers(model: Any, made: Run, items: Sequence[Item], progress: Progress, step: str) -> npt.NDArray[np.int64]:

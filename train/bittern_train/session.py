@@ -29,8 +29,19 @@ from bittern.system.progress import Counter, Progress, counted
 from bittern_convert import calibration, copies, parity, run, thresholds
 from bittern_convert.copies import Sample, UnseenCopies
 from bittern_convert.run import Run
-from bittern_convert.task import Task
-from bittern_train import checkpoints, confidence, estimate, out_of_fold, pool, report, stream_fold, training, workers
+from bittern_convert.task import Backbone, Task
+from bittern_train import (
+    backbones,
+    checkpoints,
+    confidence,
+    estimate,
+    out_of_fold,
+    pool,
+    report,
+    stream_fold,
+    training,
+    workers,
+)
 from bittern_train.network import Indices, Network, answers, features, side_by_side
 from bittern_train.out_of_fold import OutOfFold
 from bittern_train.pool import Decoded
@@ -143,7 +154,7 @@ def train(
             task=task,
             data=str(root.resolve()),
             data_sha256=dataset.digest(everything),
-            weights_sha256=weights_sha256(weights),
+            weights_sha256=weights_sha256(weights, task.backbone),
             seed=seed,
             thresholds=operating.thresholds,
             stills=operating.stills,
@@ -238,7 +249,8 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    if weights == "none":
+    start = backbones.start_of(task.backbone, weights)
+    if start == "none":
         keras.utils.set_random_seed(seed)  # the weights are drawn when the network is built
     samples, everything = pool.gather(task, root, seed, progress)
     samples = copies.with_drawn(task, [*samples, *also], seed)
@@ -252,7 +264,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         progress.say(twice)
     pool.check_classes(task, decoded.samples)
     photos = decoded.photos
-    if weights == "none":
+    if start == "none":
         some = np.random.default_rng(seed).permutation(len(photos))[:SETTLING_PICTURES]
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])
         network.settle(np.concatenate(list(plain)))
@@ -442,7 +454,7 @@ def _conditions(task: Task, loaded: Loaded, weights: str, seed: int, code: str) 
     return {
         "task": hashlib.sha256(msgspec.json.encode(task)).hexdigest(),
         "pictures": hashlib.sha256(msgspec.json.encode(index)).hexdigest(),
-        "weights": weights_sha256(weights),
+        "weights": weights_sha256(weights, task.backbone),
         "seed": str(seed),
         "bittern": code,
         **_versions(),
@@ -457,9 +469,16 @@ def _versions() -> dict[str, str]:
     }
 
 
-def weights_sha256(weights: str) -> str:
-    """sha256 (hex) of a file of weights; "imagenet" and "none" as they are."""
-    return hashlib.sha256(Path(weights).read_bytes()).hexdigest() if Path(weights).is_file() else weights
+def weights_sha256(weights: str, backbone: Backbone) -> str:
+    """sha256 (hex) of the file that a backbone starts from; "imagenet" and "none" as they are."""
+    start = backbones.start_of(backbone, weights)
+    return hashlib.sha256(Path(start).read_bytes()).hexdigest() if Path(start).is_file() else start
+
+
+def has_started_from(made: Run, weights: str) -> bool:
+    """Whether a run's network started from these weights; for one that starts from nothing it is all the same."""
+    backbone = made.task.backbone
+    return not backbones.check(backbone).starts or made.weights_sha256 == weights_sha256(weights, backbone)
 
 
 def code_version(revision: str, packages: Iterable[Path] = PACKAGES) -> str:

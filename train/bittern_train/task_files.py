@@ -13,6 +13,7 @@ from bittern.errors import ConfigurationError, did_you_mean, one_line
 from bittern.evaluation import dataset
 from bittern.system import fileio
 from bittern_convert.task import Task
+from bittern_train import backbones
 
 MAX_BYTES = 256 * 1024
 # A folder per class with fewer pictures is trained the quick way.
@@ -57,27 +58,17 @@ def check_places(task: Task, root: Path, weights: str) -> None:
     """Look for the data sets of a task and its weights, before TensorFlow takes its seconds to load.
 
     Args:
-        task: whose data sets are meant.
+        task: whose data sets and backbone are meant.
         root: what their paths are relative to.
         weights: "imagenet", "none", or the path of a file.
 
     Raises:
-        ConfigurationError: one is not there.
+        ConfigurationError: one is not there, or the backbone cannot be as the task says.
     """
     for part in task.data:
         if not (root / part.path).exists():
             dataset.read(root / part.path)  # raises its error
-    check_weights(weights)
-
-
-def check_weights(weights: str) -> None:
-    """Look for a file of weights.
-
-    Raises:
-        ConfigurationError: it is not there.
-    """
-    if weights not in ("imagenet", "none") and not Path(weights).is_file():
-        raise ConfigurationError(f"--weights: no file {weights}; expected a path, imagenet or none")
+    backbones.check_weights(task.backbone, weights)
 
 
 def quick(task: Task) -> Task:

@@ -42,9 +42,9 @@ def network_features(items: Sequence[Item], weights: str, progress: Progress) ->
     Raises:
         ConfigurationError: the weights cannot be had, or do not fit.
     """
-    from bittern_train import backbones, network
+    from bittern_train import architectures, network
 
-    base = backbones.build(network.OURS, weights)
+    base = architectures.build(network.OURS, weights)
 
     def tensor(item: Item) -> npt.NDArray[np.uint8]:
         try:
