@@ -200,7 +200,11 @@ def retrain(
 )
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--model", type=click.Path(path_type=Path), help="The model that was made of it: what it looks at.")
-@click.option("--data", type=click.Path(path_type=Path), help="Folder of the pictures, if it was moved since training.")
+@click.option(
+    "--data",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the pictures, if it was moved since training.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The page.  [default: RUN/report.html]")
 @click.option("--more", default=100, show_default=True, type=click.IntRange(1), help="Pictures more, of the forecast.")
 def report(run: Path, model: Path | None, data: Path | None, out: Path | None, more: int) -> None:

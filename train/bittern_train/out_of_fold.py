@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bittern.errors import ConfigurationError, one_line
+from bittern.errors import ConfigurationError
 from bittern.system import fileio
 
 FILE = "out_of_fold.npz"
@@ -77,8 +77,10 @@ def read(folder: Path) -> OutOfFold:
         raise ConfigurationError(
             f"{folder}: the run keeps no out-of-fold scores ({FILE}), as runs of earlier versions: train again"
         ) from None
-    except Exception as error:  # numpy, zipfile and zlib raise half a dozen kinds
-        raise ConfigurationError(f"{file}: cannot be read ({one_line(error)}): train again") from None
+    except OSError as error:
+        raise ConfigurationError(f"{file}: {error.strerror or 'damaged: train again'}") from None
+    except Exception:  # numpy, zipfile and zlib raise half a dozen kinds
+        raise ConfigurationError(f"{file}: damaged: train again") from None
     n = len(names)
     if (
         folds.shape != (n,)

@@ -12,10 +12,12 @@ import numpy as np
 
 from bittern.errors import PictureError
 from bittern.evaluation import explain, metrics, occlusion
+from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
 from bittern.model import pictures, preprocess
 from bittern.model.classifier import Classifier
 from bittern.system import fileio
+from bittern_convert import copies
 from bittern_train import html_page, run_figures
 from bittern_train.html_page import text
 from bittern_train.learning_curve import SHARES, Curve, Forecast
@@ -308,22 +310,29 @@ def _examples(title: str, note: str, judged: RunAnswers, numbers: Sequence[int])
     shown = []
     for i in numbers:
         answered = f"{labels[judged.targets[i]]}, answered {labels[judged.answers[i]]} {judged.scores[i].max():.2f}"
-        caption = f"{answered}: {judged.items[i].path}"
-        shown.append(_figure(_whole(judged, i), caption))
+        try:
+            shown.append(_figure(_whole(judged, i), f"{answered}: {judged.items[i].path}"))
+        except PictureError as error:
+            shown.append(_figure(None, f"{answered}: {error}"))
     return (
         f"<h2>{title}</h2><p class=note>{note} The frame in each picture is what the network sees.</p>"
         f"<div class=pictures>{''.join(shown)}</div>"
     )
 
 
-def _whole(judged: RunAnswers, i: int) -> Pixels | None:
-    """A picture, small, RGB, with the part that the network sees in a frame; None if it cannot be read."""
+def _decoded(item: Item) -> Pixels:
+    """A picture, BGR; raises PictureError if it cannot be read, or is not the one that the run was trained on."""
+    trained = item.columns.get("sha256")
+    if trained and copies.picture_digest(item.path) not in (trained, ""):
+        raise PictureError(f"{item.path}: was changed after the training, or is another picture")
+    return pictures.decode(item.path)
+
+
+def _whole(judged: RunAnswers, i: int) -> Pixels:
+    """A picture, small, RGB, with the part that the network sees in a frame; raises as `_decoded`."""
     region = judged.made.task.field_of_view.region
-    try:
-        frame = pictures.decode(judged.items[i].path)
-        inner = pictures.cut(frame, judged.items[i].path, region)
-    except PictureError:
-        return None
+    frame = _decoded(judged.items[i])
+    inner = pictures.cut(frame, judged.items[i].path, region)
     scale = _SIDE / max(frame.shape[:2])
     size = (max(1, round(frame.shape[1] * scale)), max(1, round(frame.shape[0] * scale)))
     small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
@@ -337,7 +346,7 @@ def _whole(judged: RunAnswers, i: int) -> Pixels | None:
 
 
 def _figure(picture: Pixels | None, caption: str) -> str:
-    shown = "<p>cannot be read</p>" if picture is None else html_page.image(picture[:, :, ::-1])
+    shown = "<p>cannot be shown</p>" if picture is None else html_page.image(picture[:, :, ::-1])
     return f"<figure>{shown}<figcaption>{text(caption)}</figcaption></figure>"
 
 
@@ -373,7 +382,7 @@ def _looks(judged: RunAnswers, classifier: Classifier | None, progress: Callable
 
 def _square(judged: RunAnswers, classifier: Classifier, i: int) -> Pixels:
     frame = pictures.cut(
-        pictures.decode(judged.items[i].path),
+        _decoded(judged.items[i]),
         judged.items[i].path,
         judged.made.task.field_of_view.region,
     )

@@ -35,6 +35,8 @@ def models(ctx: click.Context, models: tuple[str, ...], stated: Statements, as_j
     Exit code 1 if a history cannot be read.
     """
     if history:
+        if models:
+            raise click.UsageError("--history lists what ran on this machine, of all models: leave MODEL out")
         if not _history(as_json):
             ctx.exit(1)
         return

@@ -73,6 +73,7 @@ def test_starts_exchanges_and_refusals_are_lines(tmp_path: Path, monkeypatch: py
     shown = CliRunner().invoke(main, ["models", "--history"])
     assert shown.exit_code == 0, shown.output
     assert "door  models loaded  means 8 [yard/test 39 of 40]" in shown.stdout
+    assert CliRunner().invoke(main, ["models", "means", "--history"]).exit_code == 2, "it is of all models"
     lines = CliRunner().invoke(main, ["models", "--history", "--json"]).stdout.splitlines()
     assert [json.loads(line)["state"] for line in lines] == [entry.state for entry in entries]
     assert (

@@ -18,7 +18,9 @@ from tests.doubles.small_runs import small_run
 from tests.doubles.tflite_files import model_folder_of_means
 
 from bittern.cli.main import main
-from bittern.evaluation import metrics
+from bittern.evaluation import dataset, index, metrics
+from bittern_convert import copies
+from bittern_convert import run as runs
 from bittern_convert.task import Backbone
 from bittern_train import growth, out_of_fold, run_figures, run_page
 
@@ -84,6 +86,20 @@ def test_it_shows_what_the_network_looks_at(tmp_path: Path) -> None:
     assert "How much is enough" not in text, "no picture is green"
 
 
+def test_other_pictures_under_the_same_names_are_not_shown(tmp_path: Path) -> None:
+    run = small_run(tmp_path, each=12)
+    items = dataset.read(run / runs.INDEX, tmp_path / "pictures")
+    index.write(run / runs.INDEX, [i._replace(columns={"sha256": copies.picture_digest(i.path)}) for i in items])
+    assert report(run).exit_code == 0
+    assert "was changed" not in (run / "report.html").read_text()
+    for item in items:
+        item.path.write_bytes(item.path.read_bytes() + b"0")
+    assert report(run).exit_code == 0
+    page = (run / "report.html").read_text()
+    assert "was changed after the training, or is another picture" in page
+    assert "data:image" not in page
+
+
 def test_what_is_missing_is_one_line(run: Path, tmp_path: Path, model_folder: Path) -> None:
     def refused(*words: str | Path) -> str:
         done = report(*words)
@@ -95,7 +111,8 @@ def test_what_is_missing_is_one_line(run: Path, tmp_path: Path, model_folder: Pa
     assert "bittern results" in refused(model_folder)
     assert "other labels" in refused(run, "--model", model_folder)
     assert report(run, "--data", tmp_path, "--out", tmp_path / "moved.html").exit_code == 0
-    assert "cannot be read" in (tmp_path / "moved.html").read_text()
+    assert "No such file" in (tmp_path / "moved.html").read_text()
+    assert "does not exist" in refused(run, "--data", tmp_path / "absent")
     other = small_run(tmp_path, each=12)
     kept = other / out_of_fold.FILE
     data = kept.read_bytes()
