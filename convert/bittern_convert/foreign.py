@@ -163,6 +163,8 @@ def load(source: Path) -> Any:
         line = one_line(error)
         if "Lambda" in str(error) or "lambda" in str(error):
             line = "has a Lambda layer, which is code: replace it by a layer of Keras, and save it again"
+        elif "File not found" in str(error):  # Keras says so of a .keras file that is no archive
+            line = "damaged, or no .keras file"
         elif "No model config" in str(error):
             line = "has weights only: save the whole model (model.save)"
         elif "Could not locate class" in str(error) or "Unknown layer" in str(error):

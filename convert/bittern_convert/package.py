@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 import bittern
-from bittern.errors import BitternError, ConfigurationError
+from bittern.errors import BitternError, ConfigurationError, one_line
 from bittern.evaluation import dataset, evaluate, sheet
 from bittern.evaluation.dataset import Item
 from bittern.frames import Pixels
@@ -196,10 +197,15 @@ def load_model(folder: Path) -> Any:
     """
     import keras
 
+    file = folder / run.MODEL
+    if not zipfile.is_zipfile(file):
+        raise ConfigurationError(f"{file} is {'damaged' if file.is_file() else 'missing'}: train again")
     try:
-        return keras.models.load_model(folder / run.MODEL, compile=False)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{folder / run.MODEL}: cannot be loaded ({str(error).splitlines()[0]})") from None
+        return keras.models.load_model(file, compile=False)
+    except Exception as error:  # Keras, h5py and zipfile raise a dozen kinds
+        raise ConfigurationError(
+            f"{file}: cannot be loaded ({one_line(error)}): damaged, or of another version of Keras: train again"
+        ) from None
 
 
 def _write_model(

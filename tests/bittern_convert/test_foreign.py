@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from bittern.evaluation import dataset
 from bittern.frames import Pixels
 from bittern.model import pictures
 from bittern.stated import PIXELS, PixelKind
-from bittern_convert import cli, foreign
+from bittern_convert import cli, foreign, package
 from bittern_convert.foreign import Question
 
 
@@ -179,6 +180,24 @@ def test_what_is_no_classifier_of_one_picture(tmp_path: Path) -> None:
     assert "expected pictures" in refusal((64, 64, 4))
     assert "expected pictures" in refusal((10,))
     assert "has 5 outputs, which take 5 labels; --labels has 2" in refusal((32, 32, 3), 5)
+
+
+def test_the_network_of_a_run_that_is_damaged_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "model.keras"
+    with pytest.raises(ConfigurationError, match=r"model\.keras is missing: train again"):
+        package.load_model(tmp_path)
+    picture = keras.Input((8, 8, 3))
+    keras.Model(picture, layers.Dense(2)(layers.Flatten()(picture))).save(file)
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ConfigurationError, match=r"model\.keras is damaged: train again"):
+        package.load_model(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"model\.keras: .*: damaged, or no \.keras file$"):
+        foreign.load(file)
+    for place in range(40, len(data), len(data) // 12):  # an archive still, for the most part
+        file.write_bytes(data[:place] + b"\0" * 40 + data[place + 40 :])
+        with contextlib.suppress(ConfigurationError):
+            package.load_model(tmp_path)
 
 
 def test_files_that_are_no_models(tmp_path: Path) -> None:

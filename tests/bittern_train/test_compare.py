@@ -149,6 +149,9 @@ def test_a_conversion_that_failed_is_not_tried_again(compared: Path, tmp_path: P
     assert made[1].int8_bytes is None
     assert made[1].parameters == before.parameters
     assert any(f"to try again, remove {file}" in line for line in reports.lines)
+    file.write_bytes(b'{"parameters": 1')
+    with pytest.raises(ConfigurationError, match=r"network\.json: .*: damaged: remove it"):
+        compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=reports)
 
 
 def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -156,6 +159,15 @@ def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"unknown backbone 'mobilnet_v2'.*did you mean"):
         compare.make(TASK, choices, tmp_path, tmp_path, weights={"": "none"}, mode=None, seed=1, progress=Reports())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_backbone_that_is_named_in_two_ways_is_refused(tmp_path: Path) -> None:
+    for text, message in (
+        ("lenet,small_cnn,lenet:32", "--backbones: lenet-32 is lenet again"),
+        ("mobilenet_v2:96,mobilenet_v2:96x1", "--backbones: mobilenet_v2-96-1 is mobilenet_v2-96 again"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            compare.plan(TASK, compare.parse(text), tmp_path, weights={"": "none"}, mode=None)
 
 
 def test_each_network_may_have_weights_of_its_own() -> None:

@@ -52,6 +52,8 @@ def test_new_pictures_are_trained_on_and_both_networks_answer_the_same_test(tmp_
     assert done.exit_code == (0 if verdict["keep"] else 1)
     assert verdict["keep"] == (verdict["new_correct"] >= verdict["old_correct"])
     assert verdict["n"] == 4, "the first run's test pictures, and no other"
+    refused = CliRunner().invoke(main, [str(word) for word in words])
+    assert (refused.exit_code, "exists already: give another --out\n" in refused.stderr) == (2, True)
     again = run.load(tmp_path / "mine-2")
     new = sum(sum(labels.values()) for labels in again.pictures["trained_on"].values())
     old = sum(sum(labels.values()) for labels in first.pictures["trained_on"].values())

@@ -165,12 +165,14 @@ def retrain(
     answer the same test pictures (McNemar's exact test). The new one is to be kept if it answers no fewer of them
     correctly; otherwise the exit code is 1.
     """
+    from bittern.errors import ConfigurationError
     from bittern_convert.quiet import quiet
-    from bittern_convert.run import check_target, load
+    from bittern_convert.run import load
     from bittern_convert.screen import bar
     from bittern_train import backbones
 
-    check_target(out, replace=False)
+    if out.exists():
+        raise ConfigurationError(f"{out} exists already: give another --out")
     backbones.check_weights(load(run).task.backbone, weights)
     with quiet(out.parent / f"{out.name}.log") as console, bar(console) as progress:
         from bittern_train import retrain_session
@@ -263,9 +265,16 @@ def report(run: Path, model: Path | None, data: Path | None, out: Path | None, m
     help="imagenet, none, or a file without the top; NAME=FILE for one of the networks; may be repeated.",
 )
 @click.option(
-    "--runs", type=click.Path(path_type=Path), help="Keeps a run and a model of each.  [default: runs/compare-TASK]"
+    "--runs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keeps a run and a model of each.  [default: runs/compare-TASK]",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the table and the picture.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the table and the picture.",
+)
 @click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of everything random.")
 def compare(
     task: str,

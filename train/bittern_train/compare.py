@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bittern.errors import ConfigurationError
+from bittern.errors import ConfigurationError, one_line
 from bittern.evaluation import metrics
 from bittern.evaluation.metrics import Interval
 from bittern.model import catalog, manifest, runtime
@@ -161,12 +161,15 @@ def plan(
     """
     for name in weights.keys() - {"", *(choice.name for choice in choices)}:
         raise ConfigurationError(f"--weights {name}={weights[name]}: {name} is not among --backbones")
-    plans = []
+    plans: list[tuple[Task, str]] = []
     for choice in choices:
         starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
         own = backbones.with_backbone(
             task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
         )
+        for other, (earlier, _) in zip(choices, plans, strict=False):
+            if earlier == own:
+                raise ConfigurationError(f"--backbones: {choice.folder} is {other.folder} again: expected each once")
         start = weights.get(choice.name, weights[""])
         task_files.check_places(own, root, start)
         plans.append((own, start))
@@ -227,7 +230,10 @@ def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progr
     file, out = folder / _NETWORK, folder / "model"
     is_converted = (out / "manifest.json").is_file()
     if file.is_file():
-        network = msgspec.json.decode(file.read_bytes(), type=NetworkFigures)
+        try:
+            network = msgspec.json.decode(file.read_bytes(), type=NetworkFigures)
+        except msgspec.MsgspecError as error:
+            raise ConfigurationError(f"{file}: {one_line(error)}: damaged: remove it, and it is made again") from None
         if network.failed:  # it would fail again, the same way
             progress.say(f"{folder.name}: {network.failed} (to try again, remove {file})")
         if network.failed or is_converted:
