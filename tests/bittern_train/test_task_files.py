@@ -9,6 +9,7 @@ import pytest
 from tests.test_startup import imported
 
 from bittern.errors import ConfigurationError
+from bittern.evaluation import dataset
 from bittern_train import task_files
 
 
@@ -105,7 +106,24 @@ def test_a_training_that_cannot_be_is_refused_without_tensorflow(tmp_path: Path)
         ("retrain", str(tmp_path / "absent"), "--add", str(tmp_path), "--out", str(tmp_path / "out")),
         ("study", "soup", str(tmp_path / "folders.toml"), *here, "--weights", "absent.h5"),
     ]
+    for label in ("blue", "red"):
+        (tmp_path / "few" / label).mkdir(parents=True)
+        (tmp_path / "few" / label / "0.png").touch()
+    few = ("--data", str(tmp_path / "few"), "--out", str(tmp_path / "out"))
+    commands += [
+        ("train", "folders", *few, "--weights", "none"),
+        ("study", "growth", str(tmp_path / "absent"), "--out", str(tmp_path / "out")),
+    ]
     for words, names in zip(commands, imported(*commands), strict=True):
         assert "bittern_train" in names, words
         assert not names & {"tensorflow", "keras"}, words
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blue", "folders.toml", "red"], "nothing is written"
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["blue", "few", "folders.toml", "red"], "nothing is written"
+
+
+def test_a_label_with_fewer_pictures_than_folds_is_refused() -> None:
+    task = task_files.quick(task_files.from_folders(["blue", "red"], "discs"))
+    items = [dataset.Item(Path(f"{i}.png"), f"{i}.png", "red" if i else "blue", "", "", {}) for i in range(4)]
+    with pytest.raises(ConfigurationError, match="label 'blue' has 1 picture, at least 3 are needed for 3 folds: add"):
+        task_files.check_counts(task, items)
+    task_files.check_counts(task, [item._replace(label=label) for item in items for label in task.labels])

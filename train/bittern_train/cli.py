@@ -93,6 +93,7 @@ def train(
         long = task_files.from_folders(names, data.resolve().name, alarm)
         quick = len(items) < task_files.SMALL and not thorough
         chosen = task_files.quick(long) if quick else long
+        task_files.check_counts(chosen, items)
     elif alarm or thorough:
         option = "--alarm" if alarm else "--thorough"
         raise click.UsageError(f'{option} goes with "folders"; a task file has its own alarms and recipe')
@@ -386,10 +387,12 @@ def growth(data: Path, where: tuple[str, ...], first: int, weights: str, seed: i
     with folds that divide no group of near-duplicates, once with folds at random, which do. And what the learning curve
     of the first pictures promised.
     """
+    from bittern.evaluation import dataset
     from bittern_convert.quiet import quiet
     from bittern_convert.screen import bar
 
     conditions = dict(condition.partition("=")[::2] for condition in where)
+    dataset.select(dataset.read(data), conditions, data)  # what is not there is named before TensorFlow is loaded
     out.mkdir(parents=True, exist_ok=True)
     name = data.resolve().name
     with quiet(out / f"growth-{name}.log") as console, bar(console) as progress:

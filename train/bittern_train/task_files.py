@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import msgspec
 from bittern.config import toml_file
 from bittern.errors import ConfigurationError, did_you_mean, one_line
 from bittern.evaluation import dataset
+from bittern.evaluation.dataset import Item
 from bittern.system import fileio
 from bittern_convert.task import Task
 from bittern_train import backbones
@@ -69,6 +72,21 @@ def check_places(task: Task, root: Path, weights: str) -> None:
         if not (root / part.path).exists():
             dataset.read(root / part.path)  # raises its error
     backbones.check_weights(task.backbone, weights)
+
+
+def check_counts(task: Task, items: Sequence[Item]) -> None:
+    """Count the pictures of each label, before TensorFlow takes its seconds to load; `pool.check_classes` goes further.
+
+    Raises:
+        ConfigurationError: a label has fewer of them than there are folds.
+    """
+    counts = collections.Counter(item.label for item in items)
+    for label in task.labels:
+        if counts[label] < task.recipe.folds:
+            raise ConfigurationError(
+                f"label {label!r} has {counts[label]} picture{'s' * (counts[label] != 1)}, at least "
+                f"{task.recipe.folds} are needed for {task.recipe.folds} folds: add pictures"
+            )
 
 
 def quick(task: Task) -> Task:
