@@ -100,7 +100,7 @@ def train(
     else:
         chosen = long = task_files.load(task)
     chosen, long = (backbones.with_backbone(way, backbone, size=size, width=width, mode=mode) for way in (chosen, long))
-    task_files.check_places(chosen, data, weights)
+    task_files.check_inputs(chosen, data, weights)
     target, hosts = out or Path("runs") / chosen.name, workers.hosts()
     assists = hosts is not None and hosts.number > 0
     if not assists:
@@ -409,7 +409,7 @@ def _on_pictures(kind: str, task: str, data: Path, run: Path | None, *, weights:
     from bittern_train import task_files
 
     chosen = task_files.load(task)
-    task_files.check_places(chosen, data, weights)
+    task_files.check_inputs(chosen, data, weights)
     out.mkdir(parents=True, exist_ok=True)
     with quiet(out / f"{kind}-{chosen.name}.log") as console, bar(console) as progress:
         from bittern_train import studies
@@ -444,7 +444,7 @@ def memory(
     from bittern_train import backbones, memory_study, task_files
 
     chosen = backbones.with_backbone(task_files.load(task), backbone)
-    task_files.check_places(chosen, data, weights)
+    task_files.check_inputs(chosen, data, weights)
     out.mkdir(parents=True, exist_ok=True)
     with ProgressLines(sys.stderr) as progress:
         result = memory_study.study(chosen, data, counts, weights=weights, seed=seed, progress=progress)

@@ -171,7 +171,7 @@ def plan(
             if earlier == own:
                 raise ConfigurationError(f"--backbones: {choice.folder} is {other.folder} again: expected each once")
         start = weights.get(choice.name, weights[""])
-        task_files.check_places(own, root, start)
+        task_files.check_inputs(own, root, start)
         plans.append((own, start))
     return plans
 

@@ -57,8 +57,8 @@ def load(name: str) -> Task:
         raise ConfigurationError(f"{file}: {one_line(error)}") from None
 
 
-def check_places(task: Task, root: Path, weights: str) -> None:
-    """Look for the data sets of a task and its weights, before TensorFlow takes its seconds to load.
+def check_inputs(task: Task, root: Path, weights: str) -> None:
+    """Check backbone, data sets and weights of a task, before TensorFlow takes its seconds to load.
 
     Args:
         task: whose data sets and backbone are meant.

@@ -403,7 +403,7 @@ def _classifier(trainer: Trainer, choice: Choice, weights: Sequence[Sequence[Flo
 
 
 def average(weights: Sequence[Sequence[Floats]]) -> list[Floats]:
-    """The mean of the weights of several fits, each the tail's weights, then the head's two."""
+    """The mean of the weights of several fits, each the tail's arrays, then the head's two."""
     return [np.asarray(np.mean(values, axis=0, dtype=np.float64), np.float32) for values in zip(*weights, strict=True)]
 
 
@@ -421,10 +421,17 @@ class Trainer:
     Attributes:
         network: its tail holds the result of the last fit.
         head: likewise.
-        model: both, for features (n, ...) to scores (n, labels).
+        model: both, from features (n, ...) float32 to scores (n, labels) float32.
     """
 
     def __init__(self, network: Network, recipe: Recipe, labels: int) -> None:
+        """Compile it.
+
+        Args:
+            network: to be trained; nobody else trains it meanwhile.
+            recipe: of its task.
+            labels: how many scores it gives.
+        """
         self.network, self._recipe, self._labels = network, recipe, labels
         self.head = _head(labels)
         self._dropouts = [keras.layers.Dropout(recipe.dropout, seed=0) for _ in range(2)]

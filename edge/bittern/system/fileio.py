@@ -117,6 +117,9 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         folder: its final name.
         replace: replace an existing folder. The old one is moved aside first and removed last, so a crash leaves
             either the old or the new one complete (for an instant only the old one, as `.NAME.old-*`).
+
+    Raises:
+        OSError: it cannot be written; the error never names the temporary folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new-"))
@@ -140,8 +143,12 @@ def atomic_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and (
+            error.filename is None or os.fspath(error.filename).startswith(os.fspath(temporary))
+        ):
+            error.filename, error.filename2 = os.fspath(folder), None
         raise
     sync_folder(folder.parent)
 

@@ -112,6 +112,22 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f"]
 
 
+@pytest.mark.parametrize("place", [None, "new", "elsewhere"])
+def test_an_error_names_the_folder_and_not_the_temporary_one(tmp_path: Path, place: str | None) -> None:
+    """Libraries often raise it without a name: what is left to read is that some disk is full."""
+    elsewhere = str(tmp_path / "elsewhere")
+
+    def fails() -> None:
+        with fileio.atomic_folder(tmp_path / "f") as folder:
+            raise OSError(
+                28, "No space left on device", {"new": str(folder / "new"), "elsewhere": elsewhere}.get(str(place))
+            )
+
+    with pytest.raises(OSError, match="No space") as caught:
+        fails()
+    assert caught.value.filename == (elsewhere if place == "elsewhere" else str(tmp_path / "f"))
+
+
 def test_a_failed_rename_puts_the_old_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk says no to the second rename: the outside is played, by the call that asks it."""
     (tmp_path / "f").mkdir()
