@@ -245,6 +245,15 @@ def knocks(shared: Shared, *data: bytes) -> None:
     assert shared.chief._shares._error is None
 
 
+def test_who_knocks_while_the_chief_ends_is_hung_up_on(shared: Shared) -> None:
+    """It was accepted after all connections had been closed."""
+    shared.chief.__exit__(None, None, None)
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    shared.chief._serve(workers._Peer(ours))
+    assert ours.fileno() == -1
+
+
 def message(data: bytes) -> bytes:
     return workers._LENGTH.pack(len(data)) + data
 

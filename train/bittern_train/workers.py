@@ -333,9 +333,8 @@ class Chief:
             if not self._closed:
                 self._progress.say(f"{who} is gone: {gone}")
         finally:
-            if not self._closed:
-                del self._peers[peer]
-                peer.close()
+            self._peers.pop(peer, None)
+            peer.close()
 
     def _is_welcome(self, peer: _Peer, who: str, conditions: Mapping[str, str]) -> bool:
         other = checkpoints.differing(self._conditions, conditions)
