@@ -71,11 +71,18 @@ def test_it_trains_converts_and_runs(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n, entry in backbones.TABLE.items() if not entry.starts and n != QUICK])
 def test_the_others_from_scratch_too(name: str, data: Path, tmp_path: Path) -> None:
-    """Those that start from weights are not among them: random weights tell nothing apart."""
     size = max(backbones.TABLE[name].sizes[0], 48)
     reports = the_whole_way(Backbone(name=name, size=size, mode="scratch"), data, tmp_path)
     large = (tmp_path / "model" / "model.tflite").stat().st_size > package.MAX_MODEL_BYTES
     assert large == any("those that come with Bittern have at most 3.0 MB" in line for line in reports.lines)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_v3"])
+def test_those_whose_random_features_tell_colours_apart_too(name: str, data: Path, tmp_path: Path) -> None:
+    """Of the others, random weights fail the parity check or learn nothing: they need trained ones."""
+    size = backbones.TABLE[name].sizes[0]
+    the_whole_way(Backbone(name=name, size=size, mode="head"), data, tmp_path)
 
 
 @pytest.mark.slow
