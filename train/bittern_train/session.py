@@ -6,6 +6,7 @@ import collections
 import contextlib
 import hashlib
 import json
+import math
 import platform
 import subprocess
 import time
@@ -129,7 +130,7 @@ def train(
         if kept:
             progress.say(f"going on after the last finished fit in {checkpoints.folder_of(out)}")
         expected_s = estimate.seconds(task, decoded, estimate.measure(task, network, decoded, seed))
-        progress.say(f"about {max(1, round(expected_s / 60))} min on this machine, less if folds stop early")
+        progress.say(f"about {math.ceil(expected_s / 60)} min on this machine, less if folds stop early")
         cache = _cache(task, loaded, seed, progress)
         choosing = [s for s in decoded.samples if s.chooses]
         photos = decoded.photos.some(np.flatnonzero([s.chooses for s in decoded.samples]))
