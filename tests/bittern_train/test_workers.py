@@ -158,6 +158,7 @@ def test_a_worker_with_something_else_is_refused_and_the_chief_goes_on(shared: S
         ConfigurationError, match=rf"^worker 0 \(.*\) trains something else, this host differs in {key}"
     ):
         shared.works(CONDITIONS | {key: "other"}).result()
+    until(lambda: shared.reports.lines)  # the worker knows first
     assert shared.own() == NAMES
     who = shared.hosts.names[1]
     assert shared.reports.lines[0] == f"{who} is refused, because it differs in {key}: going on without it"
