@@ -225,15 +225,23 @@ def test_record_keeps_what_the_source_gave(tmp_path: Path) -> None:
 
 
 def test_the_rate_is_that_of_watch(tmp_path: Path) -> None:
-    run("--source", "demo:?fps=50&size=64x48", "--seconds", "1", "--out", tmp_path / "clip")
-    frames = list(ClipSource(tmp_path / "clip"))
-    assert 3 <= len(frames) <= 6, "5 a second"
+    """A busy machine may record fewer frames, but never more."""
+    done = run("--source", "demo:?fps=50&size=64x48", "--seconds", "1", "--out", tmp_path / "clip")
+    assert len(list(ClipSource(tmp_path / "clip"))) <= 6
+    assert "skipped (--fps 5)" in done.stderr
     config = tmp_path / "c.toml"
     config.write_text('source = "demo:"\nfps = 25\n[camera]\nfps = 50\nsize = "64x48"\nlaps = 1\n')
-    done = run("--config", config, "--seconds", "0.5", "--out", tmp_path / "clip", "--force")
+    done = run("--config", config, "--seconds", "1", "--out", tmp_path / "clip", "--force")
     assert done.exit_code == 0, done.output
-    assert 5 <= len(list(ClipSource(tmp_path / "clip"))) <= 13
-    assert "skipped" in done.stderr
+    frames = list(ClipSource(tmp_path / "clip"))
+    assert len(frames) <= 26
+    assert closest(frames) < 100
+    assert "skipped (--fps 25)" in done.stderr
+
+
+def closest(frames: list[Frame]) -> float:
+    """The least time from one frame to the next, in ms."""
+    return float(np.diff([frame.monotonic_ns for frame in frames]).min()) / 1e6
 
 
 @pytest.mark.parametrize("camera_fps", [6, 8, 10, 15, 30])
