@@ -81,15 +81,16 @@ def test_times_are_relative_to_the_reference() -> None:
     assert own == 1.5
 
 
+def planned(data: Path, text: str = "lenet:32,lenet:28") -> list[compare.Planned]:
+    return compare.plan(TASK, compare.parse(text), data, weights={"": "none"}, mode=None)
+
+
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of the smallest networks, trained, converted and compared."""
     folder = tmp_path_factory.mktemp("compared")
     data = drawn_pictures.discs(folder / "data" / "pictures", 9)
-    made = compare.make(
-        TASK, compare.parse("lenet:32,lenet:28"), data, folder / "runs",
-        weights={"": "none"}, mode=None, seed=1, progress=Reports(),
-    )  # fmt: skip
+    made = compare.make(planned(data), data, folder / "runs", seed=1, progress=Reports())
     compare.write(folder / "out", TASK, made)
     return folder
 
@@ -114,9 +115,8 @@ def test_a_row_for_each(compared: Path) -> None:
 def test_what_is_finished_is_not_made_again(compared: Path) -> None:
     def again(seed: int) -> Reports:
         reports = Reports()
-        choices = compare.parse("lenet:32,lenet:28")
-        data, runs = compared / "data" / "pictures", compared / "runs"
-        made = compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=seed, progress=reports)
+        data = compared / "data" / "pictures"
+        made = compare.make(planned(data), data, compared / "runs", seed=seed, progress=reports)
         assert [row.name for row in made] == ["lenet-32", "lenet-28"]
         return reports
 
@@ -129,8 +129,8 @@ def test_what_is_finished_is_not_made_again(compared: Path) -> None:
 def test_a_conversion_that_was_killed_is_made_again(compared: Path, tmp_path: Path) -> None:
     runs = shutil.copytree(compared / "runs", tmp_path / "runs")
     shutil.rmtree(runs / "lenet-28" / "model")
-    choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
-    compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=Reports())
+    data = compared / "data" / "pictures"
+    compare.make(planned(data), data, runs, seed=1, progress=Reports())
     first, second = (folder / "lenet-28" / "model" / "model.tflite" for folder in (compared / "runs", runs))
     assert first.read_bytes() == second.read_bytes()
 
@@ -142,8 +142,8 @@ def test_a_conversion_that_failed_is_not_tried_again(compared: Path, tmp_path: P
     before = msgspec.json.decode(file.read_bytes(), type=NetworkFigures)
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(before, failed="the parity check failed: 3 flipped")))
     reports = Reports()
-    choices, data = compare.parse("lenet:32,lenet:28"), compared / "data" / "pictures"
-    made = compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=reports)
+    data = compared / "data" / "pictures"
+    made = compare.make(planned(data), data, runs, seed=1, progress=reports)
     assert {step for step, _, _ in reports.steps} == {"time"}
     assert made[1].failed == "the parity check failed: 3 flipped"
     assert made[1].int8_bytes is None
@@ -151,13 +151,12 @@ def test_a_conversion_that_failed_is_not_tried_again(compared: Path, tmp_path: P
     assert any(f"to try again, remove {file}" in line for line in reports.lines)
     file.write_bytes(b'{"parameters": 1')
     with pytest.raises(ConfigurationError, match=r"network\.json: .*: damaged: remove it"):
-        compare.make(TASK, choices, data, runs, weights={"": "none"}, mode=None, seed=1, progress=reports)
+        compare.make(planned(data), data, runs, seed=1, progress=reports)
 
 
 def test_a_misspelt_backbone_is_refused_before_any_work(tmp_path: Path) -> None:
-    choices = compare.parse("lenet,mobilnet_v2")
     with pytest.raises(ConfigurationError, match=r"unknown backbone 'mobilnet_v2'.*did you mean"):
-        compare.make(TASK, choices, tmp_path, tmp_path, weights={"": "none"}, mode=None, seed=1, progress=Reports())
+        planned(tmp_path, "lenet,mobilnet_v2")
     assert not list(tmp_path.iterdir())
 
 
@@ -167,7 +166,7 @@ def test_a_backbone_that_is_named_in_two_ways_is_refused(tmp_path: Path) -> None
         ("mobilenet_v2:96,mobilenet_v2:96x1", "--backbones: mobilenet_v2-96-1 is mobilenet_v2-96 again"),
     ):
         with pytest.raises(ConfigurationError, match=message):
-            compare.plan(TASK, compare.parse(text), tmp_path, weights={"": "none"}, mode=None)
+            planned(tmp_path, text)
 
 
 def test_each_network_may_have_weights_of_its_own() -> None:
@@ -175,9 +174,7 @@ def test_each_network_may_have_weights_of_its_own() -> None:
     assert compare.parse_weights(["a=b.h5", "resnet18=r=1.pth"]) == {"": "a=b.h5", "resnet18": "r=1.pth"}
     few = compare.parse("lenet:32,lenet:40")
     with pytest.raises(ConfigurationError, match="--weights resnet18=a: resnet18 is not among --backbones"):
-        compare.make(
-            TASK, few, Path(), Path(), weights={"": "none", "resnet18": "a"}, mode=None, seed=1, progress=Reports()
-        )
+        compare.plan(TASK, few, Path(), weights={"": "none", "resnet18": "a"}, mode=None)
     with pytest.raises(ConfigurationError, match="--weights: resnet18: given twice"):
         compare.parse_weights(["resnet18=a", "resnet18=b"])
     with pytest.raises(ConfigurationError, match="--weights: all networks: given twice"):

@@ -300,11 +300,11 @@ def compare(
     from bittern_train import task_files
 
     chosen, choices, starts = task_files.load(task), comparing.parse(backbones), comparing.parse_weights(weights)
-    comparing.plan(chosen, choices, data, weights=starts, mode=mode)  # what cannot be is refused before a file is made
+    plans = comparing.plan(chosen, choices, data, weights=starts, mode=mode)
     folder = runs or Path("runs") / f"compare-{chosen.name}"
     folder.mkdir(parents=True, exist_ok=True)
     with quiet(folder / "compare.log") as console, bar(console) as progress:
-        made = comparing.make(chosen, choices, data, folder, weights=starts, mode=mode, seed=seed, progress=progress)
+        made = comparing.make(plans, data, folder, seed=seed, progress=progress)
     for file in comparing.write(out, chosen, made):
         click.echo(file)
 

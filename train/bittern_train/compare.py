@@ -105,6 +105,20 @@ class NetworkFigures(msgspec.Struct, frozen=True):
     failed: str = ""
 
 
+class Planned(NamedTuple):
+    """A backbone that can be trained.
+
+    Attributes:
+        folder: name of what is kept of it.
+        task: with this backbone.
+        weights: what it starts from.
+    """
+
+    folder: str
+    task: Task
+    weights: str
+
+
 def parse(text: str) -> list[NamedBackbone]:
     """The backbones of a comma-separated list of `NAME[:SIZE][xWIDTH]`.
 
@@ -145,15 +159,15 @@ def parse_weights(values: Sequence[str]) -> dict[str, str]:
 
 def plan(
     task: Task, choices: Sequence[NamedBackbone], root: Path, *, weights: Mapping[str, str], mode: Mode | None
-) -> list[tuple[Task, str]]:
-    """The task of each backbone, and what the backbone starts from.
+) -> list[Planned]:
+    """What is trained for each backbone; this reads no picture and makes no file.
 
     Args:
-        task: see `make`.
-        choices: see `make`.
-        root: see `make`.
-        weights: see `make`.
-        mode: see `make`.
+        task: what is learned.
+        choices: the backbones.
+        root: folder that the task's data sets are below.
+        weights: see `parse_weights`; of the networks that start from weights.
+        mode: of those; None is the task's.
 
     Raises:
         ConfigurationError: one of them cannot be trained: of that name, size or width, in that mode, from those
@@ -161,41 +175,30 @@ def plan(
     """
     for name in weights.keys() - {"", *(choice.name for choice in choices)}:
         raise ConfigurationError(f"--weights {name}={weights[name]}: {name} is not among --backbones")
-    plans: list[tuple[Task, str]] = []
+    plans: list[Planned] = []
     for choice in choices:
         starts = choice.name not in backbones.TABLE or backbones.TABLE[choice.name].starts
         own = backbones.with_backbone(
             task, choice.name, size=choice.size, width=choice.width, mode=mode if starts else None
         )
-        for other, (earlier, _) in zip(choices, plans, strict=False):
-            if earlier == own:
-                raise ConfigurationError(f"--backbones: {choice.folder} is {other.folder} again: expected each once")
+        for earlier in plans:
+            if earlier.task == own:
+                raise ConfigurationError(f"--backbones: {choice.folder} is {earlier.folder} again: expected each once")
         start = weights.get(choice.name, weights[""])
         task_files.check_inputs(own, root, start)
-        plans.append((own, start))
+        plans.append(Planned(choice.folder, own, start))
     return plans
 
 
 def make(
-    task: Task,
-    choices: Sequence[NamedBackbone],
-    root: Path,
-    folder: Path,
-    *,
-    weights: Mapping[str, str],
-    mode: Mode | None,
-    seed: int,
-    progress: Progress,
+    plans: Sequence[Planned], root: Path, folder: Path, *, seed: int, progress: Progress
 ) -> list[ComparedBackbone]:
     """Train and convert what is not there yet, time all of it, and compare.
 
     Args:
-        task: what is learned.
-        choices: the backbones.
+        plans: see `plan`.
         root: folder that the task's data sets are below.
         folder: keeps a run and a model of each; what is finished there is taken as it is.
-        weights: see `parse_weights`; of the networks that start from weights.
-        mode: of those; None is the task's.
         seed: of everything random.
         progress: gets each step.
 
@@ -203,21 +206,24 @@ def make(
         ConfigurationError: see `session.train`; or a run in the folder was made with other settings.
     """
     networks = []
-    for choice, (own, start) in zip(choices, plan(task, choices, root, weights=weights, mode=mode), strict=True):
-        progress.say(f"{choice.folder}: {own.backbone.title} at {own.backbone.size} px, mode {own.backbone.mode}")
-        networks.append(_one(own, root, folder / choice.folder, weights=start, seed=seed, progress=progress))
-    converted = [choice for choice, network in zip(choices, networks, strict=True) if not network.failed]
-    times = relative_times([folder / choice.folder / "model" for choice in converted], progress)
-    return rows(choices, folder, networks, dict(zip(converted, times, strict=True)))
+    for planned in plans:
+        backbone = planned.task.backbone
+        progress.say(f"{planned.folder}: {backbone.title} at {backbone.size} px, mode {backbone.mode}")
+        networks.append(_one(planned, root, folder / planned.folder, seed, progress))
+    names = [planned.folder for planned in plans]
+    converted = [name for name, network in zip(names, networks, strict=True) if not network.failed]
+    times = relative_times([folder / name / "model" for name in converted], progress)
+    return rows(names, folder, networks, dict(zip(converted, times, strict=True)))
 
 
-def _one(task: Task, root: Path, folder: Path, *, weights: str, seed: int, progress: Progress) -> NetworkFigures:
+def _one(planned: Planned, root: Path, folder: Path, seed: int, progress: Progress) -> NetworkFigures:
     """Train and convert one backbone as far as that is not done."""
     import keras
 
     from bittern_convert import package
     from bittern_train import architectures, session
 
+    _, task, weights = planned
     made = folder / "run"
     if (made / run.FILE).is_file():
         before = run.load(made)
@@ -286,15 +292,15 @@ def relative_times(
 
 
 def rows(
-    choices: Sequence[NamedBackbone],
+    names: Sequence[str],
     folder: Path,
     networks: Sequence[NetworkFigures],
-    times: dict[NamedBackbone, float],
+    times: dict[str, float],
 ) -> list[ComparedBackbone]:
     """The rows of finished backbones, in the order in which they were asked for.
 
     Args:
-        choices: the backbones.
+        names: of the backbones' folders.
         folder: with the run and the model of each.
         networks: of each.
         times: relative times of those that were converted.
@@ -302,21 +308,21 @@ def rows(
     Raises:
         ConfigurationError: a run keeps no answers, or the runs are of different pictures.
     """
-    answers = [run_figures.judged(folder / choice.folder / "run") for choice in choices]
-    names = [[item.name for item in own.items] for own in answers]
-    if any(other != names[0] for other in names):
+    answers = [run_figures.judged(folder / name / "run") for name in names]
+    pictures = [[item.name for item in own.items] for own in answers]
+    if any(other != pictures[0] for other in pictures):
         raise ConfigurationError(f"{folder}: the runs are of different pictures: remove those that are older")
-    best = max(range(len(choices)), key=lambda i: float(answers[i].correct.mean()))
+    best = max(range(len(names)), key=lambda i: float(answers[i].correct.mean()))
     made_rows = []
-    for number, (choice, network, own) in enumerate(zip(choices, networks, answers, strict=True)):
+    for number, (name, network, own) in enumerate(zip(names, networks, answers, strict=True)):
         won = int((own.correct & ~answers[best].correct).sum())
         lost = int((~own.correct & answers[best].correct).sum())
         n = len(own.items)
-        described = None if network.failed else manifest.read(folder / choice.folder / "model")
+        described = None if network.failed else manifest.read(folder / name / "model")
         low, high = metrics.paired_loss_interval(won, lost, n)
         made_rows.append(
             ComparedBackbone(
-                name=choice.folder,
+                name=name,
                 backbone=msgspec.to_builtins(own.made.task.backbone),
                 n=n,
                 figures=figures(own.scores, own.targets, own.groups, own.made.task),
@@ -325,7 +331,7 @@ def rows(
                 float_bytes=4 * network.parameters,
                 int8_bytes=None if described is None else described.size,
                 agreement=None if described is None else described.provenance["gate"]["agreement"],
-                relative_time=times.get(choice),
+                relative_time=times.get(name),
                 difference=Estimate((won - lost) / n, None if number == best else (low, high)),
                 p=None if number == best else metrics.mcnemar(lost, won),
                 failed=network.failed,
