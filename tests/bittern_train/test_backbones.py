@@ -24,6 +24,8 @@ from bittern_train.network import FeatureStore, Network
 
 # Quick enough for every `make test`; the others at the smallest size that they take.
 QUICK = "lenet"
+# With random weights, and only the last layer trained.
+TELL_COLOURS_APART = ("resnet18", "resnet50", "inception_v3")
 
 
 def discs(backbone: Backbone) -> Task:
@@ -69,18 +71,18 @@ def test_it_trains_converts_and_runs(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, entry in backbones.TABLE.items() if not entry.starts and n != QUICK])
+@pytest.mark.parametrize("name", [n for n in backbones.TABLE if n not in (QUICK, *TELL_COLOURS_APART)])
 def test_the_others_from_scratch_too(name: str, data: Path, tmp_path: Path) -> None:
-    size = max(backbones.TABLE[name].sizes[0], 48)
+    smallest, largest = backbones.TABLE[name].sizes
+    size = smallest if backbones.TABLE[name].starts else min(max(smallest, 48), largest)
     reports = the_whole_way(Backbone(name=name, size=size, mode="scratch"), data, tmp_path)
     large = (tmp_path / "model" / "model.tflite").stat().st_size > package.MAX_MODEL_BYTES
     assert large == any("those that come with Bittern have at most 3.0 MB" in line for line in reports.lines)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "inception_v3"])
-def test_those_whose_random_features_tell_colours_apart_too(name: str, data: Path, tmp_path: Path) -> None:
-    """Of the others, random weights fail the parity check or learn nothing: they need trained ones."""
+@pytest.mark.parametrize("name", TELL_COLOURS_APART)
+def test_a_head_on_random_features(name: str, data: Path, tmp_path: Path) -> None:
     size = backbones.TABLE[name].sizes[0]
     the_whole_way(Backbone(name=name, size=size, mode="head"), data, tmp_path)
 
@@ -92,6 +94,23 @@ def test_body_and_tail_are_the_whole(name: str) -> None:
     network = Network("none", "block_13_project_BN", 0.1, Backbone(name=name, size=size))
     picture = np.random.default_rng(1).uniform(-1, 1, (2, size, size, 3)).astype(np.float32)
     np.testing.assert_allclose(network.tail(network.body(picture)), network.base(picture), atol=1e-4)
+
+
+def test_batch_norms_remember_a_tenth_of_a_short_training() -> None:
+    """Keras' average over 100 steps and more: after 50 they would still answer by what they began with."""
+    network = Network("none", "", 0, Backbone(name="small_cnn", size=24, mode="scratch"))
+    network.remember(10_000)
+    assert momentums(network) == {0.99}
+    network.remember(50)
+    assert momentums(network) == {0.8}
+    frozen = Network("none", "block_13_project_BN", 0, Backbone(size=96, width=0.35))
+    before = momentums(frozen)
+    frozen.remember(50)
+    assert momentums(frozen) == before
+
+
+def momentums(network: Network) -> set[float]:
+    return {layer.momentum for layer in network.base.layers if isinstance(layer, keras.layers.BatchNormalization)}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ from bittern_convert.task import Backbone
 from bittern_train import architectures, backbones
 
 _BATCH = 64
+# The share of a fit's steps over which the statistics of batch norms that are trained average.
+_REMEMBERED = 0.1
 # Cached features above this many bytes are kept in a temporary file.
 IN_MEMORY = 500_000_000
 # Rows that are copied from one file to another at once, and that a network answers at once.
@@ -192,7 +194,7 @@ class Network:
         """
         if self.backbone.mode == "scratch":
             return
-        norms = [x for x in self.base.layers if isinstance(x, keras.layers.BatchNormalization)]
+        norms = self._norms()
         for layer in norms:
             layer.trainable, layer.momentum = True, 0.5
         for start in range(0, len(tensors), _BATCH):
@@ -200,6 +202,19 @@ class Network:
         for layer in norms:
             layer.trainable = False
         self._start = self.tail.get_weights()
+
+    def remember(self, steps: int) -> None:
+        """Where batch norms are trained, let their statistics be those of the last tenth of a fit of so many steps.
+
+        Keras' networks average over the last 100 to 3,000 steps. What is trained for fewer would still answer by the
+        statistics that it began with. Longer averages than Keras' own are not made.
+        """
+        if self.backbone.mode == "scratch":
+            for layer in self._norms():
+                layer.momentum = min(layer.momentum, max(0.0, 1 - 1 / (_REMEMBERED * steps)))
+
+    def _norms(self) -> list[keras.layers.BatchNormalization]:
+        return [layer for layer in self.base.layers if isinstance(layer, keras.layers.BatchNormalization)]
 
     def reset(self, seed: int) -> None:
         """Put the tail back to the weights it was built with, and its noise to the beginning of a seed's."""
