@@ -321,6 +321,22 @@ def test_fault_40_a_device_that_is_plugged_in_ends_the_wait(
     record(40, "a camera that is plugged in while the next try is 30 s away", 1, f"{took:.1f} s", "frames within 15 s")
 
 
+def test_fault_40_a_device_that_is_plugged_in_during_a_try_ends_the_wait_too(
+    double: Double, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    monkeypatch.setattr(supervisor, "DEVICES", str(devices))
+    monkeypatch.setattr(random, "uniform", lambda *_: 600.0)
+    double.say(absent=True)
+    with watch(double) as camera:
+        read_until(camera, lambda: camera.pid is not None, 20)
+        (devices / "video0").touch()
+        read_until(camera, lambda: "camera_absent" in double.names, 20)
+        double.say(fps=FPS)
+        read_until(camera, lambda: "camera_ok" in double.names, 15)
+
+
 def test_fault_40_another_reason_of_the_same_state_is_told(double: Double, peer: Peer) -> None:
     """A camera that is on the network at last, but without a stream."""
     peer.answer = lambda _: b"RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n"

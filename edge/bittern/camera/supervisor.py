@@ -247,6 +247,8 @@ class Camera:
 
     def _start(self, now: float) -> None:
         self._started_at, self._offset, self._good_since, self._pending = now, None, None, None
+        # Before it looks for its device: what is plugged in while it fails would be missed afterwards.
+        self._devices_ns = _devices_ns()
         try:
             self._process = ChildHandle(self._request)
         except OSError as error:  # no memory, no file descriptors
@@ -334,7 +336,6 @@ class Camera:
             if settled:
                 self._at_once, self._retries = True, 0
         self._due = now + self._delay()
-        self._devices_ns = _devices_ns()
         return self._due
 
     def _delay(self) -> float:
