@@ -36,6 +36,8 @@ def remedy_of_folder(folder: Path) -> str | None:
     """The same for a folder without a manifest."""
     if (folder / "saved_model.pb").exists():
         return f"a SavedModel of TensorFlow: {_CONVERT}"
+    if (folder / "run.json").exists():
+        return f"a run of bittern train: {_CONVERT}"
     try:
         models = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in (".tflite", ".lite"))
     except OSError:

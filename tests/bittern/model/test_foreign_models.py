@@ -293,6 +293,10 @@ def test_a_folder_that_is_no_model_says_what_is_in_it(tmp_path: Path) -> None:
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").touch()
     refused(tmp_path / "saved", "a SavedModel of TensorFlow")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").touch()
+    refused(run, "a run of bittern train: make a model of it on the host: bittern convert")
     written(tmp_path, Kind())
     refused(tmp_path, "give the file in it: foreign.tflite")
 
