@@ -18,8 +18,8 @@ from bittern_convert.task import Backbone
 from bittern_train import architectures, backbones
 
 _BATCH = 64
-# The share of a fit's steps over which the statistics of batch norms that are trained average.
-_REMEMBERED = 0.1
+# The share of a fit's steps over which trained batch norms average their statistics, at most.
+_NORM_SHARE = 0.1
 # Cached features above this many bytes are kept in a temporary file.
 IN_MEMORY = 500_000_000
 # Rows that are copied from one file to another at once, and that a network answers at once.
@@ -203,15 +203,18 @@ class Network:
             layer.trainable = False
         self._start = self.tail.get_weights()
 
-    def remember(self, steps: int) -> None:
-        """Where batch norms are trained, let their statistics be those of the last tenth of a fit of so many steps.
+    def shorten_norm_averages(self, steps: int) -> None:
+        """Let batch norms that are trained average over a tenth of a fit's steps, where Keras' average is longer.
 
         Keras' networks average over the last 100 to 3,000 steps. What is trained for fewer would still answer by the
-        statistics that it began with. Longer averages than Keras' own are not made.
+        statistics that it began with.
+
+        Args:
+            steps: of a fit, at least 1.
         """
         if self.backbone.mode == "scratch":
             for layer in self._norms():
-                layer.momentum = min(layer.momentum, max(0.0, 1 - 1 / (_REMEMBERED * steps)))
+                layer.momentum = min(layer.momentum, max(0.0, 1 - 1 / (_NORM_SHARE * steps)))
 
     def _norms(self) -> list[keras.layers.BatchNormalization]:
         return [layer for layer in self.base.layers if isinstance(layer, keras.layers.BatchNormalization)]

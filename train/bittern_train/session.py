@@ -265,7 +265,7 @@ def load(task: Task, root: Path, *, weights: str, seed: int, progress: Progress,
         progress.say(twice)
     pool.check_classes(task, decoded.samples)
     photos = decoded.photos
-    network.remember(task.recipe.epochs * -(-len(decoded.samples) // task.recipe.batch))
+    network.shorten_norm_averages(task.recipe.epochs * -(-len(decoded.samples) // task.recipe.batch))
     if start == "none":
         some = np.random.default_rng(seed).permutation(len(photos))[:SETTLING_PICTURES]
         plain = copies.draw(task, [decoded.samples[i] for i in some], [photos[i] for i in some], seed, [0])

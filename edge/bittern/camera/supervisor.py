@@ -135,7 +135,7 @@ class Camera:
         self._good_since: float | None = None  # first frame of this process
         self._retries = 0
         self._start_limit_s = timing.start_s
-        self._devices_ns = _devices_ns()
+        self._devices_ns = 0  # when DEVICES had changed last, as the last try began
         self._at_once = True  # the next restart does not wait
         self._unsteady = False  # it gave frames, and failed again before it had settled
 
@@ -232,7 +232,7 @@ class Camera:
         if self._process is None:
             if now < self._due and self._retries and self._devices_ns != _devices_ns():
                 # Something was plugged in, or out: no long wait any more, but a moment for udev to set its rights.
-                self._devices_ns, self._retries = _devices_ns(), 0
+                self._retries = 0
                 self._due = min(self._due, now + _PLUGGED_S)
             if now < self._due:
                 return min(self._due, now + _PLUGGED_S)
